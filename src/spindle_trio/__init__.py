@@ -1,0 +1,184 @@
+"""Supervise child processes that may block, hang, crash or lie, under Trio's rules.
+
+The names below are the public API for hosts and workers. Entries take their context from `spindle_trio.child`, tests
+their tools from `spindle_trio.testing`, and authors of launchers their interface from `spindle_trio.abc`.
+
+Importing this package loads nothing else: each name is looked up where it lives when it is first asked for, so that
+an entry's ``from spindle_trio.child import ProcessContext`` pays for no host module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from spindle_trio._bridge import StreamChannel, connect_worker
+    from spindle_trio._errors import (
+        DuplicateKeyError,
+        EntryError,
+        LaggedError,
+        LaunchError,
+        LocalProtocolError,
+        PayloadError,
+        PeerProtocolError,
+        ProcessAccessError,
+        ProcessLimitError,
+        ProtocolError,
+        SpawnError,
+        SpawnRefusedError,
+        SpindleError,
+        StartupCancelledError,
+        StartupFailedError,
+        StartupTimeoutError,
+        UserRequiredError,
+    )
+    from spindle_trio._model import (
+        OMITTED,
+        REFERENCE_LIMITS,
+        ExitReason,
+        HostStatistics,
+        HostToWorker,
+        JsonValue,
+        LifecycleEvent,
+        Limits,
+        ProcessFilter,
+        ProcessGet,
+        ProcessInfo,
+        ProcessLifecycle,
+        ProcessList,
+        ProcessMessage,
+        ProcessSend,
+        ProcessSpawn,
+        ProcessState,
+        ProcessStatistics,
+        ProcessStop,
+        Response,
+        SpawnOptions,
+        StopOptions,
+        WorkerToHost,
+    )
+    from spindle_trio._open_host import Host, open_host
+    from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
+    from spindle_trio.launchers import PythonLauncher
+
+__version__: Final = "0.1.0"
+
+_NAMES: Final = {
+    "_bridge": ("StreamChannel", "connect_worker"),
+    "_errors": (
+        "DuplicateKeyError",
+        "EntryError",
+        "LaggedError",
+        "LaunchError",
+        "LocalProtocolError",
+        "PayloadError",
+        "PeerProtocolError",
+        "ProcessAccessError",
+        "ProcessLimitError",
+        "ProtocolError",
+        "SpawnError",
+        "SpawnRefusedError",
+        "SpindleError",
+        "StartupCancelledError",
+        "StartupFailedError",
+        "StartupTimeoutError",
+        "UserRequiredError",
+    ),
+    "_open_host": ("Host", "open_host"),
+    "_model": (
+        "OMITTED",
+        "REFERENCE_LIMITS",
+        "ExitReason",
+        "HostStatistics",
+        "HostToWorker",
+        "JsonValue",
+        "LifecycleEvent",
+        "Limits",
+        "ProcessFilter",
+        "ProcessGet",
+        "ProcessInfo",
+        "ProcessLifecycle",
+        "ProcessList",
+        "ProcessMessage",
+        "ProcessSend",
+        "ProcessSpawn",
+        "ProcessState",
+        "ProcessStatistics",
+        "ProcessStop",
+        "Response",
+        "SpawnOptions",
+        "StopOptions",
+        "WorkerToHost",
+    ),
+    "_worker": ("BackendProcesses", "ProcessHandle", "Worker"),
+    "launchers": ("PythonLauncher",),
+}
+"""Which module each public name lives in; a test holds it against the names that type checkers see above."""
+
+_HOMES: Final = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "OMITTED",
+    "REFERENCE_LIMITS",
+    "BackendProcesses",
+    "DuplicateKeyError",
+    "EntryError",
+    "ExitReason",
+    "Host",
+    "HostStatistics",
+    "HostToWorker",
+    "JsonValue",
+    "LaggedError",
+    "LaunchError",
+    "LifecycleEvent",
+    "Limits",
+    "LocalProtocolError",
+    "PayloadError",
+    "PeerProtocolError",
+    "ProcessAccessError",
+    "ProcessFilter",
+    "ProcessGet",
+    "ProcessHandle",
+    "ProcessInfo",
+    "ProcessLifecycle",
+    "ProcessLimitError",
+    "ProcessList",
+    "ProcessMessage",
+    "ProcessSend",
+    "ProcessSpawn",
+    "ProcessState",
+    "ProcessStatistics",
+    "ProcessStop",
+    "ProtocolError",
+    "PythonLauncher",
+    "Response",
+    "SpawnError",
+    "SpawnOptions",
+    "SpawnRefusedError",
+    "SpindleError",
+    "StartupCancelledError",
+    "StartupFailedError",
+    "StartupTimeoutError",
+    "StopOptions",
+    "StreamChannel",
+    "UserRequiredError",
+    "Worker",
+    "WorkerToHost",
+    "__version__",
+    "connect_worker",
+    "open_host",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

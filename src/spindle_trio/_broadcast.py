@@ -1,0 +1,211 @@
+"""One publisher, many subscribers, and a publisher that is never held up.
+
+Theory of operation
+-------------------
+
+`publish` calls the handlers, in the order in which they were registered, and then feeds the channels. A handler may
+do something that publishes again (kill the host, say): the second value then waits until every handler and channel
+has had the first, so that all subscribers see one order.
+
+A channel is a Trio memory channel with a bounded buffer. Where it is full, its oldest value is dropped to make room, and
+the next `receive` says so with `LaggedError`; the one after goes on. The broadcast holds its channels weakly: one that nobody
+holds any more is one that nobody reads.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+
+from spindle_trio._errors import LaggedError
+
+T = TypeVar("T")
+
+_log = logging.getLogger("spindle_trio.subscriptions")
+
+
+class Handlers(Generic[T]):
+    """Plain functions to call with each value: each once, in order of registration, isolated from one another."""
+
+    def __init__(self, what: str) -> None:
+        """Begin with none.
+
+        Args:
+            what: names the values in log records.
+        """
+        self._what = what
+        self._handlers: dict[Callable[[T], object], object] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._handlers)
+
+    def add(self, handler: Callable[[T], object]) -> Callable[[], None]:
+        """Register a handler; one that is registered already counts once. Returns what takes it away again.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        if not callable(handler):
+            raise TypeError(f"a handler of {self._what} must be callable, not {type(handler).__name__}")
+        registration = self._handlers.setdefault(handler, object())
+
+        def unsubscribe() -> None:
+            # A later registration of the same function is not this one's to take away.
+            if self._handlers.get(handler) is registration:
+                del self._handlers[handler]
+
+        return unsubscribe
+
+    def call(self, value: T, process_id: str) -> None:
+        """Call each; one that raises is logged and disturbs nothing."""
+        for handler, registration in list(self._handlers.items()):
+            if self._handlers.get(handler) is not registration:
+                continue  # taken away by a handler before it
+            try:
+                handler(value)
+            except Exception:
+                _log.exception("a handler of %s raised, for process %s: %r", self._what, process_id, handler)
+
+
+class LifecycleChannel(trio.abc.ReceiveChannel[T]):
+    """A subscription: the values published since it was opened, in order.
+
+    Ends (`trio.EndOfChannel`) when the publisher closes and all has been received.
+    """
+
+    def __init__(self, max_buffer: int) -> None:
+        self._send_channel, self._receive_channel = trio.open_memory_channel[T](max_buffer)
+        self._missed = 0
+
+    def __repr__(self) -> str:
+        statistics = self._receive_channel.statistics()
+        return f"<LifecycleChannel waiting={statistics.current_buffer_used} missed={self._missed}>"
+
+    async def receive(self) -> T:
+        """Wait for the next value and return it. If cancelled, nothing is lost.
+
+        Raises:
+            LaggedError: values were dropped since the last `receive`; the next call goes on.
+            trio.EndOfChannel: the publisher has closed, and all has been received.
+            trio.ClosedResourceError: this channel was closed.
+        """
+        if self._missed:
+            await trio.lowlevel.checkpoint()
+            self._raise_lagged()
+        return await self._receive_channel.receive()
+
+    def receive_nowait(self) -> T:
+        """Return the next value if there is one.
+
+        Raises:
+            trio.WouldBlock: there is none now.
+            LaggedError: as in `receive`.
+            trio.EndOfChannel: as in `receive`.
+            trio.ClosedResourceError: as in `receive`.
+        """
+        self._raise_lagged()
+        return self._receive_channel.receive_nowait()
+
+    def _raise_lagged(self) -> None:
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            raise LaggedError(missed)
+
+    def close(self) -> None:
+        """Stop receiving. Whoever waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
+        self._receive_channel.close()
+        self._send_channel.close()
+
+    async def aclose(self) -> None:
+        """Close, and execute a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def _feed(self, value: T) -> None:
+        try:
+            self._send_channel.send_nowait(value)
+        except trio.WouldBlock:
+            self._receive_channel.receive_nowait()
+            self._missed += 1
+            self._send_channel.send_nowait(value)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            pass  # closed by its reader a moment ago
+
+    def _end(self) -> None:
+        self._send_channel.close()
+
+
+@attrs.frozen
+class _Published(Generic[T]):
+    value: T
+    process_id: str
+
+
+class Broadcast(Generic[T]):
+    """Publishes values to handlers and channels; never waits."""
+
+    def __init__(self, what: str, max_buffer: int) -> None:
+        """Begin with no subscribers.
+
+        Args:
+            what: names the values in log records.
+            max_buffer: how many values may wait in one channel.
+        """
+        self._max_buffer = max_buffer
+        self._handlers = Handlers[T](what)
+        self._channels: list[weakref.ref[LifecycleChannel[T]]] = []
+        self._queue: deque[_Published[T]] = deque()
+        self._is_publishing = False
+        self._is_closed = False
+
+    def publish(self, value: T, process_id: str) -> None:
+        """Tell every subscriber: handlers first, then channels. Does not wait and does not raise.
+
+        Args:
+            value: what to tell.
+            process_id: whom it is about, for log records.
+        """
+        self._queue.append(_Published(value, process_id))
+        if self._is_publishing:
+            return
+        self._is_publishing = True
+        try:
+            while self._queue:
+                published = self._queue.popleft()
+                self._handlers.call(published.value, published.process_id)
+                for channel in self._open_channels():
+                    channel._feed(published.value)
+        finally:
+            self._is_publishing = False
+
+    def subscribe(self) -> LifecycleChannel[T]:
+        """Open a channel that receives what is published from now on."""
+        channel = LifecycleChannel[T](self._max_buffer)
+        if self._is_closed:
+            channel._end()
+        else:
+            self._channels.append(weakref.ref(channel, self._channels.remove))
+        return channel
+
+    def add_handler(self, handler: Callable[[T], object]) -> Callable[[], None]:
+        """Register a function to call with each value; see `Handlers.add`."""
+        return self._handlers.add(handler)
+
+    def close(self) -> None:
+        """End every channel once it has been read, and those opened later at once."""
+        self._is_closed = True
+        for channel in self._open_channels():
+            channel._end()
+        self._channels.clear()
+
+    def _open_channels(self) -> list[LifecycleChannel[T]]:
+        return [channel for reference in self._channels if (channel := reference()) is not None]
+
+

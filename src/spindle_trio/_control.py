@@ -1,0 +1,166 @@
+"""The control lane's frames as the host sees them: what it says to a child, and what a child may say to it.
+
+`notes/protocol.md` has the same in prose, with test vectors. Unknown fields are ignored; an unknown type, a
+missing field or a field of a wrong type breaks the protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import attrs
+
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._frames import decode_body, encode_body
+from spindle_trio._model import OMITTED, JsonValue, Limits
+from spindle_trio._payload import PayloadBounds
+
+PROTOCOL_VERSION: Final = 1
+
+
+@attrs.frozen
+class Ready:
+    """The entry has started up."""
+
+
+@attrs.frozen
+class Heartbeat:
+    """The entry is alive; only said by children that have no shared page."""
+
+
+@attrs.frozen
+class Complete:
+    """The entry has done its work."""
+
+    result: JsonValue
+    """What it came to."""
+    messages: int
+    """How many messages the child has sent so far."""
+
+
+@attrs.frozen
+class Fail:
+    """The entry cannot do its work."""
+
+    error: str
+    """Why: the text given to `fail`, or an exception with its traceback."""
+    messages: int
+    """How many messages the child has sent so far."""
+
+
+@attrs.frozen
+class Stopped:
+    """The runtime has ended the entry because of a stop."""
+
+    messages: int
+    """How many messages the child has sent so far."""
+
+
+@attrs.frozen
+class Exiting:
+    """The child's last frame: all it had to do is done, and the host may end its tree at once."""
+
+    messages: int
+    """How many messages the child has sent in all."""
+    code: int
+    """What it would exit with if the host left it alone."""
+
+
+ChildFrame: TypeAlias = Ready | Heartbeat | Complete | Fail | Stopped | Exiting
+
+_DEFAULT_FAILURE: Final = "the process failed and gave no reason"
+
+
+def encode_init(
+    *,
+    process_id: str,
+    entry: str,
+    kind: str,
+    key: str | None,
+    user_id: str | None,
+    payload: object,
+    metadata: Mapping[str, object] | None,
+    heartbeat_timeout: float,
+    limits: Limits,
+) -> bytes:
+    """Write the first frame that a child reads. The payload has been checked."""
+    frame: dict[str, object] = {
+        "type": "init",
+        "protocol": PROTOCOL_VERSION,
+        "processId": process_id,
+        "entry": entry,
+        "kind": kind,
+        "heartbeatTimeoutMs": 0 if math.isinf(heartbeat_timeout) else heartbeat_timeout * 1000,
+        "limits": {
+            "frameBytes": limits.frame_bytes,
+            "depth": limits.depth,
+            "values": limits.values,
+            "textBytes": limits.text_bytes,
+            "containerEntries": limits.container_entries,
+        },
+    }
+    optional = {"key": key, "userId": user_id, "metadata": metadata}
+    frame |= {name: value for name, value in optional.items() if value is not None}
+    if payload is not OMITTED:
+        frame["payload"] = payload
+    return encode_body(frame)
+
+
+def encode_stop(reason: str | None) -> bytes:
+    """Write the frame that asks a child to stop."""
+    return encode_body({"type": "stop"} if reason is None else {"type": "stop", "reason": reason})
+
+
+def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
+    """Read what a child says on its control lane.
+
+    Args:
+        body: the body of one frame.
+        bounds: the bounds on payloads; the value around a result is allowed for.
+
+    Raises:
+        PeerProtocolError: the frame is none that a child may send; says why.
+    """
+    room = PayloadBounds(bounds.depth + 1, bounds.values + 8, bounds.text_bytes, bounds.container_entries)
+    if room.text_bytes is not None:
+        room.text_bytes += 4096  # the frame's own names; an error text has a bound of its own
+    frame = decode_body(body, room)
+    if not isinstance(frame, dict):
+        raise PeerProtocolError(f"a control frame that is a {type(frame).__name__}, not an object")
+    match frame.get("type"):
+        case "ready":
+            return Ready()
+        case "heartbeat":
+            return Heartbeat()
+        case "complete":
+            return Complete(frame.get("result"), _count(frame))
+        case "fail":
+            error = frame.get("error")
+            if not isinstance(error, str):
+                raise PeerProtocolError("a fail frame whose error is no text")
+            return Fail(error.strip() or _DEFAULT_FAILURE, _count(frame))
+        case "stopped":
+            return Stopped(_count(frame))
+        case "exiting":
+            code = frame.get("code")
+            if type(code) is not int:
+                raise PeerProtocolError("an exiting frame whose code is no integer")
+            return Exiting(_count(frame), code)
+        case unknown:
+            raise PeerProtocolError(f"a control frame of unknown type {str(unknown)[:60]!r}")
+
+
+def bounded_error(error: str, limits: Limits) -> str:
+    """Replace a failure's text that is over `Limits.error_bytes` by a general one, as the reference does."""
+    if limits.error_bytes is not None and len(error.encode()) > limits.error_bytes:
+        return _DEFAULT_FAILURE
+    return error
+
+
+def _count(frame: Mapping[str, JsonValue]) -> int:
+    messages = frame.get("messages")
+    if type(messages) is not int or messages < 0:
+        raise PeerProtocolError(f"a {frame['type']} frame whose count of messages is missing or wrong")
+    return messages

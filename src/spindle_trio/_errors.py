@@ -1,0 +1,102 @@
+"""Every exception that the library raises, as one tree.
+
+Standard library only, since entries meet these errors too. Each class says whose fault it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spindle_trio._model import ProcessInfo
+
+
+class SpindleError(Exception):
+    """Catches every error of the library's own. Never raised itself, but for an unknown error from a newer peer."""
+
+
+class SpawnRefusedError(SpindleError):
+    """The spawn was refused and nothing was launched: the caller's mistake, or its turn has not come."""
+
+
+class EntryError(SpawnRefusedError):
+    """The entry is not one that may be run: absolute, outside the root, missing, or of an unknown suffix."""
+
+
+class UserRequiredError(SpawnRefusedError):
+    """An operator-scoped worker has to say whose process it spawns, with a non-blank `user_id`."""
+
+
+class DuplicateKeyError(SpawnRefusedError):
+    """A process of this worker, user, kind and key is live already, and replacing it was not asked for."""
+
+    def __init__(self, message: str, existing: ProcessInfo) -> None:
+        super().__init__(message)
+        self.existing = existing
+        """The other process, as it was when this spawn was refused."""
+
+
+class ProcessLimitError(SpawnRefusedError):
+    """The worker has as many live processes as the host allows."""
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        """How many live processes one worker may have."""
+
+
+class SpawnError(SpindleError):
+    """The process was launched, or nearly, and never became ready."""
+
+    info: ProcessInfo
+    """The last snapshot of that process."""
+
+    # One positional argument: `TimeoutError`, from which one subclass inherits, gives two another meaning.
+    def __init__(self, message: str, *, info: ProcessInfo) -> None:
+        super().__init__(message)
+        self.info = info
+
+
+class LaunchError(SpawnError):
+    """The operating system, or the launcher, could not bring the process into being."""
+
+
+class StartupTimeoutError(SpawnError, TimeoutError):
+    """The entry did not call `ready()` within its startup timeout, and was killed."""
+
+
+class StartupFailedError(SpawnError):
+    """The process ended, by its own word or without one, before it was ready."""
+
+
+class StartupCancelledError(SpawnError):
+    """The process was stopped, replaced or unloaded by somebody else before it was ready."""
+
+
+class ProcessAccessError(SpindleError):
+    """The process belongs to another user than the one named."""
+
+
+class PayloadError(SpindleError, ValueError):
+    """A payload is not JSON-safe or is over a limit: the sender's mistake, raised at the sender; nothing was sent."""
+
+
+class LaggedError(SpindleError):
+    """A subscription was not read in time, and the oldest values were dropped. The next `receive` goes on."""
+
+    def __init__(self, missed: int) -> None:
+        super().__init__(f"this subscription fell behind and missed {missed} value(s); read it more often")
+        self.missed = missed
+        """How many values were dropped since the last one received."""
+
+
+class ProtocolError(SpindleError):
+    """Somebody broke a protocol between host, worker and process. Never raised itself."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side used the API in a way that the protocol has no place for."""
+
+
+class PeerProtocolError(ProtocolError):
+    """The other side said what the protocol does not allow. In the host it is recorded, never raised."""

@@ -1,0 +1,448 @@
+"""What processes have sent and nobody has read yet: an inbox each, read through cursors, bounded in messages and bytes.
+
+Theory of operation
+-------------------
+
+A subscription is a *cursor* in the inbox: the number of the next message that it will read. A message goes when every
+open cursor has passed it. Which bound applies when the inbox is full depends on who listens:
+
+* While a cursor is open nothing is lost. `has_room` turns false, and whoever reads from the process waits in
+  `wait_room` and so leaves the messages in the pipe, where they hold up that one child. (`put` itself never refuses: what
+  has been read has been read, and at an end the host reads beyond the bound.)
+* While none is open, the newest messages up to the bound are kept and older ones are dropped, counted, and reported
+  once. A process that nobody listens to is neither wedged nor a leak.
+* A *lossy* inbox (the far end of a stream, which has no back-pressure per process) always drops, and a cursor that falls
+  behind learns of it through `LaggedError`.
+
+A handler counts as a cursor that is never behind: what it has been called with is read.
+
+A `MessageHub` joins the inboxes of one worker's processes. Its channels have a cursor in each inbox, and a queue of
+arrivals that keeps the order between processes. Channels give up their cursors when they are closed or collected.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+
+from spindle_trio._broadcast import Handlers
+from spindle_trio._errors import LaggedError
+from spindle_trio._model import JsonValue, ProcessMessage
+
+T = TypeVar("T")
+
+_log = logging.getLogger("spindle_trio.subscriptions")
+
+
+@attrs.define(eq=False)
+class _Cursor:
+    """A reader's place in one inbox."""
+
+    next: int
+    """The number of the next message that it will read."""
+    wake: Callable[[], None]
+    """Tells the reader that something has arrived, or that nothing will any more."""
+
+
+@attrs.frozen
+class _Held:
+    payload: JsonValue
+    size: int
+    arrival: int
+    """Its place in the order of all messages of the hub."""
+
+
+class Inbox:
+    """The messages of one process that somebody may still read."""
+
+    def __init__(
+        self,
+        process_id: str,
+        user_id: str | None,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        lossy: bool = False,
+        hub: MessageHub | None = None,
+    ) -> None:
+        """Begin empty, and join the hub.
+
+        Args:
+            process_id: whose messages these are.
+            user_id: whose process that is.
+            max_messages: how many messages may be held.
+            max_bytes: how many bytes of them.
+            lossy: whether a full inbox drops its oldest message even while somebody listens.
+            hub: the worker's hub, which reads here too.
+        """
+        self.process_id = process_id
+        self.user_id = user_id
+        self._max_messages, self._max_bytes, self._is_lossy = max_messages, max_bytes, lossy
+        self._hub = hub
+        self._held: deque[_Held] = deque()
+        self._first = 0  # the number of the oldest message held
+        self._cursors: list[_Cursor] = []
+        self._room = trio.lowlevel.ParkingLot()
+        self.held_bytes = 0
+        self.received = 0
+        self.dropped = 0
+        self.is_closed = False
+        if hub is not None:
+            hub._attach(self)
+
+    def __repr__(self) -> str:
+        closed = " closed" if self.is_closed else ""
+        return f"<Inbox {self.process_id}{closed} held={self.held} subscriptions={self.subscriptions}>"
+
+    @property
+    def held(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many cursors are open, the hub's handlers counted as one."""
+        return len(self._cursors) + self._has_handlers
+
+    @property
+    def _has_handlers(self) -> bool:
+        return self._hub is not None and bool(self._hub.handlers)
+
+    @property
+    def room(self) -> int:
+        """How many more messages the bound allows now; 0 pauses the reading from this process."""
+        if not self._cursors or self._is_lossy:
+            return self._max_messages
+        return max(0, self._max_messages - len(self._held)) if self.held_bytes < self._max_bytes else 0
+
+    async def wait_room(self) -> None:
+        """Wait until there may be room, or until `wake_room`; the caller looks again. A checkpoint only if it waits."""
+        if not self.room:
+            await self._room.park()
+
+    def wake_room(self) -> None:
+        """Wake whoever waits for room, to look again."""
+        self._room.unpark_all()
+
+    def put(self, payload: JsonValue, size: int) -> None:
+        """Take in one message, beyond the bound if need be, and tell handlers and then channels."""
+        self.received += 1
+        message = _Held(payload, size, next(self._hub.arrivals) if self._hub else self.received)
+        self._held.append(message)
+        self.held_bytes += size
+        if self._hub is not None:
+            self._hub.call_handlers(self, payload)
+        for cursor in list(self._cursors):
+            cursor.wake()
+        self.trim()
+
+    def close(self) -> None:
+        """Say that nothing more will come; channels end once they have read what is held. May be called twice."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._hub is not None:
+            self._hub._detach(self)
+        for cursor in list(self._cursors):
+            cursor.wake()
+        self._room.unpark_all()
+
+    def subscribe(self) -> MessageChannel:
+        """Open a channel that begins at the oldest message held."""
+        return MessageChannel(self)
+
+    def open_cursor(self, wake: Callable[[], None]) -> _Cursor:
+        """Open a cursor at the oldest message held."""
+        cursor = _Cursor(self._first, wake)
+        self._cursors.append(cursor)
+        return cursor
+
+    def close_cursor(self, cursor: _Cursor) -> None:
+        """Give a cursor up; the messages that only it had still to read are kept up to the bound."""
+        if cursor in self._cursors:
+            self._cursors.remove(cursor)
+            self.trim()
+
+    def read(self, cursor: _Cursor) -> JsonValue:
+        """Read the message at a cursor, and move it on.
+
+        Raises:
+            LaggedError: messages were dropped before this cursor had read them; it has been moved on to what is held.
+            trio.WouldBlock: all has been read, and more may come.
+            trio.EndOfChannel: all has been read, and nothing more will come.
+        """
+        if cursor.next < self._first:
+            missed, cursor.next = self._first - cursor.next, self._first
+            raise LaggedError(missed)
+        position = cursor.next - self._first
+        if position == len(self._held):
+            raise trio.EndOfChannel if self.is_closed else trio.WouldBlock
+        payload = self._held[position].payload
+        cursor.next += 1
+        self.trim()
+        return payload
+
+    def arrivals_after(self, cursor: _Cursor) -> list[tuple[int, int]]:
+        """List the messages that a cursor has still to read, as pairs of arrival and number."""
+        start = max(cursor.next, self._first) - self._first
+        return [(held.arrival, self._first + number) for number, held in enumerate(self._held) if number >= start]
+
+    def take_all(self) -> list[tuple[int, JsonValue]]:
+        """List what is held, as pairs of arrival and payload, for a handler that has just been registered."""
+        return [(held.arrival, held.payload) for held in self._held]
+
+    def trim(self) -> None:
+        """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
+        had_room = bool(self.room)
+        passed = self._first + len(self._held) if self._has_handlers else -1
+        if self._cursors:
+            passed = min([cursor.next for cursor in self._cursors])
+        while self._held and self._first < passed:
+            self._let_go()
+        if not self._cursors or self._is_lossy:
+            before = self.dropped
+            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes:
+                self._let_go()
+                self.dropped += 1
+            if self.dropped and not before:
+                _log.warning(
+                    "process %s: nobody reads its messages in time, and the oldest are being dropped", self.process_id
+                )
+        if not had_room and self.room:
+            self._room.unpark_all()
+
+    def _let_go(self) -> None:
+        self.held_bytes -= self._held.popleft().size
+        self._first += 1
+
+
+class _InboxChannel(trio.abc.ReceiveChannel[T], Generic[T]):
+    """What both kinds of message channel share: waiting, closing, and giving up cursors when collected."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
+        self._readers = trio.lowlevel.ParkingLot()
+
+    async def receive(self) -> T:
+        """Wait for the next message and return it. If cancelled, nothing is lost.
+
+        Raises:
+            trio.EndOfChannel: nothing more will come, and all has been received.
+            trio.ClosedResourceError: this channel was closed.
+            LaggedError: only at the far end of a stream: messages were dropped; the next call goes on.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            message = self.receive_nowait()
+        except trio.WouldBlock:
+            pass
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return message
+        while True:
+            await self._readers.park()
+            try:
+                return self.receive_nowait()
+            except trio.WouldBlock:
+                continue
+
+    def receive_nowait(self) -> T:
+        """Return the next message if there is one.
+
+        Raises:
+            trio.WouldBlock: there is none now.
+            trio.EndOfChannel: as in `receive`.
+            trio.ClosedResourceError: as in `receive`.
+            LaggedError: as in `receive`.
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        return self._next()
+
+    def close(self) -> None:
+        """Give up this subscription. Whoever waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._give_up()
+            self._readers.unpark_all()
+
+    async def aclose(self) -> None:
+        """Close, and execute a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child.
+        if not getattr(self, "_is_closed", True):
+            self._is_closed = True
+            self._give_up()
+
+    def _next(self) -> T:
+        raise AssertionError("each kind of channel reads in its own way")
+
+    def _give_up(self) -> None:
+        raise AssertionError("each kind of channel has its own cursors")
+
+
+def _waker(lot: trio.lowlevel.ParkingLot) -> Callable[[], None]:
+    """Make what wakes a channel's readers without holding the channel, so that it can be collected."""
+
+    def wake() -> None:
+        lot.unpark_all()
+
+    return wake
+
+
+class MessageChannel(_InboxChannel[JsonValue]):
+    """The payloads of one process, from the oldest that is still held. Ends when the process has."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__()
+        self._inbox = inbox
+        self._cursor = inbox.open_cursor(_waker(self._readers))
+
+    def __repr__(self) -> str:
+        return f"<MessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
+
+    def _next(self) -> JsonValue:
+        return self._inbox.read(self._cursor)
+
+    def _give_up(self) -> None:
+        self._inbox.close_cursor(self._cursor)
+
+
+class _Arrivals:
+    """What a hub's channel has still to read, in the order of arrival, with its cursors."""
+
+    def __init__(self) -> None:
+        self.lot = trio.lowlevel.ParkingLot()
+        self.cursors: dict[Inbox, _Cursor] = {}
+        self.queue: deque[tuple[Inbox, int]] = deque()
+
+    def follow(self, inbox: Inbox) -> None:
+        """Open a cursor in an inbox; each message that arrives there is queued here."""
+
+        def arrived() -> None:
+            if inbox.is_closed:
+                self.lot.unpark_all()
+                self.forget_if_read(inbox)
+                return
+            self.queue.append((inbox, inbox.received - 1))
+            self.lot.unpark_all()
+
+        self.cursors[inbox] = inbox.open_cursor(arrived)
+
+    def forget_if_read(self, inbox: Inbox) -> None:
+        """Give up the cursor in an inbox from which nothing more can come."""
+        cursor = self.cursors.get(inbox)
+        if cursor is not None and inbox.is_closed and cursor.next >= inbox.received:
+            inbox.close_cursor(self.cursors.pop(inbox))
+
+    def close(self) -> None:
+        """Give up every cursor."""
+        for inbox, cursor in self.cursors.items():
+            inbox.close_cursor(cursor)
+        self.cursors.clear()
+        self.queue.clear()
+
+
+class WorkerMessageChannel(_InboxChannel[ProcessMessage]):
+    """The messages of all processes of one worker, in order of arrival. Ends when the worker has."""
+
+    def __init__(self, hub: MessageHub, arrivals: _Arrivals) -> None:
+        super().__init__()
+        self._hub = hub
+        self._arrivals = arrivals
+        self._readers = arrivals.lot
+
+    def __repr__(self) -> str:
+        return f"<WorkerMessageChannel {'closed ' if self._is_closed else ''}waiting={len(self._arrivals.queue)}>"
+
+    def _next(self) -> ProcessMessage:
+        queue = self._arrivals.queue
+        while queue:
+            inbox, number = queue[0]
+            cursor = self._arrivals.cursors[inbox]
+            if cursor.next > number:  # was dropped, and has been reported as missed
+                queue.popleft()
+                continue
+            payload = inbox.read(cursor)
+            queue.popleft()
+            self._arrivals.forget_if_read(inbox)
+            return ProcessMessage(inbox.process_id, payload, inbox.user_id)
+        raise trio.EndOfChannel if self._hub.is_closed else trio.WouldBlock
+
+    def _give_up(self) -> None:
+        self._hub._leave(self._arrivals)
+
+
+class MessageHub:
+    """All messages of one worker's processes."""
+
+    def __init__(self) -> None:
+        """Begin with no processes and no subscribers."""
+        self.handlers = Handlers[ProcessMessage]("messages")
+        self.arrivals = itertools.count()
+        self.is_closed = False
+        self._inboxes: dict[Inbox, None] = {}
+        self._channels: list[_Arrivals] = []
+
+    def subscribe(self) -> WorkerMessageChannel:
+        """Open a channel over the inboxes of all live processes and those to come, from the oldest message held."""
+        arrivals = _Arrivals()
+        waiting: list[tuple[int, Inbox, int]] = []
+        for inbox in self._inboxes:
+            arrivals.follow(inbox)
+            waiting += [(arrival, inbox, number) for arrival, number in inbox.arrivals_after(arrivals.cursors[inbox])]
+        arrivals.queue.extend((inbox, number) for _, inbox, number in sorted(waiting, key=lambda entry: entry[0]))
+        self._channels.append(arrivals)
+        return WorkerMessageChannel(self, arrivals)
+
+    def add_handler(self, handler: Callable[[ProcessMessage], object]) -> Callable[[], None]:
+        """Register a function to call with each message; it is called at once with those that are held.
+
+        See `Handlers.add`.
+        """
+        had_handlers = bool(self.handlers)
+        unsubscribe = self.handlers.add(handler)
+        if not had_handlers:
+            # Whoever came first has all that was kept while nobody listened; it would be read twice by a second one.
+            held = [
+                (arrival, inbox, payload) for inbox in self._inboxes for arrival, payload in inbox.take_all()
+            ]
+            for _, inbox, payload in sorted(held, key=lambda entry: entry[0]):
+                self.call_handlers(inbox, payload)
+            for inbox in list(self._inboxes):
+                inbox.trim()
+        return unsubscribe
+
+    def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:
+        """Tell the handlers of one message."""
+        if self.handlers:
+            self.handlers.call(ProcessMessage(inbox.process_id, payload, inbox.user_id), inbox.process_id)
+
+    def close(self) -> None:
+        """Say that no process will send any more: channels end once they have read what there is."""
+        self.is_closed = True
+        for arrivals in self._channels:
+            arrivals.lot.unpark_all()
+
+    def _attach(self, inbox: Inbox) -> None:
+        self._inboxes[inbox] = None
+        for arrivals in self._channels:
+            arrivals.follow(inbox)
+
+    def _detach(self, inbox: Inbox) -> None:
+        self._inboxes.pop(inbox, None)
+
+    def _leave(self, arrivals: _Arrivals) -> None:
+        self._channels.remove(arrivals)
+        arrivals.close()
+
+

@@ -1,0 +1,242 @@
+"""The front door: `open_host`, and the `Host` that it gives.
+
+It stands above the worker protocol, since a host hands out workers and serves those at the far end of a channel.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import trio
+
+from spindle_trio._bridge import WireMessage, serve_worker
+from spindle_trio._default_launcher import default_launcher
+from spindle_trio._host import HostScope, HostSettings, WorkerScope, passed_on_environment, wall_time_from
+from spindle_trio._model import HostStatistics, Limits
+from spindle_trio._worker import Worker
+from spindle_trio.abc import Launcher
+
+
+def new_process_id() -> str:
+    """Make an id that no other process has."""
+    return uuid.uuid4().hex
+
+
+def utc_now() -> datetime:
+    """Read the wall clock, as an aware `datetime` in UTC."""
+    return datetime.now(UTC)
+
+
+def open_host(
+    launcher: Launcher | None = None,
+    *,
+    grace_period: float = 5.0,
+    max_processes: int = 16,
+    limits: Limits = Limits(),  # noqa: B008  # a frozen value
+    environment: Mapping[str, str] | None = None,
+    new_process_id: Callable[[], str] = new_process_id,
+    wall_clock: Callable[[], datetime] = utc_now,
+) -> AbstractAsyncContextManager[Host]:
+    """Open a host: ``async with open_host() as host: …``.
+
+    It owns every process, deadline and kill. When the block is left, by return, error or cancellation, every process is
+    asked to stop, and killed after the grace period: the block takes at most `grace_period` plus 2 seconds to leave,
+    however many processes there are, and cancellation has to wait for that. A second Ctrl-C while the main task is
+    leaving skips the grace period. An error raised in the block leaves bare, not in an exception group.
+
+    Args:
+        launcher: how processes come to exist; by default a fresh Python interpreter for each.
+        grace_period: seconds between asking a process to stop and killing it.
+        max_processes: live processes that each worker may have.
+        limits: bounds on messages, frames and queues.
+        environment: the environment of the processes; by default a short allow-list from this program's;
+            `os.environ` for all of it.
+        new_process_id: makes an id for each process, unique within the host.
+        wall_clock: read once, when the host opens; every time in events is that plus monotonic differences.
+
+    Raises:
+        ValueError: `grace_period` or `max_processes` is out of range.
+    """
+    if isinstance(grace_period, bool) or not isinstance(grace_period, int | float) or not 0 <= grace_period < math.inf:
+        raise ValueError(f"grace_period must be a finite number of seconds, 0 or more, not {grace_period!r}")
+    if isinstance(max_processes, bool) or not isinstance(max_processes, int) or max_processes < 1:
+        raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
+    return _HostBlock(launcher, grace_period, max_processes, limits, environment, new_process_id, wall_clock)
+
+
+class Host:
+    """Owns processes for the workers that it opens or serves."""
+
+    def __init__(self, scope: HostScope) -> None:
+        self._scope = scope
+
+    def __repr__(self) -> str:
+        statistics = self.statistics()
+        state = "closed" if self._scope.is_closed else "open"
+        return f"<Host {state} {statistics.launcher} workers={statistics.workers} processes={statistics.processes}>"
+
+    def open_worker(
+        self, identifier: str, *, root: str | os.PathLike[str] | None = None, user_id: str | None = None
+    ) -> AbstractAsyncContextManager[Worker]:
+        """Open a worker in this program: ``async with host.open_worker("indexer", user_id="ada") as worker: …``.
+
+        When the block is left, in whatever way, the worker's processes are ended as `backend_unloaded`, as
+        `open_host` describes.
+
+        Args:
+            identifier: the worker's name, for log records.
+            root: the folder below which its entries lie, and where they run; by default this program's current one.
+            user_id: the user to whom all its processes belong; without one the worker is operator-scoped, and each
+                spawn has to name a user.
+
+        Raises:
+            ValueError: `user_id` is blank.
+            trio.ClosedResourceError: the host is closed; raised on entering.
+        """
+        return _WorkerBlock(_PortBlock(self._scope, identifier, root, _checked_user(user_id)))
+
+    async def serve_worker(
+        self,
+        channel: trio.abc.Channel[WireMessage],
+        identifier: str,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """Serve a worker at the far end of a channel, until the channel ends.
+
+        When this returns, the worker's processes have been ended as `backend_unloaded` and the channel is closed. A lost
+        connection counts as an unload. If it is cancelled, the same happens first.
+
+        Args:
+            channel: carries the messages of the worker protocol: a `StreamChannel`, or any Trio channel of the
+                attrs values or of JSON objects.
+            identifier: the worker's name, for log records.
+            root: as for `open_worker`.
+            user_id: as for `open_worker`.
+
+        Raises:
+            ValueError: `user_id` is blank.
+            trio.ClosedResourceError: the host is closed.
+        """
+        opening = _PortBlock(self._scope, identifier, root, _checked_user(user_id))
+        await serve_worker(opening, channel, limits=self._scope.settings.limits)
+
+    def kill(self) -> None:
+        """End every process at once, without a grace period, as `backend_unloaded`. Never blocks.
+
+        Each is announced as ever, once it has been reaped. The host stays open. To be called from Trio's thread.
+        """
+        self._scope.kill()
+
+    def statistics(self) -> HostStatistics:
+        """Count what the host holds."""
+        return self._scope.statistics()
+
+
+class _HostBlock(AbstractAsyncContextManager[Host]):
+    def __init__(
+        self,
+        launcher: Launcher | None,
+        grace_period: float,
+        max_processes: int,
+        limits: Limits,
+        environment: Mapping[str, str] | None,
+        new_process_id: Callable[[], str],
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._launcher = launcher
+        self._grace_period = grace_period
+        self._max_processes = max_processes
+        self._limits = limits
+        self._environment = environment
+        self._new_process_id = new_process_id
+        self._wall_clock = wall_clock
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Host:
+        environment = passed_on_environment() if self._environment is None else dict(self._environment)
+        self._scope = HostScope(
+            HostSettings(
+                launcher=default_launcher() if self._launcher is None else self._launcher,
+                grace_period=self._grace_period,
+                max_processes=self._max_processes,
+                limits=self._limits,
+                environment=environment,
+                new_process_id=self._new_process_id,
+                wall_time=wall_time_from(self._wall_clock()),
+            )
+        )
+        await self._scope.open()
+        return Host(self._scope)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._scope.close(error)
+
+
+class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
+    """The life of a worker in the host."""
+
+    def __init__(
+        self, host: HostScope, identifier: str, root: str | os.PathLike[str] | None, user_id: str | None
+    ) -> None:
+        self._host = host
+        self._identifier = identifier
+        self._root = root
+        self._user_id = user_id
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> WorkerScope:
+        root = Path.cwd() if self._root is None else Path(os.path.abspath(self._root))
+        self._port = self._host.add_worker(self._identifier, root, self._user_id)
+        await self._port.open()
+        return self._port
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._port.close(error)
+        finally:
+            self._host.remove_worker(self._port)
+
+
+class _WorkerBlock(AbstractAsyncContextManager[Worker]):
+    """The same, with the worker that people hold."""
+
+    def __init__(self, port_block: _PortBlock) -> None:
+        self._port_block = port_block
+
+    async def __aenter__(self) -> Worker:
+        return Worker(await self._port_block.__aenter__())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._port_block.__aexit__(kind, error, traceback)
+
+
+@asynccontextmanager
+async def _port_in(block: _WorkerBlock) -> AsyncIterator[WorkerScope]:
+    """Be a worker's block, for the bridge, which wants the port instead of the worker."""
+    async with block:
+        yield block.port
+
+
+def _checked_user(user_id: str | None) -> str | None:
+    if user_id is None:
+        return None
+    if not isinstance(user_id, str) or not user_id.strip():
+        raise ValueError(f"user_id must be a non-blank str, or None for an operator-scoped worker, not {user_id!r}")
+    return user_id.strip()

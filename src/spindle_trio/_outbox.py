@@ -1,0 +1,135 @@
+"""What waits to be sent on one lane: in order, bounded in bytes, and drained by a task only while there is something.
+
+Both ends use it. A frame goes out inline where the lane takes it at once, so that most sends start no task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from spindle_trio.abc import FrameLane
+
+
+class Outbox:
+    """A queue of frames in front of a lane."""
+
+    def __init__(
+        self,
+        lane: FrameLane,
+        start_soon: Callable[[Callable[[], Awaitable[object]]], None],
+        max_bytes: float = math.inf,
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            lane: where the frames go; nobody else may send on it.
+            start_soon: starts the draining task, in a nursery that lives as long as the lane.
+            max_bytes: how many bytes may wait behind the frame that is partly sent. One frame may, however long it is.
+        """
+        self._lane = lane
+        self._start_soon = start_soon
+        self._max_bytes = max_bytes
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._is_draining = False
+        self._is_broken = False
+        self._turn = trio.StrictFIFOLock()
+        self._room = trio.lowlevel.ParkingLot()
+        self._flushed = trio.lowlevel.ParkingLot()
+
+    @property
+    def messages(self) -> int:
+        """How many frames wait, without the one that is partly sent."""
+        return len(self._waiting)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait, without the frame that is partly sent."""
+        return self._waiting_bytes
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that was sent has left for the peer's system, or cannot any more."""
+        return self._is_broken or not self._is_draining
+
+    def send_nowait(self, body: bytes) -> None:
+        """Send a frame, or let it wait behind earlier ones.
+
+        Raises:
+            trio.WouldBlock: there is no room for it now, or somebody waits in `send` already.
+            trio.BrokenResourceError: the other end is gone, or this outbox was closed.
+        """
+        if self._turn.locked() and not self._is_broken:
+            raise trio.WouldBlock
+        self._put(body)
+
+    async def send(self, body: bytes) -> None:
+        """Send a frame as soon as there is room for it, first come, first served. If cancelled, it was not sent.
+
+        Raises:
+            trio.BrokenResourceError: the other end is gone, or goes while this waits.
+        """
+        async with self._turn:
+            while True:
+                try:
+                    self._put(body)
+                except trio.WouldBlock:
+                    await self._room.park()
+                else:
+                    return
+
+    def _put(self, body: bytes) -> None:
+        if self._is_broken:
+            raise trio.BrokenResourceError("the other end of the lane is gone")
+        if not self._is_draining:
+            try:
+                all_left = self._lane.send_nowait(body)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.close()
+                raise trio.BrokenResourceError("the other end of the lane is gone") from None
+            if not all_left:
+                self._is_draining = True
+                self._start_soon(self._drain)
+            return
+        if self._waiting and self._waiting_bytes + len(body) > self._max_bytes:
+            raise trio.WouldBlock
+        self._waiting.append(body)
+        self._waiting_bytes += len(body)
+
+    async def wait_flushed(self) -> None:
+        """Wait until all that was sent has left for the peer's system, or cannot any more."""
+        await trio.lowlevel.checkpoint()
+        while not self.is_flushed:
+            await self._flushed.park()
+
+    def close(self) -> None:
+        """Forget what waits; whoever waits for room gets `trio.BrokenResourceError`."""
+        self._is_broken = True
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._room.unpark_all()
+        self._flushed.unpark_all()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _drain(self) -> None:
+        """Send what waits, all of it at a time, until nothing does."""
+        try:
+            await self._lane.send_pending()
+            while self._waiting:
+                bodies = list(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                self._room.unpark()
+                await self._lane.send_pending(bodies)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.close()
+        finally:
+            self._is_draining = False
+            self._room.unpark()
+            self._flushed.unpark_all()

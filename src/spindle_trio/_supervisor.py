@@ -1,0 +1,661 @@
+"""One process: launch it, read it, judge it, stop it, kill it, reap it. Nobody else does any of that.
+
+Theory of operation
+-------------------
+
+A `Supervisor` is one task with one nursery, shielded from beginning to end: what bounds it are its own deadlines, not
+the patience of whoever waits for it. `run` is straight-line code:
+
+1. Launch, under a scope with the startup deadline. A stop or a kill that comes meanwhile cancels that scope.
+2. Two tasks read the two lanes; the main task waits for the exit, and wakes up at each deadline (`_until_exit`).
+3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
+
+What anything *means* is the table's business (`_lifecycle`). Whatever happens is said to it through `_feed`, at the
+moment in which it happens and without waiting: frames by the readers, deadlines by the main task, stops by the host.
+`_feed` then does what the table wants done (ask, kill) and publishes the transition. So each transition is
+published by whoever caused it, in one step with it.
+
+Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
+run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
+
+Back-pressure: `_read_messages` waits for room in the inbox before it reads, so that the rest stays in the pipe and
+holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending, reading goes on
+beyond the bound, since the terminal event never waits for a reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from spindle_trio._control import (
+    Complete,
+    Exiting,
+    Fail,
+    Heartbeat,
+    Ready,
+    Stopped,
+    bounded_error,
+    encode_init,
+    encode_stop,
+    parse_child_frame,
+)
+from spindle_trio._errors import (
+    LaunchError,
+    PeerProtocolError,
+    SpawnError,
+    StartupCancelledError,
+    StartupFailedError,
+    StartupTimeoutError,
+)
+from spindle_trio._frames import decode_body, encode_body
+from spindle_trio._inbox import Inbox, MessageHub
+from spindle_trio._lifecycle import Action, Input, Lifecycle, Phase, Transition
+from spindle_trio._model import (
+    ExitReason,
+    JsonValue,
+    LifecycleEvent,
+    Limits,
+    ProcessInfo,
+    ProcessState,
+    ProcessStatistics,
+)
+from spindle_trio._outbox import Outbox
+from spindle_trio._payload import bounds_of, check_payload
+from spindle_trio.abc import ExitStatus
+
+if TYPE_CHECKING:
+    from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder
+
+_log = logging.getLogger("spindle_trio.supervisor")
+
+CONTROL_FRAMES_AT_A_TIME: Final = 64
+"""How many control frames are taken in before other tasks have their turn; a child sends a handful in its life."""
+
+
+@attrs.frozen
+class Identity:
+    """What never changes about a process."""
+
+    process_id: str
+    entry: str
+    kind: str
+    key: str | None
+    user_id: str | None
+    metadata: Mapping[str, JsonValue] | None
+
+
+@attrs.frozen
+class Terms:
+    """The periods and bounds that a process lives under, and its host's clock."""
+
+    startup_timeout: float
+    heartbeat_timeout: float
+    grace_period: float
+    limits: Limits
+    wall_time: Callable[[float], datetime]
+    """Turns a time on Trio's clock into wall time."""
+
+
+class Supervisor:
+    """One process and the task that owns it. Implements `ProcessPort`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        terms: Terms,
+        *,
+        payload: object,
+        hub: MessageHub,
+        publish: Callable[[LifecycleEvent], None],
+        release: Callable[[], Callable[[], None]],
+    ) -> None:
+        """Begin in `starting`, now.
+
+        Args:
+            identity: who it is.
+            terms: what it lives under.
+            payload: what its entry is given; has been checked.
+            hub: where its messages are read.
+            publish: tells everybody of a transition; does not wait.
+            release: frees key and slot, before the terminal event; returns what lets the successor go on after it.
+        """
+        self.identity = identity
+        self._terms = terms
+        self._bounds = bounds_of(terms.limits)
+        self._publish = publish
+        self._release = release
+        self._init = encode_init(
+            process_id=identity.process_id,
+            entry=identity.entry,
+            kind=identity.kind,
+            key=identity.key,
+            user_id=identity.user_id,
+            payload=payload,
+            metadata=identity.metadata,
+            heartbeat_timeout=terms.heartbeat_timeout,
+            limits=terms.limits,
+        )
+        self._lifecycle = Lifecycle(
+            startup_timeout=terms.startup_timeout,
+            heartbeat_timeout=terms.heartbeat_timeout,
+            grace_period=terms.grace_period,
+            now=trio.current_time(),
+        )
+        self.inbox = Inbox(
+            identity.process_id,
+            identity.user_id,
+            max_messages=terms.limits.inbox_messages,
+            max_bytes=terms.limits.inbox_bytes,
+            hub=hub,
+        )
+        self.answered = trio.Event()
+        """Set once `spawn` can return or raise."""
+        self.ended = trio.Event()
+        """Set once the terminal event has been published."""
+        self.is_abandoned = False
+        self._refusal: type[SpawnError] | None = None
+        self._launching = trio.CancelScope()
+        self._nap = trio.CancelScope()
+        self._abandoned_wait = trio.CancelScope()
+        self._launched: LaunchedProcess | None = None
+        self._has_launched = trio.Event()
+        self._control: Outbox | None = None
+        self._outbox: Outbox | None = None
+        self._early: list[bytes] = []  # posted before the launch
+        self._early_bytes = 0
+        self._stop_reason: str | None = None
+        self._paused_since: float | None = None
+        self._ending_bytes = 0
+        self._messages_broken = False  # after a broken frame nothing that follows it can be trusted
+        self._announced_messages = 0
+        self._exit_unasked: str | None = None
+        self._output_dropped = 0
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {self.state} {self.identity.entry} {self.process_id} pid={self.pid}>"
+
+    # What the worker API and the registry see.
+
+    @property
+    def process_id(self) -> str:
+        """The host's id for it."""
+        return self.identity.process_id
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose process it is."""
+        return self.identity.user_id
+
+    @property
+    def kind(self) -> str:
+        """Its label."""
+        return self.identity.kind
+
+    @property
+    def key(self) -> str | None:
+        """Its key."""
+        return self.identity.key
+
+    @property
+    def pid(self) -> int | None:
+        """The operating system's number for it, once it has been launched."""
+        return self._launched.pid if self._launched is not None else None
+
+    @property
+    def state(self) -> ProcessState:
+        """Where it is in its life."""
+        return self._lifecycle.state
+
+    @property
+    def result(self) -> JsonValue:
+        """What it has completed with."""
+        return self._lifecycle.result if self.state is ProcessState.COMPLETED else None
+
+    @property
+    def info(self) -> ProcessInfo:
+        """A snapshot, with the heartbeat as of now."""
+        self._look_at_heartbeat()
+        life, wall_time = self._lifecycle, self._terms.wall_time
+        return ProcessInfo(
+            process_id=self.process_id,
+            entry=self.identity.entry,
+            kind=self.kind,
+            key=self.key,
+            state=life.state,
+            user_id=self.user_id,
+            metadata=self.identity.metadata,
+            started_at=wall_time(life.started_at),
+            ready_at=None if life.ready_at is None else wall_time(life.ready_at),
+            last_heartbeat_at=None if life.heartbeat_at is None else wall_time(life.heartbeat_at),
+            ended_at=None if life.ended_at is None else wall_time(life.ended_at),
+            exit_reason=life.exit_reason,
+            error=life.error if life.state.is_terminal else None,
+        )
+
+    def statistics(self) -> ProcessStatistics:
+        """Count what its lanes hold."""
+        inbox, outbox = self.inbox, self._outbox
+        if self._launched is not None:
+            self._output_dropped = self._launched.output_dropped()
+        return ProcessStatistics(
+            messages_received=inbox.received,
+            messages_dropped=inbox.dropped,
+            inbox_messages=inbox.held,
+            inbox_bytes=inbox.held_bytes,
+            subscriptions=inbox.subscriptions,
+            outbox_messages=0 if outbox is None else outbox.messages,
+            outbox_bytes=0 if outbox is None else outbox.waiting_bytes,
+            output_dropped=self._output_dropped,
+        )
+
+    def encode(self, payload: object) -> bytes:
+        """Check a payload and write it as a frame's body.
+
+        Raises:
+            PayloadError: it is not JSON-safe, or over a limit.
+        """
+        check_payload(payload, self._bounds)
+        return encode_body(payload, self._terms.limits.frame_bytes)
+
+    async def send(self, payload: object) -> None:
+        """Send a payload as soon as there is room; see `ProcessHandle.send`."""
+        body = self.encode(payload)
+        self._refuse_ended()
+        if self._outbox is None:
+            await self._has_launched.wait()
+            self._refuse_ended()
+        assert self._outbox is not None, "a process that has been launched has an outbox until it ends"
+        await self._outbox.send(body)
+
+    def send_nowait(self, payload: object) -> None:
+        """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
+        body = self.encode(payload)
+        self._refuse_ended()
+        if self._outbox is None:
+            raise trio.WouldBlock
+        self._outbox.send_nowait(body)
+
+    def post(self, payload: object) -> None:
+        """Send a payload, or end the process as failed if it leaves too many unread."""
+        body = self.encode(payload)
+        self._refuse_ended()
+        try:
+            if self._outbox is not None:
+                self._outbox.send_nowait(body)
+            else:
+                self._early_bytes += len(body)
+                if self._early_bytes > self._terms.limits.outbox_bytes:
+                    raise trio.WouldBlock
+                self._early.append(body)
+        except trio.WouldBlock:
+            self._feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")
+
+    def _refuse_ended(self) -> None:
+        if self.state.is_terminal:
+            raise trio.BrokenResourceError(f"process {self.process_id} ({self.identity.entry}) is {self.state}")
+
+    async def wait_ended(self) -> ProcessInfo:
+        """Wait for the terminal event to be published."""
+        await self.ended.wait()
+        return self.info
+
+    # What the host says.
+
+    def begin(self) -> None:
+        """Publish `starting`."""
+        self._announce(self._lifecycle.begin())
+
+    def stop(self, reason: str | None) -> None:
+        """Ask it to stop, if nobody has; after the grace period it is killed."""
+        self._request_stop(Input.STOP, reason)
+
+    def host_stop(self, exit_reason: ExitReason) -> None:
+        """Ask it to stop because it is replaced or unloaded, which will be its exit reason."""
+        self._request_stop(Input.HOST_STOP, exit_reason.value, exit_reason)
+
+    def kill(self) -> None:
+        """Unload it without a grace period."""
+        self.host_stop(ExitReason.BACKEND_UNLOADED)
+        self._feed(Input.KILL)
+
+    def caller_gone(self) -> None:
+        """Kill it, since whoever wanted it has been cancelled."""
+        self._feed(Input.CALLER_GONE)
+
+    def give_up(self) -> None:
+        """Stop waiting for the exit of an abandoned process, so that the host can close."""
+        self._abandoned_wait.cancel()
+
+    def _request_stop(self, said: Input, reason: str | None, host_reason: ExitReason | None = None) -> None:
+        if self._stop_reason is None and self._lifecycle.phase in (Phase.STARTING, Phase.RUNNING):
+            self._stop_reason = reason
+        self._feed(said, host_reason=host_reason)
+
+    def refusal(self) -> SpawnError | None:
+        """Make the error that `spawn` raises; `None` if it became ready."""
+        if self._refusal is None:
+            return None
+        info, who = self.info, f"{self.identity.entry} ({self.process_id})"
+        if self._refusal is StartupCancelledError:
+            why = self._lifecycle.host_reason or "stopped"
+            return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
+        if self._refusal is StartupTimeoutError:
+            advice = "call process.ready() earlier, or give it a longer startup_timeout"
+            return StartupTimeoutError(f"{who} timed out: {info.error}; {advice}", info=info)
+        if self._refusal is LaunchError:
+            return LaunchError(f"{who} could not be launched: {info.error}", info=info)
+        return StartupFailedError(f"{who} {info.state} before it was ready: {info.error or 'no error'}", info=info)
+
+    # The life of the process.
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, launcher: Launcher, order: LaunchOrder) -> None:
+        """Own the process from launch to reaping. Raises nothing for what a process does."""
+        with trio.CancelScope(shield=True):
+            self._launching.deadline = self._lifecycle.deadline()
+            if self._lifecycle.phase is not Phase.STARTING:
+                self._launching.cancel()
+            failure: Exception | None = None
+            with self._launching:
+                try:
+                    async with launcher.launch(order) as launched:
+                        with trio.CancelScope(shield=True):
+                            await self._supervise(launched)
+                except Exception as error:
+                    if self._launched is not None:
+                        raise  # a bug of ours or of the launcher's, not a launch that failed
+                    failure = error
+            if self._launched is None:
+                self._conclude_unlaunched(failure)
+
+    def _conclude_unlaunched(self, failure: Exception | None) -> None:
+        if failure is not None:
+            _log.info("process %s: the launch failed: %r", self.process_id, failure)
+            self._feed(Input.LAUNCH_FAILED, text=f"{type(failure).__name__}: {failure}")
+        elif self._lifecycle.phase is Phase.STARTING:
+            self._feed(Input.STARTUP_DEADLINE)
+        else:
+            self._feed(Input.EXIT)
+        self._conclude(LaunchError if failure is not None else None)
+
+    async def _supervise(self, launched: LaunchedProcess) -> None:
+        self._launching.deadline = math.inf
+        async with trio.open_nursery() as nursery:
+            self._launched = launched
+            self._control = Outbox(launched.control, nursery.start_soon)
+            self._outbox = Outbox(launched.messages, nursery.start_soon, self._terms.limits.outbox_bytes)
+            self._say(self._init)
+            for body in self._early:
+                self._outbox.send_nowait(body)
+            self._has_launched.set()
+            if self._lifecycle.is_settled:
+                launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
+            elif self._lifecycle.phase is Phase.STOPPING:
+                self._ask()
+            nursery.start_soon(self._read_control, launched)
+            nursery.start_soon(self._read_messages, launched)
+            status = await self._until_exit(launched)
+            nursery.cancel_scope.cancel()
+        if status is not None:
+            self._take_in(launched)
+            self._feed(Input.EXIT, text=self._exit_text(status))
+        self._conclude(None)
+        if self.is_abandoned:
+            with self._abandoned_wait:
+                await launched.wait()
+
+    async def _until_exit(self, launched: LaunchedProcess) -> ExitStatus | None:
+        """Wait for the exit, judging at each deadline; `None` if the process is abandoned."""
+        while True:
+            with trio.CancelScope(deadline=self._lifecycle.deadline()) as self._nap:
+                return await launched.wait()
+            await trio.lowlevel.checkpoint()  # lets whatever became due together with this deadline run before it
+            if launched.has_exited():
+                return await launched.wait()
+            self._judge(launched)
+            if self.is_abandoned:
+                return None
+
+    def _judge(self, launched: LaunchedProcess) -> None:
+        """Act on a deadline that has passed, once what was already sent has been taken in."""
+        if self._lifecycle.due(trio.current_time()) is None:
+            return
+        self._take_in_control(launched, most=CONTROL_FRAMES_AT_A_TIME)
+        self._look_at_heartbeat()
+        self._account_for_pause()
+        due = self._lifecycle.due(trio.current_time())
+        if due is Input.ABANDON_DEADLINE:
+            pid = "" if launched.pid is None else f" (pid {launched.pid})"
+            _log.error("process %s: SIGKILL has not ended it in time; abandoned%s", self.process_id, pid)
+            self._feed(due, text=f"SIGKILL has not ended it in time, and it was abandoned{pid}")
+        elif due is not None:
+            self._feed(due)
+
+    def _feed(
+        self,
+        said: Input,
+        *,
+        text: str | None = None,
+        result: JsonValue = None,
+        host_reason: ExitReason | None = None,
+    ) -> None:
+        """Tell the table what happened, do what it wants done, and publish the transition."""
+        self._look_at_heartbeat()
+        now = trio.current_time()
+        step = self._lifecycle.feed(said, now, text=text, result=result, host_reason=host_reason)
+        match step.action:
+            case Action.ASK:
+                self._ask()
+            case Action.KILL if self._launched is not None:
+                self._launched.kill()
+            case Action.KILL:
+                self._launching.cancel()
+            case Action.ABANDON:
+                self.is_abandoned = True
+            case _:
+                pass
+        if step.transition is None and step.action is Action.NOTHING:
+            return
+        # The deadline may have changed, and a reader that waits for room need not wait any more.
+        self._nap.cancel()
+        self.inbox.wake_room()
+        if step.transition is not None:
+            self._announce(step.transition)
+            if step.transition.state is ProcessState.RUNNING:
+                self._answer(None)
+            elif step.transition.previous is ProcessState.STARTING:
+                self._answer(StartupCancelledError)
+
+    def _ask(self) -> None:
+        if self._launched is None:
+            self._launching.cancel()
+            return
+        self._say(encode_stop(self._stop_reason))
+        self._launched.request_stop()
+
+    def _say(self, body: bytes) -> None:
+        assert self._control is not None, "a process that has been launched has a control lane"
+        try:
+            self._control.send_nowait(body)
+        except trio.BrokenResourceError:
+            pass  # it is gone, or has closed the lane: the exit, or the end of the lane, tells the rest
+
+    def _answer(self, refusal: type[SpawnError] | None) -> None:
+        if not self.answered.is_set():
+            self._refusal = refusal
+            self.answered.set()
+
+    def _announce(self, transition: Transition) -> None:
+        identity = self.identity
+        self._publish(
+            LifecycleEvent(
+                process_id=identity.process_id,
+                entry=identity.entry,
+                kind=identity.kind,
+                key=identity.key,
+                user_id=identity.user_id,
+                metadata=identity.metadata,
+                state=transition.state,
+                previous_state=transition.previous,
+                at=self._terms.wall_time(transition.at),
+                exit_reason=transition.exit_reason,
+                error=transition.error,
+                result=transition.result,
+            )
+        )
+
+    # What the process says.
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read_control(self, launched: LaunchedProcess) -> None:
+        try:
+            while True:
+                for body in await launched.control.receive(CONTROL_FRAMES_AT_A_TIME):
+                    self._hear(body)
+        except trio.EndOfChannel:
+            self._lifecycle.note_control_closed(trio.current_time(), launched.control_patience)
+            self._nap.cancel()
+        except PeerProtocolError as error:
+            self._break(error)
+
+    def _hear(self, body: bytes) -> None:
+        """Take in one control frame."""
+        try:
+            frame = parse_child_frame(body, self._bounds)
+        except PeerProtocolError as error:
+            self._break(error)
+            return
+        match frame:
+            case Ready():
+                self._feed(Input.READY)
+            case Heartbeat():
+                now = trio.current_time()
+                self._lifecycle.note_heartbeat(now, now)
+            case Complete(result, messages):
+                self._announced_messages = messages
+                self._feed(Input.COMPLETE, result=result)
+            case Fail(error, messages):
+                self._announced_messages = messages
+                self._feed(Input.FAIL, text=bounded_error(error, self._terms.limits))
+            case Stopped(messages):
+                self._announced_messages = messages
+                self._feed(Input.SAID_STOPPED)
+            case Exiting(messages, code):
+                # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
+                self._announced_messages = messages
+                self._feed(Input.EXIT, text=self._exit_text(ExitStatus(code=code)))
+                self._feed(Input.KILL)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read_messages(self, launched: LaunchedProcess) -> None:
+        try:
+            while True:
+                while not (self._reads_on or self.inbox.room):
+                    self._paused_since = trio.current_time()
+                    await self.inbox.wait_room()
+                    self._account_for_pause()
+                    self._paused_since = None
+                for body in await launched.messages.receive(self._most_messages):
+                    self._take_message(body)
+        except trio.EndOfChannel:
+            pass
+        except PeerProtocolError as error:
+            self._messages_broken = True
+            self._break(error)
+
+    @property
+    def _reads_on(self) -> bool:
+        """Whether reading goes on beyond the bound: the end waits for no reader."""
+        return self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING)
+
+    @property
+    def _most_messages(self) -> int:
+        return self._terms.limits.inbox_messages if self._reads_on else self.inbox.room
+
+    def _take_message(self, body: bytes) -> None:
+        if self._reads_on:
+            self._ending_bytes += len(body)
+            if self._ending_bytes > self._terms.limits.ending_bytes:
+                most = self._terms.limits.ending_bytes
+                raise PeerProtocolError(f"more than {most} bytes of messages sent while it was ending")
+        self.inbox.put(decode_body(body, self._bounds), len(body))
+
+    def _break(self, error: PeerProtocolError) -> None:
+        _log.info("process %s: broke the protocol: %s", self.process_id, error)
+        self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
+
+    def _take_in(self, launched: LaunchedProcess) -> None:
+        """Take in all that a process which has exited has sent: what it said first, then its messages."""
+        self._take_in_control(launched, most=None)
+        try:
+            while not self._messages_broken:
+                for body in launched.messages.receive_nowait(self._terms.limits.inbox_messages):
+                    self._take_message(body)
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        except PeerProtocolError as error:
+            self._break(error)
+
+    def _take_in_control(self, launched: LaunchedProcess, most: int | None) -> None:
+        taken = 0
+        try:
+            while most is None or taken < most:
+                bodies = launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME)
+                taken += len(bodies)
+                for body in bodies:
+                    self._hear(body)
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        except PeerProtocolError as error:
+            self._break(error)
+
+    def _look_at_heartbeat(self) -> None:
+        if self._launched is not None and self._lifecycle.phase is Phase.RUNNING:
+            self._lifecycle.note_heartbeat(self._launched.last_heartbeat(), trio.current_time())
+
+    def _account_for_pause(self) -> None:
+        """Take the time in which this side did not read off the startup deadline."""
+        if self._paused_since is not None:
+            now = trio.current_time()
+            self._lifecycle.excuse(now - self._paused_since)
+            self._paused_since = now
+
+    # The end.
+
+    def _exit_text(self, status: ExitStatus) -> str | None:
+        """Say how a process ended that nobody had asked to, and that said nothing itself."""
+        if self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING):
+            return None
+        self._exit_unasked = f"{status} without complete() or fail()"
+        return self._exit_unasked
+
+    def _conclude(self, refusal: type[SpawnError] | None) -> None:
+        """Free what the process held, publish its end, and let those go on who wait for it."""
+        life = self._lifecycle
+        if self._exit_unasked is not None and life.error == self._exit_unasked and self._launched is not None:
+            tail = self._launched.stderr_tail().strip()
+            if tail:
+                life.error = f"{life.error}; the last it wrote to stderr:\n{tail}"
+        lost = self._announced_messages - self.inbox.received
+        if lost > 0:
+            life.error = "; ".join(filter(None, [life.error, f"{lost} of its messages never arrived"]))
+        transition = life.conclude(trio.current_time())
+        pass_turn = self._release()
+        for outbox in (self._control, self._outbox):
+            if outbox is not None:
+                outbox.close()
+        self._announce(transition)
+        self.inbox.close()
+        self._has_launched.set()
+        self.ended.set()
+        if refusal is None:
+            refusal = StartupTimeoutError if transition.state is ProcessState.TIMED_OUT else StartupFailedError
+        self._answer(refusal)
+        pass_turn()

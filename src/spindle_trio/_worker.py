@@ -1,0 +1,421 @@
+"""What people hold: a worker, its processes, and a handle on each.
+
+The same classes serve a worker in the host's program and one at the far end of a stream; what they stand on is a
+`WorkerPort`. Rules that both share are stated here, in the docstrings.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from spindle_trio._model import (
+    DEFAULT_TIMEOUT,
+    OMITTED,
+    JsonValue,
+    LifecycleEvent,
+    ProcessFilter,
+    ProcessInfo,
+    ProcessMessage,
+    ProcessState,
+    ProcessStatistics,
+    SpawnOptions,
+    StopOptions,
+)
+
+if TYPE_CHECKING:
+    from spindle_trio._broadcast import LifecycleChannel
+    from spindle_trio._inbox import MessageChannel, WorkerMessageChannel
+    from spindle_trio._ports import ProcessPort, WorkerPort
+
+
+class Worker:
+    """An extension's backend runtime: the parent that spawns processes. Opened by `Host.open_worker` or `connect_worker`."""
+
+    def __init__(self, port: WorkerPort) -> None:
+        self._port = port
+        self.backend_processes = BackendProcesses(port)
+        """Everything that the worker can do (`SpindleAPI.backendProcesses`)."""
+
+    def __repr__(self) -> str:
+        state = "closed" if self._port.is_closed else "open"
+        return f"<Worker {state} {self.identifier} user={self.user_id!r}>"
+
+    @property
+    def identifier(self) -> str:
+        """The worker's name."""
+        return self._port.identifier
+
+    @property
+    def user_id(self) -> str | None:
+        """The user to whom every process belongs; `None` for an operator-scoped worker, whose spawns name one."""
+        return self._port.user_id
+
+
+class BackendProcesses:
+    """A worker's processes (`SpindleAPI.backendProcesses`).
+
+    A worker sees its own processes only. In a user-scoped worker every process belongs to the worker's user, and user
+    ids given here are not heard. Every call on a closed worker raises `trio.ClosedResourceError`.
+    """
+
+    def __init__(self, port: WorkerPort) -> None:
+        self._port = port
+
+    def __repr__(self) -> str:
+        return f"<BackendProcesses {'closed ' if self._port.is_closed else ''}of worker {self._port.identifier}>"
+
+    async def spawn(
+        self,
+        entry: str,
+        *,
+        kind: str | None = None,
+        key: str | None = None,
+        payload: object = OMITTED,
+        metadata: Mapping[str, object] | None = None,
+        user_id: str | None = None,
+        startup_timeout: float = DEFAULT_TIMEOUT,
+        heartbeat_timeout: float = DEFAULT_TIMEOUT,
+        replace_existing: bool = False,
+    ) -> ProcessHandle:
+        """Spawn a process, and return a handle on it once its entry has called `ready()`.
+
+        If it is cancelled, at any point, no process, descriptor or registry entry is left: the process is killed
+        at once, and the cancellation goes on when it has been reaped. (At the far end of a stream it goes on at once.) With
+        `replace_existing` it first waits until the process that has the key is gone; that wait does not count
+        against the startup timeout.
+
+        Args:
+            entry: path of the file to run, relative to the worker's root.
+            kind: a label; trimmed; blank means the entry.
+            key: makes the process unique per user and kind; trimmed; blank means none.
+            payload: a JSON-safe value for the entry.
+            metadata: a JSON-safe object, kept on every snapshot and shown to the entry.
+            user_id: whose process it is; required in an operator-scoped worker.
+            startup_timeout: seconds in which the entry has to call `ready()`.
+            heartbeat_timeout: seconds that may pass between two heartbeats; `math.inf` for no watchdog.
+            replace_existing: whether a live process with this key is stopped and replaced.
+
+        Raises:
+            ValueError: a timeout is out of range.
+            TypeError: an option has the wrong type.
+            PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit.
+            EntryError: the entry may not or cannot be run.
+            UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
+            DuplicateKeyError: the key is taken, and `replace_existing` is false.
+            ProcessLimitError: the worker has as many live processes as the host allows.
+            LaunchError: the process could not be brought into being.
+            StartupTimeoutError: it was not ready in time, and was killed.
+            StartupFailedError: it ended before it was ready.
+            StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
+            trio.ClosedResourceError: the worker is closed, or was while this spawn waited for its key.
+        """
+        options = SpawnOptions(
+            entry=entry,
+            kind=kind,
+            key=key,
+            payload=payload,
+            metadata=metadata,
+            user_id=user_id,
+            startup_timeout=startup_timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            replace_existing=replace_existing,
+        )
+        return ProcessHandle(self._port, await self._port.spawn(options))
+
+    def open(
+        self,
+        entry: str,
+        *,
+        kind: str | None = None,
+        key: str | None = None,
+        payload: object = OMITTED,
+        metadata: Mapping[str, object] | None = None,
+        user_id: str | None = None,
+        startup_timeout: float = DEFAULT_TIMEOUT,
+        heartbeat_timeout: float = DEFAULT_TIMEOUT,
+        replace_existing: bool = False,
+    ) -> AbstractAsyncContextManager[ProcessHandle]:
+        """Spawn a process for as long as a block lasts: ``async with processes.open("dist/entry.py") as handle: …``.
+
+        Entering does what `spawn` does, with the same arguments and errors. Leaving, by return, error or cancellation,
+        stops the process and waits until it is gone: a grace period, shielded, and then its kill. An error of the
+        block leaves bare.
+        """
+        options = SpawnOptions(
+            entry=entry,
+            kind=kind,
+            key=key,
+            payload=payload,
+            metadata=metadata,
+            user_id=user_id,
+            startup_timeout=startup_timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            replace_existing=replace_existing,
+        )
+        return _OpenProcess(self._port, options)
+
+    async def list(
+        self,
+        *,
+        user_id: str | None = None,
+        kind: str | None = None,
+        key: str | None = None,
+        state: ProcessState | None = None,
+    ) -> list[ProcessInfo]:
+        """List the live processes that match everything given, oldest first.
+
+        Args:
+            user_id: compared as given; not heard in a user-scoped worker.
+            kind: compared as given.
+            key: compared as given.
+            state: one of the live states; a terminal one matches nothing.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
+        return await self._port.list(ProcessFilter(user_id=user_id, kind=kind, key=key, state=state))
+
+    async def get(self, process_id: str) -> ProcessInfo | None:
+        """Return a live process's snapshot; `None` if it has ended or there never was one.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
+        return await self._port.get(process_id)
+
+    async def stop(self, process_id: str, *, user_id: str | None = None, reason: str | None = None) -> None:
+        """Stop a process, and return when it is gone. Does nothing if it has ended or there never was one.
+
+        The process is asked first, and killed after the host's grace period. If this is cancelled, the waiting is withdrawn;
+        the request is not.
+
+        Args:
+            process_id: which process.
+            user_id: whose process it is believed to be; trimmed.
+            reason: shown to the entry's stop handler.
+
+        Raises:
+            ProcessAccessError: it is another user's; nothing was done.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        await self._port.stop(process_id, StopOptions(user_id=user_id, reason=reason))
+
+    async def send(self, process_id: str, payload: object, *, user_id: str | None = None) -> None:
+        """Send a message to a process, as soon as there is room for it. If cancelled, it was not sent.
+
+        Args:
+            process_id: which process.
+            payload: a JSON-safe value.
+            user_id: whose process it is believed to be; compared as given.
+
+        Raises:
+            PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
+            ProcessAccessError: it is another user's; nothing was sent.
+            trio.BrokenResourceError: it has ended, or there never was one.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        await self._port.send(process_id, payload, user_id)
+
+    def lifecycle_events(self) -> LifecycleChannel[LifecycleEvent]:
+        """Open a channel of the transitions of this worker's processes, from now on.
+
+        It never holds up the host: one that falls behind loses its oldest events, and gets `LaggedError` once.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._refuse_closed()
+        return self._port.lifecycle.subscribe()
+
+    def messages(self) -> WorkerMessageChannel:
+        """Open a channel of all messages of this worker's processes, from the oldest that is still held.
+
+        While it is open nothing is lost, and a process whose messages it does not read in time has to wait.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._refuse_closed()
+        return self._port.hub.subscribe()
+
+    def on_lifecycle(self, handler: Callable[[LifecycleEvent], object]) -> Callable[[], None]:
+        """Call a plain function at each transition, in the host's task, before any channel hears of it.
+
+        A handler that raises is logged, and disturbs nothing. One that is registered twice counts once.
+
+        Returns:
+            What unsubscribes it; may be called twice.
+
+        Raises:
+            TypeError: it is not a plain function.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._refuse_closed()
+        _check_plain(handler)
+        return self._port.lifecycle.add_handler(handler)
+
+    def on_message(self, handler: Callable[[ProcessMessage], object]) -> Callable[[], None]:
+        """Call a plain function with each message, in the host's task, as it arrives; at once with those held.
+
+        It counts as a subscription that is never behind. Otherwise as `on_lifecycle`.
+
+        Returns:
+            What unsubscribes it; may be called twice.
+
+        Raises:
+            TypeError: it is not a plain function.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._refuse_closed()
+        _check_plain(handler)
+        return self._port.hub.add_handler(handler)
+
+    def _refuse_closed(self) -> None:
+        if self._port.is_closed:
+            raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
+
+
+class ProcessHandle:
+    """The worker's grip on one process (`BackendProcessHandle`)."""
+
+    def __init__(self, worker: WorkerPort, process: ProcessPort) -> None:
+        self._worker = worker
+        self._process = process
+        self._identity = process.info
+
+    def __repr__(self) -> str:
+        key = "" if self.key is None else f" key={self.key!r}"
+        return f"<ProcessHandle {self.state} {self.entry} {self.process_id} pid={self.pid}{key}>"
+
+    @property
+    def process_id(self) -> str:
+        """The host's id for it, unique within the host."""
+        return self._process.process_id
+
+    @property
+    def entry(self) -> str:
+        """The entry that it runs."""
+        return self._identity.entry
+
+    @property
+    def kind(self) -> str:
+        """Its label."""
+        return self._identity.kind
+
+    @property
+    def key(self) -> str | None:
+        """Its key."""
+        return self._identity.key
+
+    @property
+    def pid(self) -> int | None:
+        """The operating system's number for it; `None` in memory, and at the far end of a stream."""
+        return self._process.pid
+
+    @property
+    def info(self) -> ProcessInfo:
+        """The latest snapshot that this side knows; after the end the last one."""
+        return self._process.info
+
+    @property
+    def state(self) -> ProcessState:
+        """Where it is in its life, as far as this side knows."""
+        return self._process.state
+
+    @property
+    def result(self) -> JsonValue:
+        """What it has completed with; `None` before that."""
+        return self._process.result
+
+    async def send(self, payload: object) -> None:
+        """Send a message, as soon as there is room for it. If cancelled, it was not sent.
+
+        Raises:
+            PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
+            trio.BrokenResourceError: the process has ended.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._refuse_closed()
+        await self._process.send(payload)
+
+    def send_nowait(self, payload: object) -> None:
+        """Send a message, if there is room for it now.
+
+        Raises:
+            trio.WouldBlock: there is none: the process does not read fast enough, or has not been launched yet.
+            PayloadError: as in `send`.
+            trio.BrokenResourceError: as in `send`.
+            trio.ClosedResourceError: as in `send`.
+        """
+        self._refuse_closed()
+        self._process.send_nowait(payload)
+
+    async def stop(self, reason: str | None = None) -> None:
+        """Stop it, and return when it is gone; see `BackendProcesses.stop`. Does nothing after its end.
+
+        Args:
+            reason: shown to the entry's stop handler.
+        """
+        await self._worker.stop(self.process_id, StopOptions(reason=reason))
+
+    async def refresh(self) -> ProcessInfo | None:
+        """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""
+        return await self._worker.get(self.process_id)
+
+    def messages(self) -> MessageChannel:
+        """Open a channel of its messages, from the oldest that is still held; it ends when the process has.
+
+        While it is open nothing is lost, and the process has to wait if nobody reads. After the end, and on a closed worker,
+        it gives what is still held.
+        """
+        return self._process.inbox.subscribe()
+
+    async def wait_ended(self) -> ProcessInfo:
+        """Wait until the process is gone, and return its last snapshot. If cancelled, only the waiting ends."""
+        return await self._process.wait_ended()
+
+    def statistics(self) -> ProcessStatistics:
+        """Count what its inbox and outbox hold and have carried."""
+        return self._process.statistics()
+
+    def _refuse_closed(self) -> None:
+        if self._worker.is_closed:
+            raise trio.ClosedResourceError(f"worker {self._worker.identifier!r} is closed")
+
+
+class _OpenProcess:
+    """The block that is a process's life."""
+
+    def __init__(self, worker: WorkerPort, options: SpawnOptions) -> None:
+        self._worker = worker
+        self._options = options
+        self._process: ProcessPort | None = None
+
+    async def __aenter__(self) -> ProcessHandle:
+        self._process = await self._worker.spawn(self._options)
+        return ProcessHandle(self._worker, self._process)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._process is not None, "the block was entered"
+        # Bounded: the host kills after its grace period, and abandons what withstands that.
+        with trio.CancelScope(shield=True):
+            try:
+                await self._worker.stop(self._process.process_id, StopOptions())
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                # The host is ending it, or has. Over a lost connection nobody will hear of that.
+                with suppress(trio.BrokenResourceError):
+                    await self._process.wait_ended()
+
+
+def _check_plain(handler: object) -> None:
+    if inspect.iscoroutinefunction(handler):
+        raise TypeError("a handler is a plain function, called without waiting; start a task from it if it has to wait")

@@ -1,0 +1,205 @@
+"""The seam between the host and the operating system: what a launcher is and what it brings into being.
+
+Whoever writes a launcher implements `Launcher`, `LaunchedProcess` and, unless the socket lanes serve, `FrameLane`,
+and runs `spindle_trio.testing.check_launcher` over the result. A launcher knows how a process comes to exist, is
+killed and is reaped; it never sees the lifecycle, and nothing above it.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+
+from spindle_trio._model import Limits, ResolvedEntry
+
+__all__ = ["ExitStatus", "FrameLane", "LaunchOrder", "LaunchedProcess", "Launcher", "ResolvedEntry"]
+
+
+@attrs.frozen
+class LaunchOrder:
+    """All that a launcher is told about the process that it is to bring into being."""
+
+    process_id: str
+    """The host's id for it, for log records."""
+    entry: ResolvedEntry
+    """What `Launcher.resolve` returned."""
+    root: Path
+    """The worker's root: the working directory of the process."""
+    environment: Mapping[str, str]
+    """The whole environment of the process."""
+    limits: Limits
+    """The host's limits; lanes need `frame_bytes` and `frame_seconds`."""
+
+
+@attrs.frozen
+class ExitStatus:
+    """What the operating system said about an end. Both fields `None`: it could not be learned."""
+
+    code: int | None = None
+    """The exit code, if the process exited by itself."""
+    signal: int | None = None
+    """The number of the signal that ended it."""
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                return f"killed by {signals.Signals(self.signal).name}"
+            except ValueError:
+                return f"killed by signal {self.signal}"
+        if self.code is not None:
+            return f"exited with code {self.code}"
+        return "ended, in a way that could not be learned"
+
+
+class FrameLane(ABC):
+    """One of the two ways between host and process: carries the bodies of frames, each way in order.
+
+    The host's end and the end of an `async` child are lanes alike. One task receives and one task sends at a time;
+    the `nowait` methods may be called by any task at any moment, also while another waits in `receive`.
+    """
+
+    @abstractmethod
+    async def receive(self, max_frames: int) -> list[bytes]:
+        """Wait for frames and return one to `max_frames` bodies: at most one read's worth, then a checkpoint.
+
+        If it is cancelled, nothing is lost. Waiting counts against the frame deadline (`Limits.frame_seconds`) while a frame
+        has begun and is not whole; time in which nobody is in `receive` does not.
+
+        Raises:
+            trio.EndOfChannel: the peer has closed the lane or is gone, and all it sent has been received.
+            trio.ClosedResourceError: this end was closed.
+            PeerProtocolError: a frame is too long or was not whole in time. Raised again by every later call.
+        """
+
+    @abstractmethod
+    def receive_nowait(self, max_frames: int) -> list[bytes]:
+        """Return what has arrived already, one to `max_frames` bodies, after at most one read.
+
+        Raises:
+            trio.WouldBlock: no whole frame has arrived.
+            trio.EndOfChannel: as in `receive`.
+            trio.ClosedResourceError: as in `receive`.
+            PeerProtocolError: a frame is too long.
+        """
+
+    @abstractmethod
+    def send_nowait(self, body: bytes) -> bool:
+        """Begin to send one frame, and say whether all of it has left for the peer's system.
+
+        Call it only while nothing is pending. After `False` the lane holds the rest of the frame, which is
+        pending until `send_pending` has returned.
+
+        Raises:
+            trio.BrokenResourceError: the peer has closed the lane or is gone.
+            trio.ClosedResourceError: this end was closed.
+        """
+
+    @abstractmethod
+    async def send_pending(self, bodies: Sequence[bytes] = ()) -> None:
+        """Send what is pending and then these frames, in as few writes as possible; return when all have left.
+
+        If it is cancelled, each of these frames has been sent, will be by the next `send_pending`, or, if none of it
+        had been written, is lost: it is cancelled only when the lane has no future.
+
+        Raises:
+            trio.BrokenResourceError: the peer has closed the lane or is gone.
+            trio.ClosedResourceError: this end was closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this end. Whoever waits in `receive` or `send_pending` here gets `trio.ClosedResourceError`."""
+
+
+class LaunchedProcess(ABC):
+    """A process that exists: two lanes, a heartbeat to look at, and the means to end and reap it."""
+
+    pid: int | None = None
+    """The operating system's number for it, if it has one."""
+    control: FrameLane
+    """Small frames that never wait behind messages."""
+    messages: FrameLane
+    """Payloads, with back-pressure."""
+    control_patience: ClassVar[float] = 0.5
+    """Seconds that a process may live on after it has closed its control lane (contract, states)."""
+
+    @abstractmethod
+    def last_heartbeat(self) -> float:
+        """Tell when the process last beat, on Trio's clock in seconds; `-math.inf` before the first."""
+
+    @abstractmethod
+    def request_stop(self) -> None:
+        """Leave a mark that a stop was requested, where a blocking entry can look without a system call.
+
+        The request itself travels as a frame on the control lane. Never blocks, may be called twice.
+        """
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Kill the process and its tree, at once and whatever it does. Never blocks; does nothing after the end."""
+
+    @abstractmethod
+    def has_exited(self) -> bool:
+        """Look, without waiting, whether `wait` would return at once."""
+
+    @abstractmethod
+    async def wait(self) -> ExitStatus:
+        """Wait until the process has ended, reap it, and return how it ended.
+
+        When it returns, all that the process wrote to stdout and stderr has been taken in. If it is cancelled, it can be called
+        again; after the end it returns the same status each time.
+        """
+
+    def stderr_tail(self) -> str:
+        """Return the last of what the process wrote to stderr, as text; empty where a launcher captures none."""
+        return ""
+
+    def output_dropped(self) -> int:
+        """Tell how many bytes of stdout and stderr were drained but not kept."""
+        return 0
+
+
+class Launcher(ABC):
+    """Brings processes into being. One launcher serves one host."""
+
+    async def start(self) -> None:
+        """Make ready to launch at once; called when the host opens, before anything else.
+
+        A launcher's own start thus never counts against a startup deadline.
+
+        Raises:
+            Exception: the host cannot open; says why and what to do.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of what `start` took; called when the host has ended all processes. Bounded, whatever happens."""
+
+    @abstractmethod
+    def resolve(self, entry: str, root: Path) -> ResolvedEntry:
+        """Accept or refuse an entry. Starts nothing; called before the key is looked at.
+
+        Args:
+            entry: as the caller gave it, trimmed.
+            root: the worker's root, an absolute path.
+
+        Raises:
+            EntryError: says what is wrong with the entry and what would be right.
+        """
+
+    @abstractmethod
+    def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
+        """Bring a process into being for as long as the block lasts.
+
+        Leaving the block, in whatever way, kills the process if it is alive, and reaps it: always. If entering it is cancelled
+        or fails, no process is left. A process that has withstood its kill for the abandonment time is
+        reaped in the background.
+
+        Raises:
+            OSError: the operating system refused. Any other exception counts as a failed launch just so.
+        """

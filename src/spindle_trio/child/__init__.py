@@ -1,0 +1,34 @@
+"""What an entry file imports: the contexts that its `run(process)` is given, and the notice of a stop.
+
+Lazy, so that ``from spindle_trio.child import BlockingProcessContext`` in a blocking entry loads no Trio.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spindle_trio.child._async_context import ProcessContext as ProcessContext
+    from spindle_trio.child._blocking import BlockingProcessContext as BlockingProcessContext
+    from spindle_trio.child._stop_notice import StopNotice as StopNotice
+
+__all__ = ["BlockingProcessContext", "ProcessContext", "StopNotice"]  # noqa: F822  # made on first use, see below
+
+_HOMES = {
+    "BlockingProcessContext": "spindle_trio.child._blocking",
+    "ProcessContext": "spindle_trio.child._async_context",
+    "StopNotice": "spindle_trio.child._stop_notice",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # `importlib` would do the same at the price of an import of its own.
+    value: object = getattr(__import__(home, fromlist=[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,32 @@
+"""Where a child begins. A launcher runs this file by its path, with an entry and one JSON object as arguments.
+
+Nothing is imported before the process is protected against the death of its parent, but what that needs. The guard at
+the end is for `multiprocessing`, which loads the main module once more in processes that an entry starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def _main() -> None:
+    if len(sys.argv) != 4:
+        sys.exit("spindle_trio.child is started by a launcher; to run an entry, use: spindle-trio run ENTRY")
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120  # lean
+    if home not in sys.path:
+        sys.path.append(home)
+
+    from spindle_trio.child._protection import die_with_parent
+
+    die_with_parent(int(sys.argv[2]))
+
+    import json
+
+    from spindle_trio.child._program import main
+
+    main(json.loads(sys.argv[3]))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,214 @@
+"""What an `async def` entry holds: the facts of its process, and its grip on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    import trio
+
+    from spindle_trio._model import JsonValue
+    from spindle_trio.child._facts import ProcessFacts
+    from spindle_trio.child._stop_notice import StopNotice
+
+    class AsyncControls(Protocol):
+        """What the runtime does for a context; see the methods of `ProcessContext` that are called alike."""
+
+        facts: ProcessFacts
+
+        @property
+        def status(self) -> str: ...
+        def ready(self) -> None: ...
+        def heartbeat(self) -> None: ...
+        def complete(self, result: object) -> None: ...
+        def fail(self, error: str) -> None: ...
+        def beat_while_running(self) -> None: ...
+        def on_message(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]: ...
+        def on_stop(self, handler: Callable[[StopNotice], object]) -> Callable[[], None]: ...
+        def send_nowait(self, payload: object) -> None: ...
+        async def send(self, payload: object) -> None: ...
+        def messages(self) -> trio.abc.ReceiveChannel[JsonValue]: ...
+        async def wait_stop(self) -> StopNotice: ...
+
+
+class ProcessContext:
+    """An `async` entry's grip on its own process (`SpindleBackendProcessContext`).
+
+    An entry is an ``async def run(process: ProcessContext)``. What it returns completes the process, what it raises
+    fails it. If it returns a callable (a clean-up function) or leaves a handler registered, the process lives on until
+    `complete`, `fail` or a stop; the clean-up function, plain or `async`, then runs once.
+
+    A stop that finds neither an `on_stop` handler nor a task in `wait_stop` cancels the entry.
+    """
+
+    __slots__ = ("__weakref__", "_controls")
+
+    def __init__(self, controls: AsyncControls) -> None:
+        """Made by the runtime, for the entry that it calls."""
+        self._controls = controls
+
+    def __repr__(self) -> str:
+        facts = self._controls.facts
+        return f"<ProcessContext {self._controls.status} {facts.entry} {facts.process_id}>"
+
+    @property
+    def process_id(self) -> str:
+        """The host's id for this process."""
+        return self._controls.facts.process_id
+
+    @property
+    def entry(self) -> str:
+        """Path of the entry under the worker's root, with forward slashes."""
+        return self._controls.facts.entry
+
+    @property
+    def kind(self) -> str:
+        """The label given by the spawner, or the entry."""
+        return self._controls.facts.kind
+
+    @property
+    def key(self) -> str | None:
+        """The key that this process holds within its worker, user and kind."""
+        return self._controls.facts.key
+
+    @property
+    def payload(self) -> JsonValue:
+        """The start-up value; `None` also where it was omitted: see `has_payload`."""
+        return self._controls.facts.payload
+
+    @property
+    def has_payload(self) -> bool:
+        """Whether a payload was given at all."""
+        return self._controls.facts.has_payload
+
+    @property
+    def metadata(self) -> dict[str, JsonValue] | None:
+        """What the spawner noted about this process."""
+        return self._controls.facts.metadata
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose process this is."""
+        return self._controls.facts.user_id
+
+    @property
+    def heartbeat_timeout(self) -> float:
+        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches. Beat at half of it."""
+        return self._controls.facts.heartbeat_timeout
+
+    def ready(self) -> None:
+        """Say that the entry has started up. Counts once, and as the first heartbeat."""
+        self._controls.ready()
+
+    def heartbeat(self) -> None:
+        """Say that the entry is alive. Cheap enough for every turn of a loop; before `ready` it changes nothing."""
+        self._controls.heartbeat()
+
+    def beat_while_running(self) -> None:
+        """Let the runtime beat from the event loop until the end, at a third of the heartbeat timeout.
+
+        That says "my loop is alive" and no more: an entry that waits for something which never comes goes on beating.
+        Before `ready` it takes effect at `ready`.
+        """
+        self._controls.beat_while_running()
+
+    def complete(self, result: object = None) -> None:
+        """End the process with a result. The first of `complete` and `fail` counts; later ones do nothing.
+
+        The result leaves at once, and what was sent before is delivered before the process is seen to end. The entry is
+        cancelled at its next checkpoint, so that its ``finally`` blocks run.
+
+        Args:
+            result: JSON-safe; the spawner reads it as `ProcessHandle.result`.
+
+        Raises:
+            PayloadError: the result is not JSON-safe or too large; nothing has happened.
+        """
+        self._controls.complete(result)
+
+    def fail(self, error: str) -> None:
+        """End the process as failed. The first of `complete` and `fail` counts; later ones do nothing.
+
+        Args:
+            error: what went wrong; trimmed. A text too long for one frame is cut in the middle.
+
+        Raises:
+            TypeError: the error is no text; nothing has happened.
+        """
+        self._controls.fail(error)
+
+    async def send(self, payload: object) -> None:
+        """Send a message to the spawner, waiting while it does not read. The runtime beats meanwhile.
+
+        When it returns, the message is with the operating system, or waits behind earlier ones of other tasks. If it is
+        cancelled before there was room, the message is not sent; afterwards, it is.
+
+        Args:
+            payload: JSON-safe.
+
+        Raises:
+            PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
+            trio.BrokenResourceError: the host is gone.
+        """
+        await self._controls.send(payload)
+
+    def send_nowait(self, payload: object) -> None:
+        """Send a message if there is room for it now.
+
+        Raises:
+            trio.WouldBlock: there is none; nothing was sent.
+            PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
+            trio.BrokenResourceError: the host is gone.
+        """
+        self._controls.send_nowait(payload)
+
+    def messages(self) -> trio.abc.ReceiveChannel[JsonValue]:
+        """Open a channel of the messages that the spawner sends.
+
+        Messages wait until the entry first asks for them, here or by `on_message`. Then each open channel and each
+        handler gets every message, from the oldest on that somebody has still to receive. While a channel is not read,
+        no further messages are read for the others: close what you stop reading. A channel that is
+        closed, or that nobody holds any more, keeps nobody waiting.
+
+        Waiting for a message is no heartbeat: see `beat_while_running`.
+        """
+        return self._controls.messages()
+
+    def on_message(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:
+        """Call a plain function with each message that the spawner sends; see `messages` for which those are.
+
+        A handler that raises is reported on stderr, and the others still run. The same function registered twice
+        counts once.
+
+        Returns:
+            A function that takes the handler back; it may be called twice.
+
+        Raises:
+            TypeError: it is no function, or a coroutine function.
+        """
+        return self._controls.on_message(handler)
+
+    def on_stop(self, handler: Callable[[StopNotice], object]) -> Callable[[], None]:
+        """Call a plain function when the process is asked to stop, instead of cancelling the entry.
+
+        The entry then has the grace period to end by itself. The runtime looks for handlers once, when the stop
+        arrives: one that is registered later is not called (but `wait_stop` returns at once).
+
+        Returns:
+            A function that takes the handler back; it may be called twice.
+
+        Raises:
+            TypeError: it is no function, or a coroutine function.
+        """
+        return self._controls.on_stop(handler)
+
+    async def wait_stop(self) -> StopNotice:
+        """Wait until the process is asked to stop, and return the notice. Cancelling it has no effect on the stop.
+
+        While a task waits here, a stop does not cancel the entry, which has the grace period to end by itself. It
+        is a level: called after the stop it returns the same notice, after one checkpoint.
+        """
+        return await self._controls.wait_stop()

@@ -1,0 +1,240 @@
+"""Messages to an `async` entry: read from the lane once the entry asks, held until everybody who asked has had them.
+
+Theory of operation
+-------------------
+
+Until the entry has asked for messages, by `messages()` or `on_message`, nothing is read: they wait in the lane, and
+behind it in the host. From then on one task reads a batch at a time and numbers the messages. Each open channel is a
+cursor, and the handlers together are one more, which is never behind. A message is held until every cursor has passed
+it; while any is held, the next batch is not read, so that a slow reader holds up its sender and not this
+process's memory. Whoever asks later begins with the oldest message still held: an entry may leave an ``async for``
+by ``break`` and go on in a new one without losing what had been read for the first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from spindle_trio.child._handlers import Handlers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from spindle_trio._model import JsonValue
+    from spindle_trio.abc import FrameLane
+
+_BATCH_FRAMES: Final = 256
+
+
+class MessageIntake:
+    """What has been read for an entry, with a cursor for each of its channels."""
+
+    def __init__(
+        self,
+        lane: FrameLane,
+        start_soon: Callable[[Callable[[], Awaitable[object]]], None],
+        report: Callable[[str], None],
+        exited: Callable[[SystemExit], None],
+    ) -> None:
+        """Begin without reading.
+
+        Args:
+            lane: where the messages come from; nobody else may receive on it.
+            start_soon: starts the reading task.
+            report: told, as text, when a handler raises or the host sends what is no JSON.
+            exited: called when a handler raises `SystemExit`.
+        """
+        self._lane = lane
+        self._start_soon = start_soon
+        self._report = report
+        self._exited = exited
+        self._token = trio.lowlevel.current_trio_token()
+        # What changes: the messages held and the number of the first; who has got how far; who waits for what.
+        self._held: deque[JsonValue] = deque()
+        self._first = 0
+        self._handlers: Handlers[JsonValue] | None = None
+        self._handled = 0
+        self._cursors: dict[int, int] = {}
+        self._next_cursor = 0
+        self._is_reading = self._has_ended = False
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._passed = trio.lowlevel.ParkingLot()
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether a message handler is registered."""
+        return bool(self._handlers)
+
+    def add_handler(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:
+        """Call this function with each message, from the oldest still held on; see `ProcessContext.on_message`."""
+        handlers = self._handlers
+        if handlers is None:
+            handlers = self._handlers = Handlers("on_message", self._report)
+        was_empty = not handlers
+        unsubscribe = handlers.add(handler)
+        if was_empty:
+            self._handled = max(self._handled, self._first)
+        self._read_from_now_on()
+
+        def take_back() -> None:
+            unsubscribe()
+            self._let_go_of_passed()
+
+        return take_back
+
+    def open_channel(self) -> MessageChannel:
+        """Open a channel with a cursor of its own; see `ProcessContext.messages`."""
+        cursor = self._next_cursor
+        self._next_cursor += 1
+        self._cursors[cursor] = self._first
+        self._read_from_now_on()
+        return MessageChannel(self, cursor)
+
+    def take(self, cursor: int) -> JsonValue:
+        """Take the next message for one cursor.
+
+        Raises:
+            trio.WouldBlock: none has arrived.
+            trio.EndOfChannel: none will arrive any more.
+            trio.ClosedResourceError: the cursor was given up.
+        """
+        number = self._cursors.get(cursor)
+        if number is None:
+            raise trio.ClosedResourceError
+        offset = number - self._first
+        if offset >= len(self._held):
+            raise trio.EndOfChannel if self._has_ended else trio.WouldBlock
+        payload = self._held[offset]
+        self._cursors[cursor] = number + 1
+        if offset == 0:
+            self._let_go_of_passed()
+        return payload
+
+    def is_open(self, cursor: int) -> bool:
+        """Whether this cursor still counts."""
+        return cursor in self._cursors
+
+    def retire_handlers(self) -> None:
+        """Call no handler any more: the entry has said its final word."""
+        self._handlers = None
+
+    async def wait_arrival(self) -> None:
+        """Wait until something has arrived, a cursor was given up, or nothing will arrive any more."""
+        await self._arrived.park()
+
+    def give_up(self, cursor: int) -> None:
+        """Forget a cursor: its channel was closed."""
+        self._cursors.pop(cursor, None)
+        self._arrived.unpark_all()
+        self._let_go_of_passed()
+
+    def give_up_later(self, cursor: int) -> None:
+        """Forget a cursor whose channel was collected, which may happen at any moment and in any thread."""
+        try:
+            self._token.run_sync_soon(self.give_up, cursor)
+        except trio.RunFinishedError:
+            pass
+
+    def _read_from_now_on(self) -> None:
+        if self._is_reading:
+            self._passed.unpark_all()
+        else:
+            self._is_reading = True
+            self._start_soon(self._read)
+
+    async def _read(self) -> None:
+        """Read while somebody wants to have it, a batch at a time."""
+        try:
+            while True:
+                self._hand_over()
+                if self._held or not (self._cursors or self._handlers):
+                    await self._passed.park()
+                    continue
+                for body in await self._lane.receive(_BATCH_FRAMES):
+                    self._held.append(json.loads(body))
+                self._arrived.unpark_all()
+        except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the host has ended this lane, and with it the process: the control lane tells the rest
+        except ValueError as error:
+            self._report(f"the host sent a message that is no JSON: {error}")
+        finally:
+            self._has_ended = True
+            self._arrived.unpark_all()
+
+    def _hand_over(self) -> None:
+        """Call the handlers with what they have not had."""
+        try:
+            while self._handlers and self._handled < self._first + len(self._held):
+                payload = self._held[self._handled - self._first]
+                self._handled += 1
+                self._handlers.call(payload)
+        except SystemExit as asked:
+            self._exited(asked)
+        self._let_go_of_passed()
+
+    def _let_go_of_passed(self) -> None:
+        """Drop what every cursor has passed, and wake the reading task once nothing is left."""
+        places = list(self._cursors.values())
+        if self._handlers:
+            places.append(self._handled)
+        if not places or not self._held:
+            return
+        for _ in range(min(places) - self._first):
+            self._held.popleft()
+            self._first += 1
+        if not self._held:
+            self._passed.unpark_all()
+
+
+class MessageChannel(trio.abc.ReceiveChannel["JsonValue"]):
+    """The messages of a process as a Trio channel. Several tasks may share one; each message goes to one of them."""
+
+    def __init__(self, intake: MessageIntake, cursor: int) -> None:
+        self._intake = intake
+        self._cursor = cursor
+
+    def receive_nowait(self) -> JsonValue:
+        """Return the next message if it has been read already.
+
+        Raises:
+            trio.WouldBlock: none has.
+            trio.EndOfChannel: the host has ended the lane, and all messages have been received.
+            trio.ClosedResourceError: this channel was closed.
+        """
+        return self._intake.take(self._cursor)
+
+    async def receive(self) -> JsonValue:
+        """Wait for the next message and return it. If it is cancelled, no message is lost.
+
+        Raises:
+            trio.EndOfChannel: the host has ended the lane, and all messages have been received.
+            trio.ClosedResourceError: this channel was closed, possibly while this waited.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                payload = self._intake.take(self._cursor)
+            except trio.WouldBlock:
+                await self._intake.wait_arrival()
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return payload
+
+    def close(self) -> None:
+        """Give up this channel's place: messages that it has not received wait for other channels and handlers only."""
+        self._intake.give_up(self._cursor)
+
+    async def aclose(self) -> None:
+        """Close, and let other tasks run."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        # Nobody can read it any more: without this its place would hold up the sender for good.
+        intake = getattr(self, "_intake", None)
+        if intake is not None and intake.is_open(self._cursor):
+            intake.give_up_later(self._cursor)

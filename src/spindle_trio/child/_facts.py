@@ -1,0 +1,142 @@
+"""What a child learns from its first frame: the facts that both kinds of context show, and the bounds on what it sends.
+
+Standard library only and little of it: every child loads this before its entry.
+"""
+
+from __future__ import annotations
+
+import math
+
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._payload import PayloadBounds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spindle_trio._model import JsonValue
+
+PROTOCOL_VERSION = 1
+"""The protocol that this runtime speaks; `_control` has the host's side of it."""
+
+
+class ProcessFacts:
+    """Who a process is and what it was started with. Nothing here changes while it lives."""
+
+    __slots__ = (
+        "bounds",
+        "entry",
+        "frame_bytes",
+        "has_payload",
+        "heartbeat_timeout",
+        "key",
+        "kind",
+        "metadata",
+        "payload",
+        "process_id",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        process_id: str,
+        entry: str,
+        kind: str,
+        bounds: PayloadBounds,
+        frame_bytes: int,
+        key: str | None = None,
+        user_id: str | None = None,
+        payload: JsonValue = None,
+        has_payload: bool = False,
+        metadata: dict[str, JsonValue] | None = None,
+        heartbeat_timeout: float = math.inf,
+    ) -> None:
+        self.process_id = process_id
+        """The host's id for this process."""
+        self.entry = entry
+        """Path of the entry under the worker's root, with forward slashes."""
+        self.kind = kind
+        """The label given by the spawner, or the entry."""
+        self.key = key
+        """The key that this process holds."""
+        self.user_id = user_id
+        """Whose process this is."""
+        self.payload = payload
+        """The start-up value; `None` also where it was omitted."""
+        self.has_payload = has_payload
+        """Whether a payload was given at all."""
+        self.metadata = metadata
+        """What the spawner noted about this process."""
+        self.heartbeat_timeout = heartbeat_timeout
+        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches."""
+        self.bounds = bounds
+        """What a payload that this process sends must keep to."""
+        self.frame_bytes = frame_bytes
+        """Bytes that the body of one frame may have."""
+
+    def __repr__(self) -> str:
+        return f"<ProcessFacts {self.entry} {self.process_id}>"
+
+
+def facts_from_init(frame: JsonValue) -> ProcessFacts:
+    """Take the facts from the first frame that a host sends.
+
+    Args:
+        frame: the decoded body; unknown fields are ignored.
+
+    Raises:
+        PeerProtocolError: it is no `init` frame of this protocol, or one of its fields is missing or of a wrong type.
+    """
+    if not isinstance(frame, dict) or frame.get("type") != "init":
+        raise PeerProtocolError("the first frame from the host is no init frame")
+    protocol = frame.get("protocol")
+    if protocol != PROTOCOL_VERSION:
+        raise PeerProtocolError(f"the host speaks protocol {protocol!r}, this child speaks {PROTOCOL_VERSION}")
+    limits = frame.get("limits")
+    if not isinstance(limits, dict):
+        raise PeerProtocolError("an init frame without limits")
+    metadata = frame.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise PeerProtocolError("an init frame whose metadata is no object")
+    milliseconds = frame.get("heartbeatTimeoutMs")
+    if not isinstance(milliseconds, int | float):
+        raise PeerProtocolError("an init frame whose heartbeatTimeoutMs is no number")
+    return ProcessFacts(
+        process_id=_text(frame, "processId"),
+        entry=_text(frame, "entry"),
+        kind=_text(frame, "kind"),
+        key=_optional_text(frame, "key"),
+        user_id=_optional_text(frame, "userId"),
+        payload=frame.get("payload"),
+        has_payload="payload" in frame,
+        metadata=metadata,
+        heartbeat_timeout=milliseconds / 1000 if milliseconds > 0 else math.inf,
+        bounds=PayloadBounds(
+            _count(limits, "depth"),
+            _count(limits, "values"),
+            _optional_count(limits, "textBytes"),
+            _optional_count(limits, "containerEntries"),
+        ),
+        frame_bytes=_count(limits, "frameBytes"),
+    )
+
+
+def _text(frame: dict[str, JsonValue], name: str) -> str:
+    value = frame.get(name)
+    if not isinstance(value, str):
+        raise PeerProtocolError(f"an init frame whose {name} is no text")
+    return value
+
+
+def _optional_text(frame: dict[str, JsonValue], name: str) -> str | None:
+    return None if frame.get(name) is None else _text(frame, name)
+
+
+def _count(limits: dict[str, JsonValue], name: str) -> int:
+    value = limits.get(name)
+    if type(value) is not int:
+        raise PeerProtocolError(f"an init frame whose limit {name} is no integer")
+    return value
+
+
+def _optional_count(limits: dict[str, JsonValue], name: str) -> int | None:
+    return None if limits.get(name) is None else _count(limits, name)

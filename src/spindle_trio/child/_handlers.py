@@ -1,0 +1,100 @@
+"""The functions that an entry registers, for stops and for messages. Standard library only; for both contexts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from spindle_trio.child._callables import is_coroutine_function
+from spindle_trio.child._final_word import describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Handlers(Generic[T]):
+    """Plain functions in order of registration; each counts once."""
+
+    __slots__ = ("_kind", "_registered", "_report")
+
+    def __init__(self, kind: str, report: Callable[[str], None]) -> None:
+        """Begin with none.
+
+        Args:
+            kind: what they are called in reports, as in ``on_stop``.
+            report: told, as text, when one raises.
+        """
+        self._kind = kind
+        self._report = report
+        self._registered: list[_Registration[T]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._registered)
+
+    def add(self, handler: Callable[[T], object]) -> Callable[[], None]:
+        """Register a handler and return a function that takes it back, as often as it is called.
+
+        Raises:
+            TypeError: it is not callable, or it is a coroutine function: nobody would await what it returns.
+        """
+        if not callable(handler):
+            raise TypeError(f"{self._kind} takes a function, not {type(handler).__name__}")
+        if is_coroutine_function(handler):
+            raise TypeError(
+                f"{self._kind} takes a plain function, and {_name_of(handler)} is async; "
+                "set a trio.Event in the handler and wait for it in the entry"
+            )
+        for registration in self._registered:
+            if registration.handler == handler:
+                break
+        else:
+            registration = _Registration(handler)
+            self._registered.append(registration)
+
+        def unsubscribe() -> None:
+            if registration in self._registered:
+                self._registered.remove(registration)
+
+        return unsubscribe
+
+    def call(self, value: T) -> None:
+        """Call each that is registered now; one that raises is reported, and the others still run.
+
+        `SystemExit` is the one exception that passes through: it is the entry's way to end.
+        """
+        for registration in tuple(self._registered):
+            if registration not in self._registered:  # an earlier handler has taken it back
+                continue
+            try:
+                returned = registration.handler(value)
+            except SystemExit:
+                raise
+            except BaseException as error:
+                name = _name_of(registration.handler)
+                self._report(f"the {self._kind} handler {name} raised {describe_error(error)}")
+            else:
+                self._refuse_awaitable(registration.handler, returned)
+
+    def _refuse_awaitable(self, handler: object, returned: object) -> None:
+        """Say so where a plain function has returned a coroutine, which would otherwise be lost in silence."""
+        close = getattr(returned, "close", None)
+        if callable(close) and hasattr(returned, "__await__"):
+            close()
+            self._report(
+                f"the {self._kind} handler {_name_of(handler)} returned a coroutine, which nobody awaits; "
+                "handlers are plain functions"
+            )
+
+
+class _Registration(Generic[T]):
+    """One handler's place in the order, compared by identity: an old `unsubscribe` takes back no newer place."""
+
+    __slots__ = ("handler",)
+
+    def __init__(self, handler: Callable[[T], object]) -> None:
+        self.handler = handler
+
+
+def _name_of(handler: object) -> str:
+    return str(getattr(handler, "__qualname__", None) or type(handler).__qualname__)

@@ -1,0 +1,78 @@
+"""Frames over a bare descriptor, without an event loop: what a blocking child reads and writes.
+
+Nothing here waits. The descriptor is non-blocking, and whoever wants to wait polls it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from spindle_trio._frames import READ_BYTES, FrameDecoder, with_header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def end_without_host() -> NoReturn:
+    """End this process at once: its host is gone, and nobody is left to hear or to wait for anything."""
+    os._exit(1)
+
+
+class PlainLane:
+    """One lane, as the child sees it. The host is trusted, and its end is the end of this process."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        os.set_inheritable(fd, False)  # a process that the entry starts must not keep the lane open
+        self.fd = fd
+        """The socket."""
+        self.decoder = FrameDecoder(None)
+        """What has been read."""
+        self.written = 0
+        """Bytes that have left for the host's system."""
+        self.queued = 0
+        """Bytes that were given to `push`."""
+        self._pending = memoryview(b"")
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that was given to `push` has left."""
+        return not self._pending
+
+    def take(self) -> bytes | None:
+        """Take the body of the next frame that has been read; `None` if there is none."""
+        bodies = self.decoder.take(1)
+        return bodies[0] if bodies else None
+
+    def fill(self) -> bool:
+        """Read once, and say whether anything came. If the host has closed the lane, this process ends."""
+        try:
+            data = os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            end_without_host()
+        if not data:
+            end_without_host()
+        self.decoder.feed(data)
+        return True
+
+    def push(self, body: bytes) -> None:
+        """Send a frame behind what is pending, as far as the system takes it now."""
+        frame = with_header(body)
+        self.queued += len(frame)
+        self._pending = memoryview(bytes(self._pending) + frame if self._pending else frame)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is pending, as far as the system takes it now."""
+        if self._pending:
+            try:
+                sent = os.write(self.fd, self._pending)
+            except BlockingIOError:
+                return
+            except OSError:
+                end_without_host()
+            self.written += sent
+            self._pending = self._pending[sent:]

@@ -1,0 +1,125 @@
+"""Standard output that never blocks the event loop, and lines that people can read.
+
+A reader that pauses (a pager, a terminal after Ctrl-S) must not stop the host from watching and ending processes. So
+lines wait in memory and leave only while the descriptor takes them; it stays in blocking mode, since other programs
+share it, and a write is no longer than what a pipe that is ready for writing takes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from spindle_trio import JsonValue, LifecycleEvent, ProcessMessage
+
+_WRITE_BYTES: Final = select.PIPE_BUF
+"""What POSIX lets a blocking write to a ready pipe take without waiting."""
+_MOST_WAITING: Final = 1024 * 1024
+"""Bytes that wait before `send` does: what a paused reader may cost in memory."""
+
+
+class Output:
+    """Lines on their way to a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Begin with nothing waiting.
+
+        Args:
+            descriptor: where the lines go; stays open and in the mode in which it is.
+        """
+        self._descriptor = descriptor
+        self._can_wait = can_wait_for(descriptor)
+        self._waiting = bytearray()
+        self._something = trio.Event()
+        self._progress = trio.lowlevel.ParkingLot()
+        self.broken = trio.Event()
+        """Set once nobody reads any more; lines are dropped from then on."""
+
+    def put(self, line: str) -> None:
+        """Let a line wait, whatever waits already."""
+        if not self.broken.is_set():
+            self._waiting += line.encode("utf-8", "backslashreplace") + b"\n"
+            self._something.set()
+
+    async def send(self, line: str) -> None:
+        """Let a line wait as soon as there is room for it. If cancelled, it may or may not be printed."""
+        await trio.lowlevel.checkpoint()
+        self.put(line)
+        while len(self._waiting) > _MOST_WAITING:
+            await self._progress.park()
+
+    async def flush(self) -> None:
+        """Wait until all lines have left, or nobody reads any more."""
+        await trio.lowlevel.checkpoint()
+        while self._waiting:
+            await self._progress.park()
+
+    async def run(self) -> None:
+        """Write what waits, until cancelled."""
+        while True:
+            await self._something.wait()
+            self._something = trio.Event()
+            while self._waiting:
+                await self._write_some()
+                self._progress.unpark_all()
+
+    async def _write_some(self) -> None:
+        if self._can_wait:
+            await trio.lowlevel.wait_writable(self._descriptor)
+        else:
+            await trio.lowlevel.checkpoint()
+        try:
+            written = os.write(self._descriptor, self._waiting[:_WRITE_BYTES])
+        except OSError:  # a closed pipe, most often; a full disk cannot be told anywhere either
+            self.broken.set()
+            self._waiting.clear()
+        else:
+            del self._waiting[:written]
+
+
+def can_wait_for(descriptor: int) -> bool:
+    """Tell whether the descriptor can be waited for; files and the null device cannot, and never block."""
+    with select.epoll() as probe:
+        try:
+            probe.register(descriptor, select.EPOLLIN)
+        except PermissionError:
+            return False
+    return True
+
+
+def event_line(seconds: float, event: LifecycleEvent) -> str:
+    """Write a transition for people: time since the start, state, entry, id, and what else there is to know."""
+    line = _columns(seconds, event.state.value, event.entry, event.process_id)
+    if event.exit_reason is not None and event.exit_reason.value != event.state.value:
+        line += f"  ({event.exit_reason.value})"
+    if event.result is not None:
+        line += f"  result {_compact(event.result)}"
+    if event.error:
+        first, *others = _printable(event.error).splitlines()
+        line += "".join([f"  {first}", *(f"\n{' ' * 12}{other}" for other in others)])
+    return line
+
+
+def message_line(seconds: float, entry: str, message: ProcessMessage) -> str:
+    """Write a message for people, in the same columns."""
+    return f"{_columns(seconds, 'message', entry, message.process_id)}  {_compact(message.payload)}"
+
+
+def _columns(seconds: float, what: str, entry: str, process_id: str) -> str:
+    return f"{seconds:9.3f}  {what:<9}  {entry}  {process_id}"
+
+
+def _compact(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _printable(text: str) -> str:
+    """Show control characters, which could rewrite a terminal, as escapes."""
+    return "".join(
+        sign if sign in "\n\t" or sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )

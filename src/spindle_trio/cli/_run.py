@@ -1,0 +1,203 @@
+"""`spindle-trio run`: one process, its events and messages on stdout, stdin as messages to it.
+
+The body of `_Session.supervise` is the life of the process. Beside it run four small tasks: one that hears signals, one
+that writes, one that prints messages, one that reads stdin. Events are printed from a handler, in the moment of the
+transition, but for the terminal one: that waits until all messages before it are on their way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+import spindle_trio
+from spindle_trio import LifecycleEvent, ProcessLifecycle, ProcessMessage, ProcessState
+from spindle_trio.cli._advice import command_instead
+from spindle_trio.cli._input import LineReader, LineTooLongError, message_from
+from spindle_trio.cli._main import EXIT_REFUSED, RunOptions
+from spindle_trio.cli._output import Output, event_line, message_line
+from spindle_trio.wire import to_json
+
+_EXIT_OF_STATE: Final = {
+    ProcessState.COMPLETED: 0,
+    ProcessState.STOPPED: 0,
+    ProcessState.FAILED: 1,
+    ProcessState.TIMED_OUT: 124,
+}
+_EXIT_FAILED: Final = 1
+_REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_STDIN, _STDOUT = 0, 1
+
+
+def run(options: RunOptions) -> int:
+    """Run one entry to its end and return the command's exit status."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(name)s: %(message)s",
+    )
+    return trio.run(_Session(options).run)
+
+
+class _Session:
+    """One run of one process."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._output = Output(_STDOUT)
+        self._life = trio.CancelScope()
+        self._host: spindle_trio.Host | None = None
+        self._processes: spindle_trio.BackendProcesses | None = None
+        self._process_id: str | None = None
+        self._began = 0.0
+        self._started = trio.Event()
+        self._ended = trio.Event()
+        self._terminal: LifecycleEvent | None = None
+        self._signal: int | None = None
+
+    async def run(self) -> int:
+        """Supervise the process, and return the exit status."""
+        status = _EXIT_FAILED
+        with trio.open_signal_receiver(*_REASONS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._heed, signals, nursery)
+                nursery.start_soon(self._output.run)
+                nursery.start_soon(self._leave_without_reader)
+                nursery.start_soon(self._pass_input_on)
+                with self._life:
+                    status = await self._supervise(nursery)
+                    await self._output.flush()
+                nursery.cancel_scope.cancel()
+        return status if self._signal is None else 128 + self._signal
+
+    async def _supervise(self, nursery: trio.Nursery) -> int:
+        """Open a host, see the process to its end, and return the exit status that goes with that."""
+        options = self._options
+        printed = trio.Event()
+        try:
+            async with (
+                spindle_trio.open_host(grace_period=options.grace) as self._host,
+                self._host.open_worker("cli", root=options.root, user_id=options.user) as worker,
+            ):
+                self._processes = worker.backend_processes
+                self._processes.on_lifecycle(self._note_event)
+                nursery.start_soon(self._print_messages, self._processes.messages(), printed)
+                refusal = await self._see_through(self._processes)
+        except (spindle_trio.SpindleError, OSError) as error:
+            _complain(f"the host cannot open: {error}; to see what is missing, type: spindle-trio doctor")
+            return _EXIT_FAILED
+        await printed.wait()
+        if refusal is not None:
+            _complain(refusal)
+            return EXIT_REFUSED
+        if self._terminal is None:
+            return _EXIT_FAILED
+        self._output.put(self._event_line(self._terminal))
+        return _EXIT_OF_STATE[self._terminal.state]
+
+    async def _see_through(self, processes: spindle_trio.BackendProcesses) -> str | None:
+        """Spawn the process and wait for its terminal event; or return why nothing was launched."""
+        options = self._options
+        try:
+            await processes.spawn(
+                options.entry,
+                kind=options.kind,
+                key=options.key,
+                payload=options.payload,
+                metadata=options.metadata,
+                startup_timeout=options.startup_timeout,
+                heartbeat_timeout=options.heartbeat_timeout,
+            )
+        except spindle_trio.SpawnError:
+            pass  # its events say all; after a stop while starting, the end is still to come
+        except spindle_trio.EntryError as error:
+            return f"{error}; type: {command_instead(options.entry, options.root)}"
+        except (spindle_trio.SpawnRefusedError, spindle_trio.PayloadError) as error:
+            return f"{error}; for what there is, type: spindle-trio run --help"
+        await self._ended.wait()
+        return None
+
+    def _note_event(self, event: LifecycleEvent) -> None:
+        """Print an event in the moment of its transition; the terminal one waits for the messages before it."""
+        if event.state is ProcessState.STARTING:
+            self._process_id, self._began = event.process_id, trio.current_time()
+            self._started.set()
+        if event.state.is_terminal:
+            self._terminal = event
+            self._ended.set()
+        else:
+            self._output.put(self._event_line(event))
+
+    def _event_line(self, event: LifecycleEvent) -> str:
+        if self._options.as_json:
+            return _wire_line(ProcessLifecycle(event))
+        return event_line(self._elapsed(), event)
+
+    async def _print_messages(self, messages: trio.abc.ReceiveChannel[ProcessMessage], printed: trio.Event) -> None:
+        """Print messages until the worker has closed. A reader that pauses holds up the process, and nothing else."""
+        async for message in messages:
+            if self._options.as_json:
+                line = _wire_line(message)
+            else:
+                line = message_line(self._elapsed(), self._options.entry, message)
+            await self._output.send(line)
+        printed.set()
+
+    def _elapsed(self) -> float:
+        return trio.current_time() - self._began
+
+    async def _heed(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+        """Stop the process at the first signal, and kill it at the second."""
+        async for number in signals:
+            if self._signal is None:
+                self._signal = number
+                nursery.start_soon(self._stop, _REASONS[signal.Signals(number)])
+            else:
+                if self._host is not None:
+                    self._host.kill()
+                self._life.cancel()
+
+    async def _leave_without_reader(self) -> None:
+        """Stop the process when nobody reads what it says any more."""
+        await self._output.broken.wait()
+        await self._stop("nobody reads the output")
+
+    async def _stop(self, reason: str) -> None:
+        """Stop the process; if there is none yet, never start it."""
+        if self._processes is None or self._process_id is None:
+            self._life.cancel()
+        else:
+            await self._processes.stop(self._process_id, reason=reason)
+
+    async def _pass_input_on(self) -> None:
+        """Send each line of stdin to the process, from its start to its end or that of the input."""
+        await self._started.wait()
+        assert self._processes is not None
+        assert self._process_id is not None
+        lines = LineReader(_STDIN)
+        number = 0
+        while not self._ended.is_set():
+            number += 1
+            try:
+                line = await lines.receive()
+                if line is None:
+                    return
+                await self._processes.send(self._process_id, message_from(line))
+            except (LineTooLongError, spindle_trio.PayloadError, UnicodeDecodeError) as error:
+                _complain(f"line {number} of the input was not sent: {error}")
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+
+def _wire_line(value: ProcessLifecycle | ProcessMessage) -> str:
+    return json.dumps(to_json(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _complain(text: str) -> None:
+    print(f"spindle-trio run: {' '.join(text.split())}", file=sys.stderr, flush=True)

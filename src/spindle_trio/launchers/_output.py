@@ -1,0 +1,143 @@
+"""What a process writes to stdout and stderr: always drained, the end of it kept, its lines passed to the log.
+
+A process whose pipes nobody reads would hang in `print`. So each pipe has a task that reads it, whatever the process
+is doing, 64 KiB at a time with a checkpoint after each. A pipe's end is never waited for: a grandchild may hold it
+open for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+import trio
+
+__all__ = ["LineLog", "OutputPipe", "OutputTail"]
+
+KEPT_BYTES: Final = 64 * 1024
+"""Bytes of each stream that are kept: its last ones."""
+
+LINES_PER_SECOND: Final = 100
+"""How many lines of one process reach the log within one second."""
+
+LINE_BYTES: Final = 4 * 1024
+"""Bytes after which a line is passed on although it has not ended."""
+
+_READ_BYTES: Final = 64 * 1024
+_LAST_READS: Final = 16
+"""How many reads may be needed to empty a pipe of the largest size that an ordinary user can set (1 MiB)."""
+
+
+class OutputTail:
+    """The last bytes of a stream, and how many came before them."""
+
+    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+        self.dropped = 0
+        """How many bytes are not kept any more."""
+        self._max_bytes = max_bytes
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take in what was read."""
+        self._kept += data
+        excess = len(self._kept) - self._max_bytes
+        if excess > 0:
+            del self._kept[:excess]
+            self.dropped += excess
+
+    def text(self) -> str:
+        """Return what is kept, with a replacement sign for whatever is not UTF-8."""
+        return self._kept.decode(errors="replace")
+
+
+class LineLog:
+    """Passes the lines of one process to the log, as many a second as are worth reading."""
+
+    def __init__(self, process_id: str) -> None:
+        self._process_id = process_id
+        self._window_start = -1.0
+        self._window_lines = 0
+        self._suppressed = 0
+
+    def write(self, logger: logging.Logger, lines: list[bytes]) -> None:
+        """Log each line, or count it as suppressed."""
+        now = trio.current_time()
+        if not 0 <= now - self._window_start < 1:
+            self.report_suppressed(logger)
+            self._window_start = now
+            self._window_lines = 0
+        allowed = min(len(lines), LINES_PER_SECOND - self._window_lines)
+        self._window_lines += allowed
+        self._suppressed += len(lines) - allowed
+        for line in lines[:allowed]:
+            logger.info("%s: %s", self._process_id, line.decode(errors="backslashreplace"))
+
+    def report_suppressed(self, logger: logging.Logger) -> None:
+        """Say how many lines were not logged since this was said last."""
+        if self._suppressed:
+            logger.info("%s: (%d more lines were not logged)", self._process_id, self._suppressed)
+            self._suppressed = 0
+
+
+class OutputPipe:
+    """The reading end of a pipe that one stream of a process is connected to."""
+
+    def __init__(self, fd: int, stream: str, log: LineLog) -> None:
+        """Take over a descriptor and make it non-blocking.
+
+        Args:
+            fd: closed by `close()`.
+            stream: ``stdout`` or ``stderr``, for the logger's name.
+            log: shared by both streams of a process.
+        """
+        os.set_blocking(fd, False)
+        self.tail = OutputTail()
+        self._fd = fd
+        self._log = log
+        self._logger = logging.getLogger(f"spindle_trio.process.{stream}")
+        self._line = b""
+        self._at_end = False
+
+    async def drain(self) -> None:
+        """Take in what the process writes, until its end of the pipe is closed everywhere or this is cancelled."""
+        await trio.lowlevel.checkpoint()
+        while not self._at_end:
+            await trio.lowlevel.wait_readable(self._fd)
+            self._read_once()
+
+    def drain_nowait(self) -> None:
+        """Take in what is in the pipe, without waiting and not much more than a pipe holds."""
+        for _ in range(_LAST_READS + 1):
+            if self._at_end or not self._read_once():
+                break
+
+    def close(self) -> None:
+        """Close the pipe; what has been taken in can still be read. Nobody may be in `drain`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._at_end = True
+            if self._line and self._logger.isEnabledFor(logging.INFO):
+                self._log.write(self._logger, [self._line])
+            self._line = b""
+            self._log.report_suppressed(self._logger)
+
+    def _read_once(self) -> bool:
+        """Read what is there, once, and say whether there may be more."""
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._at_end = True
+            return False
+        self.tail.feed(data)
+        if self._logger.isEnabledFor(logging.INFO):
+            *lines, self._line = (self._line + data).split(b"\n")
+            if len(self._line) > LINE_BYTES:
+                lines.append(self._line)
+                self._line = b""
+            if lines:
+                self._log.write(self._logger, lines)
+        return True

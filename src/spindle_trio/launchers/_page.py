@@ -1,0 +1,75 @@
+"""The host's side of the page that it shares with a child: heartbeats up, the mark of a stop down.
+
+A page is a sealed memfd of one memory page, read as native doubles. Word 0 is the monotonic time of the latest
+heartbeat in seconds, written by the child alone; 0 before the first. Word 1 is 1 once a stop was requested, written by
+the host alone. `spindle_trio.child._page` is the other side.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+import time
+from typing import Final
+
+import trio
+
+__all__ = ["HeartbeatPage"]
+
+_BEAT: Final = 0
+_STOP: Final = 1
+
+
+class HeartbeatPage:
+    """One shared page, mapped into this program."""
+
+    def __init__(self) -> None:
+        """Make an empty page.
+
+        Raises:
+            OSError: the system has no memory or no descriptor left.
+        """
+        self.fd = os.memfd_create("spindle_trio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        """To be passed to the child, and closed by `close_fd` then; the mapping stays."""
+        try:
+            os.ftruncate(self.fd, mmap.PAGESIZE)
+            # A child that could shrink the page would have this program killed at its next look (SIGBUS).
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._map = mmap.mmap(self.fd, mmap.PAGESIZE)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self._words = memoryview(self._map).cast("d")
+        self._last_value = 0.0
+
+    def last_heartbeat(self) -> float:
+        """Tell when the child last beat, on Trio's clock in seconds; `-math.inf` before the first."""
+        if self._map.closed:
+            value = self._last_value
+        else:
+            value = self._words[_BEAT]
+        if math.isnan(value) or value == 0:
+            return -math.inf
+        # By age, since Trio's clock has an offset of its own. A time in the future is taken for now.
+        return trio.current_time() - max(0.0, time.monotonic() - value)
+
+    def request_stop(self) -> None:
+        """Leave the mark of a stop."""
+        if not self._map.closed:
+            self._words[_STOP] = 1.0
+
+    def close_fd(self) -> None:
+        """Close the descriptor, once it has been passed on."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def close(self) -> None:
+        """Unmap the page; the last heartbeat can still be read."""
+        self.close_fd()
+        if not self._map.closed:
+            self._last_value = self._words[_BEAT]
+            self._words.release()
+            self._map.close()

@@ -1,0 +1,262 @@
+"""A process of the operating system as the host sees it: two socket lanes, a shared page, output pipes and a pidfd.
+
+The pidfd is the one truth about the end: it becomes readable when the process has ended, whoever holds its pipes, and
+a signal through it cannot reach a stranger. Between its end and its reaping a process is a zombie, which keeps its
+number, and with it the number of its process group, from being given away. So the group is killed first, and then the
+process is reaped; after that nothing here touches the number again.
+
+The life of a `RealProcess` is that of one block:
+
+    parts (made on the launch thread) → running → [kill] → wait: kill the group, reap, empty the pipes → close
+
+A process that has not ended `PATIENCE` seconds after its first kill is handed to a reaper in the background.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Final
+
+import attrs
+import trio
+
+from spindle_trio._socket_lane import SocketLane
+from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
+from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background
+from spindle_trio.launchers._output import LineLog, OutputPipe
+from spindle_trio.launchers._page import HeartbeatPage
+from spindle_trio.launchers._tree import kill_group, kill_tree
+
+__all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
+
+
+@attrs.define
+class ProcessParts:
+    """What a start has brought into being, and what has to be let go of."""
+
+    pid: int
+    """A child of this program that leads a session, and that nobody else reaps."""
+    pidfd: int
+    """Refers to it."""
+    control: socket.socket
+    """This end of the control lane."""
+    messages: socket.socket
+    """This end of the messages lane."""
+    stdout: int
+    """The reading end of the pipe that its stdout is."""
+    stderr: int
+    """The reading end of the pipe that its stderr is."""
+    page: HeartbeatPage
+    """The page that it writes its heartbeats to."""
+
+    def dispose(self) -> None:
+        """Kill the process, wait until it has ended, reap it and close everything. Blocks."""
+        kill_tree(self.pid, self.pidfd)
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            pass
+        os.close(self.pidfd)
+        self.control.close()
+        self.messages.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+        self.page.close()
+
+
+class RealProcess(LaunchedProcess):
+    """A running process. `ProcessBlock` owns it."""
+
+    control: SocketLane
+    messages: SocketLane
+
+    def __init__(self, order: LaunchOrder, parts: ProcessParts) -> None:
+        limits = order.limits
+        self.pid: int = parts.pid
+        self.control, self.messages = (
+            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds)
+            for sock in (parts.control, parts.messages)
+        )
+        self._process_id: Final = order.process_id
+        self._entry: Final = order.entry.entry
+        self._pidfd = parts.pidfd
+        self._page: Final = parts.page
+        log = LineLog(order.process_id)
+        self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
+        self._stderr: Final = OutputPipe(parts.stderr, "stderr", log)
+        self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
+        self._status: ExitStatus | None = None
+        self._killed_at: float | None = None
+
+    def __repr__(self) -> str:
+        if self._status is not None:
+            state = str(self._status)
+        else:
+            state = "running" if self._killed_at is None else "killed"
+        return f"<{type(self).__name__} {state} {self._entry} {self._process_id} pid={self.pid}>"
+
+    def last_heartbeat(self) -> float:
+        """Tell when the process last beat; see `LaunchedProcess.last_heartbeat`."""
+        return self._page.last_heartbeat()
+
+    def request_stop(self) -> None:
+        """Leave the mark of a stop; see `LaunchedProcess.request_stop`."""
+        self._page.request_stop()
+
+    def kill(self) -> None:
+        """Kill the process and its tree; see `LaunchedProcess.kill`."""
+        if self._status is None and self._pidfd >= 0:
+            if self._killed_at is None:
+                self._killed_at = trio.current_time()
+            kill_tree(self.pid, self._pidfd)
+
+    def has_exited(self) -> bool:
+        """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
+        if self._status is not None:
+            return True
+        if self._pidfd < 0:
+            return False  # abandoned
+        try:
+            return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    async def wait(self) -> ExitStatus:
+        """Wait for the end and reap; see `LaunchedProcess.wait`. One task at a time.
+
+        Raises:
+            trio.ClosedResourceError: the process was abandoned, and its block has been left.
+        """
+        if self._status is not None:
+            await trio.lowlevel.checkpoint()
+            return self._status
+        while True:
+            if self._pidfd < 0:
+                raise trio.ClosedResourceError("this process was abandoned")
+            await trio.lowlevel.wait_readable(self._pidfd)
+            status = self._reap()
+            if status is not None:
+                return status
+
+    def stderr_tail(self) -> str:
+        """Return the last of what it wrote to stderr; see `LaunchedProcess.stderr_tail`."""
+        return self._stderr.tail.text()
+
+    def stdout_tail(self) -> str:
+        """Return the last of what it wrote to stdout, as text."""
+        return self._stdout.tail.text()
+
+    def output_dropped(self) -> int:
+        """Tell how many bytes of output are not kept; see `LaunchedProcess.output_dropped`."""
+        return self._stdout.tail.dropped + self._stderr.tail.dropped
+
+    def start_draining(self, nursery: trio.Nursery) -> None:
+        """Read the output from now on, until `close`."""
+        for pipe, scope in zip((self._stdout, self._stderr), self._drain_scopes, strict=True):
+            nursery.start_soon(_drain, pipe, scope)
+
+    async def end(self) -> None:
+        """Kill and reap the process unless that has been done, within `PATIENCE` seconds of the first kill.
+
+        What has not ended by then is reaped in the background. A cancellation changes nothing about it.
+        """
+        if self._status is None:
+            self.kill()
+            begin = trio.current_time() if self._killed_at is None else self._killed_at
+            with trio.CancelScope(deadline=begin + PATIENCE, shield=True):
+                await self.wait()
+        if self._status is None and (not self.has_exited() or self._reap() is None):
+            reap_in_background(self._process_id, self.pid, self._pidfd)
+            self._pidfd = -1
+        for scope in self._drain_scopes:
+            scope.cancel()
+
+    def close(self) -> None:
+        """Close all that is left, once nobody drains the output any more."""
+        self.control.close()
+        self.messages.close()
+        self._stdout.close()
+        self._stderr.close()
+        self._page.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _reap(self) -> ExitStatus | None:
+        """Kill what is left of the group, reap the process that has ended, and take in its last output."""
+        kill_group(self.pid)
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            self._status = ExitStatus()  # somebody else has reaped it: how it ended cannot be learned
+        else:
+            if result is None:
+                return None
+            if result.si_code == os.CLD_EXITED:
+                self._status = ExitStatus(code=result.si_status)
+            else:
+                self._status = ExitStatus(signal=result.si_status)
+        self._stdout.drain_nowait()
+        self._stderr.drain_nowait()
+        return self._status
+
+
+async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
+    # Shielded, for a process that is given time to end while its owner is cancelled still prints; `end` cancels it.
+    with scope:
+        await pipe.drain()
+
+
+class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
+    """The block around a process: entering starts it, leaving kills and reaps it, always.
+
+    A class, so that an exception of the body leaves it as it is: the inner nursery never sees it. Ctrl-C is held back
+    on the way in and on the way out, for no `KeyboardInterrupt` may come between a start and its registration.
+    """
+
+    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[ProcessParts]]) -> None:
+        """Prepare; starts nothing.
+
+        Args:
+            order: what was ordered.
+            start: starts the process. If it returns, there is one, also if it was cancelled meanwhile.
+        """
+        self._order = order
+        self._start = start
+        self._nursery_manager = trio.open_nursery()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> RealProcess:
+        """Start the process.
+
+        If this is cancelled or fails, no process is left.
+        """
+        parts = await self._start()
+        process = RealProcess(self._order, parts)
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            await process.end()
+            process.close()
+            raise
+        self._nursery = await self._nursery_manager.__aenter__()
+        process.start_draining(self._nursery)
+        self._process = process
+        return process
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Kill and reap the process, and close everything; what the body raised goes on as it is."""
+        await self._process.end()
+        # The tasks in it end at once. A cancellation from outside has its effect in the body and after the block.
+        self._nursery.cancel_scope.shield = True
+        try:
+            await self._nursery_manager.__aexit__(None, None, None)
+        finally:
+            self._process.close()

@@ -1,0 +1,130 @@
+"""Kill a process with all that descends from it: freeze, walk, kill.
+
+Killing from the top would orphan what is below, and nobody finds it again. So the process is frozen first, then each
+descendant as it is found, and the walk is repeated until it finds nothing new: what is frozen starts nothing. Then
+the deepest are killed first, since each one's parent proves that the number still means the same process. A number
+is never trusted by itself: a pidfd is opened, the parent of that number is read afterwards, and only then the pidfd is
+signalled. If the number was given to another process in between, then either the parent is a stranger or the pidfd
+belongs to a process that is gone.
+
+What has double-forked away before the kill is nobody's descendant any more; it is reached only if it is still in the
+process group.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+__all__ = ["kill_group", "kill_tree"]
+
+_MAX_WALKS: Final = 16
+"""How often the tree is walked; a tree that still grows then is left to the kill of the group."""
+
+_MAX_DESCENDANTS: Final = 4_096
+"""How many descendants are looked at, so that a fork bomb cannot hold up whoever kills it."""
+
+
+def kill_tree(pid: int, pidfd: int) -> None:
+    """Kill a child of this program, its process group and its descendants. Never blocks, and never raises.
+
+    Args:
+        pid: the child's number. It must not have been reaped, so that the number cannot mean another process.
+        pidfd: refers to the child.
+    """
+    _signal(pidfd, signal.SIGSTOP)
+    # Deepest first: each parent is still there, and proves the number of the one that is killed.
+    for descendant, parent in reversed(_freeze_descendants(pid)):
+        _signal_child_of(parent, descendant, signal.SIGKILL)
+    kill_group(pid)
+    _signal(pidfd, signal.SIGKILL)
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group that a child leads. Never raises.
+
+    Args:
+        pid: the child's number. It must not have been reaped: even as a zombie it holds the group's number.
+    """
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nobody is left in it, or only what has taken on another user's rights
+
+
+def _freeze_descendants(root: int) -> list[tuple[int, int]]:
+    """Stop every descendant, and return each with its parent, the parents first."""
+    found: dict[int, int] = {}
+    for _ in range(_MAX_WALKS):
+        discovered = 0
+        members = [root]
+        for parent in members:  # grows while it is walked
+            for child in _children_of(parent):
+                if child not in found:
+                    if len(found) >= _MAX_DESCENDANTS:
+                        return list(found.items())
+                    if not _signal_child_of(parent, child, signal.SIGSTOP):
+                        continue
+                    found[child] = parent
+                    discovered += 1
+                members.append(child)
+        if not discovered:
+            break
+    return list(found.items())
+
+
+def _signal_child_of(parent: int, pid: int, number: signal.Signals) -> bool:
+    """Signal a process if it is a child of that parent, and say whether it was."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False  # gone, or no descriptor left: the group is killed all the same
+    try:
+        return _parent_of(pid) == parent and _signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+
+
+def _signal(pidfd: int, number: signal.Signals) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _children_of(pid: int) -> list[int]:
+    """List the children of every thread of a process; none if it is gone."""
+    children: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    try:
+        for thread in threads:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123  # quick is the point
+                children += map(int, file.read().split())
+    except OSError:
+        # The kernel was built without these files, or a thread has just ended.
+        return _children_by_scanning(pid)
+    return children
+
+
+def _children_by_scanning(pid: int) -> list[int]:
+    """List the children of a process by looking at every process there is."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return []
+    return [int(name) for name in names if name.isdecimal() and _parent_of(int(name)) == pid]
+
+
+def _parent_of(pid: int) -> int | None:
+    """Read the number of a process's parent; `None` if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # quick is the point
+            # The second field is the program's name in parentheses, and may itself contain some.
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None

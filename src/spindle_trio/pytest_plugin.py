@@ -1,0 +1,1 @@
+"""Fixtures for hosts and workers in virtual time."""

@@ -1,0 +1,255 @@
+"""Runs `async` entries as tasks of the same Trio run, so that whole systems can be tested in virtual time.
+
+The entry, its runtime and the frames are the real ones; only the operating system is missing. Nothing here looks at a
+real clock, uses a thread or depends on anything but Trio's scheduler.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+import trio
+
+from spindle_trio._errors import EntryError
+from spindle_trio._lifecycle import ABANDON_SECONDS
+from spindle_trio.abc import ExitStatus, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
+from spindle_trio.child import ProcessContext
+from spindle_trio.child._async_runtime import run_async_child
+from spindle_trio.child._facts import facts_from_init
+from spindle_trio.launchers._entry_path import normalise_entry
+from spindle_trio.testing._memory_process import KILLED, MemoryProcess
+from spindle_trio.testing._scripted import ScriptedChild, ScriptedProcess
+from spindle_trio.testing._shields import take_shields_away
+
+MemoryEntry: TypeAlias = Callable[[ProcessContext], Awaitable[object]]
+"""What a `MemoryLauncher` runs: the same ``async def`` functions that entry files export."""
+
+_log = logging.getLogger("spindle_trio.testing")
+
+
+class MemoryLauncher(Launcher):
+    """Launches `async` callables, and scripted children, in the Trio run of the host."""
+
+    def __init__(self, entries: Mapping[str, MemoryEntry | ScriptedChild | Sequence[ScriptedChild]]) -> None:
+        """Take in the entries.
+
+        Args:
+            entries: name → what it runs. Names are used like the paths of files. A `ScriptedChild` plays one
+                launch; a sequence of them plays several, in order.
+
+        Raises:
+            TypeError: an entry is no `async` function; names it.
+        """
+        self._entries: dict[str, MemoryEntry | list[ScriptedChild]] = {}
+        for name, entry in entries.items():
+            self._entries[normalise_entry(name, Path("/"))] = _checked(name, entry)
+        self._live: set[MemoryProcess] = set()
+        self._complaints: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<MemoryLauncher {len(self._entries)} entries, {len(self._live)} live>"
+
+    @property
+    def live_processes(self) -> int:
+        """How many processes exist whose launch block has not been left."""
+        return len(self._live)
+
+    @property
+    def complaints(self) -> Sequence[str]:
+        """What tests should fail for: entries that withstood their kill."""
+        return tuple(self._complaints)
+
+    def resolve(self, entry: str, root: Path) -> ResolvedEntry:
+        """Accept an entry that this launcher was given; see `Launcher.resolve`."""
+        name = normalise_entry(entry, root)
+        if name not in self._entries:
+            known = ", ".join(map(repr, sorted(self._entries))) or "none"
+            raise EntryError(f"there is no entry {name!r} in this MemoryLauncher; it has: {known}")
+        return ResolvedEntry(name)
+
+    def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
+        """Start an entry for as long as the block lasts; see `Launcher.launch`.
+
+        Raises:
+            AssertionError: on leaving the block: the entry went on for more than 1.5 s after its kill.
+        """
+        entry = self._entries[order.entry.entry]
+        if callable(entry):
+            return _EntryBlock(self._live, self._complaints, _EntryProcess(order, entry))
+        for child in entry:
+            if not child.was_launched:
+                return _ScriptedBlock(self._live, ScriptedProcess(order, child))
+        raise OSError(
+            f"{order.entry.entry!r} has {len(entry)} scripted child(ren), and all of them have been launched; "
+            "give the launcher a list with one for each launch"
+        )
+
+
+def _checked(
+    name: str, entry: MemoryEntry | ScriptedChild | Sequence[ScriptedChild]
+) -> MemoryEntry | list[ScriptedChild]:
+    if isinstance(entry, ScriptedChild):
+        return [entry]
+    if isinstance(entry, Sequence):
+        for child in entry:
+            if not isinstance(child, ScriptedChild):
+                raise TypeError(
+                    f"the entry {name!r} is a sequence that has a {type(child).__name__}, no ScriptedChild, in it"
+                )
+        return list(entry)
+    function: object = entry
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # looked at, not for whether it is callable
+    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(call):
+        raise TypeError(
+            f"the entry {name!r} must be an `async def` function or a ScriptedChild, not {_described(function)}: "
+            "MemoryLauncher runs entries as Trio tasks, and a blocking one would stop them all"
+        )
+    return entry
+
+
+def _described(value: object) -> str:
+    if inspect.isasyncgenfunction(value):
+        return "an async generator function"
+    return "a plain function" if inspect.isfunction(value) else type(value).__name__
+
+
+class _EntryProcess(MemoryProcess):
+    """An entry that runs in a task of its launch block."""
+
+    def __init__(self, order: LaunchOrder, entry: MemoryEntry) -> None:
+        super().__init__(order)
+        self._entry = entry
+        self._scope = trio.CancelScope()
+        self.killed_at: float | None = None
+        self.task: trio.lowlevel.Task | None = None
+        self.interrupt: KeyboardInterrupt | None = None
+
+    def kill(self) -> None:
+        """Cancel the entry, and let nothing that it still says out; see `LaunchedProcess.kill`."""
+        if self._status is None and self.killed_at is None:
+            self.killed_at = trio.current_time()
+            self.child_control.silence()
+            self.child_messages.silence()
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Be the process, from its first frame to its exit."""
+        self.task = trio.lowlevel.current_task()
+        status = KILLED
+        try:
+            with self._scope:
+                try:
+                    (init,) = await self.child_control.receive(1)
+                except trio.EndOfChannel:
+                    return  # the host is gone before it has said anything
+                end = await run_async_child(
+                    self._call,
+                    facts_from_init(json.loads(init)),
+                    self.child_control,
+                    self.child_messages,
+                    beat=self.beat,
+                    report=self.write_stderr,
+                )
+                if self.killed_at is None:
+                    status = ExitStatus(code=end.code)
+        finally:
+            self.end(status)
+
+    async def _call(self, context: ProcessContext) -> object:
+        try:
+            return await self._entry(context)
+        except KeyboardInterrupt as interrupt:
+            # In a real process it is that process's own affair. Here somebody wants the whole test to end.
+            self.interrupt = interrupt
+            raise
+
+    @property
+    def shields_end_at(self) -> trio.CancelScope:
+        """The scope in which all that the entry opens lies."""
+        return self._scope
+
+
+class _ScriptedBlock(AbstractAsyncContextManager[LaunchedProcess]):
+    """The life of a scripted child. It has no task: leaving the block need not wait for anything but its word."""
+
+    def __init__(self, live: set[MemoryProcess], process: ScriptedProcess) -> None:
+        self._live = live
+        self._process = process
+
+    async def __aenter__(self) -> LaunchedProcess:
+        await trio.lowlevel.checkpoint()
+        self._live.add(self._process)
+        self._process.launched()
+        return self._process
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        try:
+            with trio.move_on_after(ABANDON_SECONDS, shield=True):
+                await self._process.wait()
+        finally:
+            self._live.discard(self._process)
+            self._process.close_host_ends()
+
+
+class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
+    """The life of an entry's task."""
+
+    def __init__(self, live: set[MemoryProcess], complaints: list[str], process: _EntryProcess) -> None:
+        self._live = live
+        self._complaints = complaints
+        self._process = process
+        self._nursery_manager = trio.open_nursery()
+
+    async def __aenter__(self) -> LaunchedProcess:
+        await trio.lowlevel.checkpoint()  # before anything exists, so that a cancellation leaves nothing
+        self._nursery = await self._nursery_manager.__aenter__()
+        self._live.add(self._process)
+        self._nursery.start_soon(self._process.run, name=f"entry {self._process.order.entry.entry}")
+        return self._process
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        complaint = None
+        try:
+            # Bounded: the entry has been killed, and where that is not enough its shields are taken away.
+            self._nursery.cancel_scope.shield = True
+            if self._process.killed_at is not None:
+                with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
+                    await self._process.wait()
+            if not self._process.has_exited():
+                complaint = self._complain()
+                take_shields_away(self._process.task, self._process.shields_end_at)
+            # As if without error, so that what is raised in the body leaves it as it is, in no group.
+            await self._nursery_manager.__aexit__(None, None, None)
+        finally:
+            self._live.discard(self._process)
+            self._process.close_host_ends()
+        if self._process.interrupt is not None:
+            raise self._process.interrupt
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def _complain(self) -> str:
+        order = self._process.order
+        complaint = (
+            f"the entry {order.entry.entry!r} (process {order.process_id}) went on for more than "
+            f"{ABANDON_SECONDS} s after its kill: it shields itself for longer than a real process survives"
+        )
+        self._complaints.append(complaint)
+        _log.error("%s", complaint)
+        return complaint

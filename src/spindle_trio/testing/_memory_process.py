@@ -1,0 +1,98 @@
+"""What all processes in memory share: lanes, an exit status, and a heartbeat that is a plain number."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections import deque
+from typing import ClassVar, Final
+
+import trio
+
+from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
+from spindle_trio.testing._memory_lane import memory_lane_pair
+
+KILLED: Final = ExitStatus(signal=signal.SIGKILL)
+_STDERR_CHARACTERS: Final = 64 * 1024
+
+
+class MemoryProcess(LaunchedProcess):
+    """A process that is made of Trio tasks. Whoever plays it uses `child_control` and `child_messages`, and ends it."""
+
+    control_patience: ClassVar[float] = 0.0
+
+    def __init__(self, order: LaunchOrder) -> None:
+        """Come into being, with nothing to run yet."""
+        self.order = order
+        self.control, self.child_control = memory_lane_pair(order.limits.frame_bytes)
+        self.messages, self.child_messages = memory_lane_pair(order.limits.frame_bytes)
+        self._heartbeat_at = -math.inf
+        self._status: ExitStatus | None = None
+        self._ended = trio.lowlevel.ParkingLot()
+        self._stderr: deque[str] | None = None
+        self._stderr_size = 0
+        self._stderr_dropped = 0
+
+    def __repr__(self) -> str:
+        state = "alive" if self._status is None else str(self._status)
+        return f"<{type(self).__name__} {state} {self.order.entry.entry} {self.order.process_id}>"
+
+    def last_heartbeat(self) -> float:
+        """Tell when the process last beat; see `LaunchedProcess.last_heartbeat`."""
+        return self._heartbeat_at
+
+    def beat(self) -> None:
+        """Leave a heartbeat, now."""
+        if self._status is None:
+            self._heartbeat_at = trio.current_time()
+
+    def request_stop(self) -> None:
+        """Do nothing: an `async` entry reads the stop frame."""
+
+    def has_exited(self) -> bool:
+        """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
+        return self._status is not None
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the process has ended; see `LaunchedProcess.wait`."""
+        await trio.lowlevel.checkpoint()
+        while self._status is None:
+            await self._ended.park()
+        return self._status
+
+    def end(self, status: ExitStatus) -> None:
+        """Let the process be over. The first status counts.
+
+        The status is there before the lanes are seen to close, so that nobody takes the end for a
+        process that has closed its control lane and lives on.
+        """
+        if self._status is not None:
+            return
+        self._status = status
+        self.child_control.close()
+        self.child_messages.close()
+        self._ended.unpark_all()
+
+    def write_stderr(self, text: str) -> None:
+        """Take in a text that the process shows to its author; each is a line of its own at least."""
+        if self._stderr is None:
+            self._stderr = deque()
+        self._stderr.append(text if text.endswith("\n") else f"{text}\n")
+        self._stderr_size += len(self._stderr[-1])
+        while self._stderr_size > _STDERR_CHARACTERS and len(self._stderr) > 1:
+            dropped = self._stderr.popleft()
+            self._stderr_size -= len(dropped)
+            self._stderr_dropped += len(dropped.encode(errors="backslashreplace"))
+
+    def stderr_tail(self) -> str:
+        """Return the last of what the process has shown; see `LaunchedProcess.stderr_tail`."""
+        return "".join(self._stderr)[-_STDERR_CHARACTERS:] if self._stderr else ""
+
+    def output_dropped(self) -> int:
+        """Tell how many bytes of that were not kept."""
+        return self._stderr_dropped
+
+    def close_host_ends(self) -> None:
+        """Close the host's ends of both lanes: the launch block is left."""
+        self.control.close()
+        self.messages.close()

@@ -1,0 +1,241 @@
+"""`spindle-trio run`, on real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from spindle_trio import ProcessLifecycle, ProcessMessage, ProcessState
+from spindle_trio.wire import parse_notice
+
+COUNTING = """
+def run(process):
+    process.ready()
+    process.send({"n": 1})
+    return {"payload": process.payload, "has": process.has_payload, "kind": process.kind, "key": process.key,
+            "user": process.user_id, "metadata": process.metadata, "watch": process.heartbeat_timeout}
+"""
+ECHO = """
+def run(process):
+    process.ready()
+    while True:
+        message = process.receive()
+        if message == "quit":
+            return "done"
+        process.send({"got": message})
+"""
+PATIENT = """
+import trio
+async def run(process):
+    process.ready()
+    process.beat_while_running()
+    await process.send("here")
+    try:
+        await trio.sleep_forever()
+    finally:
+        process.send_nowait("cleaned up")
+"""
+STUBBORN = """
+import trio
+async def run(process):
+    process.on_stop(lambda notice: process.send_nowait({"asked": notice.reason}))
+    process.ready()
+    process.beat_while_running()
+    await process.send("here")
+    await trio.sleep_forever()
+"""
+FLOOD = """
+def run(process):
+    process.ready()
+    while True:
+        process.send("x" * 1000)
+"""
+
+
+def entry(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text, encoding="utf-8")
+    return name
+
+
+def test_a_completed_run_prints_each_event_and_message_and_its_result(folder, run) -> None:
+    done = run("run", entry(folder, "counting.py", COUNTING))
+    assert done.status == 0, done.stderr
+    assert done.stderr == ""
+    what = [line.split()[1] for line in done.lines]
+    assert sorted(what) == sorted(["starting", "running", "message", "completed"])
+    assert what[0] == "starting"
+    assert what[-1] == "completed", "the terminal event comes after all messages"
+    assert '{"n": 1}' in done.stdout
+    assert '"has": false' in done.lines[-1]
+    assert len({line.split()[3] for line in done.lines}) == 1, "each line names the same process"
+
+
+def test_every_option_reaches_the_entry(folder, run) -> None:
+    (folder / "below").mkdir()
+    name = entry(folder / "below", "counting.py", COUNTING)
+    options = {
+        "--root": "below",
+        "--payload": "null",
+        "--kind": "counter",
+        "--key": "k1",
+        "--user": "ada",
+        "--metadata": '{"ticket": 7}',
+        "--startup-timeout": "20",
+        "--heartbeat-timeout": "7.5",
+        "--grace": "1",
+    }
+    done = run("run", name, *(word for option in options.items() for word in option), "--json")
+    assert done.status == 0, done.stderr
+    event = json.loads(done.lines[-1])["event"]
+    assert event["result"] == {
+        "payload": None,
+        "has": True,
+        "kind": "counter",
+        "key": "k1",
+        "user": "ada",
+        "metadata": {"ticket": 7},
+        "watch": 7.5,
+    }
+    assert (event["kind"], event["key"], event["userId"], event["metadata"]) == ("counter", "k1", "ada", {"ticket": 7})
+
+
+def test_json_lines_are_the_wire_form(folder, run) -> None:
+    """Whoever reads the output of `--json` can use the same parser as a worker."""
+    done = run("run", entry(folder, "counting.py", COUNTING), "--json")
+    notices = [parse_notice(json.loads(line)) for line in done.lines]
+    states = [notice.event.state for notice in notices if isinstance(notice, ProcessLifecycle)]
+    assert states == [ProcessState.STARTING, ProcessState.RUNNING, ProcessState.COMPLETED]
+    assert [notice.payload for notice in notices if isinstance(notice, ProcessMessage)] == [{"n": 1}]
+
+
+def test_a_failure_is_1_and_shows_its_error(folder, run) -> None:
+    done = run("run", entry(folder, "failing.py", "def run(process):\n    raise ValueError('no luck')\n"))
+    assert done.status == 1
+    assert "ValueError: no luck" in done.lines[1]
+    assert done.lines[1].split()[1] == "failed"
+
+
+def test_a_wedged_process_is_124(folder, run) -> None:
+    wedged = "def run(process):\n    process.ready()\n    while True: pass\n"
+    done = run("run", entry(folder, "wedged.py", wedged), "--heartbeat-timeout", "0.3")
+    assert done.status == 124
+    assert done.lines[-1].split()[1] == "timed_out"
+
+
+def test_a_process_that_is_never_ready_is_124(folder, run) -> None:
+    done = run("run", entry(folder, "slow.py", "def run(process):\n    while True: pass\n"), "--startup-timeout", "0.5")
+    assert done.status == 124
+    assert done.lines[-1].split()[1] == "timed_out"
+
+
+def test_each_line_of_stdin_is_a_message_and_its_end_is_none(folder, run) -> None:
+    """Lines that parse as JSON go as that, others as strings; the last one needs no line end."""
+    lines = '{"a": [1, 2]}\nplain text\n\n"quoted"\nNaN\nquit'
+    done = run("run", entry(folder, "echo.py", ECHO), "--json", stdin=lines)
+    assert done.status == 0, done.stderr
+    got = [json.loads(line)["payload"]["got"] for line in done.lines if '"payload"' in line]
+    assert got == [{"a": [1, 2]}, "plain text", "", "quoted", "NaN"]
+
+
+def test_a_line_that_cannot_be_sent_is_reported_and_the_next_one_goes_on(folder, run) -> None:
+    done = run("run", entry(folder, "echo.py", ECHO), stdin=f"{2**70}\nhello\nquit\n")
+    assert done.status == 0
+    assert "line 1 of the input was not sent" in done.stderr
+    assert '{"got": "hello"}' in done.stdout
+
+
+async def test_stdin_that_stays_open_keeps_nothing_alive(folder, start) -> None:
+    async with start("run", entry(folder, "counting.py", COUNTING)) as command:
+        assert (await command.finish()).status == 0
+
+
+async def test_stdin_that_is_closed_altogether_harms_nothing(folder) -> None:
+    """Its number would be given to the first socket, and that would be read in its place."""
+    name = entry(folder, "counting.py", COUNTING)
+    done = await trio.run_process(
+        ["sh", "-c", f'"{sys.executable}" -m spindle_trio.cli run {name} <&-'],
+        cwd=folder,
+        capture_stdout=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+async def test_lines_arrive_one_by_one_while_the_process_runs(folder, start) -> None:
+    async with start("run", entry(folder, "echo.py", ECHO)) as command:
+        await command.write("one\n")
+        await command.wait_printed('{"got": "one"}')
+        await command.write("two\n")
+        await command.wait_printed('{"got": "two"}')
+        await command.write("quit\n")
+        assert (await command.finish()).status == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_the_first_signal_stops_gracefully(folder, start, number: signal.Signals, status: int) -> None:
+    async with start("run", entry(folder, "patient.py", PATIENT)) as command:
+        await command.wait_printed('"here"')
+        command.signal(number)
+        done = await command.finish()
+    assert done.status == status
+    assert "cleaned up" in done.stdout
+    assert [line.split()[1] for line in done.lines if "message" not in line][-2:] == ["stopping", "stopped"]
+    assert "Traceback" not in done.stderr
+
+
+async def test_the_second_signal_kills(folder, start) -> None:
+    async with start("run", entry(folder, "stubborn.py", STUBBORN), "--grace", "3600") as command:
+        await command.wait_printed('"here"')
+        command.signal(signal.SIGINT)
+        await command.wait_printed('"asked"')
+        command.signal(signal.SIGINT)
+        done = await command.finish()
+    assert done.status == 130
+    assert done.lines[-1].split()[1] == "stopped"
+
+
+async def test_a_signal_while_the_process_is_starting_stops_it(folder, start) -> None:
+    never_ready = "import trio\nasync def run(process):\n    await trio.sleep_forever()\n"
+    async with start("run", entry(folder, "never_ready.py", never_ready), "--startup-timeout", "100") as command:
+        await command.wait_printed("starting")
+        command.signal(signal.SIGINT)
+        done = await command.finish()
+    assert done.status == 130
+    assert done.lines[-1].split()[1] == "stopped"
+
+
+async def test_a_reader_that_pauses_holds_up_neither_watching_nor_ending(folder, start) -> None:
+    """Like a pager: nobody reads, the pipe is full, and two times Ctrl-C still ends it all."""
+    async with start("run", entry(folder, "flood.py", FLOOD), "--grace", "3600") as command:
+        await command.wait_printed("xxx")
+        command.signal(signal.SIGINT)
+        command.signal(signal.SIGTERM)
+        assert await command.wait() == 130
+
+
+def test_a_reader_that_goes_away_ends_the_process(folder) -> None:
+    name = entry(folder, "flood.py", FLOOD)
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m spindle_trio.cli run {name} | head -n 3'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert len(done.stdout.splitlines()) == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_show_no_control_characters(folder, run) -> None:
+    """A child's text must not be able to rewrite the terminal of whoever looks at it."""
+    name = entry(folder, "rude.py", "def run(process):\n    process.fail('\\x1b[2Jgone')\n")
+    done = run("run", name)
+    assert "\x1b" not in done.stdout
+    assert r"\x1b[2Jgone" in done.stdout

@@ -1,0 +1,575 @@
+"""The wire form of the worker protocol: what is written, what is read, and what is refused with which words."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spindle_trio import _errors as errors
+from spindle_trio import wire
+from spindle_trio._errors import PeerProtocolError, SpindleError
+from spindle_trio._model import (
+    OMITTED,
+    ExitReason,
+    HostToWorker,
+    JsonValue,
+    LifecycleEvent,
+    ProcessFilter,
+    ProcessGet,
+    ProcessInfo,
+    ProcessLifecycle,
+    ProcessList,
+    ProcessMessage,
+    ProcessSend,
+    ProcessSpawn,
+    ProcessState,
+    ProcessStop,
+    Response,
+    SpawnOptions,
+    StopOptions,
+    WorkerToHost,
+)
+
+AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
+INFO = ProcessInfo("p1", "dist/a.py", "a", ProcessState.RUNNING, AT)
+
+# ---- every value survives a round trip
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+optional_texts = st.none() | texts
+json_values: st.SearchStrategy[JsonValue] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+optional_objects = st.none() | st.dictionaries(texts, json_values, max_size=3)
+times = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(  # noqa: DTZ001  # made aware just here
+    lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000, tzinfo=UTC)
+)
+optional_times = st.none() | times
+milliseconds = st.integers(1, 120_000).map(lambda value: value / 1000)
+counts = st.integers(0, 10**6)
+
+spawn_options = st.builds(
+    SpawnOptions,
+    entry=texts,
+    kind=optional_texts,
+    key=optional_texts,
+    payload=st.just(OMITTED) | json_values,
+    metadata=optional_objects,
+    user_id=optional_texts,
+    startup_timeout=st.integers(1_000, 120_000).map(lambda value: value / 1000),
+    heartbeat_timeout=milliseconds | st.just(math.inf),
+    replace_existing=st.booleans(),
+)
+filters = st.builds(
+    ProcessFilter,
+    user_id=optional_texts,
+    kind=optional_texts,
+    key=optional_texts,
+    state=st.none() | st.sampled_from(ProcessState),
+)
+stop_options = st.builds(StopOptions, user_id=optional_texts, reason=optional_texts)
+infos = st.builds(
+    ProcessInfo,
+    process_id=texts,
+    entry=texts,
+    kind=texts,
+    state=st.sampled_from(ProcessState),
+    started_at=times,
+    key=optional_texts,
+    user_id=optional_texts,
+    metadata=optional_objects,
+    ready_at=optional_times,
+    last_heartbeat_at=optional_times,
+    ended_at=optional_times,
+    exit_reason=st.none() | st.sampled_from(ExitReason),
+    error=optional_texts,
+)
+events = st.builds(
+    LifecycleEvent,
+    process_id=texts,
+    entry=texts,
+    kind=texts,
+    state=st.sampled_from(ProcessState),
+    at=times,
+    previous_state=st.none() | st.sampled_from(ProcessState),
+    key=optional_texts,
+    user_id=optional_texts,
+    metadata=optional_objects,
+    exit_reason=st.none() | st.sampled_from(ExitReason),
+    error=optional_texts,
+    result=json_values,
+)
+requests: st.SearchStrategy[WorkerToHost] = st.one_of(
+    st.builds(ProcessSpawn, request_id=texts, options=spawn_options),
+    st.builds(ProcessList, request_id=texts, filter=filters),
+    st.builds(ProcessGet, request_id=texts, process_id=texts),
+    st.builds(ProcessStop, request_id=texts, process_id=texts, options=stop_options),
+    st.builds(ProcessSend, process_id=texts, payload=json_values, user_id=optional_texts),
+)
+notices: st.SearchStrategy[HostToWorker] = st.one_of(
+    st.builds(ProcessLifecycle, event=events, messages=counts),
+    st.builds(ProcessMessage, process_id=texts, payload=json_values, user_id=optional_texts),
+    st.builds(
+        Response,
+        request_id=texts,
+        result=json_values,
+        error=optional_texts,
+        error_type=optional_texts,
+        info=st.none() | infos,
+        limit=st.none() | counts,
+    ),
+)
+parts = st.one_of(spawn_options, filters, stop_options, infos, events)
+
+
+def through_text(value: wire.WireValue) -> object:
+    """Send a value's wire form through JSON text, as a stream does."""
+    return json.loads(json.dumps(wire.to_json(value), allow_nan=False))
+
+
+@given(requests)
+def test_every_request_survives_a_round_trip(request: WorkerToHost) -> None:
+    assert wire.parse_request(through_text(request)) == request
+
+
+@given(notices)
+def test_every_notice_survives_a_round_trip(notice: HostToWorker) -> None:
+    assert wire.parse_notice(through_text(notice)) == notice
+
+
+@given(parts)
+def test_every_part_survives_a_round_trip(value: wire.WireValue) -> None:
+    assert wire.from_json(through_text(value), type(value)) == value
+
+
+@given(requests | notices | parts)
+def test_nothing_is_null_on_the_wire_but_results_and_what_is_inside_payloads(value: wire.WireValue) -> None:
+    def check(data: wire.JsonObject) -> None:
+        for name, field in data.items():
+            if name in {"payload", "result", "metadata"}:
+                continue
+            assert field is not None, name
+            assert type(field) in {str, int, bool, dict}, name  # no enums, no floats
+            if isinstance(field, dict):
+                check(field)
+
+    check(wire.to_json(value))
+
+
+@given(st.floats(0.001, 119.9994), st.floats(1, 120))
+def test_timeouts_survive_to_the_millisecond(heartbeat_timeout: float, startup_timeout: float) -> None:
+    sent = SpawnOptions("a.py", heartbeat_timeout=heartbeat_timeout, startup_timeout=startup_timeout)
+    arrived = wire.from_json(through_text(sent), SpawnOptions)
+    assert arrived.heartbeat_timeout == pytest.approx(heartbeat_timeout, abs=0.000_501)
+    assert arrived.startup_timeout == pytest.approx(startup_timeout, abs=0.000_501)
+
+
+# ---- what is written
+
+
+def test_a_spawn_is_written_as_the_spec_spells_it() -> None:
+    options = SpawnOptions(
+        "dist/a.py",
+        kind="index",
+        key="chat:42",
+        payload=None,
+        metadata={"snake_case": [1]},
+        user_id="ada",
+        startup_timeout=10,
+        heartbeat_timeout=math.inf,
+        replace_existing=True,
+    )
+    assert wire.to_json(ProcessSpawn("r1", options)) == {
+        "type": "backend_process_spawn",
+        "requestId": "r1",
+        "options": {
+            "entry": "dist/a.py",
+            "kind": "index",
+            "key": "chat:42",
+            "payload": None,
+            "metadata": {"snake_case": [1]},
+            "userId": "ada",
+            "startupTimeoutMs": 10_000,
+            "heartbeatTimeoutMs": 0,
+            "replaceExisting": True,
+        },
+    }
+
+
+def test_what_is_absent_is_left_out() -> None:
+    assert wire.to_json(SpawnOptions("a.py")) == {
+        "entry": "a.py",
+        "startupTimeoutMs": 15_000,
+        "heartbeatTimeoutMs": 15_000,
+    }
+    assert wire.to_json(ProcessList("r1")) == {"type": "backend_process_list", "requestId": "r1"}
+    assert wire.to_json(ProcessStop("r1", "p1")) == {
+        "type": "backend_process_stop",
+        "requestId": "r1",
+        "processId": "p1",
+    }
+
+
+def test_other_requests_are_written_as_the_spec_spells_them() -> None:
+    assert wire.to_json(ProcessList("r1", ProcessFilter(user_id="u", state=ProcessState.TIMED_OUT))) == {
+        "type": "backend_process_list",
+        "requestId": "r1",
+        "filter": {"userId": "u", "state": "timed_out"},
+    }
+    assert wire.to_json(ProcessGet("r1", "p1")) == {"type": "backend_process_get", "requestId": "r1", "processId": "p1"}
+    assert wire.to_json(ProcessSend("p1", None, "u")) == {
+        "type": "backend_process_send",
+        "processId": "p1",
+        "payload": None,
+        "userId": "u",
+    }
+
+
+def test_notices_are_written_as_the_spec_spells_them() -> None:
+    event = LifecycleEvent(
+        "p1",
+        "dist/a.py",
+        "a",
+        ProcessState.COMPLETED,
+        AT,
+        previous_state=ProcessState.RUNNING,
+        exit_reason=ExitReason.COMPLETED,
+        result={"done": 3},
+    )
+    assert wire.to_json(ProcessLifecycle(event)) == {
+        "type": "backend_process_lifecycle",
+        "event": {
+            "processId": "p1",
+            "entry": "dist/a.py",
+            "kind": "a",
+            "state": "completed",
+            "at": "2026-03-01T12:30:15.250Z",
+            "previousState": "running",
+            "exitReason": "completed",
+            "result": {"done": 3},
+        },
+    }
+    assert wire.to_json(ProcessMessage("p1", [None], "u")) == {
+        "type": "backend_process_message",
+        "processId": "p1",
+        "payload": [None],
+        "userId": "u",
+    }
+
+
+def test_a_success_always_has_a_result_and_a_failure_has_none() -> None:
+    """The answer to a get of an unknown id is a null that is there."""
+    assert wire.to_json(Response("r1")) == {"type": "response", "requestId": "r1", "result": None}
+    assert wire.to_json(Response("r1", error="no")) == {"type": "response", "requestId": "r1", "error": "no"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0.0001, 1), (0.0015, 2), (0.00149, 1), (119.9996, 120_000), (500, 120_000), (1e308, 120_000), (math.inf, 0)],
+)
+def test_a_heartbeat_timeout_is_rounded_and_clamped_but_never_to_none(seconds: float, written: int) -> None:
+    assert wire.to_json(SpawnOptions("a.py", heartbeat_timeout=seconds))["heartbeatTimeoutMs"] == written
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.2, 1_000), (1.0005, 1_001), (500, 120_000), (1e308, 120_000)])
+def test_a_startup_timeout_is_rounded_and_clamped(seconds: float, written: int) -> None:
+    assert wire.to_json(SpawnOptions("a.py", startup_timeout=seconds))["startupTimeoutMs"] == written
+
+
+def test_a_time_is_cut_to_the_millisecond_in_utc() -> None:
+    time = datetime(2026, 3, 1, 14, 30, 15, 250_999, tzinfo=timezone(timedelta(hours=2)))
+    assert (
+        wire.to_json(ProcessInfo("p", "a", "a", ProcessState.STARTING, time))["startedAt"] == "2026-03-01T12:30:15.250Z"
+    )
+
+
+def test_a_naive_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="naive"):
+        wire.to_json(ProcessInfo("p", "a", "a", ProcessState.STARTING, AT.replace(tzinfo=None)))
+
+
+# ---- what is read
+
+
+def spawn_with(**options: object) -> SpawnOptions:
+    request = wire.parse_request(
+        {"type": "backend_process_spawn", "requestId": "r1", "options": {"entry": "a.py"} | options}
+    )
+    assert isinstance(request, ProcessSpawn)
+    return request.options
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (1_500, 1.5),
+        (1_500.5, 1.501),
+        (1_500.4999, 1.5),
+        (999, 1),
+        (0, 1),
+        (-(10**400), 1),
+        (120_001, 120),
+        (10**400, 120),
+        (math.nan, 15),
+        (math.inf, 15),
+        (-math.inf, 15),
+        ("2000", 15),
+        (None, 15),
+        (True, 15),
+        ([], 15),
+    ],
+)
+def test_a_startup_timeout_is_rounded_clamped_or_the_default(written: object, seconds: float) -> None:
+    assert spawn_with(startupTimeoutMs=written).startup_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (1, 0.001),
+        (0.5, 0.001),
+        (0.499_999_999_999_999_94, math.inf),
+        (0, math.inf),
+        (-1, math.inf),
+        (120_000.5, 120),
+        (10**400, 120),
+        (math.nan, 15),
+        (math.inf, 15),
+        ("0", 15),
+        (None, 15),
+        (False, 15),
+    ],
+)
+def test_a_heartbeat_timeout_is_rounded_clamped_none_or_the_default(written: object, seconds: float) -> None:
+    assert spawn_with(heartbeatTimeoutMs=written).heartbeat_timeout == seconds
+
+
+def test_an_absent_timeout_is_the_default() -> None:
+    assert spawn_with() == SpawnOptions("a.py")
+
+
+def test_an_omitted_payload_is_told_apart_from_null() -> None:
+    assert spawn_with().payload is OMITTED
+    assert spawn_with(payload=None).payload is None
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert wire.parse_request(
+        {"type": "backend_process_get", "requestId": "r1", "processId": "p1", "newer": {"field": 1}}
+    ) == ProcessGet("r1", "p1")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"entry": 7}, "options.entry: expected a string, got a number"),
+        ({"entry": None}, "options.entry: expected a string, got null"),
+        ({"kind": 5}, "options.kind: expected a string, got a number"),
+        ({"key": None}, "options.key: expected a string, got null"),
+        ({"key": 7.5}, "options.key: expected a string, got a number"),
+        ({"userId": 5}, "options.userId: expected a string, got a number"),
+        ({"replaceExisting": "yes"}, "options.replaceExisting: expected a boolean, got a string"),
+        ({"replaceExisting": 1}, "options.replaceExisting: expected a boolean, got a number"),
+        ({"metadata": None}, "options.metadata: expected an object, got null"),
+        ({"metadata": []}, "options.metadata: expected an object, got an array"),
+        ({"metadata": "x"}, "options.metadata: expected an object, got a string"),
+        ({"kind": True}, "options.kind: expected a string, got a boolean"),
+        ({"kind": {}}, "options.kind: expected a string, got an object"),
+        ({"kind": b"x"}, "options.kind: expected a string, got bytes"),
+        ({"kind": "\ud800"}, "options.kind: the text has a lone surrogate"),
+    ],
+)
+def test_a_wrong_type_in_spawn_options_is_named_with_its_path(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(PeerProtocolError) as caught:
+        spawn_with(**options)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("request_", "problem"),
+    [
+        (None, "expected an object, got null"),
+        ([], "expected an object, got an array"),
+        ({}, "type: missing"),
+        ({"type": 5}, "type: expected a string, got a number"),
+        ({"type": "backend_process_dance"}, "type: 'backend_process_dance' is unknown"),
+        ({"type": "response", "requestId": "r1"}, "type: 'response' is unknown"),
+        ({"type": "backend_process_spawn", "requestId": "r1"}, "options: missing"),
+        ({"type": "backend_process_spawn", "requestId": "r1", "options": {}}, "options.entry: missing"),
+        (
+            {"type": "backend_process_spawn", "requestId": "r1", "options": 5},
+            "options: expected an object, got a number",
+        ),
+        ({"type": "backend_process_list", "requestId": "r1", "filter": None}, "filter: expected an object, got null"),
+        (
+            {"type": "backend_process_list", "requestId": "r1", "filter": {"state": 5}},
+            "filter.state: expected a string, got a number",
+        ),
+        ({"type": "backend_process_list", "requestId": 1}, "requestId: expected a string, got a number"),
+        (
+            {"type": "backend_process_get", "requestId": "r1", "processId": 5},
+            "processId: expected a string, got a number",
+        ),
+        (
+            {"type": "backend_process_stop", "requestId": "r1", "processId": None},
+            "processId: expected a string, got null",
+        ),
+        (
+            {"type": "backend_process_stop", "requestId": "r1", "processId": "p1", "options": {"reason": 42}},
+            "options.reason: expected a string, got a number",
+        ),
+        ({"type": "backend_process_send", "processId": "p1"}, "payload: missing"),
+        (
+            {"type": "backend_process_spawn", "requestId": 1, "options": {"entry": "a.py", "kind": 5}},
+            "requestId: expected a string, got a number; options.kind: expected a string, got a number",
+        ),
+    ],
+)
+def test_a_malformed_request_is_refused_with_every_path(request_: object, problem: str) -> None:
+    with pytest.raises(PeerProtocolError) as caught:
+        wire.parse_request(request_)
+    assert str(caught.value) == problem
+
+
+def test_an_unknown_state_in_a_filter_matches_no_live_process() -> None:
+    """The reference answers with an empty list; a terminal state does the same here."""
+    request = wire.parse_request({"type": "backend_process_list", "requestId": "r1", "filter": {"state": "nonsense"}})
+    assert isinstance(request, ProcessList)
+    assert request.filter.state is not None
+    assert request.filter.state.is_terminal
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("state", "dancing", "info.state: 'dancing' is no state"),
+        ("exitReason", "bored", "info.exitReason: 'bored' is no exit reason"),
+        ("startedAt", "yesterday", "info.startedAt: 'yesterday' is no ISO-8601 time with an offset"),
+        (
+            "startedAt",
+            "2026-03-01T12:00:00",
+            "info.startedAt: '2026-03-01T12:00:00' is no ISO-8601 time with an offset",
+        ),
+        (
+            "readyAt",
+            "0001-01-01T00:00:00+05:00",
+            "info.readyAt: '0001-01-01T00:00:00+05:00' is no ISO-8601 time with an offset",
+        ),
+        ("endedAt", 5, "info.endedAt: expected a string, got a number"),
+    ],
+)
+def test_a_malformed_info_is_refused_with_its_path(field: str, value: object, problem: str) -> None:
+    answer = {"type": "response", "requestId": "r1", "error": "x", "info": wire.to_json(INFO) | {field: value}}
+    with pytest.raises(PeerProtocolError) as caught:
+        wire.parse_notice(answer)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("count", [-1, True, 1.5, "1", None])
+def test_what_is_no_count_is_refused(count: object) -> None:
+    answer = {"type": "response", "requestId": "r1", "error": "x", "limit": count}
+    with pytest.raises(PeerProtocolError, match="limit: expected a count"):
+        wire.parse_notice(answer)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-03-01T12:30:15.250Z",
+        "2026-03-01T12:30:15.25Z",
+        "2026-03-01T12:30:15.250000Z",
+        "2026-03-01T12:30:15.250000000Z",
+        "2026-03-01T14:30:15.250+02:00",
+    ],
+)
+def test_a_time_is_read_whatever_its_precision_and_offset(written: str) -> None:
+    info = wire.from_json(wire.to_json(INFO) | {"startedAt": written}, ProcessInfo)
+    assert info.started_at == AT
+    assert info.started_at.tzinfo is UTC
+
+
+def test_a_part_of_a_wrong_kind_is_refused_without_a_path() -> None:
+    with pytest.raises(PeerProtocolError) as caught:
+        wire.from_json([], ProcessInfo)
+    assert str(caught.value) == "expected an object, got an array"
+
+
+@pytest.mark.parametrize(
+    ("data", "request_id"),
+    [
+        ({"requestId": "r1"}, "r1"),
+        ({"requestId": "ü"}, "ü"),
+        ({"requestId": "\ud800"}, None),
+        ({"requestId": 5}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_a_malformed_request_can_be_answered_if_its_id_is_a_text(data: object, request_id: str | None) -> None:
+    assert wire.request_id_of(data) == request_id
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.SpawnRefusedError("why"),
+        errors.EntryError("why"),
+        errors.UserRequiredError("why"),
+        errors.DuplicateKeyError("why", INFO),
+        errors.ProcessLimitError("why", 16),
+        errors.LaunchError("why", info=INFO),
+        errors.StartupTimeoutError("why", info=INFO),
+        errors.StartupFailedError("why", info=INFO),
+        errors.StartupCancelledError("why", info=INFO),
+        errors.ProcessAccessError("why"),
+        errors.PayloadError("why"),
+        errors.LocalProtocolError("why"),
+        errors.PeerProtocolError("why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_both_ends_raise_the_same_error(error: SpindleError) -> None:
+    answer = wire.parse_notice(through_text(wire.error_response("r1", error)))
+    assert isinstance(answer, Response)
+    assert answer.request_id == "r1"
+    raised = wire.exception_from(answer)
+    assert type(raised) is type(error)
+    assert str(raised) == "why"
+    assert vars(raised) == vars(error)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response("r1", error="why"),
+        Response("r1", error="why", error_type="NewerError"),
+        Response("r1", error="why", error_type="StartupTimeoutError"),
+        Response("r1", error="why", error_type="DuplicateKeyError"),
+        Response("r1", error="why", error_type="ProcessLimitError"),
+        Response("r1", error="why", error_type="KeyboardInterrupt", info=INFO),
+    ],
+)
+def test_an_error_that_cannot_be_told_is_a_plain_one(answer: Response) -> None:
+    """Among them those of a class whose attributes did not come with it."""
+    raised = wire.exception_from(answer)
+    assert type(raised) is SpindleError
+    assert str(raised) == "why"
+
+
+def test_an_error_without_words_has_some_on_the_other_side() -> None:
+    assert wire.error_response("r1", errors.EntryError()).error == "EntryError"
+    assert str(wire.exception_from(Response("r1", error=""))) == "the request failed"

@@ -1,0 +1,125 @@
+"""Every example runs, as its first lines say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "notes" / "examples"
+GUARD_SECONDS = 60
+
+
+def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end, with the arguments given."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=GUARD_SECONDS,
+    )
+
+
+def run_entry(name: str, *options: str, cwd: Path = ROOT, root: str = ".") -> tuple[int, list[dict[str, object]]]:
+    """Run an example by the command line, and return the exit status and the wire form of what it printed."""
+    done = run("-m", "spindle_trio.cli", "run", "--root", root, name, "--json", *options, cwd=cwd)
+    assert done.stderr == ""
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_word_index_counts_the_words_of_text_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "word_index.py").write_bytes((EXAMPLES / "word_index.py").read_bytes())
+    texts = tmp_path / "texts"
+    for folder in ("inner", ".hidden", "somebodys-venv", "__pycache__"):
+        (texts / folder).mkdir(parents=True)
+    (texts / "somebodys-venv" / "pyvenv.cfg").touch()
+    for passed_over in (".hidden/a.txt", ".secret", "somebodys-venv/b.txt", "__pycache__/c.txt"):
+        (texts / passed_over).write_text("wrong")
+    (texts / "one.txt").write_text("The cat and the dog\n")
+    (texts / "inner" / "two.txt").write_text("the größe, 42 times")
+    (texts / "binary").write_bytes(b"wrong\0wrong")
+    (texts / "latin").write_bytes(b"wrong \xe9")
+    (texts / "huge.txt").write_text("wrong " * 200_000)
+    status, said = run_entry("word_index.py", "--payload", '{"folder": "texts"}', cwd=tmp_path)
+    assert status == 0
+    assert said[-1]["event"]["result"] == {
+        "files": 2,
+        "words": 8,
+        "distinct": 6,
+        "most": [["the", 3], ["cat", 1], ["and", 1], ["dog", 1], ["größe", 1]],
+    }
+    assert [notice["payload"] for notice in said if "payload" in notice] == [{"done": 4, "of": 4, "distinct": 6}]
+
+
+def test_word_index_goes_over_this_repository() -> None:
+    """The first command of the README."""
+    status, said = run_entry("notes/examples/word_index.py", "--payload", '{"folder": "."}')
+    assert status == 0
+    assert said[-1]["event"]["result"]["files"] > 10
+
+
+@pytest.mark.parametrize("payload", ["null", '{"folder": "nowhere"}', '{"folder": 7}'])
+def test_word_index_says_no_to_a_wrong_payload(payload: str) -> None:
+    status, said = run_entry("notes/examples/word_index.py", "--payload", payload)
+    assert status == 1
+    assert "ValueError" in said[-1]["event"]["error"]
+
+
+def test_wedge_is_ended_by_the_watchdog() -> None:
+    status, said = run_entry("notes/examples/wedge.py", "--heartbeat-timeout", "1")
+    assert status == 124
+    assert said[-1]["event"]["state"] == "timed_out"
+    assert [notice["payload"] for notice in said if "payload" in notice] == ["about to hang"]
+
+
+def test_primes_counts_primes_and_beats_meanwhile() -> None:
+    status, said = run_entry("notes/examples/primes.py", "--payload", '{"below": 100000}', "--heartbeat-timeout", "5")
+    assert status == 0
+    assert said[-1]["event"]["result"] == 9592
+    looked_at = [notice["payload"]["looked_at"] for notice in said if "payload" in notice]
+    assert looked_at == [20_000, 40_000, 60_000, 80_000, 100_000]
+
+
+def test_three_entries_supervises_three_ends() -> None:
+    done = run(EXAMPLES / "three_entries.py")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^word_index.py: completed after \d+ message\(s\), result \{'files': ", done.stdout, re.MULTILINE)
+    assert "primes.py: completed after 5 message(s), result 9592" in done.stdout
+    assert "wedge.py: timed_out after 1 message(s), result None" in done.stdout
+    assert len(re.findall(r"- -> starting", done.stdout)) == 3
+
+
+def test_socket_worker_uses_a_host_behind_a_socket() -> None:
+    done = run(EXAMPLES / "socket_worker.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "live: ['primes.py']",
+        "message: {'looked_at': 20000, 'primes': 2262}",
+        "message: {'looked_at': 40000, 'primes': 4203}",
+        "message: {'looked_at': 60000, 'primes': 6057}",
+        "completed with 6057",
+    ]
+
+
+def test_the_program_that_opens_the_readme_runs_as_printed(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in blocks] == ["program.py", "extensions/indexer/indexer.py"]
+    for name, text in blocks:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = run("program.py", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "indexed {'done': 0, 'words': 1}",
+        "indexed {'done': 1, 'words': 1}",
+        "indexed {'done': 2, 'words': 1}",
+        "completed completed 3",
+    ], done.stderr

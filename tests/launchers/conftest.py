@@ -1,0 +1,145 @@
+"""Real children without a host: a test says on the lanes what a host would say, and looks at what comes back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import textwrap
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from spindle_trio._control import encode_init, encode_stop
+from spindle_trio._frames import encode_body
+from spindle_trio._model import OMITTED, Limits
+from spindle_trio.abc import LaunchOrder
+from spindle_trio.launchers import PythonLauncher
+from spindle_trio.launchers._real_process import RealProcess
+
+GUARD_SECONDS = 20
+"""How long one test may wait in all before it counts as hanging."""
+
+Frame = dict[str, Any]
+
+
+def open_descriptors() -> set[str]:
+    """Which descriptors this program has open, with what they refer to."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} → {os.readlink(f'/proc/self/fd/{name}')}")
+        except OSError:
+            pass  # the one that this listing needed itself
+    return found
+
+
+def own_children() -> set[int]:
+    """Which processes this program has started and not reaped."""
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        found.update(map(int, (thread / "children").read_text().split()))
+    return found
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Refuse a test that leaves a process, a zombie or a descriptor."""
+    descriptors = open_descriptors()
+    children = own_children()
+    yield
+    assert own_children() == children
+    assert open_descriptors() == descriptors
+
+
+class Child:
+    """A launched process, in the words of the protocol."""
+
+    def __init__(self, process: RealProcess) -> None:
+        self.process = process
+        self.frames: list[Frame] = []
+        """Every control frame that has come so far."""
+        self._unread: list[Frame] = []
+        self._payloads: list[Any] = []
+
+    def begin(self, init: bytes) -> None:
+        assert self.process.control.send_nowait(init)
+
+    def stop(self, reason: str | None = None) -> None:
+        self.process.request_stop()
+        assert self.process.control.send_nowait(encode_stop(reason))
+
+    def send(self, payload: object) -> None:
+        assert self.process.messages.send_nowait(encode_body(payload))
+
+    async def frame(self) -> Frame:
+        while not self._unread:
+            new = [json.loads(body) for body in await self.process.control.receive(100)]
+            self.frames += new
+            self._unread += new
+        return self._unread.pop(0)
+
+    async def frame_of_type(self, kind: str) -> Frame:
+        while (frame := await self.frame())["type"] != kind:
+            pass
+        return frame
+
+    async def payload(self) -> Any:
+        while not self._payloads:
+            self._payloads += [json.loads(body) for body in await self.process.messages.receive(100)]
+        return self._payloads.pop(0)
+
+    async def last_frames(self) -> list[Frame]:
+        """All control frames up to the last one."""
+        await self.frame_of_type("exiting")
+        return self.frames
+
+
+Launch = Callable[..., AbstractAsyncContextManager[Child]]
+
+
+@pytest.fixture
+def launch(tmp_path: Path, nothing_left: None) -> Launch:
+    """Launch an entry, given as source, and send it its first frame."""
+    launcher = PythonLauncher()
+
+    @asynccontextmanager
+    async def open_child(
+        source: str = "",
+        *,
+        entry: str = "entry.py",
+        payload: object = OMITTED,
+        heartbeat_timeout: float = math.inf,
+        environment: dict[str, str] | None = None,
+        limits: Limits = Limits(),
+        begin: bool = True,
+        **facts: object,
+    ) -> AsyncIterator[Child]:
+        path = tmp_path / entry
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source:
+            path.write_text(textwrap.dedent(source))
+        order = LaunchOrder("p-1", launcher.resolve(entry, tmp_path), tmp_path, environment or {}, limits)
+        init = encode_init(
+            process_id="p-1",
+            entry=entry,
+            kind=str(facts.get("kind", entry)),
+            key=None,
+            user_id="ada",
+            payload=payload,
+            metadata=None,
+            heartbeat_timeout=heartbeat_timeout,
+            limits=limits,
+        )
+        with trio.fail_after(GUARD_SECONDS):
+            async with launcher.launch(order) as process:
+                child = Child(process)
+                if begin:
+                    child.begin(init)
+                yield child
+
+    return open_child

@@ -1,0 +1,114 @@
+"""What is promised about the package as such: lazy, lean, layered, and described as it is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import spindle_trio
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "spindle_trio"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LAYERS, CORE = PROJECT["tool"]["importlinter"]["contracts"][:2]
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """Run a statement in a fresh interpreter, and list what it has loaded."""
+    code = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(shown.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    """An entry's import of `spindle_trio.child` passes through the package, and pays for nothing there."""
+    loaded = modules_loaded_by("import spindle_trio")
+    assert {name for name in loaded if name.startswith("spindle_trio")} == {"spindle_trio"}
+    assert not loaded & {"trio", "attrs", "attr", "cattrs", "outcome", "json", "logging", "asyncio"}
+
+
+@pytest.mark.parametrize("name", ["BlockingProcessContext", "ProcessContext", "StopNotice"])
+def test_an_entrys_import_loads_no_host_module(name: str) -> None:
+    loaded = modules_loaded_by(f"from spindle_trio.child import {name}")
+    of_the_host = {
+        module
+        for module in loaded
+        if module.startswith("spindle_trio.") and not module.startswith("spindle_trio.child")
+    } - {"spindle_trio._errors", "spindle_trio._frames", "spindle_trio._payload"}
+    assert not of_the_host
+    assert not loaded & {"attrs", "attr", "cattrs"}
+
+
+def test_a_blocking_entrys_import_loads_no_trio() -> None:
+    assert "trio" not in modules_loaded_by("from spindle_trio.child import BlockingProcessContext")
+
+
+@pytest.mark.parametrize("name", spindle_trio.__all__)
+def test_each_public_name_exists(name: str) -> None:
+    assert getattr(spindle_trio, name) is not None
+    assert name in dir(spindle_trio)
+
+
+def test_type_checkers_see_the_names_that_exist_at_run_time() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    seen = {
+        alias.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == spindle_trio._HOMES
+    assert set(spindle_trio.__all__) == {*seen, "__version__"}
+
+
+def test_every_exception_of_the_library_is_public() -> None:
+    errors = importlib.import_module("spindle_trio._errors")
+    assert {name for name in vars(errors) if name.endswith("Error")} <= set(spindle_trio.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'open_hose'"):
+        _ = spindle_trio.open_hose  # type: ignore[attr-defined]  # the point of the test
+
+
+def test_the_version_is_the_projects() -> None:
+    assert spindle_trio.__version__ == PROJECT["project"]["version"]
+
+
+def layer_names() -> list[str]:
+    return [name.strip(" ()") for layer in LAYERS["layers"] for name in layer.replace(":", "|").split("|")]
+
+
+def test_every_module_is_in_a_layer() -> None:
+    """import-linter says the same, but this fails also where the lint tools are not installed."""
+    present = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert sorted(layer_names()) == sorted(present - {"__init__", "__pycache__"})
+
+
+def test_the_core_is_all_of_the_layers_below_the_seam() -> None:
+    names = layer_names()
+    core = names[names.index("_control") :]
+    assert sorted(CORE["source_modules"]) == sorted(f"spindle_trio.{name}" for name in core)
+
+
+def test_the_design_page_names_every_module() -> None:
+    page = (ROOT / "notes" / "design.md").read_text(encoding="utf-8")
+    for name in layer_names():
+        assert f"`{name}.py`" in page or f"`{name}/`" in page, name
+
+
+def test_no_source_file_is_too_long() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path
+
+
+def test_the_type_marker_is_shipped() -> None:
+    assert (Path(spindle_trio.__file__).parent / "py.typed").exists()

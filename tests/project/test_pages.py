@@ -1,0 +1,72 @@
+"""The project's pages are up to date, and speak of the project alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def project_files() -> list[Path]:
+    """List the project's own text files: those that git knows, or all but what is built where there is no git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode == 0:
+        paths = [ROOT / line for line in listed.stdout.splitlines()]
+    else:
+        paths = [path for folder in ("src", "tests", "notes", ".ci") for path in (ROOT / folder).rglob("*")]
+    return [path for path in paths if path.is_file() and path.suffix not in {".pyc", ".jsonl"}]
+
+
+def test_the_state_diagram_is_that_of_the_table() -> None:
+    script = ROOT / "notes" / "state_diagram.py"
+    check = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False, timeout=60)
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python3 -m venv .venv && .venv/bin/pip install . && "
+        """.venv/bin/spindle-trio run notes/examples/word_index.py --payload '{"folder": "."}'""",
+        ".venv/bin/pip install '.[test]' && .venv/bin/pytest",
+    ],
+)
+def test_the_readme_shows_each_of_the_two_commands_on_a_line(command: str) -> None:
+    assert command in README.splitlines()
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert """"$venv"/bin/pip install '.[test]' && "$venv"/bin/pytest""" in script
+
+
+def test_every_link_of_the_pages_leads_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "notes").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_no_file_names_a_machine() -> None:
+    """A path of somebody's home or checkout works for that one person alone."""
+    homes = "|".join(re.escape(text) for text in {f"{Path.home()}/", f"{ROOT}/"} if len(text) > 2)
+    machine = re.compile(rf"{homes}|https?://[a-z0-9.-]*(?:py[p]i|n[p]m|deb[i]an)[a-z0-9.-]*")
+    for path in project_files():
+        found = machine.search(path.read_text(encoding="utf-8", errors="replace"))
+        assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = sorted(int(path.name[:3]) for path in (ROOT / "notes" / "decisions").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))

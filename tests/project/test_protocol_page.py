@@ -1,0 +1,106 @@
+"""The test vectors of `notes/protocol.md` are what the code says and accepts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spindle_trio._control import encode_init, encode_stop, parse_child_frame
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._frames import HEADER_BYTES, FrameDecoder, decode_body, encode_body, with_header
+from spindle_trio._model import Limits
+from spindle_trio._payload import bounds_of
+from spindle_trio.wire import parse_notice, parse_request, to_json
+
+PAGE = Path(__file__).parents[2] / "notes" / "protocol.md"
+LIMITS = Limits()
+BOUNDS = bounds_of(LIMITS)
+
+
+def blocks(*kinds: str) -> Iterator[list[str]]:
+    """Find the fenced blocks of some kinds, each as its lines."""
+    for match in re.finditer(r"^```(\S.*)\n((?:(?!```).*\n)*)```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE):
+        if match[1] in kinds:
+            yield match[2].splitlines()
+
+
+def vectors(*kinds: str) -> list[str]:
+    """Find the lines in the blocks of some kinds; at least one, lest a test goes over nothing."""
+    found = [line for lines in blocks(*kinds) for line in lines]
+    assert found, f"the page has no block of the kinds {kinds}"
+    return found
+
+
+FRAMES = list(blocks("frame", "frame init", "frame stop", "frame up"))
+
+
+@pytest.mark.parametrize(("body", "bytes_shown"), FRAMES)
+def test_each_frame_is_these_bytes(body: str, bytes_shown: str) -> None:
+    data = bytes.fromhex(bytes_shown)
+    assert with_header(body.encode()) == data
+    decoder = FrameDecoder(LIMITS.frame_bytes)
+    decoder.feed(data)
+    assert decoder.take(1) == [body.encode()]
+    value = decode_body(data[HEADER_BYTES:], BOUNDS)
+    assert value == json.loads(body)
+    assert encode_body(value) == body.encode()
+
+
+@pytest.mark.parametrize(("body", "bytes_shown"), list(blocks("frame up")))
+def test_the_host_understands_each_frame_of_a_process(body: str, bytes_shown: str) -> None:
+    frame = parse_child_frame(body.encode(), BOUNDS)
+    said = json.loads(body)
+    assert type(frame).__name__.lower() == said.pop("type")
+    for field, value in said.items():
+        assert getattr(frame, field) == value
+
+
+def test_the_host_says_init_as_on_the_page() -> None:
+    (body, _), *others = blocks("frame init")
+    assert not others
+    said = encode_init(
+        process_id="p1",
+        entry="dist/indexer.py",
+        kind="indexer",
+        key="chat:42",
+        user_id="ada",
+        payload={"chat": 42},
+        metadata=None,
+        heartbeat_timeout=15,
+        limits=LIMITS,
+    )
+    assert json.loads(said) == json.loads(body)
+
+
+def test_the_host_says_stop_as_on_the_page() -> None:
+    (body, _), *others = blocks("frame stop")
+    assert not others
+    assert encode_stop("user left") == body.encode()
+
+
+@pytest.mark.parametrize("body", vectors("refused"))
+def test_what_the_page_calls_a_breach_is_one(body: str) -> None:
+    with pytest.raises(PeerProtocolError):
+        parse_child_frame(body.encode(), BOUNDS)
+
+
+@pytest.mark.parametrize("line", vectors("json request"))
+def test_each_request_survives_a_round_trip(line: str) -> None:
+    said = json.loads(line)
+    assert to_json(parse_request(said)) == said
+
+
+@pytest.mark.parametrize("line", vectors("json notice"))
+def test_each_notice_survives_a_round_trip(line: str) -> None:
+    said = json.loads(line)
+    assert to_json(parse_notice(said)) == said
+
+
+@pytest.mark.parametrize("line", vectors("refused-request"))
+def test_what_the_page_calls_malformed_is_refused(line: str) -> None:
+    with pytest.raises(PeerProtocolError):
+        parse_request(json.loads(line))
