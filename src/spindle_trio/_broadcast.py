@@ -7,15 +7,14 @@ Theory of operation
 do something that publishes again (kill the host, say): the second value then waits until every handler and channel
 has had the first, so that all subscribers see one order.
 
-A channel is a Trio memory channel with a bounded buffer. Where it is full, its oldest value is dropped to make room, and
-the next `receive` says so with `LaggedError`; the one after goes on. The broadcast holds its channels weakly: one that nobody
-holds any more is one that nobody reads.
+A channel is a Trio memory channel with a bounded buffer. Where it is full, its oldest value is dropped to make room,
+and the next `receive` says so with `LaggedError`; the one after goes on. The broadcast holds its channels weakly: one
+that nobody holds any more is one that nobody reads.
 """
 
 from __future__ import annotations
 
 import logging
-
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -207,5 +206,3 @@ class Broadcast(Generic[T]):
 
     def _open_channels(self) -> list[LifecycleChannel[T]]:
         return [channel for reference in self._channels if (channel := reference()) is not None]
-
-

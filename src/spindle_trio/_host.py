@@ -39,15 +39,29 @@ from spindle_trio._model import (
     StopOptions,
 )
 from spindle_trio._payload import bounds_of, check_payload
+from spindle_trio._process_record import Identity, Terms
 from spindle_trio._registry import Claim, Registry
 from spindle_trio._scope import NurseryScope
-from spindle_trio._supervisor import Identity, Supervisor, Terms
+from spindle_trio._supervisor import Supervisor
 from spindle_trio.abc import Launcher, LaunchOrder, ResolvedEntry
 
 _log = logging.getLogger("spindle_trio.host")
 
 PASSED_ON: Final = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG TZ TMPDIR TERM VIRTUAL_ENV PYTHONPATH PYTHONHASHSEED".split()
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "TERM",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "PYTHONHASHSEED",
+    ]
 )
 """The host's environment variables that a process gets; and `LC_*`. What is not named is not leaked (contract)."""
 

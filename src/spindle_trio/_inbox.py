@@ -7,12 +7,12 @@ A subscription is a *cursor* in the inbox: the number of the next message that i
 open cursor has passed it. Which bound applies when the inbox is full depends on who listens:
 
 * While a cursor is open nothing is lost. `has_room` turns false, and whoever reads from the process waits in
-  `wait_room` and so leaves the messages in the pipe, where they hold up that one child. (`put` itself never refuses: what
-  has been read has been read, and at an end the host reads beyond the bound.)
+  `wait_room` and so leaves the messages in the pipe, where they hold up that one child. (`put` itself never refuses:
+  what has been read has been read, and at an end the host reads beyond the bound.)
 * While none is open, the newest messages up to the bound are kept and older ones are dropped, counted, and reported
   once. A process that nobody listens to is neither wedged nor a leak.
-* A *lossy* inbox (the far end of a stream, which has no back-pressure per process) always drops, and a cursor that falls
-  behind learns of it through `LaggedError`.
+* A *lossy* inbox (the far end of a stream, which has no back-pressure per process) always drops, and a cursor that
+  falls behind learns of it through `LaggedError`.
 
 A handler counts as a cursor that is never behind: what it has been called with is read.
 
@@ -266,7 +266,7 @@ class _InboxChannel(trio.abc.ReceiveChannel[T], Generic[T]):
         return self._next()
 
     def close(self) -> None:
-        """Give up this subscription. Whoever waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
+        """Give up this subscription. Who waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
         if not self._is_closed:
             self._is_closed = True
             self._give_up()
@@ -413,9 +413,7 @@ class MessageHub:
         unsubscribe = self.handlers.add(handler)
         if not had_handlers:
             # Whoever came first has all that was kept while nobody listened; it would be read twice by a second one.
-            held = [
-                (arrival, inbox, payload) for inbox in self._inboxes for arrival, payload in inbox.take_all()
-            ]
+            held = [(arrival, inbox, payload) for inbox in self._inboxes for arrival, payload in inbox.take_all()]
             for _, inbox, payload in sorted(held, key=lambda entry: entry[0]):
                 self.call_handlers(inbox, payload)
             for inbox in list(self._inboxes):
@@ -444,5 +442,3 @@ class MessageHub:
     def _leave(self, arrivals: _Arrivals) -> None:
         self._channels.remove(arrivals)
         arrivals.close()
-
-

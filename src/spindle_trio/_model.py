@@ -17,7 +17,7 @@ import attrs
 if TYPE_CHECKING:
     from pathlib import Path
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 """What a payload is once it has been received: the values that JSON can say, by exact type."""
 
 DEFAULT_TIMEOUT: Final = 15.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +44,7 @@ def open_host(
     new_process_id: Callable[[], str] = new_process_id,
     wall_clock: Callable[[], datetime] = utc_now,
 ) -> AbstractAsyncContextManager[Host]:
-    """Open a host: ``async with open_host() as host: …``.
+    """Open a host for as long as a block lasts.
 
     It owns every process, deadline and kill. When the block is left, by return, error or cancellation, every process is
     asked to stop, and killed after the grace period: the block takes at most `grace_period` plus 2 seconds to leave,
@@ -64,10 +64,7 @@ def open_host(
     Raises:
         ValueError: `grace_period` or `max_processes` is out of range.
     """
-    if isinstance(grace_period, bool) or not isinstance(grace_period, int | float) or not 0 <= grace_period < math.inf:
-        raise ValueError(f"grace_period must be a finite number of seconds, 0 or more, not {grace_period!r}")
-    if isinstance(max_processes, bool) or not isinstance(max_processes, int) or max_processes < 1:
-        raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
+    _check_bounds(grace_period, max_processes)
     return _HostBlock(launcher, grace_period, max_processes, limits, environment, new_process_id, wall_clock)
 
 
@@ -85,7 +82,9 @@ class Host:
     def open_worker(
         self, identifier: str, *, root: str | os.PathLike[str] | None = None, user_id: str | None = None
     ) -> AbstractAsyncContextManager[Worker]:
-        """Open a worker in this program: ``async with host.open_worker("indexer", user_id="ada") as worker: …``.
+        """Open a worker in this program, for as long as a block lasts.
+
+        As in ``async with host.open_worker("indexer", user_id="ada") as worker: …``.
 
         When the block is left, in whatever way, the worker's processes are ended as `backend_unloaded`, as
         `open_host` describes.
@@ -112,8 +111,8 @@ class Host:
     ) -> None:
         """Serve a worker at the far end of a channel, until the channel ends.
 
-        When this returns, the worker's processes have been ended as `backend_unloaded` and the channel is closed. A lost
-        connection counts as an unload. If it is cancelled, the same happens first.
+        When this returns, the worker's processes have been ended as `backend_unloaded` and the channel is closed. A
+        lost connection counts as an unload. If it is cancelled, the same happens first.
 
         Args:
             channel: carries the messages of the worker protocol: a `StreamChannel`, or any Trio channel of the
@@ -197,7 +196,7 @@ class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WorkerScope:
-        root = Path.cwd() if self._root is None else Path(os.path.abspath(self._root))
+        root = Path.cwd() if self._root is None else Path.cwd() / self._root
         self._port = self._host.add_worker(self._identifier, root, self._user_id)
         await self._port.open()
         return self._port
@@ -227,14 +226,16 @@ class _WorkerBlock(AbstractAsyncContextManager[Worker]):
         await self._port_block.__aexit__(kind, error, traceback)
 
 
-@asynccontextmanager
-async def _port_in(block: _WorkerBlock) -> AsyncIterator[WorkerScope]:
-    """Be a worker's block, for the bridge, which wants the port instead of the worker."""
-    async with block:
-        yield block.port
+def _check_bounds(grace_period: object, max_processes: object) -> None:
+    # `True` is an `int` that nobody means as one.
+    is_number = isinstance(grace_period, int | float) and not isinstance(grace_period, bool)
+    if not (is_number and isinstance(grace_period, int | float) and 0 <= grace_period < math.inf):
+        raise ValueError(f"grace_period must be a finite number of seconds, 0 or more, not {grace_period!r}")
+    if type(max_processes) is not int or max_processes < 1:
+        raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
 
 
-def _checked_user(user_id: str | None) -> str | None:
+def _checked_user(user_id: object) -> str | None:
     if user_id is None:
         return None
     if not isinstance(user_id, str) or not user_id.strip():

@@ -54,12 +54,12 @@ def check_payload(value: object, bounds: PayloadBounds, name: str = "payload") -
     walk = _Walk(bounds)
     try:
         walk.visit(value, 0)
-    except _Unsafe as unsafe:
+    except _UnsafeError as unsafe:
         path = "".join(reversed(unsafe.steps))
         raise PayloadError(f"{name}{path}: {unsafe.problem}") from None
 
 
-class _Unsafe(Exception):
+class _UnsafeError(Exception):
     """Carries a problem up from the value that has it, gathering the path on the way."""
 
     def __init__(self, problem: str) -> None:
@@ -81,23 +81,23 @@ class _Walk:
         kind = type(value)
         self.values_left -= 1
         if self.values_left < 0:
-            raise _Unsafe(f"more than {self.bounds.values} values in all")
+            raise _UnsafeError(f"more than {self.bounds.values} values in all")
         if depth > self.bounds.depth:
-            raise _Unsafe(f"nested more than {self.bounds.depth} deep (does it contain itself?)")
+            raise _UnsafeError(f"nested more than {self.bounds.depth} deep (does it contain itself?)")
         if kind is str:
             self.visit_text(value)  # type: ignore[arg-type]  # narrowed by exact type
         elif kind is int:
             if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:  # type: ignore[operator]
-                raise _Unsafe("the integer is outside -2^63…2^64-1")
+                raise _UnsafeError("the integer is outside -2^63…2^64-1")
         elif kind is float:
             if not math.isfinite(value):  # type: ignore[arg-type]
-                raise _Unsafe(f"{value} is not JSON-safe")
+                raise _UnsafeError(f"{value} is not JSON-safe")
         elif kind is dict:
             self.visit_dict(value, depth + 1)  # type: ignore[arg-type]
         elif kind is list:
             self.visit_list(value, depth + 1)  # type: ignore[arg-type]
         elif value is not None and kind is not bool:
-            raise _Unsafe(f"{kind.__name__} is not JSON-safe")
+            raise _UnsafeError(f"{kind.__name__} is not JSON-safe")
 
     def visit_text(self, text: str) -> None:
         if text.isascii():
@@ -106,18 +106,18 @@ class _Walk:
             try:
                 size = len(text.encode())
             except UnicodeEncodeError:
-                raise _Unsafe("the text has a lone surrogate") from None
+                raise _UnsafeError("the text has a lone surrogate") from None
         if self.text_left is not None:
             self.text_left -= size
             if self.text_left < 0:
-                raise _Unsafe(f"more than {self.bounds.text_bytes} bytes of text in all")
+                raise _UnsafeError(f"more than {self.bounds.text_bytes} bytes of text in all")
 
     def visit_list(self, items: list[object], depth: int) -> None:
         self.check_entries(len(items))
         for index, item in enumerate(items):
             try:
                 self.visit(item, depth)
-            except _Unsafe as unsafe:
+            except _UnsafeError as unsafe:
                 unsafe.steps.append(f"[{index}]")
                 raise
 
@@ -125,18 +125,18 @@ class _Walk:
         self.check_entries(len(items))
         for key, item in items.items():
             if type(key) is not str:
-                raise _Unsafe(f"the key {_shortened(key)} is a {type(key).__name__}; names are strings")
+                raise _UnsafeError(f"the key {_shortened(key)} is a {type(key).__name__}; names are strings")
             try:
                 self.visit_text(key)
                 self.visit(item, depth)
-            except _Unsafe as unsafe:
+            except _UnsafeError as unsafe:
                 unsafe.steps.append(f".{key}" if key.isidentifier() else f"[{_shortened(key)}]")
                 raise
 
     def check_entries(self, count: int) -> None:
         limit = self.bounds.container_entries
         if limit is not None and count > limit:
-            raise _Unsafe(f"{count} entries, more than {limit} in one container")
+            raise _UnsafeError(f"{count} entries, more than {limit} in one container")
 
 
 def _shortened(value: object) -> str:

@@ -19,19 +19,17 @@ Deadlines are never trusted blindly. One that fires may fire because this progra
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
 
 Back-pressure: `_read_messages` waits for room in the inbox before it reads, so that the rest stays in the pipe and
-holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending, reading goes on
-beyond the bound, since the terminal event never waits for a reader.
+holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending,
+reading goes on beyond the bound, since the terminal event never waits for a reader.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import trio
 
 from spindle_trio._control import (
@@ -54,20 +52,17 @@ from spindle_trio._errors import (
     StartupFailedError,
     StartupTimeoutError,
 )
-from spindle_trio._frames import decode_body, encode_body
-from spindle_trio._inbox import Inbox, MessageHub
-from spindle_trio._lifecycle import Action, Input, Lifecycle, Phase, Transition
+from spindle_trio._frames import decode_body
+from spindle_trio._inbox import MessageHub
+from spindle_trio._lifecycle import Action, Input, Phase, Transition
 from spindle_trio._model import (
     ExitReason,
     JsonValue,
     LifecycleEvent,
-    Limits,
-    ProcessInfo,
     ProcessState,
-    ProcessStatistics,
 )
 from spindle_trio._outbox import Outbox
-from spindle_trio._payload import bounds_of, check_payload
+from spindle_trio._process_record import Identity, ProcessRecord, Terms
 from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
@@ -79,32 +74,8 @@ CONTROL_FRAMES_AT_A_TIME: Final = 64
 """How many control frames are taken in before other tasks have their turn; a child sends a handful in its life."""
 
 
-@attrs.frozen
-class Identity:
-    """What never changes about a process."""
-
-    process_id: str
-    entry: str
-    kind: str
-    key: str | None
-    user_id: str | None
-    metadata: Mapping[str, JsonValue] | None
-
-
-@attrs.frozen
-class Terms:
-    """The periods and bounds that a process lives under, and its host's clock."""
-
-    startup_timeout: float
-    heartbeat_timeout: float
-    grace_period: float
-    limits: Limits
-    wall_time: Callable[[float], datetime]
-    """Turns a time on Trio's clock into wall time."""
-
-
-class Supervisor:
-    """One process and the task that owns it. Implements `ProcessPort`."""
+class Supervisor(ProcessRecord):
+    """One process and the task that owns it."""
 
     def __init__(
         self,
@@ -126,9 +97,7 @@ class Supervisor:
             publish: tells everybody of a transition; does not wait.
             release: frees key and slot, before the terminal event; returns what lets the successor go on after it.
         """
-        self.identity = identity
-        self._terms = terms
-        self._bounds = bounds_of(terms.limits)
+        super().__init__(identity, terms, hub)
         self._publish = publish
         self._release = release
         self._init = encode_init(
@@ -142,32 +111,14 @@ class Supervisor:
             heartbeat_timeout=terms.heartbeat_timeout,
             limits=terms.limits,
         )
-        self._lifecycle = Lifecycle(
-            startup_timeout=terms.startup_timeout,
-            heartbeat_timeout=terms.heartbeat_timeout,
-            grace_period=terms.grace_period,
-            now=trio.current_time(),
-        )
-        self.inbox = Inbox(
-            identity.process_id,
-            identity.user_id,
-            max_messages=terms.limits.inbox_messages,
-            max_bytes=terms.limits.inbox_bytes,
-            hub=hub,
-        )
         self.answered = trio.Event()
         """Set once `spawn` can return or raise."""
-        self.ended = trio.Event()
-        """Set once the terminal event has been published."""
         self.is_abandoned = False
         self._refusal: type[SpawnError] | None = None
         self._launching = trio.CancelScope()
         self._nap = trio.CancelScope()
         self._abandoned_wait = trio.CancelScope()
-        self._launched: LaunchedProcess | None = None
-        self._has_launched = trio.Event()
         self._control: Outbox | None = None
-        self._outbox: Outbox | None = None
         self._early: list[bytes] = []  # posted before the launch
         self._early_bytes = 0
         self._stop_reason: str | None = None
@@ -176,111 +127,8 @@ class Supervisor:
         self._messages_broken = False  # after a broken frame nothing that follows it can be trusted
         self._announced_messages = 0
         self._exit_unasked: str | None = None
-        self._output_dropped = 0
 
-    def __repr__(self) -> str:
-        return f"<Supervisor {self.state} {self.identity.entry} {self.process_id} pid={self.pid}>"
-
-    # What the worker API and the registry see.
-
-    @property
-    def process_id(self) -> str:
-        """The host's id for it."""
-        return self.identity.process_id
-
-    @property
-    def user_id(self) -> str | None:
-        """Whose process it is."""
-        return self.identity.user_id
-
-    @property
-    def kind(self) -> str:
-        """Its label."""
-        return self.identity.kind
-
-    @property
-    def key(self) -> str | None:
-        """Its key."""
-        return self.identity.key
-
-    @property
-    def pid(self) -> int | None:
-        """The operating system's number for it, once it has been launched."""
-        return self._launched.pid if self._launched is not None else None
-
-    @property
-    def state(self) -> ProcessState:
-        """Where it is in its life."""
-        return self._lifecycle.state
-
-    @property
-    def result(self) -> JsonValue:
-        """What it has completed with."""
-        return self._lifecycle.result if self.state is ProcessState.COMPLETED else None
-
-    @property
-    def info(self) -> ProcessInfo:
-        """A snapshot, with the heartbeat as of now."""
-        self._look_at_heartbeat()
-        life, wall_time = self._lifecycle, self._terms.wall_time
-        return ProcessInfo(
-            process_id=self.process_id,
-            entry=self.identity.entry,
-            kind=self.kind,
-            key=self.key,
-            state=life.state,
-            user_id=self.user_id,
-            metadata=self.identity.metadata,
-            started_at=wall_time(life.started_at),
-            ready_at=None if life.ready_at is None else wall_time(life.ready_at),
-            last_heartbeat_at=None if life.heartbeat_at is None else wall_time(life.heartbeat_at),
-            ended_at=None if life.ended_at is None else wall_time(life.ended_at),
-            exit_reason=life.exit_reason,
-            error=life.error if life.state.is_terminal else None,
-        )
-
-    def statistics(self) -> ProcessStatistics:
-        """Count what its lanes hold."""
-        inbox, outbox = self.inbox, self._outbox
-        if self._launched is not None:
-            self._output_dropped = self._launched.output_dropped()
-        return ProcessStatistics(
-            messages_received=inbox.received,
-            messages_dropped=inbox.dropped,
-            inbox_messages=inbox.held,
-            inbox_bytes=inbox.held_bytes,
-            subscriptions=inbox.subscriptions,
-            outbox_messages=0 if outbox is None else outbox.messages,
-            outbox_bytes=0 if outbox is None else outbox.waiting_bytes,
-            output_dropped=self._output_dropped,
-        )
-
-    def encode(self, payload: object) -> bytes:
-        """Check a payload and write it as a frame's body.
-
-        Raises:
-            PayloadError: it is not JSON-safe, or over a limit.
-        """
-        check_payload(payload, self._bounds)
-        return encode_body(payload, self._terms.limits.frame_bytes)
-
-    async def send(self, payload: object) -> None:
-        """Send a payload as soon as there is room; see `ProcessHandle.send`."""
-        body = self.encode(payload)
-        self._refuse_ended()
-        if self._outbox is None:
-            await self._has_launched.wait()
-            self._refuse_ended()
-        assert self._outbox is not None, "a process that has been launched has an outbox until it ends"
-        await self._outbox.send(body)
-
-    def send_nowait(self, payload: object) -> None:
-        """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
-        body = self.encode(payload)
-        self._refuse_ended()
-        if self._outbox is None:
-            raise trio.WouldBlock
-        self._outbox.send_nowait(body)
+    # What the worker and the host say.
 
     def post(self, payload: object) -> None:
         """Send a payload, or end the process as failed if it leaves too many unread."""
@@ -296,17 +144,6 @@ class Supervisor:
                 self._early.append(body)
         except trio.WouldBlock:
             self._feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")
-
-    def _refuse_ended(self) -> None:
-        if self.state.is_terminal:
-            raise trio.BrokenResourceError(f"process {self.process_id} ({self.identity.entry}) is {self.state}")
-
-    async def wait_ended(self) -> ProcessInfo:
-        """Wait for the terminal event to be published."""
-        await self.ended.wait()
-        return self.info
-
-    # What the host says.
 
     def begin(self) -> None:
         """Publish `starting`."""
@@ -392,8 +229,10 @@ class Supervisor:
             self._control = Outbox(launched.control, nursery.start_soon)
             self._outbox = Outbox(launched.messages, nursery.start_soon, self._terms.limits.outbox_bytes)
             self._say(self._init)
+            self._init = b""
             for body in self._early:
                 self._outbox.send_nowait(body)
+            self._early.clear()
             self._has_launched.set()
             if self._lifecycle.is_settled:
                 launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
@@ -541,9 +380,9 @@ class Supervisor:
             case Complete(result, messages):
                 self._announced_messages = messages
                 self._feed(Input.COMPLETE, result=result)
-            case Fail(error, messages):
+            case Fail(text, messages):
                 self._announced_messages = messages
-                self._feed(Input.FAIL, text=bounded_error(error, self._terms.limits))
+                self._feed(Input.FAIL, text=bounded_error(text, self._terms.limits))
             case Stopped(messages):
                 self._announced_messages = messages
                 self._feed(Input.SAID_STOPPED)
@@ -615,10 +454,6 @@ class Supervisor:
             pass
         except PeerProtocolError as error:
             self._break(error)
-
-    def _look_at_heartbeat(self) -> None:
-        if self._launched is not None and self._lifecycle.phase is Phase.RUNNING:
-            self._lifecycle.note_heartbeat(self._launched.last_heartbeat(), trio.current_time())
 
     def _account_for_pause(self) -> None:
         """Take the time in which this side did not read off the startup deadline."""

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """An extension's backend runtime: the parent that spawns processes. Opened by `Host.open_worker` or `connect_worker`."""
+    """An extension's backend runtime: the parent that spawns processes.
+
+    Opened by `Host.open_worker` or `connect_worker`.
+    """
 
     def __init__(self, port: WorkerPort) -> None:
         self._port = port
@@ -86,8 +89,8 @@ class BackendProcesses:
         """Spawn a process, and return a handle on it once its entry has called `ready()`.
 
         If it is cancelled, at any point, no process, descriptor or registry entry is left: the process is killed
-        at once, and the cancellation goes on when it has been reaped. (At the far end of a stream it goes on at once.) With
-        `replace_existing` it first waits until the process that has the key is gone; that wait does not count
+        at once, and the cancellation goes on when it has been reaped. (At the far end of a stream it goes on at once.)
+        With `replace_existing` it first waits until the process that has the key is gone; that wait does not count
         against the startup timeout.
 
         Args:
@@ -192,8 +195,8 @@ class BackendProcesses:
     async def stop(self, process_id: str, *, user_id: str | None = None, reason: str | None = None) -> None:
         """Stop a process, and return when it is gone. Does nothing if it has ended or there never was one.
 
-        The process is asked first, and killed after the host's grace period. If this is cancelled, the waiting is withdrawn;
-        the request is not.
+        The process is asked first, and killed after the host's grace period. If this is cancelled, the waiting is
+        withdrawn; the request is not.
 
         Args:
             process_id: which process.
@@ -372,8 +375,8 @@ class ProcessHandle:
     def messages(self) -> MessageChannel:
         """Open a channel of its messages, from the oldest that is still held; it ends when the process has.
 
-        While it is open nothing is lost, and the process has to wait if nobody reads. After the end, and on a closed worker,
-        it gives what is still held.
+        While it is open nothing is lost, and the process has to wait if nobody reads. After the end, and on a closed
+        worker, it gives what is still held.
         """
         return self._process.inbox.subscribe()
 

@@ -68,8 +68,8 @@ class FrameLane(ABC):
     async def receive(self, max_frames: int) -> list[bytes]:
         """Wait for frames and return one to `max_frames` bodies: at most one read's worth, then a checkpoint.
 
-        If it is cancelled, nothing is lost. Waiting counts against the frame deadline (`Limits.frame_seconds`) while a frame
-        has begun and is not whole; time in which nobody is in `receive` does not.
+        If it is cancelled, nothing is lost. Waiting counts against the frame deadline (`Limits.frame_seconds`) while a
+        frame has begun and is not whole; time in which nobody is in `receive` does not.
 
         Raises:
             trio.EndOfChannel: the peer has closed the lane or is gone, and all it sent has been received.
@@ -152,8 +152,8 @@ class LaunchedProcess(ABC):
     async def wait(self) -> ExitStatus:
         """Wait until the process has ended, reap it, and return how it ended.
 
-        When it returns, all that the process wrote to stdout and stderr has been taken in. If it is cancelled, it can be called
-        again; after the end it returns the same status each time.
+        When it returns, all that the process wrote to stdout and stderr has been taken in. If it is cancelled, it can
+        be called again; after the end it returns the same status each time.
         """
 
     def stderr_tail(self) -> str:
@@ -196,9 +196,9 @@ class Launcher(ABC):
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
         """Bring a process into being for as long as the block lasts.
 
-        Leaving the block, in whatever way, kills the process if it is alive, and reaps it: always. If entering it is cancelled
-        or fails, no process is left. A process that has withstood its kill for the abandonment time is
-        reaped in the background.
+        Leaving the block, in whatever way, kills the process if it is alive, and reaps it: always. If entering it is
+        cancelled or fails, no process is left. A process that has withstood its kill for the abandonment time is reaped
+        in the background.
 
         Raises:
             OSError: the operating system refused. Any other exception counts as a failed launch just so.

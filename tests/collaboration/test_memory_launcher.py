@@ -301,12 +301,13 @@ async def test_reports_are_the_tail_of_stderr(autojump_clock: MockClock) -> None
             raise ValueError("x" * 1000)
 
         process.on_message(broken)
-        await process.messages().receive()
+        process.on_message(lambda payload: process.complete() if payload == "end" else None)
+        await trio.sleep_forever()
 
     launcher = MemoryLauncher({"noisy": noisy})
     async with launcher.launch(an_order(launcher, "noisy")) as process:
         say_init(process)
-        await process.messages.send_pending([b"1"] * 100)
+        await process.messages.send_pending([b"1"] * 100 + [b'"end"'])
         await process.wait()
         assert "ValueError: xxx" in process.stderr_tail()
         assert len(process.stderr_tail()) <= 64 * 1024
@@ -358,8 +359,8 @@ async def test_what_has_arrived_can_be_taken_although_another_task_waits_for_it(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader)
         await wait_all_tasks_blocked()
-        assert lanes.child.send_nowait(b"just in time")
-        assert lanes.host.receive_nowait(10) == [b"just in time"]
+        assert lanes.child.send_nowait(b"in time")
+        assert lanes.host.receive_nowait(10) == [b"in time"]
         await wait_all_tasks_blocked()
         assert got == []
         assert lanes.child.send_nowait(b"next")
@@ -389,27 +390,32 @@ async def test_everything_sent_before_a_close_is_still_received(lanes: Lanes) ->
         await lanes.host.send_pending([b"c"])
 
 
-async def test_closing_wakes_whoever_waits_on_either_end(lanes: Lanes) -> None:
+async def test_closing_wakes_whoever_receives_on_either_end(lanes: Lanes) -> None:
     async def receives(lane: MemoryLane, error: type[Exception]) -> None:
         with pytest.raises(error):
             await lane.receive(1)
 
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receives, lanes.host, trio.EndOfChannel)
+        nursery.start_soon(receives, lanes.child, trio.ClosedResourceError)
+        await wait_all_tasks_blocked()
+        lanes.child.close()
+        lanes.child.close()
+    lanes.host.close()
+    with pytest.raises(trio.ClosedResourceError):
+        lanes.host.send_nowait(b"x")
+
+
+async def test_closing_wakes_whoever_sends_on_either_end(lanes: Lanes) -> None:
     async def sends(lane: MemoryLane, error: type[Exception]) -> None:
         with pytest.raises(error):
             await lane.send_pending([b"x"] * 3)
 
-    for sender, error in ((lanes.child, trio.ClosedResourceError), (lanes.host, trio.BrokenResourceError)):
-        fresh = Lanes(*memory_lane_pair(10, buffer_frames=2))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receives, fresh.host, trio.EndOfChannel)
-            nursery.start_soon(receives, fresh.child, trio.ClosedResourceError)
-            nursery.start_soon(sends, fresh.child if sender is lanes.child else fresh.host, error)
-            await wait_all_tasks_blocked()
-            fresh.child.close()
-            fresh.child.close()
-    lanes.host.close()
-    with pytest.raises(trio.ClosedResourceError):
-        lanes.host.send_nowait(b"x")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sends, lanes.host, trio.BrokenResourceError)
+        nursery.start_soon(sends, lanes.child, trio.ClosedResourceError)
+        await wait_all_tasks_blocked()
+        lanes.child.close()
 
 
 async def test_a_cancelled_receive_and_a_cancelled_send_lose_nothing(lanes: Lanes) -> None:

@@ -59,15 +59,17 @@ def nothing_left() -> Iterator[None]:
 class Child:
     """A launched process, in the words of the protocol."""
 
-    def __init__(self, process: RealProcess) -> None:
+    def __init__(self, process: RealProcess, init: bytes) -> None:
         self.process = process
+        self.init = init
+        """The first frame, for tests that send it themselves."""
         self.frames: list[Frame] = []
         """Every control frame that has come so far."""
         self._unread: list[Frame] = []
         self._payloads: list[Any] = []
 
-    def begin(self, init: bytes) -> None:
-        assert self.process.control.send_nowait(init)
+    def begin(self) -> None:
+        assert self.process.control.send_nowait(self.init)
 
     def stop(self, reason: str | None = None) -> None:
         self.process.request_stop()
@@ -137,9 +139,9 @@ def launch(tmp_path: Path, nothing_left: None) -> Launch:
         )
         with trio.fail_after(GUARD_SECONDS):
             async with launcher.launch(order) as process:
-                child = Child(process)
+                child = Child(process, init)
                 if begin:
-                    child.begin(init)
+                    child.begin()
                 yield child
 
     return open_child

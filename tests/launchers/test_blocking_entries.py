@@ -382,8 +382,7 @@ async def test_reading_stop_requested_takes_the_stop_into_the_entrys_own_hands(l
 async def test_a_stop_before_the_call_ends_it_without_calling_it(launch: Launch) -> None:
     async with launch("raise RuntimeError('loaded')", begin=False) as child:
         child.process.request_stop()
-        child.begin(b'{"type":"init","protocol":1,"processId":"p","entry":"entry.py","kind":"k","heartbeatTimeoutMs":0,'
-                    b'"limits":{"frameBytes":1000,"depth":9,"values":9,"textBytes":null,"containerEntries":null}}')
+        child.begin()
         child.stop()
         assert await child.last_frames() == [
             {"type": "stopped", "messages": 0},
@@ -401,8 +400,7 @@ async def test_a_stop_while_the_file_is_loaded_ends_it_without_calling_it(launch
     """, begin=False) as child:
         gate = os.path.join(os.readlink(f"/proc/{child.process.pid}/cwd"), "gate")
         os.mkfifo(gate)
-        child.begin(b'{"type":"init","protocol":1,"processId":"p","entry":"entry.py","kind":"k","heartbeatTimeoutMs":0,'
-                    b'"limits":{"frameBytes":1000,"depth":9,"values":9,"textBytes":null,"containerEntries":null}}')
+        child.begin()
         while "loading" not in child.process.stdout_tail():
             await trio.testing.wait_all_tasks_blocked(0.01)
         child.stop()
@@ -452,8 +450,7 @@ async def test_messages_wait_until_they_are_received_in_order(launch: Launch) ->
     """, begin=False) as child:
         for number in range(3):
             child.send({"number": number})
-        child.begin(b'{"type":"init","protocol":1,"processId":"p","entry":"entry.py","kind":"k","heartbeatTimeoutMs":0,'
-                    b'"limits":{"frameBytes":1000,"depth":9,"values":9,"textBytes":null,"containerEntries":null}}')
+        child.begin()
         assert (await child.frame_of_type("complete"))["result"] == [{"number": 0}, {"number": 1}, {"number": 2}]
 
 

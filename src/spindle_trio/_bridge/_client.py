@@ -35,6 +35,7 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
+from spindle_trio._scope import NurseryScope
 from spindle_trio._worker import Worker
 from spindle_trio.wire import exception_from, from_json, parse_notice
 
@@ -75,29 +76,18 @@ class _WorkerConnection(AbstractAsyncContextManager[Worker]):
 
     def __init__(self, channel: WireChannel, limits: Limits) -> None:
         self._port = _RemoteHost(channel, limits)
-        self._shield = trio.CancelScope()
-        self._nursery_manager = trio.open_nursery()
+        self._scope = NurseryScope()
 
     async def __aenter__(self) -> Worker:
-        self._shield.__enter__()
-        self._nursery = await self._nursery_manager.__aenter__()
-        self._nursery.start_soon(self._port.write)
-        self._nursery.start_soon(self._port.read)
+        await self._scope.open()
+        self._scope.nursery.start_soon(self._port.run)
         return Worker(self._port)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        # Nothing below waits for anybody else: the tasks are cancelled, and the channel is closed by force.
-        self._shield.shield = True
-        try:
-            self._port.leave()
-            self._nursery.cancel_scope.cancel()
-            await self._port.aclose()
-            await self._nursery_manager.__aexit__(None, None, None)
-        finally:
-            self._shield.__exit__(None, None, None)
-        return False
+    ) -> None:
+        self._port.leave()
+        await self._scope.close(error, ended=self._port.finished.wait, kill=self._port.leave)
 
 
 @attrs.define(eq=False)
@@ -134,6 +124,10 @@ class _RemoteHost:
         self._pending: dict[str, _Pending] = {}
         self._processes: dict[str, RemoteProcess] = {}
         self._is_lost = False
+        # Not cancelled from outside: the block's own clean-up may still have something to say to the host.
+        self._life = trio.CancelScope(shield=True)
+        self.finished = trio.Event()
+        """Set once the channel is closed."""
         self.is_closed = False
         self.lifecycle = Broadcast[LifecycleEvent]("lifecycle events", limits.lifecycle_events)
         self.hub = MessageHub()
@@ -227,12 +221,31 @@ class _RemoteHost:
 
     # ---- the connection
 
-    async def write(self) -> None:
+    async def run(self) -> None:
+        """Read and write until the worker is left. Then the channel has been closed, at once and by force."""
+        try:
+            with self._life:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    await self._read()
+        finally:
+            self._lose()
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._channel)
+            self.finished.set()
+
+    def leave(self) -> None:
+        """Close the worker from its own side."""
+        self.is_closed = True
+        self._lose()
+        self._life.cancel()
+
+    async def _write(self) -> None:
         """Send what waits, until nothing can be sent any more. There may still be something to read."""
         await self._writer.run()
         self._fail_pending()
 
-    async def read(self) -> None:
+    async def _read(self) -> None:
         """Read until the connection is lost; always, so that nothing waits for this end."""
         while True:
             try:
@@ -243,15 +256,6 @@ class _RemoteHost:
             except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
                 break
         self._lose()
-
-    def leave(self) -> None:
-        """Close the worker from its own side."""
-        self.is_closed = True
-        self._lose()
-
-    async def aclose(self) -> None:
-        """Close the channel at once."""
-        await trio.aclose_forcefully(self._channel)
 
     def _lose(self) -> None:
         if self._is_lost:

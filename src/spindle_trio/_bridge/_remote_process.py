@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from spindle_trio._bridge._mirror import info_after
@@ -186,9 +185,9 @@ class RemoteProcess:
             self._result = event.result
 
     def take_snapshot(self, info: ProcessInfo) -> None:
-        """Take over what an answer says and no event does; an older snapshot changes nothing."""
+        """Take over what an answer says and no event does: heartbeats. A snapshot from before an event changes nothing."""
         if info.state is self._info.state:
-            self._info = attrs.evolve(self._info, last_heartbeat_at=info.last_heartbeat_at)
+            self._info = info
 
     def take_message(self, payload: JsonValue) -> None:
         """Take in one message."""

@@ -224,7 +224,7 @@ class BlockingRuntime:
 
     def _lives_on(self, clean_up: object) -> bool:
         """Whether an entry that has returned wants to live on; not once it was told of a stop."""
-        if self._final is not None or self._stop is not None or self._is_told:
+        if self._final is not None or self._is_told:
             return False
         return clean_up is not None or bool(self.stop_handlers) or bool(self.message_handlers)
 

@@ -33,6 +33,7 @@ from spindle_trio.launchers._entry_path import resolve_entry
 from spindle_trio.launchers._launch_thread import run_in_launch_thread
 from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._real_process import ProcessBlock, ProcessParts
+from spindle_trio.launchers._real_time import require_real_time
 
 __all__ = ["PythonLauncher"]
 
@@ -62,8 +63,9 @@ class PythonLauncher(Launcher):
         """Make sure that this system can do what is needed; see `Launcher.start`.
 
         Raises:
-            RuntimeError: it cannot; says what is missing.
+            RuntimeError: it cannot, or this program does not run in real time; says what is missing.
         """
+        require_real_time("PythonLauncher")
         if sys.platform != "linux":
             raise RuntimeError(
                 f"PythonLauncher needs Linux (pidfd and memfd), and this is {sys.platform}; "

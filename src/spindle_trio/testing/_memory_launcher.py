@@ -142,6 +142,7 @@ class _EntryProcess(MemoryProcess):
             self.child_messages.silence()
             self._scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Be the process, from its first frame to its exit."""
         self.task = trio.lowlevel.current_task()
@@ -165,6 +166,7 @@ class _EntryProcess(MemoryProcess):
         finally:
             self.end(status)
 
+    @trio.lowlevel.disable_ki_protection
     async def _call(self, context: ProcessContext) -> object:
         try:
             return await self._entry(context)

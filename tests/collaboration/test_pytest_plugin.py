@@ -1,0 +1,143 @@
+"""The pytest plugin: fixtures in virtual time, here and in a project of somebody else's."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import textwrap
+from collections.abc import Mapping
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import spindle_trio as spindle
+from spindle_trio import Host, ProcessState, Worker
+from spindle_trio.child import ProcessContext
+
+pytest_plugins = ["pytester"]
+
+
+async def wedged(process: ProcessContext) -> None:
+    process.ready()
+    await trio.sleep_forever()
+
+
+@pytest.fixture
+def spindle_entries() -> Mapping[str, object]:
+    return {"wedged": wedged}
+
+
+async def test_the_worker_lives_in_virtual_time(spindle_worker: Worker) -> None:
+    handle = await spindle_worker.backend_processes.spawn("wedged", heartbeat_timeout=15)
+    before = trio.current_time()
+    info = await handle.wait_ended()
+    assert info.state is ProcessState.TIMED_OUT
+    assert info.user_id == "test-user"
+    assert trio.current_time() - before == 15
+
+
+async def test_the_host_may_have_workers_of_the_tests_own(spindle_host: Host) -> None:
+    assert isinstance(trio.lowlevel.current_clock(), MockClock)
+    async with spindle_host.open_worker("another") as worker:
+        handle = await worker.backend_processes.spawn("wedged", user_id="bob")
+        assert handle.info.user_id == "bob"
+
+
+async def test_a_clock_of_the_tests_own_is_used(mock_clock: MockClock, spindle_worker: Worker) -> None:
+    assert trio.lowlevel.current_clock() is mock_clock
+    handle = await spindle_worker.backend_processes.spawn("wedged")
+    mock_clock.jump(15)
+    assert (await handle.wait_ended()).state is ProcessState.TIMED_OUT
+
+
+async def test_real_processes_are_refused_in_virtual_time(spindle_worker: Worker) -> None:
+    with pytest.raises(RuntimeError, match="mock clock"):
+        async with spindle.open_host(spindle.PythonLauncher()):
+            raise AssertionError("opened")
+
+
+def project_with(pytester: pytest.Pytester, tests: str) -> pytest.RunResult:
+    """Run tests as somebody would who has the library installed, in an interpreter of their own."""
+    pytester.makepyfile("import pytest, trio\n" + textwrap.dedent(tests))
+    # Where the library is installed, its entry point loads the plugin.
+    is_installed = any(entry.name == "spindle_trio" for entry in importlib.metadata.entry_points(group="pytest11"))
+    options = () if is_installed else ("-p", "spindle_trio.pytest_plugin")
+    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *options)
+
+
+def test_another_project_needs_no_configuration(pytester: pytest.Pytester) -> None:
+    result = project_with(
+        pytester,
+        """
+        async def echo(process):
+            process.ready()
+            async for message in process.messages():
+                await process.send(message)
+
+        @pytest.fixture
+        def spindle_entries():
+            return {"echo": echo}
+
+        async def test_echo(spindle_worker):
+            handle = await spindle_worker.backend_processes.spawn("echo", heartbeat_timeout=1e6)
+            await handle.send([1])
+            assert await handle.messages().receive() == [1]
+            await trio.sleep(100_000)
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_without_entries_there_are_none(pytester: pytest.Pytester) -> None:
+    result = project_with(
+        pytester,
+        """
+        import spindle_trio
+
+        async def test_nothing_there(spindle_worker):
+            with pytest.raises(spindle_trio.EntryError, match="it has: none"):
+                await spindle_worker.backend_processes.spawn("echo")
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_an_entry_that_withstands_its_kill_fails_the_test_that_ran_it(pytester: pytest.Pytester) -> None:
+    result = project_with(
+        pytester,
+        """
+        async def stubborn(process):
+            process.ready()
+            with trio.CancelScope(shield=True):
+                await trio.sleep_forever()
+
+        @pytest.fixture
+        def spindle_entries():
+            return {"stubborn": stubborn}
+
+        async def test_stubborn(spindle_worker):
+            await spindle_worker.backend_processes.spawn("stubborn")
+        """,
+    )
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*the entry 'stubborn' * shields itself*"])
+
+
+def test_a_real_clock_is_refused_by_the_fixture(pytester: pytest.Pytester) -> None:
+    result = project_with(
+        pytester,
+        """
+        class RealClock(trio.abc.Clock):
+            def start_clock(self): ...
+            def current_time(self): return 0.0
+            def deadline_to_sleep_time(self, deadline): return 0.1
+
+        @pytest.fixture
+        def real_clock():
+            return RealClock()
+
+        async def test_it(real_clock, spindle_worker): ...
+        """,
+    )
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*spindle_host runs in virtual time*"])

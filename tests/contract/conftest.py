@@ -1,0 +1,162 @@
+"""The same test function on both kinds of process: in memory and virtual time, and real ones in real time.
+
+A test asks for `world` and `world_clock`. It writes its entries as source text; real processes run the file, and in
+memory the `async def run` of that same file is called. Times are exact where time is virtual, and have `SLACK`
+seconds of room where it is not. `blocking_world` is for entries that are `def`, which only real processes can run.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import textwrap
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from spindle_trio import Host, LifecycleEvent, ProcessMessage, ProcessState, Worker, open_host
+from spindle_trio.abc import Launcher
+from spindle_trio.launchers import PythonLauncher
+from spindle_trio.testing import MemoryLauncher
+
+SLACK = 1.0
+"""Seconds that a deadline on real processes may be late: the contract's own allowance (reliability, row 11)."""
+
+GUARD_SECONDS = 30
+"""How long one test may wait in all, on its own clock, before it counts as hanging. Ten times that in virtual time."""
+
+
+class World:
+    """One kind of process, with a folder for entries."""
+
+    def __init__(self, kind: str, root: Path) -> None:
+        self.kind = kind
+        self.root = root
+        self.events: list[LifecycleEvent] = []
+        self.messages: list[ProcessMessage] = []
+
+    @property
+    def is_virtual(self) -> bool:
+        return self.kind == "memory"
+
+    def entry(self, source: str, name: str = "entry.py") -> str:
+        """Write an entry file, and return the name to spawn it by."""
+        (self.root / name).write_text(HEADER + textwrap.dedent(source))
+        return name
+
+    def launcher(self) -> Launcher:
+        """Make a launcher that runs every entry written so far."""
+        if not self.is_virtual:
+            return PythonLauncher()
+        return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
+
+    @asynccontextmanager
+    async def host(self, **options: Any) -> AsyncIterator[Host]:
+        """Open a host on this kind of process, with a guard against hanging."""
+        with trio.fail_after(GUARD_SECONDS * (10 if self.is_virtual else 1)):
+            async with open_host(self.launcher(), **options) as host:
+                yield host
+
+    @asynccontextmanager
+    async def worker(self, *, user_id: str | None = "ada", **options: Any) -> AsyncIterator[Worker]:
+        """Open a host and one worker, and note all its events and messages in `events` and `messages`.
+
+        A handler for messages counts as a subscription; tests on inboxes use `quiet_worker`.
+        """
+        async with self.quiet_worker(user_id=user_id, **options) as worker:
+            worker.backend_processes.on_message(self.messages.append)
+            yield worker
+
+    @asynccontextmanager
+    async def quiet_worker(self, *, user_id: str | None = "ada", **options: Any) -> AsyncIterator[Worker]:
+        """The same without a subscription to messages."""
+        async with self.host(**options) as host, host.open_worker("tests", root=self.root, user_id=user_id) as worker:
+            worker.backend_processes.on_lifecycle(self.events.append)
+            yield worker
+
+    def states(self, process_id: str | None = None) -> list[str]:
+        """The states that were published, of one process or of all."""
+        return [str(event.state) for event in self.events if process_id in (None, event.process_id)]
+
+    def payloads(self) -> list[Any]:
+        """What processes have sent."""
+        return [message.payload for message in self.messages]
+
+    def assert_took(self, since: float, seconds: float) -> None:
+        """Hold the time since a moment against what it should be: exactly, or with slack in real time."""
+        elapsed = trio.current_time() - since
+        if self.is_virtual:
+            assert elapsed == pytest.approx(seconds, abs=1e-6)
+        else:
+            assert seconds - 0.01 <= elapsed < seconds + SLACK
+
+
+HEADER = """\
+from __future__ import annotations
+import math, os, sys, signal
+import trio
+"""
+
+
+def load(path: Path) -> ModuleType:
+    """Run an entry file, as the memory launcher's stand-in for a child that imports it."""
+    module = ModuleType(path.stem)
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    return module
+
+
+def terminal(state: str) -> bool:
+    return ProcessState(state).is_terminal
+
+
+def open_descriptors() -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}").split(":")[0])
+        except OSError:
+            pass  # the one that this listing needed itself
+    return sorted(found)
+
+
+def own_children() -> list[str]:
+    return sorted(child for thread in Path("/proc/self/task").iterdir() for child in (thread / "children").read_text().split())
+
+
+@pytest.fixture
+def _nothing_left() -> Iterator[None]:
+    """Refuse a test that leaves a process, a zombie or a descriptor."""
+    gc.collect()
+    before = open_descriptors(), own_children()
+    yield
+    gc.collect()
+    assert (open_descriptors(), own_children()) == before
+
+
+@pytest.fixture(params=["memory", "python"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
+    return World(request.param, tmp_path)
+
+
+@pytest.fixture
+def world_clock(world: World) -> MockClock | None:
+    """Pytest-trio runs a test on the clock that one of its fixtures is."""
+    return MockClock(autojump_threshold=0) if world.is_virtual else None
+
+
+@pytest.fixture
+def virtual_world(tmp_path: Path) -> World:
+    """For tests that name why they make sense in memory only; ask for `autojump_clock` too."""
+    return World("memory", tmp_path)
+
+
+@pytest.fixture
+def real_world(tmp_path: Path, _nothing_left: None) -> World:
+    """For tests that name why they make sense on real processes only."""
+    return World("python", tmp_path)

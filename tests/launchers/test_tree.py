@@ -1,0 +1,133 @@
+"""Killing trees that the test grows itself, without the rest of the library."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from spindle_trio.launchers import _tree
+
+GROWING = """
+import os, sys, time
+depth = int(sys.argv[1])
+for number in range(depth):
+    if os.fork() == 0:
+        os.setsid()
+    else:
+        break
+os.write(1, b"%d\\n" % os.getpid())  # in one piece, since several write
+while True:
+    time.sleep(1000)
+"""
+
+
+class Tree:
+    """A chain of processes, each in a session of its own."""
+
+    def __init__(self, depth: int) -> None:
+        self.root = subprocess.Popen(
+            [sys.executable, "-S", "-c", GROWING, str(depth)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.root.stdout is not None
+        self.pids = [int(self.root.stdout.readline()) for _ in range(depth + 1)]
+        self.pidfds = [os.pidfd_open(pid) for pid in self.pids]
+        self.pidfd = os.pidfd_open(self.root.pid)
+
+    async def wait_gone(self) -> None:
+        with trio.fail_after(5):
+            for pidfd in self.pidfds:
+                await trio.lowlevel.wait_readable(pidfd)
+
+    def close(self) -> None:
+        for pidfd in self.pidfds:
+            try:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.close(pidfd)
+        self.root.wait()
+        os.close(self.pidfd)
+        assert self.root.stdout is not None
+        self.root.stdout.close()
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    tree = Tree(3)
+    yield tree
+    tree.close()
+
+
+async def test_a_chain_of_sessions_is_killed_to_its_last_link(tree: Tree) -> None:
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    await tree.wait_gone()
+
+
+async def test_it_is_found_also_where_the_kernel_lists_no_children(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tree, "_children_of", _tree._children_by_scanning)
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    await tree.wait_gone()
+
+
+async def test_a_second_kill_and_one_after_the_reaping_are_harmless(tree: Tree) -> None:
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    await tree.wait_gone()
+    tree.root.wait()
+    assert _tree._signal(tree.pidfd, signal.SIGKILL) is False
+
+
+def test_a_number_is_signalled_only_as_a_child_of_the_right_parent(tree: Tree) -> None:
+    """Numbers are given away again: one that now belongs to somebody else must not be hit."""
+    root, child, grandchild = sorted(tree.pids)[:3]
+    assert _tree._parent_of(grandchild) == child
+    assert _tree._signal_child_of(root, grandchild, signal.SIGKILL) is False
+    assert _tree._signal_child_of(os.getpid(), grandchild, signal.SIGKILL) is False
+    with pytest.raises(ChildProcessError):
+        os.waitpid(grandchild, os.WNOHANG)
+    os.kill(grandchild, 0)
+
+
+def test_there_is_nothing_to_know_about_a_number_that_nobody_has() -> None:
+    free = 2**22 + 1
+    assert _tree._parent_of(free) is None
+    assert _tree._children_of(free) == []
+    assert _tree._signal_child_of(os.getpid(), free, signal.SIGKILL) is False
+
+
+async def test_a_tree_that_is_too_large_is_bounded(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever kills a fork bomb is not held up by it; its group is killed all the same."""
+    monkeypatch.setattr(_tree, "_MAX_DESCENDANTS", 1)
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(tree.pidfd)
+
+
+async def test_a_tree_that_grows_while_it_is_killed_is_gone_in_the_end() -> None:
+    source = (
+        "import os\nprint(os.getpid(), flush=True)\nwhile True:\n    if os.fork() == 0:\n        os.setsid()\n"
+        "        while True:\n            import time; time.sleep(1000)\n    import time; time.sleep(0.001)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", source], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as root:
+        assert root.stdout is not None
+        root.stdout.readline()
+        pidfd = os.pidfd_open(root.pid)
+        with trio.fail_after(10):
+            while len(_tree._children_of(root.pid)) < 5:
+                await trio.sleep(0.001)
+            before = _tree._children_of(root.pid)
+            _tree.kill_tree(root.pid, pidfd)
+            await trio.lowlevel.wait_readable(pidfd)
+        os.close(pidfd)
+        assert before
+        # Every one of them holds the pipe, so its end says that all are gone.
+        with trio.fail_after(5):
+            assert await trio.to_thread.run_sync(root.stdout.read) == ""

@@ -1,0 +1,65 @@
+"""What type checkers see of the public API. Never run: mypy reads it, and fails where a type is not what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import assert_type
+
+import trio
+
+import spindle_trio as spindle
+from spindle_trio import JsonValue, LifecycleEvent, ProcessHandle, ProcessInfo, ProcessMessage, ProcessState, Worker
+from spindle_trio.child import BlockingProcessContext, ProcessContext, StopNotice
+from spindle_trio.testing import MemoryLauncher
+
+
+async def a_host_program(channel: trio.abc.Channel[object]) -> None:
+    assert_type(spindle.open_host(), AbstractAsyncContextManager[spindle.Host])
+    async with spindle.open_host() as host, host.open_worker("indexer", root="extensions", user_id="ada") as worker:
+        assert_type(host, spindle.Host)
+        assert_type(worker, Worker)
+        handle = await worker.backend_processes.spawn("dist/indexer.py", payload={"chat": 42}, metadata={"a": 1})
+        assert_type(handle, ProcessHandle)
+        assert_type(handle.info, ProcessInfo)
+        assert_type(handle.state, ProcessState)
+        assert_type(handle.result, JsonValue)
+        assert_type(handle.pid, int | None)
+        async for payload in handle.messages():
+            assert_type(payload, JsonValue)
+        assert_type(await handle.wait_ended(), ProcessInfo)
+        assert_type(await handle.refresh(), ProcessInfo | None)
+        assert_type(await worker.backend_processes.list(state=ProcessState.RUNNING), list[ProcessInfo])
+        async for message in worker.backend_processes.messages():
+            assert_type(message, ProcessMessage)
+        async for event in worker.backend_processes.lifecycle_events():
+            assert_type(event, LifecycleEvent)
+            assert_type(event.result, JsonValue)
+        assert_type(worker.backend_processes.on_lifecycle(print), Callable[[], None])
+        assert_type(host.statistics(), spindle.HostStatistics)
+        async with worker.backend_processes.open("dist/indexer.py") as opened:
+            assert_type(opened, ProcessHandle)
+
+
+async def an_entry(process: ProcessContext) -> int:
+    assert_type(process.payload, JsonValue)
+    assert_type(process.has_payload, bool)
+    assert_type(process.heartbeat_timeout, float)
+    process.ready()
+    async for payload in process.messages():
+        assert_type(payload, JsonValue)
+        await process.send({"echo": payload})
+    assert_type(await process.wait_stop(), StopNotice)
+    assert_type(process.on_stop(print), Callable[[], None])
+    return 1
+
+
+def a_blocking_entry(process: BlockingProcessContext) -> None:
+    process.ready()
+    assert_type(process.receive(timeout=1), JsonValue)
+    assert_type(process.stop_requested, bool)
+    process.sleep(0.1)
+
+
+MemoryLauncher({"entry": an_entry})
+MemoryLauncher({"entry": a_blocking_entry})  # type: ignore[dict-item]  # only `async` entries run in memory
