@@ -132,6 +132,7 @@ class WorkerScope:
         self._processes: dict[str, Supervisor] = {}
         self._abandoned: set[Supervisor] = set()
         self._queued: dict[Claim, trio.Event] = {}
+        self._tasks = 0
         self._empty = trio.lowlevel.ParkingLot()
         self._scope = NurseryScope()
 
@@ -170,8 +171,10 @@ class WorkerScope:
         """Wait until every process has ended and every waiting spawn has left; then end the subscriptions."""
         while self._processes or self._queued:
             await self._empty.park()
-        for process in self._abandoned:
+        for process in list(self._abandoned):
             process.give_up()
+        while self._tasks:
+            await self._empty.park()
         self.lifecycle.close()
         self.hub.close()
 
@@ -283,8 +286,11 @@ class WorkerScope:
         )
         self._registry.add(claim, process)
         self._processes[process.process_id] = process
+        self._tasks += 1
         self._scope.nursery.start_soon(
-            process.run,
+            self._own,
+            process,
+            claim,
             settings.launcher,
             LaunchOrder(
                 process_id=process.process_id,
@@ -299,6 +305,22 @@ class WorkerScope:
         if self._registry.has_successor(claim):
             process.host_stop(ExitReason.REPLACED)  # another replacement queued up while this one waited
         return process
+
+    @trio.lowlevel.enable_ki_protection
+    async def _own(self, process: Supervisor, claim: Claim, launcher: Launcher, order: LaunchOrder) -> None:
+        """Be the task of one process."""
+        try:
+            await process.run(launcher, order)
+        except BaseException:
+            # A bug of ours or of the launcher's, which leaves the worker's block as a group. Nobody may wait for ever.
+            if self._processes.get(process.process_id) is process:
+                self._forget(process, claim)()
+                process.crashed()
+            raise
+        finally:
+            self._abandoned.discard(process)
+            self._tasks -= 1
+            self._wake_if_empty()
 
     def _processes_holding(self, claim: Claim) -> Supervisor | None:
         holder = self._registry.holder_of(claim)
@@ -322,6 +344,7 @@ class WorkerScope:
         return _nothing if successor is None else successor.on_turn
 
     def _wake_if_empty(self) -> None:
+        """Let `_wait_empty` look again."""
         if not (self._processes or self._queued):
             self._empty.unpark_all()
 

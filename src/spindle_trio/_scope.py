@@ -41,14 +41,15 @@ class NurseryScope:
 
         Args:
             error: what the block raised.
-            ended: returns once everything has ended.
+            ended: returns once every task of the nursery is done.
             kill: makes that happen at once.
 
         Raises:
             KeyboardInterrupt: Ctrl-C arrived here, and the block had not been left by one.
         """
         was_interrupted = is_interrupted = _is_interrupt(error)
-        with trio.CancelScope(shield=True):
+        self.nursery.cancel_scope.shield = True
+        with trio.CancelScope(shield=True):  # against the nursery's own cancellation, by a task that has crashed
             while True:
                 try:
                     await ended()

@@ -166,6 +166,13 @@ class Supervisor(ProcessRecord):
         """Kill it, since whoever wanted it has been cancelled."""
         self._feed(Input.CALLER_GONE)
 
+    def crashed(self) -> None:
+        """Let go whoever waits for it: the task that owned it has died of a bug."""
+        self._answer(StartupFailedError)
+        self.inbox.close()
+        self._has_launched.set()
+        self.ended.set()
+
     def give_up(self) -> None:
         """Stop waiting for the exit of an abandoned process, so that the host can close."""
         self._abandoned_wait.cancel()

@@ -2,7 +2,7 @@
 
 A test asks for `world` and `world_clock`. It writes its entries as source text; real processes run the file, and in
 memory the `async def run` of that same file is called. Times are exact where time is virtual, and have `SLACK`
-seconds of room where it is not. `blocking_world` is for entries that are `def`, which only real processes can run.
+seconds of room where it is not. Entries that are `def` only real processes can run: their tests ask for `real_world`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class World:
     def entry(self, source: str, name: str = "entry.py") -> str:
         """Write an entry file, and return the name to spawn it by."""
         (self.root / name).write_text(HEADER + textwrap.dedent(source))
+        return name
+
+    def blocking_entry(self, source: str, name: str = "entry.py") -> str:
+        """The same without the imports at its head: a `def` entry of a real process never pays for Trio."""
+        (self.root / name).write_text(textwrap.dedent(source))
         return name
 
     def launcher(self) -> Launcher:
