@@ -40,11 +40,12 @@ async def run(process: ProcessContext) -> JsonValue:
         process.heartbeat()
         if number % REPORT_EVERY == 0 or number == len(files):
             await process.send({"done": number, "of": len(files), "distinct": len(words)})
+    most = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:5]
     return {
         "files": indexed,
         "words": words.total(),
         "distinct": len(words),
-        "most": [[word, count] for word, count in words.most_common(5)],
+        "most": [[word, count] for word, count in most],
     }
 
 

@@ -119,6 +119,7 @@ class LifecycleChannel(trio.abc.ReceiveChannel[T]):
 
     def close(self) -> None:
         """Stop receiving. Whoever waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
+        self._missed = 0
         self._receive_channel.close()
         self._send_channel.close()
 
@@ -134,8 +135,8 @@ class LifecycleChannel(trio.abc.ReceiveChannel[T]):
             self._receive_channel.receive_nowait()
             self._missed += 1
             self._send_channel.send_nowait(value)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            pass  # closed by its reader a moment ago
+        except trio.ClosedResourceError:
+            pass  # closed by its reader, or by a handler that has just been called
 
     def _end(self) -> None:
         self._send_channel.close()
@@ -145,6 +146,8 @@ class LifecycleChannel(trio.abc.ReceiveChannel[T]):
 class _Published(Generic[T]):
     value: T
     process_id: str
+    channels: list[LifecycleChannel[T]]
+    """Those that were open when it was published."""
 
 
 class Broadcast(Generic[T]):
@@ -171,7 +174,7 @@ class Broadcast(Generic[T]):
             value: what to tell.
             process_id: whom it is about, for log records.
         """
-        self._queue.append(_Published(value, process_id))
+        self._queue.append(_Published(value, process_id, self._open_channels()))
         if self._is_publishing:
             return
         self._is_publishing = True
@@ -179,7 +182,7 @@ class Broadcast(Generic[T]):
             while self._queue:
                 published = self._queue.popleft()
                 self._handlers.call(published.value, published.process_id)
-                for channel in self._open_channels():
+                for channel in published.channels:
                     channel._feed(published.value)
         finally:
             self._is_publishing = False
@@ -205,4 +208,5 @@ class Broadcast(Generic[T]):
         self._channels.clear()
 
     def _open_channels(self) -> list[LifecycleChannel[T]]:
-        return [channel for reference in self._channels if (channel := reference()) is not None]
+        # Over a copy: a collection that happens meanwhile takes away from the list.
+        return [channel for reference in tuple(self._channels) if (channel := reference()) is not None]

@@ -12,10 +12,10 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from spindle_trio._errors import PeerProtocolError
+from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._frames import decode_body, encode_body
 from spindle_trio._model import OMITTED, JsonValue, Limits
-from spindle_trio._payload import PayloadBounds
+from spindle_trio._payload import PayloadBounds, check_payload
 
 PROTOCOL_VERSION: Final = 1
 
@@ -70,6 +70,9 @@ class Exiting:
 
 ChildFrame: TypeAlias = Ready | Heartbeat | Complete | Fail | Stopped | Exiting
 
+_FRAME_VALUES: Final = 64
+"""Values that a frame may have around its result: its own fields, and some that only a newer child knows."""
+
 _DEFAULT_FAILURE: Final = "the process failed and gave no reason"
 
 
@@ -86,13 +89,14 @@ def encode_init(
     limits: Limits,
 ) -> bytes:
     """Write the first frame that a child reads. The payload has been checked."""
+    milliseconds = heartbeat_timeout * 1000
     frame: dict[str, object] = {
         "type": "init",
         "protocol": PROTOCOL_VERSION,
         "processId": process_id,
         "entry": entry,
         "kind": kind,
-        "heartbeatTimeoutMs": 0 if math.isinf(heartbeat_timeout) else heartbeat_timeout * 1000,
+        "heartbeatTimeoutMs": 0 if math.isinf(milliseconds) else milliseconds,
         "limits": {
             "frameBytes": limits.frame_bytes,
             "depth": limits.depth,
@@ -118,15 +122,13 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
 
     Args:
         body: the body of one frame.
-        bounds: the bounds on payloads; the value around a result is allowed for.
+        bounds: the bounds on payloads; the frame around a result is allowed for.
 
     Raises:
         PeerProtocolError: the frame is none that a child may send; says why.
     """
-    room = PayloadBounds(bounds.depth + 1, bounds.values + 8, bounds.text_bytes, bounds.container_entries)
-    if room.text_bytes is not None:
-        room.text_bytes += 4096  # the frame's own names; an error text has a bound of its own
-    frame = decode_body(body, room)
+    # The bounds hold for the result. The frame around it, and an error's text, have the length of a frame as theirs.
+    frame = decode_body(body, PayloadBounds(bounds.depth + 1, bounds.values + _FRAME_VALUES))
     if not isinstance(frame, dict):
         raise PeerProtocolError(f"a control frame that is a {type(frame).__name__}, not an object")
     match frame.get("type"):
@@ -135,7 +137,7 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
         case "heartbeat":
             return Heartbeat()
         case "complete":
-            return Complete(frame.get("result"), _count(frame))
+            return Complete(_bounded_result(frame, bounds), _count(frame))
         case "fail":
             error = frame.get("error")
             if not isinstance(error, str):
@@ -157,6 +159,15 @@ def bounded_error(error: str, limits: Limits) -> str:
     if limits.error_bytes is not None and len(error.encode()) > limits.error_bytes:
         return _DEFAULT_FAILURE
     return error
+
+
+def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> JsonValue:
+    result = frame.get("result")
+    try:
+        check_payload(result, bounds, "result")
+    except PayloadError as error:
+        raise PeerProtocolError(f"a complete frame over a limit: {error}") from None
+    return result
 
 
 def _count(frame: Mapping[str, JsonValue]) -> int:

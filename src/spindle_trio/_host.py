@@ -203,7 +203,7 @@ class WorkerScope:
             # Kill, wait shielded, re-raise. The wait is bounded: an unkillable process is abandoned.
             process.caller_gone()
             with trio.CancelScope(shield=True):
-                await process.ended.wait()
+                await process.wait_let_go()
             raise
         refusal = process.refusal()
         if refusal is not None:
@@ -215,8 +215,8 @@ class WorkerScope:
         limits = self.limits
         if not isinstance(options.entry, str):
             raise EntryError(f"entry must be a str, the path below the worker's root, not {options.entry!r}")
-        _check_text("entry", options.entry, limits.entry_bytes)
         entry = self._settings.launcher.resolve(options.entry.strip(), self.root)
+        _check_text("entry", entry.entry, limits.entry_bytes)
         kind = (options.kind or "").strip() or entry.entry
         key = (options.key or "").strip() or None
         _check_text("kind", kind, None if kind == entry.entry else limits.kind_bytes)
@@ -226,6 +226,7 @@ class WorkerScope:
             raise UserRequiredError(
                 f"worker {self.identifier!r} serves more than one user: spawn {entry.entry!r} with a non-blank user_id"
             )
+        _check_text("user_id", user_id, None)
         payload = options.payload
         if payload is not OMITTED:
             check_payload(payload, self._bounds)
@@ -267,8 +268,13 @@ class WorkerScope:
 
     def _start(self, request: _Request, claim: Claim) -> Supervisor:
         settings, options = self._settings, request.options
+        try:
+            process_id = settings.new_process_id()
+        except BaseException:
+            self._release(claim)()  # that function is the caller's: whatever it raises, the key must not stay taken
+            raise
         identity = Identity(
-            settings.new_process_id(), request.entry.entry, request.kind, request.key, request.user_id, request.metadata
+            process_id, request.entry.entry, request.kind, request.key, request.user_id, request.metadata
         )
         process = Supervisor(
             identity,

@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 import attrs
 import trio
@@ -38,6 +40,9 @@ from spindle_trio._model import JsonValue, ProcessMessage
 T = TypeVar("T")
 
 _log = logging.getLogger("spindle_trio.subscriptions")
+
+_SMALL_QUEUE: Final = 1024
+"""Places in a hub's queue up to which nobody looks whether their messages still exist."""
 
 
 @attrs.define(eq=False)
@@ -199,7 +204,6 @@ class Inbox:
 
     def trim(self) -> None:
         """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
-        had_room = bool(self.room)
         passed = self._first + len(self._held) if self._has_handlers else -1
         if self._cursors:
             passed = min([cursor.next for cursor in self._cursors])
@@ -214,7 +218,7 @@ class Inbox:
                 _log.warning(
                     "process %s: nobody reads its messages in time, and the oldest are being dropped", self.process_id
                 )
-        if not had_room and self.room:
+        if self._room and self.room:
             self._room.unpark_all()
 
     def _let_go(self) -> None:
@@ -225,9 +229,11 @@ class Inbox:
 class _InboxChannel(trio.abc.ReceiveChannel[T], Generic[T]):
     """What both kinds of message channel share: waiting, closing, and giving up cursors when collected."""
 
-    def __init__(self) -> None:
+    def __init__(self, readers: trio.lowlevel.ParkingLot, give_up: Callable[[], None]) -> None:
         self._is_closed = False
-        self._readers = trio.lowlevel.ParkingLot()
+        self._readers = readers
+        self._give_up = give_up  # must not hold the channel, which could not be collected then
+        self._token = trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
 
     async def receive(self) -> T:
         """Wait for the next message and return it. If cancelled, nothing is lost.
@@ -278,16 +284,21 @@ class _InboxChannel(trio.abc.ReceiveChannel[T], Generic[T]):
         await trio.lowlevel.checkpoint()
 
     def __del__(self) -> None:
-        # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child.
-        if not getattr(self, "_is_closed", True):
-            self._is_closed = True
+        # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child. A
+        # collection may happen in any thread and in the middle of anything, an inbox's own work too: so not just now.
+        if getattr(self, "_is_closed", True):
+            return
+        if self._token is None:
             self._give_up()
+            return
+        try:
+            self._token.run_sync_soon(self._give_up)
+        except trio.RunFinishedError:
+            pass
 
+    @abstractmethod
     def _next(self) -> T:
-        raise AssertionError("each kind of channel reads in its own way")
-
-    def _give_up(self) -> None:
-        raise AssertionError("each kind of channel has its own cursors")
+        """Read one message, or raise what `receive_nowait` does."""
 
 
 def _waker(lot: trio.lowlevel.ParkingLot) -> Callable[[], None]:
@@ -303,18 +314,16 @@ class MessageChannel(_InboxChannel[JsonValue]):
     """The payloads of one process, from the oldest that is still held. Ends when the process has."""
 
     def __init__(self, inbox: Inbox) -> None:
-        super().__init__()
+        readers = trio.lowlevel.ParkingLot()
         self._inbox = inbox
-        self._cursor = inbox.open_cursor(_waker(self._readers))
+        self._cursor = inbox.open_cursor(_waker(readers))
+        super().__init__(readers, partial(inbox.close_cursor, self._cursor))
 
     def __repr__(self) -> str:
         return f"<MessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
 
     def _next(self) -> JsonValue:
         return self._inbox.read(self._cursor)
-
-    def _give_up(self) -> None:
-        self._inbox.close_cursor(self._cursor)
 
 
 class _Arrivals:
@@ -324,6 +333,7 @@ class _Arrivals:
         self.lot = trio.lowlevel.ParkingLot()
         self.cursors: dict[Inbox, _Cursor] = {}
         self.queue: deque[tuple[Inbox, int]] = deque()
+        self._sweep_at = _SMALL_QUEUE
 
     def follow(self, inbox: Inbox) -> None:
         """Open a cursor in an inbox; each message that arrives there is queued here."""
@@ -334,9 +344,23 @@ class _Arrivals:
                 self.forget_if_read(inbox)
                 return
             self.queue.append((inbox, inbox.received - 1))
+            if len(self.queue) >= self._sweep_at:
+                self._forget_dropped()
             self.lot.unpark_all()
 
         self.cursors[inbox] = inbox.open_cursor(arrived)
+
+    def _forget_dropped(self) -> None:
+        """Let go of the places of messages that lossy inboxes have dropped: a queue that nobody reads stays bounded.
+
+        The place of the next message of each inbox stays, also if that one was dropped: there the reader learns of it.
+        """
+        self.queue = deque(
+            (inbox, number)
+            for inbox, number in self.queue
+            if (cursor := self.cursors.get(inbox)) is not None and (number >= inbox._first or number == cursor.next)
+        )
+        self._sweep_at = max(_SMALL_QUEUE, 2 * len(self.queue))
 
     def forget_if_read(self, inbox: Inbox) -> None:
         """Give up the cursor in an inbox from which nothing more can come."""
@@ -356,10 +380,9 @@ class WorkerMessageChannel(_InboxChannel[ProcessMessage]):
     """The messages of all processes of one worker, in order of arrival. Ends when the worker has."""
 
     def __init__(self, hub: MessageHub, arrivals: _Arrivals) -> None:
-        super().__init__()
+        super().__init__(arrivals.lot, partial(hub._leave, arrivals))
         self._hub = hub
         self._arrivals = arrivals
-        self._readers = arrivals.lot
 
     def __repr__(self) -> str:
         return f"<WorkerMessageChannel {'closed ' if self._is_closed else ''}waiting={len(self._arrivals.queue)}>"
@@ -368,18 +391,17 @@ class WorkerMessageChannel(_InboxChannel[ProcessMessage]):
         queue = self._arrivals.queue
         while queue:
             inbox, number = queue[0]
-            cursor = self._arrivals.cursors[inbox]
-            if cursor.next > number:  # was dropped, and has been reported as missed
+            cursor = self._arrivals.cursors.get(inbox)
+            if cursor is None or cursor.next > number:
+                # Dropped, and reported as missed; or here twice, since a handler that it was given to subscribed.
                 queue.popleft()
+                self._arrivals.forget_if_read(inbox)
                 continue
             payload = inbox.read(cursor)
             queue.popleft()
             self._arrivals.forget_if_read(inbox)
             return ProcessMessage(inbox.process_id, payload, inbox.user_id)
         raise trio.EndOfChannel if self._hub.is_closed else trio.WouldBlock
-
-    def _give_up(self) -> None:
-        self._hub._leave(self._arrivals)
 
 
 class MessageHub:

@@ -275,7 +275,7 @@ class Lifecycle:
         elif rule.action is Action.KILL:
             self.kill_deadline = min(self.kill_deadline, now + ABANDON_SECONDS)
         elif rule.action is Action.ABANDON:
-            self.kill_deadline = math.inf
+            self.grace_deadline = self.kill_deadline = math.inf
             self.error = "; ".join(filter(None, [self.error, text]))
         self.phase = rule.phase
         return Step(rule.action, self._enter(now))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -69,17 +70,21 @@ class ExitReason(StrEnum):
     REPLACED = "replaced"
 
 
+_LARGEST_FLOAT: Final = sys.float_info.max
+"""An integer may be larger than that and still be less than `math.inf`: no clock could be set by it."""
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_startup_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if not (_is_number(value) and isinstance(value, int | float) and 0 < value < math.inf):
+    if not (_is_number(value) and isinstance(value, int | float) and 0 < value <= _LARGEST_FLOAT):
         raise ValueError(f"{attribute.name} must be a positive, finite number of seconds, not {value!r}")
 
 
 def _check_heartbeat_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if not (_is_number(value) and isinstance(value, int | float) and value > 0):
+    if not (_is_number(value) and isinstance(value, int | float) and (0 < value <= _LARGEST_FLOAT or value == math.inf)):
         raise ValueError(
             f"{attribute.name} must be a positive number of seconds, or math.inf for no watchdog, not {value!r}"
         )

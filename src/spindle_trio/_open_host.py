@@ -240,4 +240,6 @@ def _checked_user(user_id: object) -> str | None:
         return None
     if not isinstance(user_id, str) or not user_id.strip():
         raise ValueError(f"user_id must be a non-blank str, or None for an operator-scoped worker, not {user_id!r}")
+    if any("\ud800" <= character <= "\udfff" for character in user_id):
+        raise ValueError(f"user_id has a lone surrogate in it, which no frame can carry: {user_id!r}")
     return user_id.strip()

@@ -129,6 +129,9 @@ class Outbox:
                 await self._lane.send_pending(bodies)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.close()
+        except BaseException:
+            self.close()  # cancelled in the middle: the lane has no future, and neither has whoever waits for room
+            raise
         finally:
             self._is_draining = False
             self._room.unpark()

@@ -57,6 +57,8 @@ def check_payload(value: object, bounds: PayloadBounds, name: str = "payload") -
     except _UnsafeError as unsafe:
         path = "".join(reversed(unsafe.steps))
         raise PayloadError(f"{name}{path}: {unsafe.problem}") from None
+    except RecursionError:
+        raise PayloadError(f"{name}: nested deeper than this interpreter can walk (does it contain itself?)") from None
 
 
 class _UnsafeError(Exception):
@@ -130,7 +132,7 @@ class _Walk:
                 self.visit_text(key)
                 self.visit(item, depth)
             except _UnsafeError as unsafe:
-                unsafe.steps.append(f".{key}" if key.isidentifier() else f"[{_shortened(key)}]")
+                unsafe.steps.append(f".{key}" if key.isidentifier() and len(key) <= 40 else f"[{_shortened(key)}]")
                 raise
 
     def check_entries(self, count: int) -> None:

@@ -8,7 +8,7 @@ The key passes from one claim to the next in one step, so that nobody can slip i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import attrs
@@ -87,20 +87,10 @@ class Registry:
         self._keys: dict[Place, _Keyed] = {}
         self._held = 0
 
-    def __iter__(self) -> Iterator[Listed]:
-        return iter(list(self._processes.values()))
-
-    def __len__(self) -> int:
-        return len(self._processes)
-
     @property
     def queued(self) -> int:
         """How many claims wait for their predecessor."""
         return sum(len(keyed.waiting) for keyed in self._keys.values())
-
-    def get(self, process_id: str) -> Listed | None:
-        """Look a live process up."""
-        return self._processes.get(process_id)
 
     def find(self, wanted: ProcessFilter) -> list[ProcessInfo]:
         """List the snapshots of the live processes that match every field given, oldest first."""

@@ -58,7 +58,13 @@ class NurseryScope:
                     if is_interrupted:
                         kill()
                     is_interrupted = True
-        await self._manager.__aexit__(None, None, None)
+        try:
+            await self._manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            # A Ctrl-C that arrives while the nursery closes comes out of it in a group, and is treated as one before.
+            if group.split(KeyboardInterrupt)[1] is not None:
+                raise
+            is_interrupted = True
         if is_interrupted and not was_interrupted:
             raise KeyboardInterrupt
 

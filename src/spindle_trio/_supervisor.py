@@ -113,6 +113,8 @@ class Supervisor(ProcessRecord):
         )
         self.answered = trio.Event()
         """Set once `spawn` can return or raise."""
+        self.let_go = trio.Event()
+        """Set once its launch block has been left as well, so that no descriptor is held for it any more."""
         self.is_abandoned = False
         self._refusal: type[SpawnError] | None = None
         self._launching = trio.CancelScope()
@@ -172,6 +174,13 @@ class Supervisor(ProcessRecord):
         self.inbox.close()
         self._has_launched.set()
         self.ended.set()
+        self.let_go.set()
+
+    async def wait_let_go(self) -> None:
+        """Wait until nothing is left of it, or it has been abandoned."""
+        await self.ended.wait()
+        if not self.is_abandoned:
+            await self.let_go.wait()
 
     def give_up(self) -> None:
         """Stop waiting for the exit of an abandoned process, so that the host can close."""
@@ -218,6 +227,7 @@ class Supervisor(ProcessRecord):
                     failure = error
             if self._launched is None:
                 self._conclude_unlaunched(failure)
+            self.let_go.set()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
         if failure is not None:

@@ -10,14 +10,14 @@ Override `spindle_entries` to say which entries there are, and ask for a worker:
         handle = await spindle_worker.backend_processes.spawn("indexer.py")
         ...
 
-A test that asks for `spindle_host` or `spindle_worker` runs on a `trio.testing.MockClock` that jumps to the next deadline
-whenever every task waits, so that fifteen seconds without a heartbeat take no time at all. It need not be marked, and
-need not ask for `autojump_clock`; where it asks for a mock clock of its own, it gets that one.
+A test that asks for `spindle_host` or `spindle_worker` runs on a `trio.testing.MockClock` that jumps to the next
+deadline whenever every task waits, so that fifteen seconds without a heartbeat take no time at all. It need not be
+marked, and need not ask for `autojump_clock`; where it asks for a mock clock of its own, it gets that one.
 
 Real processes do not live in virtual time: such a clock would fire their startup deadline after some milliseconds. So a
 test that runs on a mock clock must not start them, and launchers of real processes refuse to.
 
-This module loads nothing of the library, nor Trio, until a test asks for a fixture: pytest imports it in every run.
+This module loads nothing of the library until a test asks for a fixture: pytest imports it in every run.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ def spindle_launcher(
     return MemoryLauncher(spindle_entries)
 
 
-async def _spindle_host(spindle_launcher: MemoryLauncher) -> AsyncIterator[Host]:
+async def _spindle_host(spindle_launcher: MemoryLauncher) -> AsyncIterator[Host]:  # noqa: ASYNC900  # a fixture
     """Open a host in virtual time; at the end of the test it ends all processes, and none may be left."""
     from spindle_trio import open_host
 
     _make_sure_of_virtual_time()
     async with open_host(spindle_launcher) as host:
-        yield host
+        yield host  # noqa: ASYNC119  # pytest-trio sees to its end
     assert spindle_launcher.live_processes == 0, f"{spindle_launcher!r} has live processes after its host was left"
     assert not spindle_launcher.complaints, "\n".join(spindle_launcher.complaints)
 
 
-async def _spindle_worker(spindle_host: Host) -> AsyncIterator[Worker]:
+async def _spindle_worker(spindle_host: Host) -> AsyncIterator[Worker]:  # noqa: ASYNC900  # a fixture
     """Open a worker of `spindle_host`, bound to the user ``"test-user"``."""
     async with spindle_host.open_worker("test-worker", user_id="test-user") as worker:
-        yield worker
+        yield worker  # noqa: ASYNC119  # pytest-trio sees to its end
 
 
 def _without_pytest_trio() -> None:
@@ -82,7 +82,7 @@ if find_spec("pytest_trio") is None:
     spindle_host = pytest.fixture(name="spindle_host")(_without_pytest_trio)
     spindle_worker = pytest.fixture(name="spindle_worker")(_without_pytest_trio)
 else:
-    from pytest_trio import trio_fixture
+    from pytest_trio import trio_fixture  # type: ignore[import-untyped]  # it ships no types
 
     # By hand, since the names of functions become the names of fixtures.
     _spindle_host.__name__ = "spindle_host"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -57,7 +58,7 @@ class Host:
     def messages_so_far(self) -> list[object]:
         return [json.loads(body) for body in _taken(self.messages)]
 
-    async def run(
+    async def run(  # noqa: ASYNC114  # started once, right below
         self, entry: Entry, facts: ProcessFacts, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         task_status.started()
@@ -367,7 +368,6 @@ async def test_messages_arrive_in_order_and_are_counted(autojump_clock: MockCloc
 
 async def test_send_returns_once_the_message_is_in_the_lane(autojump_clock: MockClock) -> None:
     """An entry may stop yielding right after: what it sent must not depend on a task that never runs again."""
-
     host = Host()
     looks: list[list[object]] = []
 
@@ -415,7 +415,7 @@ async def test_a_waiting_send_beats(autojump_clock: MockClock) -> None:
         await trio.sleep(60)
         host.messages_so_far()
     beats = [at - before for at in host.beats]
-    assert max(late - early for early, late in zip(beats, beats[1:], strict=False)) == 5
+    assert max(late - early for early, late in itertools.pairwise(beats)) == 5
     assert beats[-1] >= 55
 
 
@@ -621,7 +621,7 @@ async def test_a_handler_that_raises_is_reported_and_the_others_still_run(autoju
             raise ZeroDivisionError("in the handler")
 
         process.on_message(broken)
-        process.on_message(lambda payload: process.complete(payload))
+        process.on_message(process.complete)
         await trio.sleep_forever()
 
     async with running(entry, some_facts(frame_bytes=100_000)) as host:
@@ -653,7 +653,7 @@ async def test_a_handler_that_has_been_taken_back_does_not_run_even_in_the_same_
 
 async def test_no_handler_runs_after_the_final_word(autojump_clock: MockClock) -> None:
     async def entry(process: ProcessContext) -> None:
-        process.on_message(lambda payload: process.send_nowait(payload))
+        process.on_message(process.send_nowait)
         process.on_message(lambda payload: process.complete() if payload == 2 else None)
         await trio.sleep_forever()
 
@@ -731,8 +731,8 @@ async def test_an_entry_that_swallows_the_cancellation_and_returns_has_completed
     async def entry(process: ProcessContext) -> str:
         try:
             await trio.sleep_forever()
-        except trio.Cancelled:  # noqa: B902
-            return "rescued"
+        except trio.Cancelled:  # noqa: ASYNC103  # what is tested
+            return "rescued"  # noqa: ASYNC104
 
     async with running(entry) as host:
         await wait_all_tasks_blocked()
@@ -914,7 +914,7 @@ async def test_an_entry_that_returned_a_clean_up_function_lives_on_and_cleans_up
 async def test_a_handler_left_registered_keeps_the_process_alive(autojump_clock: MockClock, is_told: bool) -> None:
     async def entry(process: ProcessContext) -> str:
         process.ready()
-        process.on_message(lambda payload: process.send_nowait(payload))
+        process.on_message(process.send_nowait)
         if is_told:
             process.on_stop(lambda notice: process.complete("told"))
         return "no result"

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 import trio.testing
-from bridge_support import MemoryEnd, memory_ends
 
+from bridge_support import MemoryEnd, memory_ends
 from spindle_trio._bridge import StreamChannel, connect_worker
 from spindle_trio._errors import (
     DuplicateKeyError,
@@ -100,9 +100,7 @@ def info(process_id: str = "p1", state: ProcessState = ProcessState.RUNNING) -> 
     return ProcessInfo(process_id, "a.py", "a.py", state, AT, ready_at=AT, last_heartbeat_at=AT)
 
 
-def event(
-    state: ProcessState, process_id: str = "p1", messages: int = 0, result: JsonValue = None
-) -> ProcessLifecycle:
+def event(state: ProcessState, process_id: str = "p1", messages: int = 0, result: JsonValue = None) -> ProcessLifecycle:
     reason = ExitReason(state) if state.is_terminal else None
     moved = LifecycleEvent(process_id, "a.py", "a.py", state, AT, exit_reason=reason, result=result)
     return ProcessLifecycle(moved, messages)
@@ -110,7 +108,8 @@ def event(
 
 @asynccontextmanager
 async def connected(
-    buffer: float = math.inf, limits: Limits = Limits()  # noqa: B008  # it is frozen
+    buffer: float = math.inf,
+    limits: Limits = Limits(),  # noqa: B008  # it is frozen
 ) -> AsyncIterator[tuple[Worker, PlayedHost]]:
     near, far = memory_ends(buffer)
     async with connect_worker(near, limits=limits) as worker:
@@ -138,7 +137,8 @@ class InBackground:
 
 @asynccontextmanager
 async def with_process(
-    buffer: float = math.inf, limits: Limits = Limits()  # noqa: B008  # it is frozen
+    buffer: float = math.inf,
+    limits: Limits = Limits(),  # noqa: B008  # it is frozen
 ) -> AsyncIterator[tuple[Worker, PlayedHost, ProcessHandle, trio.Nursery]]:
     """Be connected, with a process p1 that runs."""
     async with connected(buffer, limits) as (worker, host), trio.open_nursery() as nursery:
@@ -236,6 +236,13 @@ async def test_messages_end_with_the_process_where_none_are_to_follow() -> None:
         await host.end_process()
         assert [message async for message in handle.messages()] == ["x"]
         assert await all_messages.receive() == ProcessMessage("p1", "x")
+
+
+async def test_an_end_of_a_process_that_was_never_heard_of_is_passed_on_all_the_same() -> None:
+    async with connected() as (worker, host):
+        events = worker.backend_processes.lifecycle_events()
+        await host.end_process("p7")
+        assert (await events.receive()).process_id == "p7"
 
 
 async def test_a_message_after_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -584,7 +591,7 @@ async def test_records_of_ended_processes_are_let_go() -> None:
             await host.say(ProcessMessage(f"p{number}", "x"))
             await host.end_process(f"p{number}", messages=1)
             await host.say(ProcessMessage(f"p{number}", "y"))
-        spawning = InBackground(nursery, lambda: worker.backend_processes.spawn("a.py"))
+        InBackground(nursery, lambda: worker.backend_processes.spawn("a.py"))
         request = await host.hear_spawn()
         await host.start("p9")
         await host.end_process("p9")
@@ -594,4 +601,3 @@ async def test_records_of_ended_processes_are_let_go() -> None:
         assert not port._pending  # type: ignore[attr-defined]
         gc.collect()
         assert [reference() for reference in inboxes] == [None] * 3
-

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from bridge_support import FakeHost, MemoryEnd, memory_ends
 
+from bridge_support import FakeHost, MemoryEnd, memory_ends
 from spindle_trio._bridge import StreamChannel, serve_worker
 from spindle_trio._errors import EntryError, PeerProtocolError
 from spindle_trio._model import (
@@ -44,8 +44,12 @@ class Peer:
         await trio.testing.wait_all_tasks_blocked()
 
     async def hear(self, count: int) -> list[object]:
+        heard: list[object] = []
         with trio.fail_after(5):
-            return [await self.end.receive() for _ in range(count)]
+            await trio.lowlevel.checkpoint()
+            while len(heard) < count:
+                heard.append(await self.end.receive())
+        return heard
 
     async def hear_all(self) -> list[object]:
         """Hear what there is to hear now."""
@@ -61,7 +65,9 @@ class Peer:
 
 @asynccontextmanager
 async def served(
-    host: FakeHost, buffer: float = float("inf"), limits: Limits = Limits()  # noqa: B008  # it is frozen
+    host: FakeHost,
+    buffer: float = float("inf"),
+    limits: Limits = Limits(),  # noqa: B008  # it is frozen
 ) -> AsyncIterator[Peer]:
     """Serve a worker in the background; leaving the block closes the connection and waits for the end."""
     near, far = memory_ends(buffer)
@@ -70,7 +76,7 @@ async def served(
         async def serve() -> None:
             await serve_worker(host.opened(), near, limits=limits)
 
-        nursery.start_soon(serve)
+        nursery.start_soon(serve)  # noqa: ASYNC113  # waited for in the next line
         await trio.testing.wait_all_tasks_blocked()
         yield Peer(far)
         await far.aclose()
@@ -146,7 +152,10 @@ async def test_a_peer_that_speaks_in_values_is_answered_in_values() -> None:
         (spawn("r1", kind=5), "options.kind: expected a string, got a number"),
         (spawn("r1", metadata=None), "options.metadata: expected an object, got null"),
         ({"type": "backend_process_spawn", "requestId": "r1"}, "options: missing"),
-        ({"type": "backend_process_get", "requestId": "r1", "processId": 5}, "processId: expected a string, got a number"),
+        (
+            {"type": "backend_process_get", "requestId": "r1", "processId": 5},
+            "processId: expected a string, got a number",
+        ),
         ({"type": "backend_process_dance", "requestId": "r1"}, "type: 'backend_process_dance' is unknown"),
         ({"requestId": "r1"}, "type: missing"),
     ],
@@ -233,7 +242,9 @@ async def test_the_answer_to_a_spawn_is_as_of_ready_whatever_has_happened_since(
         await peer.say(spawn("s1"))
         original = host.move
 
-        def move_on(process_id: str, state: ProcessState, reason: ExitReason | None = None, result: JsonValue = None) -> None:
+        def move_on(
+            process_id: str, state: ProcessState, reason: ExitReason | None = None, result: JsonValue = None
+        ) -> None:
             original(process_id, state, reason, result)
             if state is ProcessState.RUNNING:
                 original(process_id, ProcessState.COMPLETED, ExitReason.COMPLETED)
@@ -466,4 +477,3 @@ async def test_a_broken_channel_unloads() -> None:
             nursery.start_soon(serve)
             await Peer(far).say({"type": "backend_process_list", "requestId": "l1"})
     assert host.unloaded
-

@@ -64,7 +64,7 @@ async def idle(process: ProcessContext) -> None:
 async def test_entries_are_async_functions() -> None:
     def blocking(process: ProcessContext) -> None: ...
 
-    async def generating(process: ProcessContext) -> AsyncGenerator[None]:
+    async def generating(process: ProcessContext) -> AsyncGenerator[None]:  # noqa: ASYNC900  # refused, never run
         yield
 
     for wrong in (blocking, generating, 3, [ScriptedChild(), idle]):
@@ -272,11 +272,11 @@ async def test_an_entry_that_shields_itself_against_its_kill_fails_the_test(
 
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(inner)
+                nursery.start_soon(inner)  # noqa: ASYNC112  # a task that has to be found
 
     launcher = MemoryLauncher({"stubborn": stubborn})
     before = trio.current_time()
-    with pytest.raises(AssertionError, match="'stubborn' .* shields itself"):
+    with pytest.raises(AssertionError, match=r"'stubborn' .* shields itself"):
         async with launcher.launch(an_order(launcher, "stubborn")) as process:
             say_init(process)
             await wait_all_tasks_blocked()

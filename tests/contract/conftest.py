@@ -20,7 +20,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from spindle_trio import Host, LifecycleEvent, ProcessMessage, ProcessState, Worker, open_host
+from spindle_trio import Host, LifecycleEvent, ProcessHandle, ProcessMessage, ProcessState, Worker, open_host
 from spindle_trio.abc import Launcher
 from spindle_trio.launchers import PythonLauncher
 from spindle_trio.testing import MemoryLauncher
@@ -40,10 +40,21 @@ class World:
         self.root = root
         self.events: list[LifecycleEvent] = []
         self.messages: list[ProcessMessage] = []
+        self.opened: Host | None = None
+        """The host that was opened last."""
+        self._changed = trio.lowlevel.ParkingLot()
 
     @property
     def is_virtual(self) -> bool:
         return self.kind == "memory"
+
+    def seconds(self, virtual: float, real: float) -> float:
+        """Choose a time: as users would have it where time is virtual, short where it is not."""
+        return virtual if self.is_virtual else real
+
+    def spawn_soon(self, nursery: trio.Nursery, worker: Worker, entry: str, **options: Any) -> Pending:
+        """Begin to spawn in a task of its own."""
+        return Pending(nursery, worker, entry, **options)
 
     def entry(self, source: str, name: str = "entry.py") -> str:
         """Write an entry file, and return the name to spawn it by."""
@@ -62,10 +73,11 @@ class World:
         return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
 
     @asynccontextmanager
-    async def host(self, **options: Any) -> AsyncIterator[Host]:
+    async def host(self, launcher: Launcher | None = None, **options: Any) -> AsyncIterator[Host]:
         """Open a host on this kind of process, with a guard against hanging."""
         with trio.fail_after(GUARD_SECONDS * (10 if self.is_virtual else 1)):
-            async with open_host(self.launcher(), **options) as host:
+            async with open_host(launcher or self.launcher(), **options) as host:
+                self.opened = host
                 yield host
 
     @asynccontextmanager
@@ -75,15 +87,50 @@ class World:
         A handler for messages counts as a subscription; tests on inboxes use `quiet_worker`.
         """
         async with self.quiet_worker(user_id=user_id, **options) as worker:
-            worker.backend_processes.on_message(self.messages.append)
+            worker.backend_processes.on_message(self._note_message)
             yield worker
 
     @asynccontextmanager
     async def quiet_worker(self, *, user_id: str | None = "ada", **options: Any) -> AsyncIterator[Worker]:
         """The same without a subscription to messages."""
         async with self.host(**options) as host, host.open_worker("tests", root=self.root, user_id=user_id) as worker:
-            worker.backend_processes.on_lifecycle(self.events.append)
+            worker.backend_processes.on_lifecycle(self._note_event)
             yield worker
+
+    def _note_event(self, event: LifecycleEvent) -> None:
+        self.events.append(event)
+        self._changed.unpark_all()
+
+    def _note_message(self, message: ProcessMessage) -> None:
+        self.messages.append(message)
+        self._changed.unpark_all()
+
+    async def wait_state(self, state: str, count: int = 1) -> LifecycleEvent:
+        """Wait until a state has been published so many times, and return the event. A level."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            found = [event for event in self.events if event.state == state]
+            if len(found) >= count:
+                return found[count - 1]
+            await self._changed.park()
+
+    async def wait_change(self) -> None:
+        """Wait for the next event or message."""
+        await self._changed.park()
+
+    async def wait_payload(self, payload: object) -> None:
+        """Wait until some process has sent this. A level."""
+        await trio.lowlevel.checkpoint()
+        while payload not in self.payloads():
+            await self._changed.park()
+
+    def reasons(self, process_id: str | None = None) -> list[tuple[str, str]]:
+        """State and exit reason of each end that was published."""
+        return [
+            (str(event.state), str(event.exit_reason))
+            for event in self.events
+            if event.state.is_terminal and process_id in (None, event.process_id)
+        ]
 
     def states(self, process_id: str | None = None) -> list[str]:
         """The states that were published, of one process or of all."""
@@ -93,6 +140,11 @@ class World:
         """What processes have sent."""
         return [message.payload for message in self.messages]
 
+    def system_state(self) -> tuple[list[str], list[str]]:
+        """What this program holds of the operating system: descriptors and child processes."""
+        gc.collect()
+        return open_descriptors(), own_children()
+
     def assert_took(self, since: float, seconds: float) -> None:
         """Hold the time since a moment against what it should be: exactly, or with slack in real time."""
         elapsed = trio.current_time() - since
@@ -100,6 +152,31 @@ class World:
             assert elapsed == pytest.approx(seconds, abs=1e-6)
         else:
             assert seconds - 0.01 <= elapsed < seconds + SLACK
+
+
+class Pending:
+    """A spawn under way in a task of its own: what became of it, and when."""
+
+    def __init__(self, nursery: trio.Nursery, worker: Worker, entry: str, **options: Any) -> None:
+        self.handle: ProcessHandle | None = None
+        self.error: BaseException | None = None
+        self.ended_at = -1.0
+        self.is_over = trio.Event()
+        nursery.start_soon(self._run, worker, entry, options)
+
+    async def _run(self, worker: Worker, entry: str, options: dict[str, Any]) -> None:
+        try:
+            self.handle = await worker.backend_processes.spawn(entry, **options)
+        except Exception as error:
+            self.error = error
+        finally:
+            self.ended_at = trio.current_time()
+            self.is_over.set()
+
+
+def exists(pid: int | None) -> bool:
+    """Whether there is a process of this number, zombies included."""
+    return pid is not None and Path(f"/proc/{pid}").exists()
 
 
 HEADER = """\

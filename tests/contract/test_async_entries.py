@@ -192,7 +192,7 @@ async def test_a_handler_left_registered_keeps_it_alive_until_complete_fail_or_a
     """)
     async with virtual_world.worker(grace_period=1) as worker:
         handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=float("inf"))
-        await trio.sleep(1000)
+        await trio.sleep(100)
         assert handle.state is ProcessState.RUNNING
         await (handle.stop() if message is None else handle.send(message))
         info = await handle.wait_ended()

@@ -442,6 +442,25 @@ def test_a_malformed_request_is_refused_with_every_path(request_: object, proble
     assert str(caught.value) == problem
 
 
+@given(requests, st.data())
+def test_a_request_that_is_changed_at_random_is_read_or_refused_and_nothing_else(
+    request: WorkerToHost, data: st.DataObject
+) -> None:
+    """Whatever a peer sends, the host's end has one error to expect."""
+
+    def changed(value: object) -> object:
+        if not isinstance(value, dict) or data.draw(st.integers(0, 3)) == 0:
+            return data.draw(json_values | st.just(math.nan) | st.just("\ud800"))
+        kept = {name: field for name, field in value.items() if data.draw(st.integers(0, 9))}
+        name = data.draw(st.sampled_from([*kept, "type", "newer"]))
+        return kept | {name: changed(kept.get(name))}
+
+    try:
+        wire.parse_request(changed(through_text(request)))
+    except PeerProtocolError as error:
+        assert str(error)
+
+
 def test_an_unknown_state_in_a_filter_matches_no_live_process() -> None:
     """The reference answers with an empty list; a terminal state does the same here."""
     request = wire.parse_request({"type": "backend_process_list", "requestId": "r1", "filter": {"state": "nonsense"}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -31,9 +30,9 @@ GUARD_SECONDS = 30
 def open_descriptors() -> set[str]:
     """Which descriptors this program has open, with what they refer to."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         try:
-            found.add(f"{name} → {os.readlink(f'/proc/self/fd/{name}')}")
+            found.add(f"{link.name} → {link.readlink()}")
         except OSError:
             pass  # the one that this listing needed itself
     return found
@@ -99,7 +98,8 @@ def root(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served_and_connected(
-    root: Path, limits: spindle.Limits = spindle.Limits()  # noqa: B008  # it is frozen
+    root: Path,
+    limits: spindle.Limits = spindle.Limits(),  # noqa: B008  # it is frozen
 ) -> AsyncIterator[tuple[spindle.Host, spindle.Worker]]:
     """Serve a worker at one end of a socket pair, and be it at the other."""
     near, far = (StreamChannel(trio.SocketStream(end)) for end in trio.socket.socketpair())

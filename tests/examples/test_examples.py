@@ -54,7 +54,7 @@ def test_word_index_counts_the_words_of_text_files_alone(tmp_path: Path) -> None
         "files": 2,
         "words": 8,
         "distinct": 6,
-        "most": [["the", 3], ["cat", 1], ["and", 1], ["dog", 1], ["größe", 1]],
+        "most": [["the", 3], ["and", 1], ["cat", 1], ["dog", 1], ["größe", 1]],
     }
     assert [notice["payload"] for notice in said if "payload" in notice] == [{"done": 4, "of": 4, "distinct": 6}]
 

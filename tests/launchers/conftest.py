@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,25 +23,36 @@ from spindle_trio.launchers._real_process import RealProcess
 GUARD_SECONDS = 20
 """How long one test may wait in all before it counts as hanging."""
 
+DEFAULT_LIMITS = Limits()
+
 Frame = dict[str, Any]
 
 
 def open_descriptors() -> set[str]:
     """Which descriptors this program has open, with what they refer to."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         try:
-            found.add(f"{name} → {os.readlink(f'/proc/self/fd/{name}')}")
+            found.add(f"{link.name} → {link.readlink()}")
         except OSError:
             pass  # the one that this listing needed itself
     return found
+
+
+@pytest.fixture
+def descriptors() -> Callable[[], set[str]]:
+    """Look which descriptors this program has open."""
+    return open_descriptors
 
 
 def own_children() -> set[int]:
     """Which processes this program has started and not reaped."""
     found: set[int] = set()
     for thread in Path("/proc/self/task").iterdir():
-        found.update(map(int, (thread / "children").read_text().split()))
+        try:
+            found.update(map(int, (thread / "children").read_text().split()))
+        except FileNotFoundError:
+            pass  # the thread has just ended
     return found
 
 
@@ -117,7 +127,7 @@ def launch(tmp_path: Path, nothing_left: None) -> Launch:
         payload: object = OMITTED,
         heartbeat_timeout: float = math.inf,
         environment: dict[str, str] | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         begin: bool = True,
         **facts: object,
     ) -> AsyncIterator[Child]:

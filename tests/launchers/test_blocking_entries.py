@@ -14,6 +14,8 @@ from spindle_trio._model import Limits
 from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Launch
 
 
@@ -254,7 +256,10 @@ async def test_a_handler_that_raises_is_reported_and_the_others_run(launch: Laun
         child.send("still here")
         assert (await child.last_frames())[0]["result"] == "still here"
         await child.process.wait()
-        assert "the on_message handler run.<locals>.broken raised KeyError: 'broken handler'" in child.process.stderr_tail()
+        assert (
+            "the on_message handler run.<locals>.broken raised KeyError: 'broken handler'"
+            in child.process.stderr_tail()
+        )
 
 
 async def test_a_handler_counts_once_and_runs_no_more_after_its_unsubscribe(launch: Launch) -> None:
@@ -390,21 +395,24 @@ async def test_a_stop_before_the_call_ends_it_without_calling_it(launch: Launch)
         ]
 
 
-async def test_a_stop_while_the_file_is_loaded_ends_it_without_calling_it(launch: Launch) -> None:
-    async with launch("""
+async def test_a_stop_while_the_file_is_loaded_ends_it_without_calling_it(launch: Launch, tmp_path: Path) -> None:
+    async with launch(
+        """
         import sys
         print("loading")
         sys.stdin = open("gate")   # a fifo: opens when the test opens its other end
         def run(process):
             raise RuntimeError("called")
-    """, begin=False) as child:
-        gate = os.path.join(os.readlink(f"/proc/{child.process.pid}/cwd"), "gate")
+    """,
+        begin=False,
+    ) as child:
+        gate = tmp_path / "gate"
         os.mkfifo(gate)
         child.begin()
         while "loading" not in child.process.stdout_tail():
             await trio.testing.wait_all_tasks_blocked(0.01)
         child.stop()
-        with open(gate, "w"):
+        with gate.open("w"):
             assert kinds(await child.last_frames()) == ["stopped", "exiting"]
 
 
@@ -443,11 +451,14 @@ async def test_an_error_while_stopping_is_a_failure(launch: Launch) -> None:
 
 
 async def test_messages_wait_until_they_are_received_in_order(launch: Launch) -> None:
-    async with launch("""
+    async with launch(
+        """
         def run(process):
             process.ready()
             return [process.receive(), process.receive(timeout=5), process.receive(0)]
-    """, begin=False) as child:
+    """,
+        begin=False,
+    ) as child:
         for number in range(3):
             child.send({"number": number})
         child.begin()
@@ -475,7 +486,8 @@ async def test_receive_gives_up_after_its_timeout_and_refuses_beside_a_handler(l
 
 
 async def test_a_payload_that_is_not_json_safe_is_refused_at_the_sender_and_nothing_is_sent(launch: Launch) -> None:
-    async with launch("""
+    async with launch(
+        """
         from spindle_trio import PayloadError
         def run(process):
             refused = []
@@ -487,7 +499,9 @@ async def test_a_payload_that_is_not_json_safe_is_refused_at_the_sender_and_noth
                     refused.append(str(error))
             process.send("fine")
             return refused
-    """, limits=Limits(frame_bytes=2000, text_bytes=1500)) as child:
+    """,
+        limits=Limits(frame_bytes=2000, text_bytes=1500),
+    ) as child:
         frames = await child.last_frames()
         assert await child.payload() == "fine"
     assert len(frames[0]["result"]) == 9
@@ -496,12 +510,15 @@ async def test_a_payload_that_is_not_json_safe_is_refused_at_the_sender_and_noth
 
 
 async def test_a_send_that_waits_beats_and_goes_on_when_the_host_reads(launch: Launch) -> None:
-    async with launch("""
+    async with launch(
+        """
         def run(process):
             process.ready()
             for number in range(20):
                 process.send("x" * 100_000)
-    """, heartbeat_timeout=0.1) as child:
+    """,
+        heartbeat_timeout=0.1,
+    ) as child:
         await child.frame_of_type("ready")
         process = child.process
         # Three beats that lie apart: nobody reads, so they are those of the waiting send.
@@ -555,13 +572,18 @@ async def test_a_handler_may_send_while_a_send_waits_and_no_frame_is_torn(launch
 
 
 async def test_it_sees_its_facts(launch: Launch) -> None:
-    async with launch("""
+    async with launch(
+        """
         import math
         def run(process):
             process.complete([process.process_id, process.entry, process.kind, process.key, process.payload,
                               process.has_payload, process.metadata, process.user_id, process.heartbeat_timeout,
                               process.stop_requested, repr(process)])
-    """, kind="indexer", payload=None, heartbeat_timeout=2.5) as child:
+    """,
+        kind="indexer",
+        payload=None,
+        heartbeat_timeout=2.5,
+    ) as child:
         assert (await child.frame_of_type("complete"))["result"] == [
             "p-1", "entry.py", "indexer", None, None, True, None, "ada", 2.5, False,
             "<BlockingProcessContext starting entry.py p-1>",
@@ -594,11 +616,14 @@ async def test_heartbeats_count_from_ready_on_and_are_told_on_the_hosts_clock(la
 
 
 async def test_an_idle_entry_that_lives_on_beats(launch: Launch) -> None:
-    async with launch("""
+    async with launch(
+        """
         def run(process):
             process.on_message(print)
             process.ready()
-    """, heartbeat_timeout=0.1) as child:
+    """,
+        heartbeat_timeout=0.1,
+    ) as child:
         await child.frame_of_type("ready")
         first = child.process.last_heartbeat()
         while child.process.last_heartbeat() < first + 0.1:
@@ -614,6 +639,8 @@ async def test_a_blocking_child_loads_neither_trio_nor_any_module_of_the_host(la
             return sorted(sys.modules)
     """) as child:
         loaded = set((await child.frame_of_type("complete"))["result"])
-    assert loaded.isdisjoint({"trio", "attr", "attrs", "cattrs", "asyncio", "inspect", "subprocess", "socket", "ctypes"})
+    assert loaded.isdisjoint(
+        {"trio", "attr", "attrs", "cattrs", "asyncio", "inspect", "subprocess", "socket", "ctypes"}
+    )
     own = {name for name in loaded if name.startswith("spindle_trio.") and not name.startswith("spindle_trio.child")}
     assert own == {"spindle_trio._errors", "spindle_trio._frames", "spindle_trio._payload"}

@@ -92,4 +92,7 @@ async def test_no_more_than_a_hundred_lines_a_second_are_logged_and_the_others_c
     assert len(caplog.records) == 100
     mock_clock.jump(0.2)
     log.write(logger, [b"d"])
-    assert [record.getMessage() for record in caplog.records[100:]] == ["p-1: (80 more lines were not logged)", "p-1: d"]
+    assert [record.getMessage() for record in caplog.records[100:]] == [
+        "p-1: (80 more lines were not logged)",
+        "p-1: d",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -20,8 +21,11 @@ from spindle_trio._model import Limits
 from spindle_trio.abc import ExitStatus, LaunchOrder
 from spindle_trio.launchers import PythonLauncher, _real_process
 from spindle_trio.launchers._launch_thread import run_in_launch_thread
+from spindle_trio.launchers._python import _start_process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import Launch
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -64,7 +68,7 @@ async def test_an_entry_finds_the_surroundings_that_the_contract_names(launch: L
     ) as child:
         seen = (await child.frame_of_type("complete"))["result"]
     root = tmp_path.resolve()
-    assert seen.pop("path") == [str(root / "dist"), *(os.path.abspath(folder) for folder in sys.path)]
+    assert seen.pop("path") == [str(root / "dist"), *(str(Path(folder).absolute()) for folder in sys.path)]
     environment = seen.pop("environment")
     environment.pop("LC_CTYPE", None)  # the interpreter's own, where the locale is C
     assert environment == {"LANG": "C", "SPINDLE": "yes"}
@@ -82,11 +86,14 @@ async def test_an_entry_finds_the_surroundings_that_the_contract_names(launch: L
 
 
 async def test_an_entry_named_like_a_standard_module_takes_nothing_away_from_it(launch: Launch) -> None:
-    async with launch("""
+    async with launch(
+        """
         import types
         def run(process):
             return [__name__, hasattr(types, "ModuleType")]
-    """, entry="types.py") as child:
+    """,
+        entry="types.py",
+    ) as child:
         assert (await child.frame_of_type("complete"))["result"] == ["types", True]
 
 
@@ -119,7 +126,9 @@ async def test_an_entry_file_that_vanished_after_it_was_resolved_fails(launch: L
 
 
 @pytest.mark.parametrize(("code", "word"), [("0", ["complete"]), ("4", [])])
-async def test_a_system_exit_while_loading_counts_as_one_of_the_entry(launch: Launch, code: str, word: list[str]) -> None:
+async def test_a_system_exit_while_loading_counts_as_one_of_the_entry(
+    launch: Launch, code: str, word: list[str]
+) -> None:
     async with launch(f"raise SystemExit({code})") as child:
         *frames, exiting = await child.last_frames()
     assert [frame["type"] for frame in frames] == word
@@ -220,6 +229,29 @@ async def test_a_status_that_somebody_else_has_taken_is_unknown_and_not_made_up(
         await trio.to_thread.run_sync(os.waitpid, child.process.pid, 0)
         assert child.process.has_exited()
         assert await child.process.wait() == ExitStatus()
+
+
+async def test_what_is_killed_before_anybody_has_taken_it_over_is_reaped_or_left_to_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The launch thread does this when its answer finds nobody; it must not hang there, whatever the process does."""
+    (tmp_path / "entry.py").touch()
+    launcher = PythonLauncher()
+    order = LaunchOrder("p-1", launcher.resolve("entry.py", tmp_path), tmp_path, {}, Limits())
+    start = functools.partial(_start_process, sys.executable, None, order)
+    parts = start()
+    parts.dispose()
+    with pytest.raises(ProcessLookupError):
+        os.kill(parts.pid, 0)
+
+    monkeypatch.setattr(_real_process, "PATIENCE", 0.01)
+    monkeypatch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
+    parts = start()
+    parts.dispose()
+    os.kill(parts.pid, signal.SIGKILL)
+    with trio.fail_after(5):
+        while "has ended" not in caplog.text:
+            await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_leaving_the_block_kills_and_reaps(launch: Launch) -> None:
@@ -461,11 +493,17 @@ async def test_a_stopped_child_is_killed(launch: Launch) -> None:
         assert await child.process.wait() == ExitStatus(signal=signal.SIGKILL)
 
 
-@pytest.mark.parametrize("entry", ["def run(process):\n    process.ready()\n    while True: pass",
-                                   "async def run(process):\n    process.ready()\n    while True: pass"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "def run(process):\n    process.ready()\n    while True: pass",
+        "async def run(process):\n    process.ready()\n    while True: pass",
+    ],
+)
 def test_a_child_dies_with_its_host_also_in_a_busy_loop(tmp_path: Path, entry: str) -> None:
     (tmp_path / "entry.py").write_text(entry)
-    (tmp_path / "host.py").write_text(textwrap.dedent("""
+    (tmp_path / "host.py").write_text(
+        textwrap.dedent("""
         import pathlib, sys, trio
         from spindle_trio._control import encode_init
         from spindle_trio._model import Limits, OMITTED
@@ -483,9 +521,12 @@ def test_a_child_dies_with_its_host_also_in_a_busy_loop(tmp_path: Path, entry: s
                 print(process.pid, flush=True)
                 await trio.sleep_forever()
         trio.run(main)
-    """))
+    """)
+    )
     with subprocess.Popen(
-        [sys.executable, str(tmp_path / "host.py"), str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, str(tmp_path / "host.py"), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as host:
         assert host.stdout is not None
@@ -589,7 +630,9 @@ async def test_lines_reach_the_log_with_the_process_id_and_not_too_many_of_them(
 # ---- lanes
 
 
-async def test_descriptors_thrown_at_the_host_do_not_enter_it(launch: Launch) -> None:
+async def test_descriptors_thrown_at_the_host_do_not_enter_it(
+    launch: Launch, descriptors: Callable[[], set[str]]
+) -> None:
     async with launch("""
         import os, socket, sys
         def run(process):
@@ -601,9 +644,9 @@ async def test_descriptors_thrown_at_the_host_do_not_enter_it(launch: Launch) ->
                     pass
             process.ready()
     """) as child:
-        before = set(os.listdir("/proc/self/fd"))
+        before = descriptors()
         assert await child.process.messages.receive(10) == [b"1"]
-        assert set(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
 
 
 async def test_a_page_that_was_tampered_with_neither_kills_the_host_nor_beats_into_the_future(launch: Launch) -> None:

@@ -67,6 +67,7 @@ def test_no_file_names_a_machine() -> None:
         assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
 
 
-def test_decisions_are_numbered_without_gaps() -> None:
-    numbers = sorted(int(path.name[:3]) for path in (ROOT / "notes" / "decisions").glob("*.md"))
-    assert numbers == list(range(1, len(numbers) + 1))
+def test_no_two_decisions_have_the_same_number() -> None:
+    pages = [path.name for path in (ROOT / "notes" / "decisions").glob("*.md")]
+    assert all(re.fullmatch(r"\d{3}-[a-z0-9-]+\.md", name) for name in pages), pages
+    assert len({name[:3] for name in pages}) == len(pages)

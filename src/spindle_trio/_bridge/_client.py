@@ -60,6 +60,12 @@ def connect_worker(
     raise `trio.BrokenResourceError`, and subscriptions end once they have been read. A handle then keeps its last
     snapshot; its `wait_ended` raises `trio.BrokenResourceError` if the end of the process had not been heard of.
 
+    A worker behaves here as in the host's own program, with these differences. Timeouts travel as whole milliseconds, a
+    startup timeout between 1 and 120 seconds, a heartbeat timeout of up to 120 seconds or none. Whether a
+    message names the right user is looked at by the host, which logs and drops it otherwise. A process's `pid` and the
+    worker's own `user_id` are not told. What the host accepts for a process and cannot hold for it ends that
+    process as failed, since nobody waits for it to read.
+
     A stream has no back-pressure per process: this end always reads, holds each process's messages up to the bounds,
     and a message subscription that falls behind them gets `LaggedError`. A `spawn` that is cancelled returns at once;
     the process is stopped when the host names it.
@@ -87,7 +93,8 @@ class _WorkerConnection(AbstractAsyncContextManager[Worker]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._port.leave()
-        await self._scope.close(error, ended=self._port.finished.wait, kill=self._port.leave)
+        # Shielded there, and bounded: `leave` has cancelled what it waits for.
+        await self._scope.close(error, ended=self._port.finished.wait, kill=self._port.leave)  # noqa: ASYNC102
 
 
 @attrs.define(eq=False)
@@ -152,8 +159,7 @@ class _RemoteHost:
             if pending.process is not None:
                 self._stop_unwanted(pending.process)
             raise
-        if pending.process is None:
-            raise PeerProtocolError("the answer to a spawn names no process")
+        assert pending.process is not None, "a spawn without an error has been joined to its process"
         return pending.process
 
     async def list(self, wanted: ProcessFilter) -> list[ProcessInfo]:
@@ -184,7 +190,6 @@ class _RemoteHost:
         self._check_open()
         process = self._processes.get(process_id)
         if process is None:
-            await trio.lowlevel.checkpoint()
             checked_copy(payload, self._limits, "payload")
             raise trio.BrokenResourceError(f"process {process_id} is unknown or has ended")
         await process.send(payload, user_id)

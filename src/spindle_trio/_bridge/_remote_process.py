@@ -127,12 +127,7 @@ class RemoteProcess:
             trio.BrokenResourceError: the process has ended, or the connection is lost.
             trio.ClosedResourceError: the worker was closed.
         """
-        try:
-            message, size = self._message(payload, user_id)
-        except BaseException:
-            await trio.lowlevel.checkpoint()
-            raise
-        await self._writer.put_last(message, size)
+        await self._writer.put_last(*self._message(payload, user_id))
 
     def send_nowait(self, payload: object) -> None:
         """Send a payload if the connection has room for it.
@@ -185,7 +180,7 @@ class RemoteProcess:
             self._result = event.result
 
     def take_snapshot(self, info: ProcessInfo) -> None:
-        """Take over what an answer says and no event does: heartbeats. A snapshot from before an event changes nothing."""
+        """Take over what an answer says and no event does: heartbeats. One from before an event changes nothing."""
         if info.state is self._info.state:
             self._info = info
 

@@ -114,13 +114,7 @@ class _Connection:
         self._nursery.start_soon(self._write)
         self._nursery.start_soon(self._pull_messages)
         with self._reading:
-            while True:
-                try:
-                    self._accept(await self._channel.receive())
-                except PeerProtocolError as error:
-                    _log.warning("worker %s: its other end sent nonsense: %s", port.identifier, error)
-                except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
+            await self._read_requests()
 
     async def aclose(self) -> None:
         """Close the channel, once the last events have left if the other end still listens."""
@@ -134,6 +128,15 @@ class _Connection:
         await trio.aclose_forcefully(self._channel)
 
     # ---- requests
+
+    async def _read_requests(self) -> None:
+        while True:
+            try:
+                self._accept(await self._channel.receive())
+            except PeerProtocolError as error:
+                _log.warning("worker %s: its other end sent nonsense: %s", self._port.identifier, error)
+            except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
+                return
 
     def _accept(self, value: object) -> None:
         """Begin what a request asks for; never waits, so that requests are always read, and begin in order."""
@@ -167,12 +170,15 @@ class _Connection:
         # Shielded, since what ends a pending spawn is the unload of the worker: with the grace period, and at once for
         # whoever waits here. A cancelled spawn would be killed without one.
         with trio.CancelScope(shield=True):
-            try:
-                answer = Response(request.request_id, result=await self._result_of(request))
-            except _ANSWERED_ERRORS as error:
-                answer = error_response(request.request_id, error)
+            answer = await self._answer_to(request)
         self._requests -= 1
         self._put(answer)
+
+    async def _answer_to(self, request: ProcessSpawn | ProcessList | ProcessGet) -> Response:
+        try:
+            return Response(request.request_id, result=await self._result_of(request))
+        except _ANSWERED_ERRORS as error:
+            return error_response(request.request_id, error)
 
     async def _result_of(self, request: ProcessSpawn | ProcessList | ProcessGet) -> JsonValue:
         match request:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from spindle_trio.child._blocking import BlockingProcessContext as BlockingProcessContext
     from spindle_trio.child._stop_notice import StopNotice as StopNotice
 
-__all__ = ["BlockingProcessContext", "ProcessContext", "StopNotice"]  # noqa: F822  # made on first use, see below
+__all__ = ["BlockingProcessContext", "ProcessContext", "StopNotice"]  # made on first use, see below
 
 _HOMES = {
     "BlockingProcessContext": "spindle_trio.child._blocking",

@@ -13,7 +13,7 @@ import sys
 def _main() -> None:
     if len(sys.argv) != 4:
         sys.exit("spindle_trio.child is started by a launcher; to run an entry, use: spindle-trio run ENTRY")
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120  # lean
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # lean
     if home not in sys.path:
         sys.path.append(home)
 

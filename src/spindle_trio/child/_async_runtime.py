@@ -270,10 +270,10 @@ class _Runtime:
         try:
             with self._entry_scope:
                 value = await function(ProcessContext(self))
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # what an entry raises is data, and the next lines see to the rest
             # Who is killed has no word of its own, whatever its `finally` blocks have raised.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return self._end_by_raising(error)
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or goes on at once
+            return self._end_by_raising(error)  # noqa: ASYNC104  # as above
         clean_up = value if callable(value) else None
         is_free = self._final is None and self._stop is None and self._ended_by is None
         if is_free and (clean_up is not None or self._has_handlers):
@@ -299,8 +299,8 @@ class _Runtime:
             returned = clean_up()
             if isinstance(returned, Awaitable):
                 await returned
-        except BaseException as error:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException as error:  # noqa: ASYNC103  # as in `_run_entry`
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or goes on at once
             self._report(f"the clean-up function raised {describe_error(error)}")
 
     def _end_by_raising(self, error: BaseException) -> int:

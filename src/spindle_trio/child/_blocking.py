@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class BlockingProcessContext:
     """A blocking entry's grip on its own process (`SpindleBackendProcessContext`).
 
-    An entry is a ``def run(process: BlockingProcessContext)``, called on the main thread of its process, and all methods
-    belong to that thread. What it returns completes the process, what it raises fails it. If it returns a callable
-    (a clean-up function) or leaves a handler registered, the process lives on until `complete`, `fail` or a stop; the
-    clean-up function then runs once.
+    An entry is a ``def run(process: BlockingProcessContext)``, called on the main thread of its process, and all
+    methods belong to that thread. What it returns completes the process, what it raises fails it. If it returns a
+    callable (a clean-up function) or leaves a handler registered, the process lives on until `complete`, `fail` or a
+    stop; the clean-up function then runs once.
 
     A stop that finds no `on_stop` handler ends the entry: `ready`, `heartbeat`, `send`, `receive` and `sleep` raise
     `SystemExit`, each time they are called, so that ``finally`` blocks run. Only `send` raises it once, so that such a

@@ -10,13 +10,13 @@ there, and looks at another which says that a stop was requested. Only then is t
 Where the entry waits (`receive`, `sleep`, a `send` without room, and after it has returned), `_pause` polls both lanes,
 a third of the heartbeat timeout at most, and beats before and after. What has arrived is then handled in one place,
 `_serve`, which runs before each pause, since a stop may have been heard outside of one: first a stop, then messages
-for which a handler is registered. A handler may itself wait; then stops are still
-served inside it, and further messages wait until it has returned, so that they are handled in order.
+for which a handler is registered. A handler may itself wait; then stops are still served inside it, and further
+messages wait until it has returned, so that they are handled in order.
 
 A stop is looked at once. If there is a handler, it is told. If the entry has seen it in `stop_requested`, it was told
-by that. Otherwise the entry is ended: `EntryEnd`, a `SystemExit`, is raised then and at each later call. `complete` and
-`fail` raise the same. How the entry has ended decides about the final word where it has said none: by `EntryEnd`, it was
-stopped; with another exception it has failed; by returning it has completed, unless it lives on.
+by that. Otherwise the entry is ended: `EntryEnd`, a `SystemExit`, is raised then and at each later call. `complete`
+and `fail` raise the same. How the entry has ended decides about the final word where it has said none: by `EntryEnd`,
+it was stopped; with another exception it has failed; by returning it has completed, unless it lives on.
 
 A frame that has begun to leave is always finished. `send` counts a message when it is queued, and `run` flushes the
 lanes at the end, so the count in the last frame is the number of frames that the host will find.
@@ -135,7 +135,7 @@ class BlockingRuntime:
         self._end_entry()
 
     def look_for_stop(self) -> None:
-        """End the entry if it has to end; hear of a stop that was requested, and end the entry if nobody is to be told."""
+        """End the entry if it has to end, also because of a stop that nobody is to be told of."""
         if self._is_ending:
             self._end_entry()
         self._hear_of_stop()
@@ -166,7 +166,9 @@ class BlockingRuntime:
     def receive(self, timeout: float) -> JsonValue:
         self.look_for_stop()
         if self.message_handlers:
-            raise LocalProtocolError("an on_message handler is registered and gets the messages; receive() would get none")
+            raise LocalProtocolError(
+                "receive() beside an on_message handler, which gets the messages; take it back first"
+            )
         self._beat()
         deadline = monotonic() + timeout
         while True:
@@ -215,7 +217,7 @@ class BlockingRuntime:
                 clean_up, value = value, None
             if self._lives_on(clean_up):
                 self._serve_until_the_end()
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
             code = self._end_by_raising(error, clean_up)
         else:
             code = self._end_by_returning(value, clean_up)
@@ -271,7 +273,7 @@ class BlockingRuntime:
                 _refuse_coroutine(clean_up())
             except SystemExit:
                 pass
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
                 self._report(f"the clean-up function raised {describe_error(error)}")
 
     @property

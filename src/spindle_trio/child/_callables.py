@@ -13,13 +13,13 @@ def is_coroutine_function(function: object) -> bool:
     while True:
         if _is_marked(function):
             return True
-        inner = getattr(function, "__func__", None) or (getattr(function, "func", None) if _is_partial(function) else None)
+        inner = getattr(function, "func" if _is_partial(function) else "__func__", None)
         if inner is None:
             break
         function = inner
     code = getattr(function, "__code__", None)
     if code is None and not isinstance(function, type):
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004  # its code is wanted
     return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
 
 

@@ -40,7 +40,7 @@ def load_entry(path: str) -> Callable[[object], object]:
         function: object = getattr(module, candidate, None)
         if callable(function):
             return function
-    raise EntryFileError(f"{path} defines neither a callable 'run' nor a callable 'default'; write def run(process): ...")
+    raise EntryFileError(f"{path} defines neither a callable 'run' nor a callable 'default'; write: def run(process)")
 
 
 def _new_module(name: str, path: str, spec: ModuleSpec) -> ModuleType:

@@ -70,7 +70,7 @@ class Handlers(Generic[T]):
                 returned = registration.handler(value)
             except SystemExit:
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # nothing is awaited in a handler
                 name = _name_of(registration.handler)
                 self._report(f"the {self._kind} handler {name} raised {describe_error(error)}")
             else:

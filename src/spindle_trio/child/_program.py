@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from spindle_trio.child._async_runtime import EntryFunction
     from spindle_trio.child._facts import ProcessFacts
 
 LINGER_SECONDS = 0.5
@@ -89,8 +90,8 @@ def _run(
         return 0, 0
     try:
         function = load_entry(file)
-    except BaseException as error:
-        return _end_by_loading(error, facts, control), 0
+    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
+        return _end_by_loading(error, facts, control), 0  # noqa: ASYNC104  # as above
     if is_coroutine_function(function):
         return _run_async(function, facts, control, messages, words)
     from spindle_trio.child._blocking_runtime import BlockingRuntime
@@ -108,6 +109,7 @@ def _run_async(
 ) -> tuple[int, int]:
     import functools
     import socket
+    from typing import cast
 
     import trio
 
@@ -122,14 +124,13 @@ def _run_async(
         SocketLane(socket.socket(fileno=os.dup(lane.fd)), max_bytes=None, decoder=lane.decoder)
         for lane in (control, messages)
     ]
-    run = functools.partial(
-        run_async_child, function, facts, *lanes, beat=beat, report=report, host_gone=end_without_host
-    )
+    entry = cast("EntryFunction", function)
+    run = functools.partial(run_async_child, entry, facts, *lanes, beat=beat, report=report, host_gone=end_without_host)
     try:
         code, sent = trio.run(run)
-    except BaseException as error:  # Ctrl-C, or a mistake of the runtime's own
+    except BaseException as error:  # noqa: ASYNC103  # Ctrl-C, or a mistake of the runtime
         report(f"the runtime of this process was ended by {describe_error(error)}")
-        return 1, lanes[1].frames_sent
+        return 1, lanes[1].frames_sent  # noqa: ASYNC104  # as above
     return code, sent
 
 
@@ -163,13 +164,13 @@ def _finalise() -> None:
     try:
         if threading is not None:
             threading._shutdown()
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         report(f"while the threads of this process were joined: {describe_error(error)}")
     try:
         import atexit
 
         atexit._run_exitfuncs()
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         report(f"in a function registered with atexit: {describe_error(error)}")
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -26,7 +26,8 @@ def die_with_parent(parent: int) -> None:
         # `ctypes` would cost three milliseconds of imports for one call; this is the part of it that makes the call.
         import _ctypes
 
-        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # `None` is the program itself, as for dlopen(3)
+        prctl = _ctypes.dlsym(program, "prctl")
         if _ctypes.call_function(prctl, (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)) != 0:
             raise OSError("the kernel refuses to set a parent-death signal (prctl)")
     if os.getppid() != parent:

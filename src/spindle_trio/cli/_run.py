@@ -32,6 +32,8 @@ _EXIT_OF_STATE: Final = {
 }
 _EXIT_FAILED: Final = 1
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_LAST_LINES_SECONDS: Final = 2.0
+"""After the second signal: more than a kill takes, and as long as a reader that pauses may hold up the exit."""
 _STDIN, _STDOUT = 0, 1
 
 
@@ -161,7 +163,7 @@ class _Session:
             else:
                 if self._host is not None:
                     self._host.kill()
-                self._life.cancel()
+                self._life.deadline = min(self._life.deadline, trio.current_time() + _LAST_LINES_SECONDS)
 
     async def _leave_without_reader(self) -> None:
         """Stop the process when nobody reads what it says any more."""

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio.launchers._python import PythonLauncher as PythonLauncher
 
-__all__ = ["PythonLauncher"]  # noqa: F822  # made on first use, see below
+__all__ = ["PythonLauncher"]  # made on first use, see below
 
 
 def __getattr__(name: str) -> object:

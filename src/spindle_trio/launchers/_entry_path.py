@@ -44,12 +44,10 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
         path = (real_root / name).resolve(strict=True)
     except FileNotFoundError:
         raise EntryError(
-            f"there is no file {name!r} under the root {str(root)!r}; name an existing {wanted} file, relative to the root"
+            f"there is no file {name!r} under the root {str(root)!r}; name an existing {wanted} file below it"
         ) from None
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
-        raise EntryError(
-            f"the entry {name!r} under the root {str(root)!r} cannot be used: {_reason(error)}"
-        ) from None
+        raise EntryError(f"the entry {name!r} under the root {str(root)!r} cannot be used: {_reason(error)}") from None
     if not path.is_relative_to(real_root):
         raise EntryError(
             f"the entry {name!r} links out of the root {str(root)!r}; name a file that is really under the root"

@@ -49,13 +49,13 @@ async def run_in_launch_thread(work: Callable[[], _T], dispose: Callable[[_T], N
     _ensure_thread().put(job.run)
     try:
         await job.answered.wait()
-    except trio.Cancelled:
+    except trio.Cancelled:  # noqa: ASYNC103  # the caller meets it at its next checkpoint
         with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
             await job.answered.wait()
         if job.answer is None:
             job.is_given_up = True
             raise
-    assert job.answer is not None  # noqa: S101  # it is set before the event
+    assert job.answer is not None  # it is set before the event
     return job.answer.unwrap()
 
 
@@ -111,7 +111,7 @@ def _serve(jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
         job = jobs.get()
         try:
             job()
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103  # no Trio runs in this thread
             _logger.exception("a job of the launch thread failed")
         del job  # it may hold a process, and the next job may be hours away
 
@@ -134,7 +134,7 @@ def reap_in_background(process_id: str, pid: int, pidfd: int) -> None:
         pid: the operating system's number.
         pidfd: belongs to the reaping from now on.
     """
-    _logger.error("process %s (pid %d) has withstood SIGKILL; it is abandoned, and reaped when it ends", process_id, pid)
+    _logger.error("process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends", process_id, pid)
     threading.Thread(
         target=_reap, args=(process_id, pid, pidfd), name=f"spindle-trio reaper of {pid}", daemon=True
     ).start()

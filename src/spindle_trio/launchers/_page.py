@@ -43,17 +43,23 @@ class HeartbeatPage:
             raise
         self._words = memoryview(self._map).cast("d")
         self._last_value = 0.0
+        self._future_value = math.inf
+        self._future_seen_at = -math.inf
 
     def last_heartbeat(self) -> float:
         """Tell when the child last beat, on Trio's clock in seconds; `-math.inf` before the first."""
-        if self._map.closed:
-            value = self._last_value
-        else:
-            value = self._words[_BEAT]
+        value = self._last_value if self._map.closed else self._words[_BEAT]
         if math.isnan(value) or value == 0:
             return -math.inf
-        # By age, since Trio's clock has an offset of its own. A time in the future is taken for now.
-        return trio.current_time() - max(0.0, time.monotonic() - value)
+        # By age, since Trio's clock has an offset of its own.
+        age = time.monotonic() - value
+        if age >= 0:
+            return trio.current_time() - age
+        # A time in the future is taken for the moment when it is first seen. Taking it for now at every look would let
+        # a child beat once and for all.
+        if value != self._future_value:
+            self._future_value, self._future_seen_at = value, trio.current_time()
+        return self._future_seen_at
 
     def request_stop(self) -> None:
         """Leave the mark of a stop."""

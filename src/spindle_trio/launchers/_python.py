@@ -9,9 +9,9 @@
    then waits for its first frame.
 
 The child's command line says which entry it runs, for people who look at a list of processes, then the number of this
-process, and then one JSON object with the descriptors and the file. It starts its interpreter with `-P`, since `sys.path` is the host's business. Site processing
-stays on, although it costs some milliseconds: packages that are installed in editable form are found by hooks that
-it sets up, and `sys.path` alone does not bring those over.
+process, and then one JSON object with the descriptors and the file. The interpreter is started with `-P`, since
+`sys.path` is the host's business. Site processing stays on, although it costs some milliseconds: packages that are
+installed in editable form are found by hooks that it sets up, and `sys.path` alone does not bring those over.
 """
 
 from __future__ import annotations
@@ -50,11 +50,15 @@ class PythonLauncher(Launcher):
         """Prepare; starts nothing.
 
         Args:
-            python: the interpreter, as a path or as a command that is looked up. By default it is the one that runs this
-                program; then children also have its `sys.path`. Another one keeps its own, with this package added.
+            python: the interpreter, as a path or as a command that is looked up. By default it is the one that runs
+                this program; then children also have its `sys.path`. Another one keeps its own, with this package
+                added.
         """
         self._python = python or sys.executable
         self._is_own_python = self._python == sys.executable
+        # Looked up now: the child's environment need not have a PATH, and its working directory is another one.
+        found = shutil.which(self._python)
+        self._command = None if found is None else os.path.abspath(found)
 
     def __repr__(self) -> str:
         return f"PythonLauncher({self._python!r})"
@@ -78,7 +82,7 @@ class PythonLauncher(Launcher):
             raise RuntimeError(
                 f"PythonLauncher needs pidfd_open and sealed memfds, as Linux 5.4 and later have them: {error}"
             ) from error
-        if shutil.which(self._python) is None:
+        if self._command is None:
             raise RuntimeError(f"PythonLauncher: there is no interpreter {self._python!r}; name an executable file")
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:
@@ -87,13 +91,15 @@ class PythonLauncher(Launcher):
 
     def launch(self, order: LaunchOrder) -> ProcessBlock:
         """Start an interpreter for the entry; see `Launcher.launch`."""
-        start = functools.partial(_start_process, self._python, _search_path() if self._is_own_python else None, order)
+        start = functools.partial(
+            _start_process, self._command or self._python, _search_path() if self._is_own_python else None, order
+        )
         return ProcessBlock(order, lambda: run_in_launch_thread(start, ProcessParts.dispose))
 
 
 def _search_path() -> list[str]:
     """Return this program's `sys.path`, such that it means the same from another working directory."""
-    return [os.path.abspath(folder) for folder in sys.path if isinstance(folder, str)]  # noqa: PTH100  # '' is the cwd
+    return [os.path.abspath(folder) for folder in sys.path]  # '' is the current one
 
 
 def _start_process(python: str, path: list[str] | None, order: LaunchOrder) -> ProcessParts:
@@ -130,7 +136,7 @@ def _start_process(python: str, path: list[str] | None, order: LaunchOrder) -> P
         # From here on the pidfd tells the end. `subprocess` must neither reap the process nor complain about it.
         process.returncode = 0
         ours.pop_all()
-        return ProcessParts(process.pid, pidfd, control, messages, stdout, stderr, page)
+        return ProcessParts(order.process_id, process.pid, pidfd, control, messages, stdout, stderr, page)
 
 
 def _command(python: str, path: list[str] | None, order: LaunchOrder, given: tuple[int, int, int]) -> list[str]:

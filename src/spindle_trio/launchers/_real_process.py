@@ -15,6 +15,7 @@ A process that has not ended `PATIENCE` seconds after its first kill is handed t
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -38,6 +39,8 @@ __all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
 class ProcessParts:
     """What a start has brought into being, and what has to be let go of."""
 
+    process_id: str
+    """The host's id for it, for log records."""
     pid: int
     """A child of this program that leads a session, and that nobody else reaps."""
     pidfd: int
@@ -54,13 +57,18 @@ class ProcessParts:
     """The page that it writes its heartbeats to."""
 
     def dispose(self) -> None:
-        """Kill the process, wait until it has ended, reap it and close everything. Blocks."""
+        """Kill the process, reap it and close everything. Blocks for `PATIENCE` seconds at most."""
         kill_tree(self.pid, self.pidfd)
-        try:
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        except ChildProcessError:
-            pass
-        os.close(self.pidfd)
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if poll.poll(PATIENCE * 1000):
+            try:
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            except ChildProcessError:
+                pass  # somebody else has reaped it
+            os.close(self.pidfd)
+        else:
+            reap_in_background(self.process_id, self.pid, self.pidfd)
         self.control.close()
         self.messages.close()
         os.close(self.stdout)
@@ -93,10 +101,9 @@ class RealProcess(LaunchedProcess):
         self._killed_at: float | None = None
 
     def __repr__(self) -> str:
+        state = "running" if self._killed_at is None else "killed"
         if self._status is not None:
             state = str(self._status)
-        else:
-            state = "running" if self._killed_at is None else "killed"
         return f"<{type(self).__name__} {state} {self._entry} {self._process_id} pid={self.pid}>"
 
     def last_heartbeat(self) -> float:
@@ -188,9 +195,11 @@ class RealProcess(LaunchedProcess):
 
     def _reap(self) -> ExitStatus | None:
         """Kill what is left of the group, reap the process that has ended, and take in its last output."""
-        kill_group(self.pid)
         try:
-            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if result is not None:
+                kill_group(self.pid)
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         except ChildProcessError:
             self._status = ExitStatus()  # somebody else has reaped it: how it ended cannot be learned
         else:
@@ -240,7 +249,7 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
         try:
             await trio.lowlevel.checkpoint()
         except BaseException:
-            await process.end()
+            await process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
             process.close()
             raise
         self._nursery = await self._nursery_manager.__aenter__()
@@ -253,10 +262,10 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Kill and reap the process, and close everything; what the body raised goes on as it is."""
-        await self._process.end()
+        await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
         # The tasks in it end at once. A cancellation from outside has its effect in the body and after the block.
         self._nursery.cancel_scope.shield = True
         try:
-            await self._nursery_manager.__aexit__(None, None, None)
+            await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded above; the tasks end at once
         finally:
             self._process.close()

@@ -22,7 +22,7 @@ def require_real_time(launcher: str) -> None:
     testing = sys.modules.get("trio.testing")
     if testing is not None and isinstance(trio.lowlevel.current_clock(), testing.MockClock):
         raise RuntimeError(
-            f"{launcher} starts real processes, and this program runs on a mock clock, whose deadlines fire before a real "
-            "process has done anything; run it in real time (without autojump_clock, mock_clock or the spindle_host "
-            "fixture), or use spindle_trio.testing.MemoryLauncher"
+            f"{launcher} starts real processes, and this program runs on a mock clock, whose deadlines fire before a "
+            "real process has done anything; run it in real time (without autojump_clock, mock_clock or the "
+            "spindle_host fixture), or use spindle_trio.testing.MemoryLauncher"
         )

@@ -30,10 +30,11 @@ def kill_tree(pid: int, pidfd: int) -> None:
     """Kill a child of this program, its process group and its descendants. Never blocks, and never raises.
 
     Args:
-        pid: the child's number. It must not have been reaped, so that the number cannot mean another process.
-        pidfd: refers to the child.
+        pid: the child's number.
+        pidfd: refers to the child. If that has been reaped, nothing happens.
     """
-    _signal(pidfd, signal.SIGSTOP)
+    if not _signal(pidfd, signal.SIGSTOP):
+        return  # somebody else has reaped it, and the number may mean another process by now
     # Deepest first: each parent is still there, and proves the number of the one that is killed.
     for descendant, parent in reversed(_freeze_descendants(pid)):
         _signal_child_of(parent, descendant, signal.SIGKILL)
@@ -87,10 +88,13 @@ def _signal_child_of(parent: int, pid: int, number: signal.Signals) -> bool:
 
 
 def _signal(pidfd: int, number: signal.Signals) -> bool:
+    """Signal a process, and say whether it exists, be it as a zombie."""
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        pass  # it has taken on another user's rights
     return True
 
 
@@ -103,7 +107,7 @@ def _children_of(pid: int) -> list[int]:
         return []
     try:
         for thread in threads:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123  # quick is the point
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 children += map(int, file.read().split())
     except OSError:
         # The kernel was built without these files, or a thread has just ended.
@@ -123,7 +127,7 @@ def _children_by_scanning(pid: int) -> list[int]:
 def _parent_of(pid: int) -> int | None:
     """Read the number of a process's parent; `None` if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # quick is the point
+        with open(f"/proc/{pid}/stat", "rb") as file:
             # The second field is the program's name in parentheses, and may itself contain some.
             return int(file.read().rpartition(b")")[2].split()[1])
     except (OSError, ValueError, IndexError):

@@ -232,12 +232,12 @@ class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
             self._nursery.cancel_scope.shield = True
             if self._process.killed_at is not None:
                 with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
-                    await self._process.wait()
+                    await self._process.wait()  # noqa: ASYNC102  # shielded two lines above
             if not self._process.has_exited():
                 complaint = self._complain()
                 take_shields_away(self._process.task, self._process.shields_end_at)
             # As if without error, so that what is raised in the body leaves it as it is, in no group.
-            await self._nursery_manager.__aexit__(None, None, None)
+            await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded and bounded, see above
         finally:
             self._live.discard(self._process)
             self._process.close_host_ends()

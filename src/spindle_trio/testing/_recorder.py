@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 import trio
@@ -27,7 +27,9 @@ class _Entry:
 
 
 class EventRecorder:
-    """Records the lifecycle events and messages of one worker's processes, from its making to its close::
+    """Records the lifecycle events and messages of one worker's processes, from its making to its close.
+
+    For example::
 
         with EventRecorder(worker.backend_processes) as recorder:
             handle = await worker.backend_processes.spawn("entry")
@@ -58,7 +60,7 @@ class EventRecorder:
         """Show the record as a table."""
         return "\n".join(self._table())
 
-    def __enter__(self) -> EventRecorder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,1 @@
+"""Entry files that ship with the tools for tests."""

@@ -1,0 +1,71 @@
+"""The error tree: who is whose child, and what each one carries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from spindle_trio import _errors as errors
+from spindle_trio._model import ProcessInfo, ProcessState
+
+INFO = ProcessInfo("p1", "a.py", "a.py", ProcessState.FAILED, datetime(2026, 3, 1, tzinfo=UTC))
+
+PARENTS = {
+    errors.SpindleError: Exception,
+    errors.SpawnRefusedError: errors.SpindleError,
+    errors.EntryError: errors.SpawnRefusedError,
+    errors.UserRequiredError: errors.SpawnRefusedError,
+    errors.DuplicateKeyError: errors.SpawnRefusedError,
+    errors.ProcessLimitError: errors.SpawnRefusedError,
+    errors.SpawnError: errors.SpindleError,
+    errors.LaunchError: errors.SpawnError,
+    errors.StartupTimeoutError: errors.SpawnError,
+    errors.StartupFailedError: errors.SpawnError,
+    errors.StartupCancelledError: errors.SpawnError,
+    errors.ProcessAccessError: errors.SpindleError,
+    errors.PayloadError: errors.SpindleError,
+    errors.LaggedError: errors.SpindleError,
+    errors.ProtocolError: errors.SpindleError,
+    errors.LocalProtocolError: errors.ProtocolError,
+    errors.PeerProtocolError: errors.ProtocolError,
+}
+
+
+@pytest.mark.parametrize(("error", "parent"), PARENTS.items())
+def test_each_error_has_its_place_in_the_tree(error: type[Exception], parent: type[Exception]) -> None:
+    assert error.__base__ is parent
+
+
+def test_the_tree_has_no_other_errors() -> None:
+    found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
+    assert found == set(PARENTS)
+
+
+def test_what_is_also_a_builtin_error_can_be_caught_as_one() -> None:
+    assert issubclass(errors.StartupTimeoutError, TimeoutError)
+    assert issubclass(errors.PayloadError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [errors.LaunchError, errors.StartupTimeoutError, errors.StartupFailedError, errors.StartupCancelledError],
+)
+def test_a_failed_spawn_says_why_and_of_which_process(kind: type[errors.SpawnError]) -> None:
+    """`TimeoutError` is an `OSError`, which gives a second positional argument a meaning of its own."""
+    error = kind("a.py did not start", info=INFO)
+    assert str(error) == "a.py did not start"
+    assert error.args == ("a.py did not start",)
+    assert error.info is INFO
+
+
+def test_a_refused_spawn_carries_what_stood_in_its_way() -> None:
+    assert errors.DuplicateKeyError("taken", INFO).existing is INFO
+    assert errors.ProcessLimitError("full", 16).limit == 16
+    assert str(errors.ProcessLimitError("full", 16)) == "full"
+
+
+def test_a_lagged_subscription_says_how_much_it_missed() -> None:
+    error = errors.LaggedError(7)
+    assert error.missed == 7
+    assert "missed 7 value(s)" in str(error)
