@@ -1,8 +1,9 @@
-"""What the contract tests share: run one entry to its end, wait for a state, and look at what nobody else shows."""
+"""What the contract tests share: entries, running one to its end, and waiting for events instead of time."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,55 @@ import trio
 
 if TYPE_CHECKING:
     from spindle_trio import LifecycleEvent, ProcessHandle, ProcessState, Worker
+
+WAITS = """
+async def run(process):
+    process.ready()
+    await trio.sleep_forever()
+"""
+"""Is ready at once, and ends when it is asked to."""
+
+NEVER_READY = """
+async def run(process):
+    await trio.sleep_forever()
+"""
+
+IGNORES_STOP = """
+async def run(process):
+    process.on_stop(print)
+    process.ready()
+    await trio.sleep_forever()
+"""
+"""Is told of a stop, and leaves it to the host to end it."""
+
+ENDS_WHEN_TOLD = """
+async def run(process):
+    process.on_stop(lambda notice: process.send_nowait({"stop": notice.reason}))
+    channel = process.messages()
+    process.ready()
+    while await channel.receive() != "end":
+        pass
+    return process.complete(process.payload)
+"""
+"""Says that it was asked to stop, and ends once it gets the message "end", with its payload as the result."""
+
+ECHO = """
+async def run(process):
+    process.ready()
+    process.beat_while_running()
+    async for payload in process.messages():
+        await process.send(payload)
+"""
+
+
+async def wait_until(worker: Worker, condition: Callable[[], object]) -> None:
+    """Wait until something holds that changes with a lifecycle event; looks at once and after each event."""
+    events = worker.backend_processes.lifecycle_events()
+    try:
+        while not condition():
+            await events.receive()
+    finally:
+        events.close()
 
 
 async def run_to_end(world: Any, entry: str, *, host: dict[str, Any] | None = None, **options: Any) -> ProcessHandle:

@@ -173,5 +173,5 @@ def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> Js
 def _count(frame: Mapping[str, JsonValue]) -> int:
     messages = frame.get("messages")
     if type(messages) is not int or messages < 0:
-        raise PeerProtocolError(f"a {frame['type']} frame whose count of messages is missing or wrong")
+        raise PeerProtocolError(f"a frame of type {frame['type']} whose count of messages is missing or wrong")
     return messages

@@ -122,10 +122,10 @@ class WorkerScope:
         self.identifier = identifier
         self.root = root
         self.user_id = user_id
-        self.limits = settings.limits
-        self.lifecycle = Broadcast[LifecycleEvent]("lifecycle events", settings.limits.lifecycle_events)
-        self.hub = MessageHub()
-        self.is_closed = False
+        self.limits: Limits = settings.limits
+        self.lifecycle: Broadcast[LifecycleEvent] = Broadcast[LifecycleEvent]("lifecycle events", settings.limits.lifecycle_events)
+        self.hub: MessageHub = MessageHub()
+        self.is_closed: bool = False
         self._settings = settings
         self._bounds = bounds_of(settings.limits)
         self._registry = Registry(settings.max_processes)
@@ -307,6 +307,7 @@ class WorkerScope:
             ),
             name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
         )
+        self._scope.nursery.start_soon(process.watch_launch)
         process.begin()
         if self._registry.has_successor(claim):
             process.host_stop(ExitReason.REPLACED)  # another replacement queued up while this one waited
@@ -447,7 +448,7 @@ class HostScope:
             settings: what it was opened with.
         """
         self.settings = settings
-        self.is_closed = False
+        self.is_closed: bool = False
         self._workers: dict[WorkerScope, None] = {}
         self._scope = NurseryScope()
         self._left = trio.lowlevel.ParkingLot()

@@ -92,12 +92,13 @@ class Inbox:
         self._hub = hub
         self._held: deque[_Held] = deque()
         self._first = 0  # the number of the oldest message held
+        self._heard = 0  # the number after the last message that handlers have been called with
         self._cursors: list[_Cursor] = []
         self._room = trio.lowlevel.ParkingLot()
-        self.held_bytes = 0
-        self.received = 0
-        self.dropped = 0
-        self.is_closed = False
+        self.held_bytes: int = 0
+        self.received: int = 0
+        self.dropped: int = 0
+        self.is_closed: bool = False
         if hub is not None:
             hub._attach(self)
 
@@ -143,6 +144,8 @@ class Inbox:
         self.held_bytes += size
         if self._hub is not None:
             self._hub.call_handlers(self, payload)
+            if self._has_handlers:
+                self._heard = self.received
         for cursor in list(self._cursors):
             cursor.wake()
         self.trim()
@@ -202,9 +205,14 @@ class Inbox:
         """List what is held, as pairs of arrival and payload, for a handler that has just been registered."""
         return [(held.arrival, held.payload) for held in self._held]
 
+    def note_heard(self) -> None:
+        """Note that handlers have been called with all that is held."""
+        self._heard = self.received
+        self.trim()
+
     def trim(self) -> None:
         """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
-        passed = self._first + len(self._held) if self._has_handlers else -1
+        passed = self._heard if self._has_handlers else -1
         if self._cursors:
             passed = min([cursor.next for cursor in self._cursors])
         while self._held and self._first < passed:
@@ -330,7 +338,7 @@ class _Arrivals:
     """What a hub's channel has still to read, in the order of arrival, with its cursors."""
 
     def __init__(self) -> None:
-        self.lot = trio.lowlevel.ParkingLot()
+        self.lot: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.cursors: dict[Inbox, _Cursor] = {}
         self.queue: deque[tuple[Inbox, int]] = deque()
         self._sweep_at = _SMALL_QUEUE
@@ -409,9 +417,9 @@ class MessageHub:
 
     def __init__(self) -> None:
         """Begin with no processes and no subscribers."""
-        self.handlers = Handlers[ProcessMessage]("messages")
-        self.arrivals = itertools.count()
-        self.is_closed = False
+        self.handlers: Handlers[ProcessMessage] = Handlers[ProcessMessage]("messages")
+        self.arrivals: itertools.count[int] = itertools.count()
+        self.is_closed: bool = False
         self._inboxes: dict[Inbox, None] = {}
         self._channels: list[_Arrivals] = []
 
@@ -439,7 +447,7 @@ class MessageHub:
             for _, inbox, payload in sorted(held, key=lambda entry: entry[0]):
                 self.call_handlers(inbox, payload)
             for inbox in list(self._inboxes):
-                inbox.trim()
+                inbox.note_heard()
         return unsubscribe
 
     def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:

@@ -95,6 +95,15 @@ def _check_optional_text(_: object, attribute: attrs.Attribute[str | None], valu
         raise TypeError(f"{attribute.name} must be a str or None, not {type(value).__name__}")
 
 
+def _as_state(value: str | None) -> ProcessState | None:
+    if value is None:
+        return None
+    try:
+        return ProcessState(value)
+    except ValueError:
+        raise ValueError(f"state must be None or one of {', '.join(ProcessState)}, not {value!r}") from None
+
+
 def _check_flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be a bool, not {type(value).__name__}")
@@ -139,7 +148,7 @@ class ProcessFilter:
     """Compared as given, untrimmed."""
     key: str | None = attrs.field(default=None, validator=_check_optional_text)
     """Compared as given, untrimmed."""
-    state: ProcessState | None = attrs.field(default=None, converter=attrs.converters.optional(ProcessState))
+    state: ProcessState | None = attrs.field(default=None, converter=_as_state)
     """One of the states; a terminal one matches nothing, since only live processes are listed."""
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Outbox:
     """A queue of frames in front of a lane."""
 
+    __slots__ = ("_is_broken", "_is_draining", "_lane", "_max_bytes", "_queue", "_start_soon")
+
     def __init__(
         self,
         lane: FrameLane,
@@ -35,23 +37,20 @@ class Outbox:
         self._lane = lane
         self._start_soon = start_soon
         self._max_bytes = max_bytes
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
         self._is_draining = False
         self._is_broken = False
-        self._turn = trio.StrictFIFOLock()
-        self._room = trio.lowlevel.ParkingLot()
-        self._flushed = trio.lowlevel.ParkingLot()
+        # Made when somebody first has to wait. Of ten thousand processes that is a few, and it is most of the memory.
+        self._queue: _Queue | None = None
 
     @property
     def messages(self) -> int:
         """How many frames wait, without the one that is partly sent."""
-        return len(self._waiting)
+        return 0 if self._queue is None else len(self._queue.frames)
 
     @property
     def waiting_bytes(self) -> int:
         """How many bytes wait, without the frame that is partly sent."""
-        return self._waiting_bytes
+        return 0 if self._queue is None else self._queue.size
 
     @property
     def is_flushed(self) -> bool:
@@ -65,7 +64,7 @@ class Outbox:
             trio.WouldBlock: there is no room for it now, or somebody waits in `send` already.
             trio.BrokenResourceError: the other end is gone, or this outbox was closed.
         """
-        if self._turn.locked() and not self._is_broken:
+        if self._queue is not None and self._queue.turn.locked() and not self._is_broken:
             raise trio.WouldBlock
         self._put(body)
 
@@ -75,14 +74,14 @@ class Outbox:
         Raises:
             trio.BrokenResourceError: the other end is gone, or goes while this waits.
         """
-        async with self._turn:
+        queue = self._waiting()
+        async with queue.turn:
             while True:
                 try:
-                    self._put(body)
+                    return self._put(body)
                 except trio.WouldBlock:
-                    await self._room.park()
-                else:
-                    return
+                    pass  # not waiting in here: the exception and its frames would live as long as the wait
+                await queue.room.park()
 
     def _put(self, body: bytes) -> None:
         if self._is_broken:
@@ -97,35 +96,40 @@ class Outbox:
                 self._is_draining = True
                 self._start_soon(self._drain)
             return
-        if self._waiting and self._waiting_bytes + len(body) > self._max_bytes:
+        queue = self._waiting()
+        if queue.frames and queue.size + len(body) > self._max_bytes:
             raise trio.WouldBlock
-        self._waiting.append(body)
-        self._waiting_bytes += len(body)
+        queue.frames.append(body)
+        queue.size += len(body)
 
     async def wait_flushed(self) -> None:
         """Wait until all that was sent has left for the peer's system, or cannot any more."""
         await trio.lowlevel.checkpoint()
         while not self.is_flushed:
-            await self._flushed.park()
+            await self._waiting().flushed.park()
 
     def close(self) -> None:
         """Forget what waits; whoever waits for room gets `trio.BrokenResourceError`."""
         self._is_broken = True
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self._room.unpark_all()
-        self._flushed.unpark_all()
+        if self._queue is not None:
+            self._queue.take()
+            self._queue.room.unpark_all()
+            self._queue.flushed.unpark_all()
+
+    def _waiting(self) -> _Queue:
+        if self._queue is None:
+            self._queue = _Queue()
+        return self._queue
 
     @trio.lowlevel.enable_ki_protection
     async def _drain(self) -> None:
         """Send what waits, all of it at a time, until nothing does."""
+        queue = self._waiting()
         try:
             await self._lane.send_pending()
-            while self._waiting:
-                bodies = list(self._waiting)
-                self._waiting.clear()
-                self._waiting_bytes = 0
-                self._room.unpark()
+            while queue.frames:
+                bodies = queue.take()
+                queue.room.unpark()
                 await self._lane.send_pending(bodies)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.close()
@@ -134,5 +138,25 @@ class Outbox:
             raise
         finally:
             self._is_draining = False
-            self._room.unpark()
-            self._flushed.unpark_all()
+            queue.room.unpark()
+            queue.flushed.unpark_all()
+
+
+class _Queue:
+    """The frames that wait, and the tasks."""
+
+    __slots__ = ("flushed", "frames", "room", "size", "turn")
+
+    def __init__(self) -> None:
+        self.frames: deque[bytes] = deque()
+        self.size = 0
+        self.turn = trio.StrictFIFOLock()
+        self.room = trio.lowlevel.ParkingLot()
+        self.flushed = trio.lowlevel.ParkingLot()
+
+    def take(self) -> list[bytes]:
+        """Take all frames."""
+        bodies = list(self.frames)
+        self.frames.clear()
+        self.size = 0
+        return bodies

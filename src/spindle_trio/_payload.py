@@ -26,10 +26,10 @@ class PayloadBounds:
     def __init__(
         self, depth: int, values: int, text_bytes: int | None = None, container_entries: int | None = None
     ) -> None:
-        self.depth = depth
-        self.values = values
-        self.text_bytes = text_bytes
-        self.container_entries = container_entries
+        self.depth: int = depth
+        self.values: int = values
+        self.text_bytes: int | None = text_bytes
+        self.container_entries: int | None = container_entries
 
 
 def bounds_of(limits: Limits) -> PayloadBounds:

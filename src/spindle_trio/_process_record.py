@@ -170,7 +170,10 @@ class ProcessRecord:
             await self._has_launched.wait()
             self._refuse_ended()
         assert self._outbox is not None, "a process that has been launched has an outbox until it ends"
-        await self._outbox.send(body)
+        try:
+            await self._outbox.send(body)
+        except trio.BrokenResourceError:
+            raise self._broken() from None
 
     def send_nowait(self, payload: object) -> None:
         """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
@@ -178,11 +181,19 @@ class ProcessRecord:
         self._refuse_ended()
         if self._outbox is None:
             raise trio.WouldBlock
-        self._outbox.send_nowait(body)
+        try:
+            self._outbox.send_nowait(body)
+        except trio.BrokenResourceError:
+            raise self._broken() from None
 
     def _refuse_ended(self) -> None:
         if self.state.is_terminal:
-            raise trio.BrokenResourceError(f"process {self.process_id} ({self.identity.entry}) is {self.state}")
+            raise self._broken()
+
+    def _broken(self) -> trio.BrokenResourceError:
+        """Say which process a message cannot reach any more, and why."""
+        text = f"process {self.process_id} ({self.identity.entry}) is {self.state}"
+        return trio.BrokenResourceError(text if self.state.is_terminal else f"{text} and takes no messages any more")
 
     async def wait_ended(self) -> ProcessInfo:
         """Wait for the terminal event to be published."""

@@ -70,12 +70,12 @@ class SocketLane(FrameLane):
 
     async def receive(self, max_frames: int) -> list[bytes]:
         """Wait for frames; see `FrameLane.receive`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        # Before the read, not after it: a cancellation then loses nothing, and no frame is ever on its way from here to
+        # the caller while another task looks, by `receive_nowait`, for what has arrived.
+        await trio.lowlevel.checkpoint()
         while True:
             bodies = self._read_once(max_frames)
             if bodies:
-                # Shielded: a cancellation that came here would lose what has been taken from the decoder.
-                await trio.lowlevel.cancel_shielded_checkpoint()
                 return bodies
             if self._decoder.is_mid_frame and self._frame_seconds < math.inf:
                 await self._wait_for_the_rest()

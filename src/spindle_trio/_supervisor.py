@@ -6,7 +6,7 @@ Theory of operation
 A `Supervisor` is one task with one nursery, shielded from beginning to end: what bounds it are its own deadlines, not
 the patience of whoever waits for it. `run` is straight-line code:
 
-1. Launch, under a scope with the startup deadline. A stop or a kill that comes meanwhile cancels that scope.
+1. Launch, under a scope that `watch_launch` cancels at the startup deadline, and a stop or a kill that comes meanwhile.
 2. Two tasks read the two lanes; the main task waits for the exit, and wakes up at each deadline (`_until_exit`).
 3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
 
@@ -17,6 +17,7 @@ published by whoever caused it, in one step with it.
 
 Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
+The startup deadline is slept out in slices besides, so that time in which this program stood still can be left out.
 
 Back-pressure: `_read_messages` waits for room in the inbox before it reads, so that the rest stays in the pipe and
 holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending,
@@ -70,6 +71,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("spindle_trio.supervisor")
 
+STARTUP_SLICES: Final = 20
+"""Into how many parts a startup deadline is cut; a pause of this program costs the process one of them at most."""
+
 CONTROL_FRAMES_AT_A_TIME: Final = 64
 """How many control frames are taken in before other tasks have their turn; a child sends a handful in its life."""
 
@@ -118,6 +122,7 @@ class Supervisor(ProcessRecord):
         self.is_abandoned = False
         self._refusal: type[SpawnError] | None = None
         self._launching = trio.CancelScope()
+        self._launch_watch = trio.CancelScope()
         self._nap = trio.CancelScope()
         self._abandoned_wait = trio.CancelScope()
         self._control: Outbox | None = None
@@ -212,7 +217,6 @@ class Supervisor(ProcessRecord):
     async def run(self, launcher: Launcher, order: LaunchOrder) -> None:
         """Own the process from launch to reaping. Raises nothing for what a process does."""
         with trio.CancelScope(shield=True):
-            self._launching.deadline = self._lifecycle.deadline()
             if self._lifecycle.phase is not Phase.STARTING:
                 self._launching.cancel()
             failure: Exception | None = None
@@ -225,9 +229,26 @@ class Supervisor(ProcessRecord):
                     if self._launched is not None:
                         raise  # a bug of ours or of the launcher's, not a launch that failed
                     failure = error
+                finally:
+                    self._launch_watch.cancel()
             if self._launched is None:
                 self._conclude_unlaunched(failure)
             self.let_go.set()
+
+    @trio.lowlevel.enable_ki_protection
+    async def watch_launch(self) -> None:
+        """End a launch that takes longer than the startup timeout; returns once there is nothing more to watch.
+
+        A task beside `run`, since no scope around the launch could tell a late launch from a late host.
+        """
+        self._excuse_lateness(self._lifecycle.started_at)
+        with self._launch_watch:
+            while self._lifecycle.due(trio.current_time()) is None:
+                wake_at = self._wake_time()
+                await trio.sleep_until(wake_at)
+                await trio.lowlevel.checkpoint()  # the launch may have ended meanwhile, and then ends this
+                self._excuse_lateness(wake_at)
+            self._launching.cancel()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
         if failure is not None:
@@ -240,7 +261,7 @@ class Supervisor(ProcessRecord):
         self._conclude(LaunchError if failure is not None else None)
 
     async def _supervise(self, launched: LaunchedProcess) -> None:
-        self._launching.deadline = math.inf
+        self._launch_watch.cancel()
         async with trio.open_nursery() as nursery:
             self._launched = launched
             self._control = Outbox(launched.control, nursery.start_soon)
@@ -270,14 +291,31 @@ class Supervisor(ProcessRecord):
     async def _until_exit(self, launched: LaunchedProcess) -> ExitStatus | None:
         """Wait for the exit, judging at each deadline; `None` if the process is abandoned."""
         while True:
-            with trio.CancelScope(deadline=self._lifecycle.deadline()) as self._nap:
+            wake_at, received = self._wake_time(), self.inbox.received
+            with trio.CancelScope(deadline=wake_at) as self._nap:
                 return await launched.wait()
             await trio.lowlevel.checkpoint()  # lets whatever became due together with this deadline run before it
             if launched.has_exited():
                 return await launched.wait()
+            # A process in this program's own run stands still with it, and is held up only where it had sent something.
+            if launched.pid is not None or self.inbox.received > received:
+                self._excuse_lateness(wake_at)
             self._judge(launched)
             if self.is_abandoned:
                 return None
+
+    def _wake_time(self) -> float:
+        """Tell when to look next: at the next deadline, and while it starts after a slice of its time at most."""
+        deadline = self._lifecycle.deadline()
+        if self._lifecycle.phase is not Phase.STARTING:
+            return deadline
+        return min(deadline, trio.current_time() + self._terms.startup_timeout / STARTUP_SLICES)
+
+    def _excuse_lateness(self, wake_at: float) -> None:
+        """Leave the time by which this program was late out of the startup deadline (contract, rule 8)."""
+        late = trio.current_time() - wake_at
+        if late > 0 and self._lifecycle.phase is Phase.STARTING and self._paused_since is None:
+            self._lifecycle.excuse(late)
 
     def _judge(self, launched: LaunchedProcess) -> None:
         """Act on a deadline that has passed, once what was already sent has been taken in."""
@@ -424,6 +462,9 @@ class Supervisor(ProcessRecord):
             pass
         except PeerProtocolError as error:
             self._messages_broken = True
+            if self._lifecycle.phase is Phase.STARTING:
+                # The other lane may hold a `ready` that was said before this, and then `spawn` has succeeded.
+                self._take_in_control(launched, most=CONTROL_FRAMES_AT_A_TIME)
             self._break(error)
 
     @property

@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, port: WorkerPort) -> None:
         self._port = port
-        self.backend_processes = BackendProcesses(port)
+        self.backend_processes: BackendProcesses = BackendProcesses(port)
         """Everything that the worker can do (`SpindleAPI.backendProcesses`)."""
 
     def __repr__(self) -> str:

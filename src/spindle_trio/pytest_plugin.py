@@ -78,6 +78,8 @@ def _without_pytest_trio() -> None:
     pytest.fail("the spindle_trio fixtures need pytest-trio: pip install pytest-trio", pytrace=False)
 
 
+spindle_host: object
+spindle_worker: object
 if find_spec("pytest_trio") is None:
     spindle_host = pytest.fixture(name="spindle_host")(_without_pytest_trio)
     spindle_worker = pytest.fixture(name="spindle_worker")(_without_pytest_trio)

@@ -271,8 +271,8 @@ async def test_an_entry_that_shields_itself_against_its_kill_fails_the_test(
                 await trio.sleep(seconds)
 
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(inner)  # noqa: ASYNC112  # a task that has to be found
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task that has to be found
+                nursery.start_soon(inner)
 
     launcher = MemoryLauncher({"stubborn": stubborn})
     before = trio.current_time()

@@ -211,6 +211,15 @@ def own_children() -> list[str]:
     return sorted(child for thread in Path("/proc/self/task").iterdir() for child in (thread / "children").read_text().split())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """Leave what the imports have made out of the collections that `_nothing_left` makes for every test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def _nothing_left() -> Iterator[None]:
     """Refuse a test that leaves a process, a zombie or a descriptor."""

@@ -34,7 +34,7 @@ PARENTS = {
 
 @pytest.mark.parametrize(("error", "parent"), PARENTS.items())
 def test_each_error_has_its_place_in_the_tree(error: type[Exception], parent: type[Exception]) -> None:
-    assert error.__base__ is parent
+    assert error.__bases__[0] is parent
 
 
 def test_the_tree_has_no_other_errors() -> None:

@@ -82,7 +82,7 @@ def test_what_json_can_say_is_safe(value: object) -> None:
         ({"a": {None: 2}}, "payload.a: the key None is a NoneType; names are strings"),
         ({Name("x"): 2}, "payload: the key 'x' is a Name; names are strings"),
         ({"\ud800": 2}, r"payload['\ud800']: the text has a lone surrogate"),
-        ({"x" * 50: b""}, f"payload['{'x' * 36}...: bytes is not JSON-safe"),
+        ({"x" * 50: b""}, f"payload['{'x' * 36}...]: bytes is not JSON-safe"),
         (cyclic(), "nested more than 64 deep (does it contain itself?)"),
     ],
 )

@@ -179,6 +179,17 @@ async def test_a_stall_of_the_host_while_it_waits_is_not_counted_in_full(
     assert stalled
 
 
+async def test_at_the_deadline_all_that_has_been_sent_is_taken_in_first(lane: SocketLane, peer: socket.socket) -> None:
+    """Also where that takes more than one read: the peer has done its part (rule 7)."""
+    frame = with_header(b"x" * 90_000)
+    peer.send(frame[:10])
+    with pytest.raises(trio.WouldBlock):
+        lane.receive_nowait(1)
+    lane._frame_waited = lane._frame_seconds
+    peer.send(frame[10:])
+    assert await lane.receive(1) == [b"x" * 90_000]
+
+
 async def test_a_frame_may_take_as_long_as_it_likes_to_begin(lane: SocketLane, peer: socket.socket) -> None:
     for _ in range(2):
         with trio.move_on_after(0.3) as scope:
@@ -197,6 +208,8 @@ async def test_what_the_system_does_not_take_is_pending_and_leaves_in_order(
         sent += 1
     sent += 1
     assert "bytes pending" in repr(lane)
+    assert lane.send_nowait(bodies[sent]) is False  # a caller's mistake, and still no frame is torn
+    sent += 1
     assert lane.frames_sent == sent
 
     with trio.move_on_after(0.02) as scope:  # nobody reads

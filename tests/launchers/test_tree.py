@@ -13,6 +13,8 @@ import trio
 
 from spindle_trio.launchers import _tree
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 GROWING = """
 import os, sys, time
 depth = int(sys.argv[1])
@@ -35,8 +37,11 @@ class Tree:
             [sys.executable, "-S", "-c", GROWING, str(depth)], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         assert self.root.stdout is not None
-        self.pids = [int(self.root.stdout.readline()) for _ in range(depth + 1)]
-        self.pidfds = [os.pidfd_open(pid) for pid in self.pids]
+        self.pids: list[int] = []
+        self.pidfds: list[int] = []
+        for _ in range(depth + 1):
+            self.pids.append(int(self.root.stdout.readline()))
+            self.pidfds.append(os.pidfd_open(self.pids[-1]))
         self.pidfd = os.pidfd_open(self.root.pid)
 
     async def wait_gone(self) -> None:

@@ -71,3 +71,12 @@ def test_no_two_decisions_have_the_same_number() -> None:
     pages = [path.name for path in (ROOT / "notes" / "decisions").glob("*.md")]
     assert all(re.fullmatch(r"\d{3}-[a-z0-9-]+\.md", name) for name in pages), pages
     assert len({name[:3] for name in pages}) == len(pages)
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    page = (ROOT / "notes" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\S+\.py)::(\w+)`", page)
+    assert named
+    for file, test in named:
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"def {test}\b", text), f"{file}::{test}"

@@ -219,10 +219,11 @@ class MessageChannel(trio.abc.ReceiveChannel["JsonValue"]):
             try:
                 payload = self._intake.take(self._cursor)
             except trio.WouldBlock:
-                await self._intake.wait_arrival()
+                pass  # not waiting in here: the exception and its frames would live as long as the wait
             else:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return payload
+            await self._intake.wait_arrival()
 
     def close(self) -> None:
         """Give up this channel's place: messages that it has not received wait for other channels and handlers only."""

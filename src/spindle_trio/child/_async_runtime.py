@@ -110,6 +110,33 @@ async def run_async_child(
 class _Runtime:
     """One entry's run. Implements what `ProcessContext` offers."""
 
+    __slots__ = (
+        "_beat",
+        "_beat_reasons",
+        "_beats_for_good",
+        "_control",
+        "_control_out",
+        "_ended_by",
+        "_entry_scope",
+        "_exit",
+        "_final",
+        "_host_gone",
+        "_intake",
+        "_is_beating",
+        "_is_ready",
+        "_lives_on",
+        "_messages",
+        "_messages_out",
+        "_nursery",
+        "_report",
+        "_sent",
+        "_stop",
+        "_stop_handlers",
+        "_stop_waiters",
+        "_wake",
+        "facts",
+    )
+
     def __init__(
         self,
         facts: ProcessFacts,
@@ -178,7 +205,7 @@ class _Runtime:
         self._say_finally("completed", encode_complete(result, self._sent, self.facts))
 
     def fail(self, error: str) -> None:
-        if not isinstance(error, str):
+        if not isinstance(error, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # entries need not be typed
             raise TypeError(f"fail() takes a text, not {type(error).__name__}")
         if self._final is None:
             self._say_finally("failed", encode_fail(error.strip(), self._sent, self.facts))
@@ -360,7 +387,7 @@ class _Runtime:
         """Take in frames of the control lane; a stop is the only kind that there is."""
         for body in bodies:
             try:
-                frame = json.loads(body)
+                frame: JsonValue = json.loads(body)
             except ValueError as error:
                 raise PeerProtocolError(f"a control frame that is no JSON: {error}") from None
             if not isinstance(frame, dict) or frame.get("type") != "stop":

@@ -82,9 +82,9 @@ class BlockingRuntime:
         self.facts = facts
         self.stop_handlers: Handlers[StopNotice] = Handlers("on_stop", report)
         self.message_handlers: Handlers[JsonValue] = Handlers("on_message", report)
-        self.beats = False
+        self.beats: bool = False
         """Whether the entry is ready, so that heartbeats count."""
-        self.sent = 0
+        self.sent: int = 0
         """How many messages were queued on the messages lane."""
         self._control = control
         self._messages = messages

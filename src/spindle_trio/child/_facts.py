@@ -50,27 +50,27 @@ class ProcessFacts:
         metadata: dict[str, JsonValue] | None = None,
         heartbeat_timeout: float = math.inf,
     ) -> None:
-        self.process_id = process_id
+        self.process_id: str = process_id
         """The host's id for this process."""
-        self.entry = entry
+        self.entry: str = entry
         """Path of the entry under the worker's root, with forward slashes."""
-        self.kind = kind
+        self.kind: str = kind
         """The label given by the spawner, or the entry."""
-        self.key = key
+        self.key: str | None = key
         """The key that this process holds."""
-        self.user_id = user_id
+        self.user_id: str | None = user_id
         """Whose process this is."""
-        self.payload = payload
+        self.payload: JsonValue = payload
         """The start-up value; `None` also where it was omitted."""
-        self.has_payload = has_payload
+        self.has_payload: bool = has_payload
         """Whether a payload was given at all."""
-        self.metadata = metadata
+        self.metadata: dict[str, JsonValue] | None = metadata
         """What the spawner noted about this process."""
-        self.heartbeat_timeout = heartbeat_timeout
+        self.heartbeat_timeout: float = heartbeat_timeout
         """Seconds that may pass between two heartbeats; `math.inf` where nobody watches."""
-        self.bounds = bounds
+        self.bounds: PayloadBounds = bounds
         """What a payload that this process sends must keep to."""
-        self.frame_bytes = frame_bytes
+        self.frame_bytes: int = frame_bytes
         """Bytes that the body of one frame may have."""
 
     def __repr__(self) -> str:

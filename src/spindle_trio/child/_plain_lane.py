@@ -27,11 +27,11 @@ class PlainLane:
         os.set_inheritable(fd, False)  # a process that the entry starts must not keep the lane open
         self.fd = fd
         """The socket."""
-        self.decoder = FrameDecoder(None)
+        self.decoder: FrameDecoder = FrameDecoder(None)
         """What has been read."""
-        self.written = 0
+        self.written: int = 0
         """Bytes that have left for the host's system."""
-        self.queued = 0
+        self.queued: int = 0
         """Bytes that were given to `push`."""
         self._pending = memoryview(b"")
 

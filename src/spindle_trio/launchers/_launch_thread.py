@@ -123,7 +123,8 @@ def _forget_thread() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget_thread)
+if hasattr(os, "register_at_fork"):  # not everywhere; a launcher says in its `start` where it cannot run
+    os.register_at_fork(after_in_child=_forget_thread)
 
 
 def reap_in_background(process_id: str, pid: int, pidfd: int) -> None:

@@ -7,7 +7,6 @@ the host alone. `spindle_trio.child._page` is the other side.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
 import os
@@ -31,6 +30,8 @@ class HeartbeatPage:
         Raises:
             OSError: the system has no memory or no descriptor left.
         """
+        import fcntl  # not everywhere, and a launcher says in its `start` where it cannot run
+
         self.fd = os.memfd_create("spindle_trio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         """To be passed to the child, and closed by `close_fd` then; the mapping stays."""
         try:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -73,7 +73,8 @@ async def _carry_out(check: Callable[[_Bench], Awaitable[None]], bench: _Bench) 
 
 def _leaf_texts(error: BaseException) -> list[str]:
     if isinstance(error, BaseExceptionGroup):
-        return [text for inner in error.exceptions for text in _leaf_texts(inner)]
+        group: BaseExceptionGroup[BaseException] = error
+        return [text for inner in group.exceptions for text in _leaf_texts(inner)]
     if isinstance(error, trio.TooSlowError):
         return [f"it was not so within {_GUARD_SECONDS:g} s"]
     return [f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)]
@@ -148,14 +149,14 @@ class _Bench:
         assert process.control.send_nowait(init), "the first frame did not leave at once"
 
     @asynccontextmanager
-    async def launched(self, do: str, *, limits: Limits = _LIMITS, **payload: object) -> AsyncIterator[_Subject]:
+    async def launched(self, do: str, *, limits: Limits = _LIMITS, **payload: object) -> AsyncGenerator[_Subject, None]:
         """Launch an entry that does this, for as long as the block lasts."""
         async with self.block(limits=limits) as process:
             self.begin(process, do, **payload)
             yield _Subject(process)
 
 
-async def _resolve_refuses(bench: _Bench) -> None:  # noqa: ASYNC124  # a check like the others
+async def _resolve_refuses(bench: _Bench) -> None:
     """`resolve` accepts the entry, and refuses paths that are absolute, climb, or lead nowhere, by `EntryError`."""
     resolved = bench.launcher.resolve(bench.entry, bench.root)
     assert resolved.entry == bench.entry, f"{bench.entry!r} was resolved as {resolved.entry!r}"

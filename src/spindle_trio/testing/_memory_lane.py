@@ -29,53 +29,36 @@ def memory_lane_pair(max_bytes: int | None, *, buffer_frames: int = BUFFER_FRAME
         max_bytes: how long the body of a frame to the host may be; `None` for no bound. The child trusts its host.
         buffer_frames: how many frames may be under way, each way.
     """
-    to_child, from_host = trio.open_memory_channel[bytes](buffer_frames)
-    to_host, from_child = trio.open_memory_channel[bytes](buffer_frames)
-    host_wake, child_wake = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
-    return (
-        MemoryLane(to_child, from_child, host_wake, child_wake, max_bytes),
-        MemoryLane(to_host, from_host, child_wake, host_wake, None),
-    )
+    down, up = _Way(buffer_frames), _Way(buffer_frames)
+    return MemoryLane(down, up, max_bytes), MemoryLane(up, down, None)
 
 
 class MemoryLane(FrameLane):
     """One end of a lane between two tasks."""
 
-    __slots__ = ("_breach", "_is_silenced", "_max_bytes", "_pending", "_receive", "_send", "_wake", "_wake_peer")
+    __slots__ = ("_breach", "_inbound", "_is_silenced", "_max_bytes", "_outbound", "_pending")
 
-    def __init__(
-        self,
-        send: trio.MemorySendChannel[bytes],
-        receive: trio.MemoryReceiveChannel[bytes],
-        wake: trio.lowlevel.ParkingLot,
-        wake_peer: trio.lowlevel.ParkingLot,
-        max_bytes: int | None,
-    ) -> None:
+    def __init__(self, outbound: _Way, inbound: _Way, max_bytes: int | None) -> None:
         """Made by `memory_lane_pair`."""
-        self._send = send
-        self._receive = receive
-        self._wake = wake
-        self._wake_peer = wake_peer
+        self._outbound = outbound
+        self._inbound = inbound
         self._max_bytes = max_bytes
         self._pending: deque[bytes] | None = None
         self._breach: str | None = None
         self._is_silenced = False
 
     def __repr__(self) -> str:
-        inbound, outbound = self._receive.statistics(), self._send.statistics()
-        return f"<MemoryLane {inbound.current_buffer_used} frames in, {outbound.current_buffer_used} out>"
+        return f"<MemoryLane {self._inbound.frames} frames in, {self._outbound.frames} out>"
 
     async def receive(self, max_frames: int) -> list[bytes]:
         """Wait for frames; see `FrameLane.receive`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()  # before, so that no frame is on its way while another task looks for it
         while True:
             try:
-                bodies = self.receive_nowait(max_frames)
+                return self.receive_nowait(max_frames)
             except trio.WouldBlock:
-                await self._wake.park()
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return bodies
+                pass  # not waiting in here: the exception and its frames would live as long as the wait
+            await self._inbound.arrival.park()
 
     def receive_nowait(self, max_frames: int) -> list[bytes]:
         """Return what has arrived; see `FrameLane.receive_nowait`."""
@@ -83,7 +66,7 @@ class MemoryLane(FrameLane):
         size = 0
         while len(bodies) < max_frames and size < READ_BYTES and self._breach is None:
             try:
-                body = self._receive.receive_nowait()
+                body = self._inbound.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):
                 if bodies:
                     break
@@ -109,10 +92,9 @@ class MemoryLane(FrameLane):
         if self._is_silenced:
             return True
         try:
-            self._send.send_nowait(body)
+            self._outbound.send_nowait(body)
         except trio.WouldBlock:
             return False
-        self._wake_peer.unpark_all()
         return True
 
     async def send_pending(self, bodies: Sequence[bytes] = ()) -> None:
@@ -122,20 +104,73 @@ class MemoryLane(FrameLane):
         await trio.lowlevel.checkpoint()
         while pending and not self._is_silenced:
             try:
-                self._send.send_nowait(pending[0])
+                self._outbound.send_nowait(pending[0])
             except trio.WouldBlock:
-                await self._send.send(pending[0])
+                await self._outbound.send(pending[0])
             pending.popleft()
-            self._wake_peer.unpark_all()
         self._pending = None
 
     def close(self) -> None:
         """Close this end; see `FrameLane.close`. What it has sent can still be received."""
-        self._send.close()
-        self._receive.close()
-        self._wake.unpark_all()
-        self._wake_peer.unpark_all()
+        self._outbound.close_sender()
+        self._inbound.close_receiver()
 
     def silence(self) -> None:
         """Let nothing more out, as if the process behind this end did not exist any more; it stays open."""
         self._is_silenced = True
+
+
+class _Way:
+    """One direction of a lane: a memory channel that is opened for the first frame, and who waits for frames.
+
+    Most processes never exchange a message, and an open channel costs more than all the rest of a lane.
+    """
+
+    __slots__ = ("_buffer_frames", "_ends", "_is_receiver_closed", "_is_sender_closed", "arrival")
+
+    def __init__(self, buffer_frames: int) -> None:
+        self._buffer_frames = buffer_frames
+        self._ends: tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]] | None = None
+        self._is_sender_closed = self._is_receiver_closed = False
+        self.arrival = trio.lowlevel.ParkingLot()
+
+    @property
+    def frames(self) -> int:
+        """How many frames have been sent and not received."""
+        return 0 if self._ends is None else self._ends[1].statistics().current_buffer_used
+
+    def send_nowait(self, body: bytes) -> None:
+        self._sender().send_nowait(body)
+        self.arrival.unpark_all()
+
+    async def send(self, body: bytes) -> None:
+        """Wait for room. Nobody is woken for the frame: whoever makes the room receives it."""
+        await self._sender().send(body)
+
+    def receive_nowait(self) -> bytes:
+        if self._ends is not None:
+            return self._ends[1].receive_nowait()
+        if self._is_receiver_closed:
+            raise trio.ClosedResourceError
+        raise trio.EndOfChannel if self._is_sender_closed else trio.WouldBlock
+
+    def close_sender(self) -> None:
+        self._is_sender_closed = True
+        if self._ends is not None:
+            self._ends[0].close()
+        self.arrival.unpark_all()
+
+    def close_receiver(self) -> None:
+        self._is_receiver_closed = True
+        if self._ends is not None:
+            self._ends[1].close()
+        self.arrival.unpark_all()
+
+    def _sender(self) -> trio.MemorySendChannel[bytes]:
+        if self._ends is None:
+            if self._is_sender_closed:
+                raise trio.ClosedResourceError
+            if self._is_receiver_closed:
+                raise trio.BrokenResourceError
+            self._ends = trio.open_memory_channel[bytes](self._buffer_frames)
+        return self._ends[0]

@@ -99,12 +99,13 @@ def _checked(
     if isinstance(entry, ScriptedChild):
         return [entry]
     if isinstance(entry, Sequence):
-        for child in entry:
+        children: Sequence[object] = entry
+        for child in children:
             if not isinstance(child, ScriptedChild):
                 raise TypeError(
                     f"the entry {name!r} is a sequence that has a {type(child).__name__}, no ScriptedChild, in it"
                 )
-        return list(entry)
+        return [child for child in children if isinstance(child, ScriptedChild)]
     function: object = entry
     while isinstance(function, functools.partial):
         function = function.func
@@ -199,8 +200,10 @@ class _ScriptedBlock(AbstractAsyncContextManager[LaunchedProcess]):
     ) -> None:
         self._process.kill()
         try:
-            with trio.move_on_after(ABANDON_SECONDS, shield=True):
-                await self._process.wait()
+            killed_at = self._process.killed_at
+            if killed_at is not None:  # one that withstands is waited for once, here or before the block is left
+                with trio.CancelScope(deadline=killed_at + ABANDON_SECONDS, shield=True):
+                    await self._process.wait()
         finally:
             self._live.discard(self._process)
             self._process.close_host_ends()

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 import trio
 
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
-from spindle_trio.testing._memory_lane import memory_lane_pair
+from spindle_trio.testing._memory_lane import MemoryLane, memory_lane_pair
 
 KILLED: Final = ExitStatus(signal=signal.SIGKILL)
 _STDERR_CHARACTERS: Final = 64 * 1024
@@ -19,6 +19,10 @@ _STDERR_CHARACTERS: Final = 64 * 1024
 class MemoryProcess(LaunchedProcess):
     """A process that is made of Trio tasks. Whoever plays it uses `child_control` and `child_messages`, and ends it."""
 
+    control: MemoryLane
+    child_control: MemoryLane
+    messages: MemoryLane
+    child_messages: MemoryLane
     control_patience: ClassVar[float] = 0.0
 
     def __init__(self, order: LaunchOrder) -> None:

@@ -282,6 +282,7 @@ class ScriptedProcess(MemoryProcess):
         """Bind a child to this launch."""
         super().__init__(order)
         self._child = child
+        self.killed_at: float | None = None
         child.enter(self)
 
     def launched(self) -> None:
@@ -290,7 +291,11 @@ class ScriptedProcess(MemoryProcess):
 
     def kill(self) -> None:
         """End the child, unless it withstands; see `LaunchedProcess.kill`."""
-        if not self.has_exited() and self._child.take_kill():
+        if self.has_exited():
+            return
+        if self.killed_at is None:
+            self.killed_at = trio.current_time()
+        if self._child.take_kill():
             self.end(KILLED)
 
     def offer_message(self, body: bytes) -> bool:

@@ -1,0 +1,63 @@
+"""What a child loads: nothing of the host, and Trio only for an `async` entry. Real processes only.
+
+In memory an entry shares its interpreter with the host, whose modules it therefore sees.
+"""
+
+from __future__ import annotations
+
+from contract_support import run_to_end
+
+HOST_MODULES = {
+    "spindle_trio._broadcast", "spindle_trio._control", "spindle_trio._default_launcher", "spindle_trio._host",
+    "spindle_trio._inbox", "spindle_trio._lifecycle", "spindle_trio._open_host", "spindle_trio._process_record",
+    "spindle_trio._registry", "spindle_trio._supervisor", "spindle_trio._worker", "spindle_trio._bridge",
+    "spindle_trio.wire", "spindle_trio.launchers", "spindle_trio.testing", "spindle_trio.cli",
+}  # fmt: skip
+
+
+async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the_host(real_world) -> None:
+    entry = real_world.blocking_entry("""
+        import sys
+        from spindle_trio.child import BlockingProcessContext
+
+        def run(process: BlockingProcessContext):
+            process.on_stop(print)()
+            process.ready()
+            process.send("sent")
+            process.receive()
+            process.sleep(0)
+            return sorted(sys.modules)
+    """)
+    async with real_world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.send("received")
+        await handle.wait_ended()
+    loaded = set(handle.result)
+    assert loaded & HOST_MODULES == set()
+    assert not [name for name in loaded if name.partition(".")[0] in {"trio", "attr", "attrs", "cattr", "cattrs", "outcome"}]
+    assert loaded & {"spindle_trio._model", "spindle_trio.abc", "spindle_trio._socket_lane"} == set()
+    # Each of these would cost more than all of the runtime.
+    assert loaded & {"inspect", "logging", "socket", "subprocess", "traceback", "asyncio", "ssl"} == set()
+    assert "spindle_trio.child._async_runtime" not in loaded
+
+
+async def test_an_async_child_loads_trio_and_nothing_of_the_host(real_world) -> None:
+    entry = real_world.blocking_entry("""
+        import sys
+        from spindle_trio.child import ProcessContext
+
+        async def run(process: ProcessContext):
+            process.on_stop(print)()
+            process.ready()
+            await process.send("sent")
+            await process.messages().receive()
+            return sorted(sys.modules)
+    """)
+    async with real_world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.send("received")
+        await handle.wait_ended()
+    loaded = set(handle.result)
+    assert "trio" in loaded
+    assert loaded & HOST_MODULES == set()
+    assert not [name for name in loaded if name.partition(".")[0] == "cattrs"]

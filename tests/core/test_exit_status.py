@@ -1,0 +1,80 @@
+"""What an end is called, and what a launcher need not implement."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+
+import pytest
+import trio
+
+from spindle_trio import abc
+from spindle_trio._model import Limits
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (abc.ExitStatus(), "ended, in a way that could not be learned"),
+        (abc.ExitStatus(code=0), "exited with code 0"),
+        (abc.ExitStatus(code=3), "exited with code 3"),
+        (abc.ExitStatus(signal=signal.SIGKILL), "killed by SIGKILL"),
+        (abc.ExitStatus(signal=11), "killed by SIGSEGV"),
+        (abc.ExitStatus(signal=250), "killed by signal 250"),
+    ],
+)
+def test_an_end_is_named_for_what_it_is(status: abc.ExitStatus, text: str) -> None:
+    assert str(status) == text
+
+
+class Silent(abc.LaunchedProcess):
+    """A process of a launcher that captures no output."""
+
+    def last_heartbeat(self) -> float:
+        raise NotImplementedError
+
+    def request_stop(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    def has_exited(self) -> bool:
+        raise NotImplementedError
+
+    async def wait(self) -> abc.ExitStatus:
+        raise NotImplementedError
+
+
+def test_a_process_need_not_have_a_pid_or_captured_output() -> None:
+    process = Silent()
+    assert process.pid is None
+    assert process.stderr_tail() == ""
+    assert process.output_dropped() == 0
+    assert process.control_patience == 0.5
+
+
+class Minimal(abc.Launcher):
+    def resolve(self, entry: str, root: pathlib.Path) -> abc.ResolvedEntry:
+        return abc.ResolvedEntry(entry)
+
+    def launch(self, order: abc.LaunchOrder) -> trio.abc.AsyncResource:  # type: ignore[override]  # never called
+        raise NotImplementedError
+
+
+async def test_a_launcher_need_not_start_or_stop_anything() -> None:
+    launcher = Minimal()
+    await launcher.start()
+    await launcher.aclose()
+
+
+@pytest.mark.parametrize("interface", [abc.Launcher, abc.LaunchedProcess, abc.FrameLane])
+def test_an_interface_cannot_be_used_unless_it_is_implemented(interface: type) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        interface()
+
+
+def test_an_order_is_a_value() -> None:
+    entry = abc.ResolvedEntry("a.py", pathlib.Path("/r/a.py"))
+    order = abc.LaunchOrder("p1", entry, pathlib.Path("/r"), {}, Limits())
+    assert order == abc.LaunchOrder("p1", entry, pathlib.Path("/r"), {}, Limits())

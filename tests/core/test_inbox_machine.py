@@ -1,0 +1,212 @@
+"""Any sequence of arrivals, readings, closings and handlers, against plain lists."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from spindle_trio._errors import LaggedError
+from spindle_trio._inbox import Inbox, MessageChannel, MessageHub, WorkerMessageChannel
+from spindle_trio._model import ProcessMessage
+
+MOST, MOST_BYTES = 3, 10
+
+
+@attrs.define(eq=False)
+class Sender:
+    """A process: all that it has ever sent, and which part of that is held."""
+
+    inbox: Inbox
+    sizes: list[int] = attrs.field(factory=list)
+    oldest: int = 0
+    dropped: int = 0
+    heard: int = 0
+    is_closed: bool = False
+
+    @property
+    def held(self) -> int:
+        return len(self.sizes) - self.oldest
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(self.sizes[self.oldest :])
+
+
+@attrs.define(eq=False)
+class Reader:
+    """A subscription: its place with each sender; one that reads one sender has one place."""
+
+    channel: MessageChannel | WorkerMessageChannel
+    places: dict[int, int]
+
+
+class InboxMachine(RuleBasedStateMachine):
+    @initialize(lossy=st.booleans())
+    def begin(self, lossy: bool) -> None:
+        self.lossy = lossy
+        self.hub = MessageHub()
+        self.senders: list[Sender] = []
+        self.readers: list[Reader] = []
+        self.order: list[tuple[int, int]] = []  # sender and number of every message, in order of arrival
+        self.heard: list[tuple[str, int]] = []
+        self.should_have_heard: list[tuple[str, int]] = []
+        self.unsubscribe = None
+        self.a_process_comes()
+
+    @precondition(lambda self: len(self.senders) < 4)
+    @rule()
+    def a_process_comes(self) -> None:
+        number = len(self.senders)
+        self.senders.append(
+            Sender(
+                Inbox(str(number), None, max_messages=MOST, max_bytes=MOST_BYTES, lossy=self.lossy, hub=self.hub)
+            )
+        )
+        for reader in self.readers:
+            if isinstance(reader.channel, WorkerMessageChannel):
+                reader.places[number] = 0
+
+    @rule(data=st.data(), size=st.integers(1, 6))
+    def it_sends(self, data: st.DataObject, size: int) -> None:
+        open_ones = [number for number, sender in enumerate(self.senders) if not sender.is_closed]
+        if not open_ones:
+            return
+        number = data.draw(st.sampled_from(open_ones))
+        sender = self.senders[number]
+        payload = len(sender.sizes)
+        sender.sizes.append(size)
+        self.order.append((number, payload))
+        if self.unsubscribe is not None:
+            self.should_have_heard.append((str(number), payload))
+            sender.heard = len(sender.sizes)
+        sender.inbox.put(payload, size)
+        self.settle()
+
+    @rule(data=st.data())
+    def it_ends(self, data: st.DataObject) -> None:
+        sender = data.draw(st.sampled_from(self.senders))
+        sender.is_closed = True
+        sender.inbox.close()
+
+    @precondition(lambda self: len(self.readers) < 3)
+    @rule(data=st.data())
+    def somebody_subscribes_to_one(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(range(len(self.senders))))
+        sender = self.senders[number]
+        self.readers.append(Reader(sender.inbox.subscribe(), {number: sender.oldest}))
+
+    @precondition(lambda self: len(self.readers) < 3)
+    @rule()
+    def somebody_subscribes_to_all(self) -> None:
+        places = {number: sender.oldest for number, sender in enumerate(self.senders) if not sender.is_closed}
+        self.readers.append(Reader(self.hub.subscribe(), places))
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data())
+    def somebody_leaves(self, data: st.DataObject) -> None:
+        reader = data.draw(st.sampled_from(self.readers))
+        self.readers.remove(reader)
+        reader.channel.close()
+        self.settle()
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data())
+    def somebody_reads(self, data: st.DataObject) -> None:
+        reader = data.draw(st.sampled_from(self.readers))
+        unread = [(number, payload) for number, payload in self.order if payload >= reader.places.get(number, payload + 1)]
+        outcome: object
+        try:
+            message = reader.channel.receive_nowait()
+            if isinstance(reader.channel, WorkerMessageChannel):
+                assert isinstance(message, ProcessMessage)
+                outcome = (int(message.process_id), message.payload)
+            else:
+                outcome = (next(iter(reader.places)), message)
+        except LaggedError as error:
+            outcome = error.missed
+        except trio.WouldBlock:
+            outcome = "nothing yet"
+        except trio.EndOfChannel:
+            outcome = "the end"
+        if not unread:
+            is_over = isinstance(reader.channel, MessageChannel) and self.senders[next(iter(reader.places))].is_closed
+            assert outcome == ("the end" if is_over else "nothing yet")
+            return
+        number, payload = unread[0]
+        missed = self.senders[number].oldest - payload
+        if missed > 0:
+            assert outcome == missed
+            reader.places[number] += missed
+        else:
+            assert outcome == (number, payload)
+            reader.places[number] += 1
+        self.settle()
+
+    @precondition(lambda self: self.unsubscribe is None)
+    @rule()
+    def a_handler_comes(self) -> None:
+        held = [
+            (str(number), payload)
+            for number, payload in self.order
+            if payload >= self.senders[number].oldest and not self.senders[number].is_closed
+        ]
+        self.should_have_heard += held
+        self.unsubscribe = self.hub.add_handler(
+            lambda message: self.heard.append((message.process_id, message.payload))  # type: ignore[arg-type]  # numbers
+        )
+        for sender in self.senders:
+            if not sender.is_closed:  # what has ended has left the hub: its messages wait for a channel as before
+                sender.heard = len(sender.sizes)
+        self.settle()
+
+    @precondition(lambda self: self.unsubscribe is not None)
+    @rule()
+    def the_handler_goes(self) -> None:
+        self.unsubscribe()
+        self.unsubscribe = None
+
+    def settle(self) -> None:
+        """Let go of what the theory of operation says that is let go of."""
+        for number, sender in enumerate(self.senders):
+            places = [reader.places[number] for reader in self.readers if number in reader.places]
+            if places:
+                sender.oldest = max(sender.oldest, min(places))
+            elif self.unsubscribe is not None:
+                sender.oldest = max(sender.oldest, sender.heard)
+            if not places or self.lossy:
+                while sender.held > MOST or sender.held_bytes > MOST_BYTES:
+                    sender.oldest += 1
+                    sender.dropped += 1
+
+    @invariant()
+    def inboxes_hold_what_they_should(self) -> None:
+        for number, sender in enumerate(getattr(self, "senders", [])):
+            inbox = sender.inbox
+            assert (inbox.held, inbox.held_bytes) == (sender.held, sender.held_bytes)
+            assert (inbox.received, inbox.dropped) == (len(sender.sizes), sender.dropped)
+            listening = [
+                reader
+                for reader in self.readers
+                if number in reader.places
+                and (isinstance(reader.channel, MessageChannel) or not self.has_read_a_closed_one(reader, number))
+            ]
+            assert inbox.subscriptions == len(listening) + (self.unsubscribe is not None)
+            if not listening or self.lossy:
+                assert inbox.room == MOST
+            elif sender.held_bytes < MOST_BYTES:
+                assert inbox.room == max(0, MOST - sender.held)
+            else:
+                assert inbox.room == 0
+
+    def has_read_a_closed_one(self, reader: Reader, number: int) -> bool:
+        sender = self.senders[number]
+        return sender.is_closed and reader.places[number] >= len(sender.sizes)
+
+    @invariant()
+    def handlers_have_heard_everything_once_and_in_order(self) -> None:
+        assert getattr(self, "heard", []) == getattr(self, "should_have_heard", [])
+
+
+TestInboxMachine = InboxMachine.TestCase

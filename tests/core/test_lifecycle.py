@@ -1,0 +1,353 @@
+"""The lifecycle: every pair of phase and input against the contract's state table, and what time does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from spindle_trio._lifecycle import (
+    ABANDON_SECONDS,
+    COMPLETED,
+    FAILED,
+    STOPPED,
+    TABLE,
+    TIMED_OUT,
+    Action,
+    End,
+    Input,
+    Lifecycle,
+    Phase,
+    Step,
+    Transition,
+)
+from spindle_trio._model import ExitReason, ProcessState
+
+LIVE = {
+    Phase.STARTING: ProcessState.STARTING,
+    Phase.RUNNING: ProcessState.RUNNING,
+    Phase.STOPPING: ProcessState.STOPPING,
+}
+
+
+def lifecycle_in(*inputs: Input, startup: float = 10, heartbeat: float = 20, grace: float = 5) -> Lifecycle:
+    """Begin at time 0 and say each input at time 0."""
+    life = Lifecycle(startup_timeout=startup, heartbeat_timeout=heartbeat, grace_period=grace, now=0)
+    for said in inputs:
+        life.feed(said, 0)
+    return life
+
+
+def test_the_helper_reaches_each_phase() -> None:
+    for phase, inputs in WAYS.items():
+        assert lifecycle_in(*inputs).phase is phase
+
+
+WAYS: dict[Phase, tuple[Input, ...]] = {
+    Phase.STARTING: (),
+    Phase.RUNNING: (Input.READY,),
+    Phase.STOPPING: (Input.READY, Input.STOP),
+    Phase.ENDING: (Input.READY, Input.COMPLETE),
+}
+
+# The contract's table, written down a second time in its own words: what follows in which state.
+# "-" is no change; otherwise the phase after it, what the supervisor does, and the end that is settled.
+KILLED_AS = {"stopped": STOPPED, "failed": FAILED, "timed_out": TIMED_OUT}
+EXPECTED: dict[Input, tuple[str, str, str, str]] = {
+    #                         starting                running                 stopping                ending
+    Input.READY:              ("running",             "-",                    "-",                    "-"),
+    Input.COMPLETE:           ("let go: completed",   "let go: completed",    "let go: completed",    "-"),
+    Input.FAIL:               ("let go: failed",      "let go: failed",       "let go: failed",       "-"),
+    Input.SAID_STOPPED:       ("kill: failed",        "kill: failed",         "let go: stopped",      "-"),
+    Input.EXIT:               ("gone: failed",        "gone: failed",         "gone: stopped",        "-"),
+    Input.BROKEN:             ("kill: failed",        "kill: failed",         "kill: stopped",        "kill"),
+    Input.CONTROL_CLOSED:     ("kill: failed",        "kill: failed",         "kill: stopped",        "-"),
+    Input.LAUNCH_FAILED:      ("gone: failed",        "-",                    "gone: stopped",        "-"),
+    Input.STARTUP_DEADLINE:   ("kill: timed_out",     "-",                    "-",                    "-"),
+    Input.HEARTBEAT_DEADLINE: ("-",                   "kill: timed_out",      "-",                    "-"),
+    Input.GRACE_DEADLINE:     ("-",                   "-",                    "kill: stopped",        "kill"),
+    Input.ABANDON_DEADLINE:   ("-",                   "-",                    "-",                    "abandon"),
+    Input.STOP:               ("ask",                 "ask",                  "-",                    "-"),
+    Input.HOST_STOP:          ("ask",                 "ask",                  "-",                    "-"),
+    Input.CALLER_GONE:        ("kill: stopped",       "kill: stopped",        "kill: stopped",        "kill"),
+    Input.KILL:               ("-",                   "-",                    "kill: stopped",        "kill"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "phase"), list(enumerate(WAYS)))
+@pytest.mark.parametrize("said", Input)
+def test_each_input_does_in_each_phase_what_the_contract_says(said: Input, column: int, phase: Phase) -> None:
+    life = lifecycle_in(*WAYS[phase])
+    state_before, settled_before = life.state, life.settled
+    step = life.feed(said, 1, text="why" if said is Input.ABANDON_DEADLINE else None)
+    match EXPECTED[said][column].split(": "):
+        case ["-"]:
+            assert (life.phase, life.state, life.settled) == (phase, state_before, settled_before)
+            assert step == Step(Action.NOTHING)
+        case ["running"]:
+            assert life.phase is Phase.RUNNING
+            assert step == Step(Action.NOTHING, Transition(ProcessState.STARTING, ProcessState.RUNNING, 1))
+        case ["ask"]:
+            assert (life.phase, life.settled) == (Phase.STOPPING, None)
+            assert step == Step(Action.ASK, Transition(LIVE[phase], ProcessState.STOPPING, 1))
+        case ["kill" | "abandon" as does]:
+            assert (life.phase, life.settled) == (Phase.ENDING, settled_before)
+            assert step == Step(Action[does.upper()])
+        case [does, end]:
+            assert life.phase is Phase.ENDING
+            assert life.settled == End(ProcessState(end), ExitReason(end))
+            action = {"kill": Action.KILL, "let go": Action.LET_GO, "gone": Action.NOTHING}[does]
+            # The end is not seen before the process has been reaped.
+            assert step == Step(action)
+            assert life.state is LIVE[phase]
+        case other:
+            raise AssertionError(other)
+
+
+@pytest.mark.parametrize("said", Input)
+def test_after_the_end_nothing_changes_anything(said: Input) -> None:
+    life = lifecycle_in(Input.READY, Input.EXIT)
+    life.conclude(3)
+    before = [getattr(life, name) for name in Lifecycle.__slots__]
+    assert life.feed(said, 9, text="?", result=1, host_reason=ExitReason.REPLACED) == Step(Action.NOTHING)
+    assert [getattr(life, name) for name in Lifecycle.__slots__] == before
+    assert life.deadline() == math.inf
+    assert life.due(10**9) is None
+
+
+def test_the_table_has_no_rule_that_changes_nothing_and_none_after_the_end() -> None:
+    assert all(phase is not Phase.ENDED for phase, _ in TABLE)
+    for (phase, _), rule in TABLE.items():
+        assert rule.phase is not phase or rule.action is not Action.NOTHING
+
+
+@pytest.mark.parametrize("phase", WAYS)
+def test_a_settled_end_stays_whatever_comes_then(phase: Phase) -> None:
+    """The child's first final word, or its killing, decides: late frames are ignored."""
+    for first, second in itertools.product(Input, Input):
+        life = lifecycle_in(*WAYS[phase], first)
+        settled = life.settled
+        if settled is not None:
+            life.feed(second, 1, text="later", result="later", host_reason=ExitReason.REPLACED)
+            assert life.settled == settled
+            assert life.result != "later"
+            assert life.conclude(2).exit_reason is settled.exit_reason
+
+
+# ---- what goes with an end
+
+
+def test_the_first_transition_is_into_starting() -> None:
+    life = Lifecycle(startup_timeout=1, heartbeat_timeout=1, grace_period=1, now=7)
+    assert life.begin() == Transition(None, ProcessState.STARTING, 7)
+    assert (life.started_at, life.ready_at, life.heartbeat_at, life.ended_at) == (7, None, None, None)
+
+
+def test_a_completed_process_has_its_result_once_it_has_been_reaped() -> None:
+    life = lifecycle_in(Input.READY)
+    life.feed(Input.COMPLETE, 1, result=[42])
+    assert life.state is ProcessState.RUNNING
+    assert life.conclude(2) == Transition(
+        ProcessState.RUNNING, ProcessState.COMPLETED, 2, ExitReason.COMPLETED, None, [42]
+    )
+    assert (life.state, life.ended_at, life.exit_reason) == (ProcessState.COMPLETED, 2, ExitReason.COMPLETED)
+
+
+def test_a_failed_process_has_its_error_and_no_result() -> None:
+    life = lifecycle_in()
+    life.feed(Input.FAIL, 1, text="it broke", result=[42])
+    assert life.conclude(2) == Transition(
+        ProcessState.STARTING, ProcessState.FAILED, 2, ExitReason.FAILED, "it broke", None
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ((Input.READY, Input.SAID_STOPPED), "broke the protocol: it said stopped, and nobody had asked it to stop"),
+        ((Input.SAID_STOPPED,), "broke the protocol: it said stopped, and nobody had asked it to stop"),
+        ((Input.READY, Input.STOP, Input.SAID_STOPPED), None),
+        ((Input.CONTROL_CLOSED,), "closed its control lane and lived on"),
+        ((Input.STARTUP_DEADLINE,), "not ready within 10 s"),
+        ((Input.READY, Input.HEARTBEAT_DEADLINE), "no heartbeat for 20 s"),
+        ((Input.STOP, Input.GRACE_DEADLINE), "did not end within 5 s of the stop, and was killed"),
+        ((Input.CALLER_GONE,), "the caller of spawn was cancelled"),
+        ((Input.STOP, Input.KILL), "killed without a grace period"),
+        ((Input.STOP, Input.EXIT), None),
+        ((Input.COMPLETE,), None),
+        # Killed after it had its word: its word stays as it was said.
+        ((Input.COMPLETE, Input.GRACE_DEADLINE), None),
+        ((Input.STOP, Input.GRACE_DEADLINE, Input.KILL), "did not end within 5 s of the stop, and was killed"),
+    ],
+)
+def test_the_table_says_what_went_wrong_where_it_alone_knows(inputs: tuple[Input, ...], text: str | None) -> None:
+    assert lifecycle_in(*inputs).conclude(0).error == text
+
+
+def test_seconds_in_a_text_are_as_short_as_they_can_be() -> None:
+    assert lifecycle_in(Input.STARTUP_DEADLINE, startup=0.25).conclude(1).error == "not ready within 0.25 s"
+
+
+def test_a_text_that_comes_with_an_input_is_kept_even_if_it_is_empty() -> None:
+    life = lifecycle_in()
+    life.feed(Input.STARTUP_DEADLINE, 0, text="")
+    assert life.conclude(1).error == ""
+
+
+def test_a_process_concludes_only_once_its_end_is_settled() -> None:
+    with pytest.raises(AssertionError, match="settled"):
+        lifecycle_in(Input.READY, Input.STOP).conclude(1)
+
+
+@pytest.mark.parametrize("reason", [ExitReason.REPLACED, ExitReason.BACKEND_UNLOADED])
+@pytest.mark.parametrize("plain_stop_first", [True, False])
+@pytest.mark.parametrize(
+    "end", [Input.COMPLETE, Input.FAIL, Input.EXIT, Input.SAID_STOPPED, Input.GRACE_DEADLINE, Input.BROKEN]
+)
+def test_the_hosts_reason_wins_over_any_end(reason: ExitReason, plain_stop_first: bool, end: Input) -> None:
+    life = lifecycle_in(Input.READY, *([Input.STOP] if plain_stop_first else []))
+    life.feed(Input.HOST_STOP, 1, host_reason=reason)
+    life.feed(end, 2, text="text", result=42)
+    assert life.conclude(3) == Transition(ProcessState.STOPPING, ProcessState.STOPPED, 3, reason, "text", None)
+    assert life.result is None
+
+
+def test_the_first_of_the_hosts_reasons_stays() -> None:
+    life = lifecycle_in()
+    life.feed(Input.HOST_STOP, 1, host_reason=ExitReason.REPLACED)
+    life.feed(Input.HOST_STOP, 2, host_reason=ExitReason.BACKEND_UNLOADED)
+    life.feed(Input.EXIT, 3)
+    assert life.conclude(4).exit_reason is ExitReason.REPLACED
+
+
+def test_a_host_that_comes_after_the_end_is_settled_changes_nothing() -> None:
+    life = lifecycle_in(Input.READY, Input.HEARTBEAT_DEADLINE)
+    life.feed(Input.HOST_STOP, 1, host_reason=ExitReason.BACKEND_UNLOADED)
+    assert life.host_reason is None
+    assert life.conclude(2).exit_reason is ExitReason.TIMED_OUT
+
+
+# ---- deadlines
+
+
+def test_the_startup_deadline_runs_until_ready() -> None:
+    life = lifecycle_in()
+    assert life.deadline() == 10
+    assert (life.due(9.99), life.due(10)) == (None, Input.STARTUP_DEADLINE)
+    life.feed(Input.READY, 9)
+    assert life.deadline() == 29
+    assert (life.due(28.99), life.due(29)) == (None, Input.HEARTBEAT_DEADLINE)
+
+
+def test_time_in_which_the_host_did_not_read_is_left_out_of_the_startup_deadline() -> None:
+    life = lifecycle_in()
+    life.excuse(2.5)
+    assert (life.due(12.49), life.due(12.5)) == (None, Input.STARTUP_DEADLINE)
+
+
+def test_each_heartbeat_moves_the_deadline() -> None:
+    life = lifecycle_in(Input.READY)
+    life.note_heartbeat(7, 8)
+    assert (life.heartbeat_at, life.deadline()) == (7, 27)
+
+
+@pytest.mark.parametrize(
+    ("at", "noted"), [(-math.inf, 2), (1, 2), (2, 2), (5, 5), (6, 6), (6.5, 6), (math.inf, 6), (math.nan, 2)]
+)
+def test_a_heartbeat_is_never_before_ready_nor_in_the_future(at: float, noted: float) -> None:
+    """A child writes the time itself: what it writes must not keep it alive for longer than it lives."""
+    life = lifecycle_in()
+    life.feed(Input.READY, 2)
+    life.note_heartbeat(at, 6)
+    assert life.heartbeat_at == noted
+
+
+def test_heartbeats_never_go_backwards_and_before_ready_there_are_none() -> None:
+    life = lifecycle_in()
+    life.note_heartbeat(1, 1)
+    assert life.heartbeat_at is None
+    life.feed(Input.READY, 2)
+    life.note_heartbeat(9, 9)
+    life.note_heartbeat(4, 9)
+    assert life.heartbeat_at == 9
+
+
+def test_without_a_watchdog_there_is_no_deadline() -> None:
+    life = lifecycle_in(Input.READY, heartbeat=math.inf)
+    assert life.deadline() == math.inf
+    assert life.due(10**9) is None
+
+
+def test_a_stop_turns_the_watchdog_off_and_starts_one_grace_period() -> None:
+    life = lifecycle_in(Input.READY)
+    life.feed(Input.STOP, 3)
+    assert (life.deadline(), life.due(7.99), life.due(8)) == (8, None, Input.GRACE_DEADLINE)
+    life.feed(Input.STOP, 6)
+    life.feed(Input.HOST_STOP, 7, host_reason=ExitReason.REPLACED)
+    life.note_heartbeat(7, 7)
+    assert life.deadline() == 8
+
+
+def test_a_final_word_has_the_grace_period_to_be_followed_by_an_exit() -> None:
+    life = lifecycle_in(Input.READY)
+    life.feed(Input.COMPLETE, 100)
+    assert (life.deadline(), life.due(104.9), life.due(105)) == (105, None, Input.GRACE_DEADLINE)
+
+
+def test_a_final_word_while_stopping_does_not_extend_the_grace_period() -> None:
+    life = lifecycle_in(Input.READY, Input.STOP)
+    life.feed(Input.COMPLETE, 4)
+    assert life.deadline() == 5
+
+
+def test_a_killed_process_is_abandoned_in_time_and_only_once() -> None:
+    life = lifecycle_in(Input.READY, Input.STOP)
+    life.feed(Input.GRACE_DEADLINE, 5)
+    assert life.deadline() == 5 + ABANDON_SECONDS
+    life.feed(Input.KILL, 6)  # a second kill gives it no more time
+    assert life.deadline() == 5 + ABANDON_SECONDS
+    assert (life.due(6), life.due(6.5)) == (None, Input.ABANDON_DEADLINE)
+    assert life.feed(Input.ABANDON_DEADLINE, 6.5, text="SIGKILL has not ended it").action is Action.ABANDON
+    assert life.deadline() == math.inf
+    assert life.due(10**9) is None
+    assert life.conclude(7).error == "did not end within 5 s of the stop, and was killed; SIGKILL has not ended it"
+
+
+def test_an_abandoned_process_without_an_error_says_just_that() -> None:
+    life = lifecycle_in(Input.READY, Input.COMPLETE, Input.GRACE_DEADLINE)
+    life.feed(Input.ABANDON_DEADLINE, 9, text="abandoned")
+    assert life.conclude(9).error == "abandoned"
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.RUNNING, Phase.STOPPING])
+def test_a_process_that_closed_its_control_lane_should_be_gone_soon(phase: Phase) -> None:
+    life = lifecycle_in(*WAYS[phase])
+    life.note_control_closed(1, 0.5)
+    life.note_control_closed(1.4, 0.5)
+    assert (life.deadline(), life.due(1.49), life.due(1.5)) == (1.5, None, Input.CONTROL_CLOSED)
+
+
+def test_a_closed_control_lane_is_no_news_once_the_end_is_settled() -> None:
+    life = lifecycle_in(Input.READY, Input.COMPLETE)
+    life.note_control_closed(0, 0.5)
+    assert (life.deadline(), life.due(2)) == (5, None)
+
+
+def test_an_exit_leaves_no_deadline() -> None:
+    life = lifecycle_in(Input.READY, Input.EXIT)
+    assert life.deadline() == math.inf
+    assert life.due(10**9) is None
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.RUNNING, Phase.STOPPING])
+def test_what_is_due_has_a_rule(phase: Phase) -> None:
+    """A deadline that the table ignored would be due again at once, and for ever."""
+    life = lifecycle_in(*WAYS[phase])
+    for _ in range(10):
+        due = life.due(life.deadline())
+        if due is None:
+            break
+        assert life.feed(due, life.deadline()).action is not Action.NOTHING
+    assert life.deadline() == math.inf
+    assert life.phase is Phase.ENDING

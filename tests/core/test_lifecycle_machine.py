@@ -1,0 +1,179 @@
+"""Any sequence of inputs, against an oracle that keeps the history and reads the contract anew each time."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from spindle_trio._lifecycle import Action, Input, Lifecycle, Phase, Step, Transition
+from spindle_trio._model import ExitReason, ProcessState
+
+STARTUP, HEARTBEAT, GRACE, ABANDON = 10.0, 4.0, 5.0, 1.5
+
+WORDS = {Input.COMPLETE: "completed", Input.FAIL: "failed", Input.SAID_STOPPED: "stopped"}
+BREACHES = {Input.BROKEN, Input.CONTROL_CLOSED}
+DEADLINES = {
+    Input.STARTUP_DEADLINE: ProcessState.STARTING,
+    Input.HEARTBEAT_DEADLINE: ProcessState.RUNNING,
+    Input.GRACE_DEADLINE: ProcessState.STOPPING,
+}
+
+
+@attrs.define
+class Story:
+    """What has happened to one process, as a person would note it."""
+
+    seen: list[ProcessState] = attrs.field(factory=lambda: [ProcessState.STARTING])
+    ended_as: str | None = None
+    host_reason: ExitReason | None = None
+    asked_at: float | None = None
+    killed_at: float | None = None
+    beat_at: float | None = None
+    is_over: bool = False
+
+    @property
+    def state(self) -> ProcessState:
+        return self.seen[-1]
+
+    def judge(self, said: Input) -> str | None:
+        """Say how the process ends by this input, if it does (the contract's table, row by row)."""
+        stopping = self.state is ProcessState.STOPPING
+        if said is Input.SAID_STOPPED:
+            return "stopped" if stopping else "failed"
+        if said in WORDS:
+            return WORDS[said]
+        if said in BREACHES or said is Input.EXIT:
+            return "stopped" if stopping else "failed"
+        if said is Input.LAUNCH_FAILED and self.state is not ProcessState.RUNNING:
+            return "stopped" if stopping else "failed"
+        if said in DEADLINES:
+            return ("stopped" if stopping else "timed_out") if DEADLINES[said] is self.state else None
+        if said is Input.CALLER_GONE or (said is Input.KILL and stopping):
+            return "stopped"
+        return None
+
+
+class LifecycleMachine(RuleBasedStateMachine):
+    @initialize(begin=st.floats(-1e3, 1e3))
+    def begin(self, begin: float) -> None:
+        self.now = begin
+        self.life = Lifecycle(startup_timeout=STARTUP, heartbeat_timeout=HEARTBEAT, grace_period=GRACE, now=begin)
+        self.story = Story()
+        self.startup_at = begin + STARTUP
+
+    @rule(seconds=st.sampled_from([0.0, 0.25, 1.0, 1.5, 4.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(seconds=st.floats(0, 3))
+    def the_host_did_not_read(self, seconds: float) -> None:
+        self.life.excuse(seconds)
+        self.startup_at += seconds
+
+    @rule(age=st.floats(-2, 6))
+    def the_child_beats(self, age: float) -> None:
+        self.life.note_heartbeat(self.now - age, self.now)
+        if self.story.beat_at is not None:
+            self.story.beat_at = max(self.story.beat_at, min(self.now - age, self.now))
+
+    @rule(
+        said=st.sampled_from([said for said in Input if said is not Input.ABANDON_DEADLINE]),
+        reason=st.sampled_from([ExitReason.REPLACED, ExitReason.BACKEND_UNLOADED]),
+    )
+    def something_happens(self, said: Input, reason: ExitReason) -> None:
+        self.say(said, reason)
+
+    @precondition(lambda self: self.life.due(self.now) is not None)
+    @rule()
+    def a_deadline_is_found_to_have_passed(self) -> None:
+        due = self.life.due(self.now)
+        assert due is not None
+        if due is Input.ABANDON_DEADLINE:
+            assert self.story.killed_at is not None
+            assert self.now >= self.story.killed_at + ABANDON
+            self.life.feed(due, self.now, text="abandoned")
+            self.reap()
+            return
+        step = self.say(due)
+        assert step.action is Action.KILL
+
+    @precondition(lambda self: self.story.ended_as is not None and not self.story.is_over)
+    @rule()
+    def reap(self) -> None:
+        story = self.story
+        assert story.ended_as is not None
+        previous, state, reason = story.state, ProcessState(story.ended_as), ExitReason(story.ended_as)
+        if story.host_reason is not None:
+            state, reason = ProcessState.STOPPED, story.host_reason
+        transition = self.life.conclude(self.now)
+        assert (transition.previous, transition.state, transition.exit_reason) == (previous, state, reason)
+        assert transition.at == self.now
+        assert transition.result == ("result" if state is ProcessState.COMPLETED else None)
+        story.seen.append(state)
+        story.is_over = True
+
+    def say(self, said: Input, reason: ExitReason = ExitReason.REPLACED) -> Step:
+        story, before = self.story, self.story.state
+        step = self.life.feed(said, self.now, result="result", host_reason=reason)
+        expected = Action.NOTHING
+        if story.is_over:
+            pass
+        elif story.ended_as is not None:
+            if said in (Input.GRACE_DEADLINE, Input.KILL, Input.CALLER_GONE, Input.BROKEN):
+                expected = Action.KILL
+        elif said is Input.READY and before is ProcessState.STARTING:
+            story.seen.append(ProcessState.RUNNING)
+            story.beat_at = self.now
+        elif said in (Input.STOP, Input.HOST_STOP):
+            if said is Input.HOST_STOP:
+                story.host_reason = story.host_reason or reason
+            if before is not ProcessState.STOPPING:
+                story.seen.append(ProcessState.STOPPING)
+                expected = Action.ASK
+        else:
+            story.ended_as = story.judge(said)
+            if story.ended_as is None or said in (Input.EXIT, Input.LAUNCH_FAILED):
+                pass
+            elif said in WORDS and not (said is Input.SAID_STOPPED and before is not ProcessState.STOPPING):
+                expected = Action.LET_GO
+            else:
+                expected = Action.KILL
+        assert step.action is expected
+        if expected in (Action.ASK, Action.LET_GO) and story.asked_at is None:
+            story.asked_at = self.now
+        if expected is Action.KILL and story.killed_at is None:
+            story.killed_at = self.now
+        moved = story.state is not before
+        assert step.transition == (Transition(before, story.state, self.now) if moved else None)
+        return step
+
+    @invariant()
+    def it_is_seen_where_the_story_has_it(self) -> None:
+        if hasattr(self, "life"):
+            assert self.life.state is self.story.state
+            assert self.life.is_settled is (self.story.ended_as is not None)
+            assert (self.life.phase is Phase.ENDED) is self.story.is_over
+            assert self.life.heartbeat_at == self.story.beat_at
+            assert self.life.deadline() == self.expected_deadline()
+
+    def expected_deadline(self) -> float:
+        story = self.story
+        if story.is_over:
+            return math.inf
+        if story.ended_as is not None:
+            if story.killed_at is not None:
+                return story.killed_at + ABANDON
+            return math.inf if story.asked_at is None else story.asked_at + GRACE
+        if story.state is ProcessState.STARTING:
+            return self.startup_at
+        if story.state is ProcessState.RUNNING:
+            assert story.beat_at is not None
+            return story.beat_at + HEARTBEAT
+        assert story.asked_at is not None
+        return story.asked_at + GRACE
+
+
+TestLifecycleMachine = LifecycleMachine.TestCase
