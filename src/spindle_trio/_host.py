@@ -147,10 +147,15 @@ class WorkerScope:
         """Open the nursery of this worker's processes."""
         await self._scope.open()
 
-    async def close(self, error: BaseException | None) -> None:
-        """End all processes as unloaded, and return when none is left; see `NurseryScope.close`."""
+    async def close(self, error: BaseException | None, *, kill: Callable[[], None]) -> None:
+        """End all processes as unloaded, and return when none is left; see `NurseryScope.close`.
+
+        Args:
+            error: what the worker's block raised.
+            kill: called at a second Ctrl-C. It is the host's: whoever is asked twice to end has no more time for others.
+        """
         self.unload()
-        await self._scope.close(error, ended=self._wait_empty, kill=self.kill)
+        await self._scope.close(error, ended=self._wait_empty, kill=kill)
 
     def unload(self) -> None:
         """Take no more calls, ask all processes to stop, and refuse the spawns that wait. May be called twice."""

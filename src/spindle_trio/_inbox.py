@@ -173,9 +173,8 @@ class Inbox:
 
     def close_cursor(self, cursor: _Cursor) -> None:
         """Give a cursor up; the messages that only it had still to read are kept up to the bound."""
-        if cursor in self._cursors:
-            self._cursors.remove(cursor)
-            self.trim()
+        self._cursors.remove(cursor)
+        self.trim()
 
     def read(self, cursor: _Cursor) -> JsonValue:
         """Read the message at a cursor, and move it on.

@@ -346,7 +346,7 @@ class Lifecycle:
                 return min(self.grace_deadline, self.closed_deadline)
             case Phase.ENDING:
                 return self.grace_deadline if self.kill_deadline == math.inf else self.kill_deadline
-            case Phase.ENDED:
+            case _:
                 return math.inf
 
     def due(self, now: float) -> Input | None:

@@ -84,7 +84,9 @@ def _check_startup_timeout(_: object, attribute: attrs.Attribute[float], value: 
 
 
 def _check_heartbeat_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if not (_is_number(value) and isinstance(value, int | float) and (0 < value <= _LARGEST_FLOAT or value == math.inf)):
+    if not (
+        _is_number(value) and isinstance(value, int | float) and (0 < value <= _LARGEST_FLOAT or value == math.inf)
+    ):
         raise ValueError(
             f"{attribute.name} must be a positive number of seconds, or math.inf for no watchdog, not {value!r}"
         )
@@ -342,7 +344,11 @@ HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | Response
 
 @attrs.frozen
 class Limits:
-    """Bounds on what host and processes exchange; the defaults are the contract's."""
+    """Bounds on what host and processes exchange; the defaults are the contract's.
+
+    Raises:
+        ValueError: a bound is no whole number, or so small that nothing at all could pass.
+    """
 
     frame_bytes: int = MEBIBYTE
     """Bytes in the body of one frame, and so in one payload."""
@@ -376,6 +382,18 @@ class Limits:
     """Bytes of UTF-8 in the reason of a stop."""
     error_bytes: int | None = None
     """Bytes of UTF-8 in the text of `fail`; a longer one is replaced by a general text."""
+
+    def __attrs_post_init__(self) -> None:
+        # A bound of nothing would not bound but wedge: an inbox that never has room, a channel that cannot be fed.
+        for field in attrs.fields(Limits):
+            value: object = getattr(self, field.name)
+            if field.name == "frame_seconds":
+                if not (_is_number(value) and isinstance(value, int | float) and value > 0):
+                    raise ValueError(f"frame_seconds must be a positive number of seconds, not {value!r}")
+            elif value is not None or field.default is not None:
+                least = 0 if field.default is None or field.name == "depth" else 1  # those say what a value may contain
+                if type(value) is not int or value < least:
+                    raise ValueError(f"{field.name} must be an integer, {least} or more, not {value!r}")
 
 
 REFERENCE_LIMITS: Final = Limits(

@@ -206,7 +206,7 @@ class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self._port.close(error)
+            await self._port.close(error, kill=self._host.kill)
         finally:
             self._host.remove_worker(self._port)
 

@@ -105,7 +105,7 @@ class ServingPort(WorkerPort, Protocol):
     """What the host offers besides to a worker at the other end of a connection. Both calls are requests: sync."""
 
     def request_stop(self, process_id: str, options: StopOptions) -> object:
-        """Ask for a stop and return at once; the `stopping` event has been published. Nothing for an ended or unknown id.
+        """Ask for a stop and return at once, with `stopping` published. Does nothing for an ended or unknown id.
 
         Raises:
             ProcessAccessError: the process belongs to another user than the one named.

@@ -185,8 +185,9 @@ def _matches(process: Listed, wanted: ProcessFilter) -> bool:
 def _duplicate(kind: str, key: str | None, current: Claim) -> DuplicateKeyError:
     existing = current.last_info if current.holder is None else current.holder.info
     assert existing is not None, "a claim that has its turn has a process, or its predecessor's last snapshot"
+    found = "is being replaced" if current.holder is None else f"is {existing.state} already"
     return DuplicateKeyError(
-        f"a process of kind {kind!r} with key {key!r} is {existing.state} already ({existing.process_id});"
+        f"a process of kind {kind!r} with key {key!r} {found} ({existing.process_id});"
         " stop it first, or spawn with replace_existing=True",
         existing,
     )

@@ -16,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from spindle_trio import PayloadError
 from spindle_trio._payload import PayloadBounds
 from spindle_trio.child import ProcessContext, StopNotice
+from spindle_trio.child._async_messages import MessageChannel
 from spindle_trio.child._async_runtime import ChildEnd, run_async_child
 from spindle_trio.child._facts import ProcessFacts
 from spindle_trio.testing import MemoryLane, memory_lane_pair
@@ -439,6 +440,54 @@ async def test_a_cancelled_send_that_had_no_room_was_not_sent(autojump_clock: Mo
     assert frame["messages"] == got
 
 
+async def test_tasks_that_send_together_are_served_in_turn_and_beat_while_they_wait(
+    autojump_clock: MockClock,
+) -> None:
+    async def entry(process: ProcessContext) -> None:
+        process.ready()
+
+        async def send_some(task: int) -> None:
+            for number in range(20):
+                await process.send([task, number, "x" * 300])
+
+        async with trio.open_nursery() as nursery:
+            for task in range(5):
+                nursery.start_soon(send_some, task)
+
+    async with running(entry, some_facts(heartbeat_timeout=6)) as host:
+        before = trio.current_time()
+        await trio.sleep(20)
+        assert host.end is None
+        assert {at - before for at in host.beats} >= set(range(0, 20, 2))
+        got: list[object] = []
+        while len(got) < 100:
+            got.append(await host.message())
+    for task in range(5):
+        numbers = [message[1] for message in got if isinstance(message, list) and message[0] == task]
+        assert numbers == list(range(20))
+    assert host.end == ChildEnd(0, 100)
+
+
+async def test_a_send_that_is_cancelled_while_it_waits_for_room_is_not_sent(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(process.send, [number, "x" * 600])
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    async with running(entry) as host:
+        await wait_all_tasks_blocked()
+        got = 0
+        while host.end is None:
+            got += len(host.messages_so_far())
+            await trio.lowlevel.checkpoint()
+        got += len(host.messages_so_far())
+    (frame,) = host.frames_so_far()
+    assert 16 <= got < 20
+    assert frame["messages"] == got
+
+
 async def test_a_payload_that_is_not_json_safe_is_refused_at_the_sender(autojump_clock: MockClock) -> None:
     async def entry(process: ProcessContext) -> None:
         with pytest.raises(PayloadError, match=r"payload\[1\]: tuple is not JSON-safe"):
@@ -693,6 +742,70 @@ async def test_a_handler_that_returns_a_coroutine_is_reported(autojump_clock: Mo
     async with running(entry) as host:
         await host.send(1)
     assert "returned a coroutine" in host.reports[0]
+
+
+async def test_sys_exit_in_a_message_handler_ends_the_process(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> None:
+        def leave(payload: object) -> None:
+            raise SystemExit(payload)
+
+        process.on_message(leave)
+        await trio.sleep_forever()
+
+    async with running(entry) as host:
+        await host.send(5, 6)
+    assert host.end == ChildEnd(5, 0)
+    async with running(entry) as host:
+        await host.send(0)
+    assert host.frames_so_far() == [{"type": "complete", "result": None, "messages": 0}]
+
+
+async def test_receive_nowait_takes_what_has_been_read(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> object:
+        channel = process.messages()
+        assert isinstance(channel, MessageChannel)
+        with pytest.raises(trio.WouldBlock):
+            channel.receive_nowait()
+        await trio.sleep(1)
+        return [channel.receive_nowait(), channel.receive_nowait()]
+
+    async with running(entry) as host:
+        await host.send(1, 2)
+    assert host.frames_so_far()[0]["result"] == [1, 2]
+
+
+@pytest.mark.parametrize("is_broken", [False, True], ids=["closed", "nonsense"])
+async def test_messages_end_when_their_lane_does(autojump_clock: MockClock, is_broken: bool) -> None:
+    async def entry(process: ProcessContext) -> object:
+        got = [payload async for payload in process.messages()]
+        with pytest.raises(trio.EndOfChannel):
+            await process.messages().receive()
+        return got
+
+    async with running(entry) as host:
+        await host.send(1)
+        if is_broken:
+            assert host.messages.send_nowait(b"{")
+        else:
+            host.messages.close()
+    assert host.frames_so_far()[0]["result"] == [1]
+    assert [report[:40] for report in host.reports] == ["the host sent a message that is no JSON:"] * is_broken
+
+
+async def test_a_handler_begins_with_the_oldest_message_still_held(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> object:
+        async for payload in process.messages():
+            assert payload == 1
+            break
+        got: list[object] = []
+        process.on_message(got.append)
+        process.on_message(lambda payload: process.complete(got) if payload == 3 else None)
+        await trio.sleep_forever()
+        return None
+
+    async with running(entry) as host:
+        await host.send(1, 2, 3)
+    assert host.frames_so_far()[0]["result"] == [2, 3]
 
 
 # Stops.

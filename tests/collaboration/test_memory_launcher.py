@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
+import spindle_trio as spindle
 from spindle_trio import OMITTED, EntryError, Limits, PeerProtocolError
 from spindle_trio._control import encode_init, encode_stop
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
@@ -250,6 +251,31 @@ async def test_leaving_the_block_kills_and_leaves_errors_as_they_are(autojump_cl
         process.control.receive_nowait(1)
 
 
+async def test_a_process_feels_no_cancellation_of_its_hosts_but_the_kill(autojump_clock: MockClock) -> None:
+    """Else it could say something in the moment between the cancellation and its kill."""
+
+    async def attentive(process: ProcessContext) -> None:
+        process.ready()
+        try:
+            await trio.sleep_forever()
+        finally:
+            process.complete("cancelled")
+
+    launcher = MemoryLauncher({"attentive": attentive})
+    frames: list[dict[str, object]] = []
+    with trio.CancelScope() as scope:
+        async with launcher.launch(an_order(launcher, "attentive")) as process:
+            say_init(process)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+                assert not process.has_exited()
+                process.kill()
+                frames += await frames_until_end(process)
+    assert frames == [{"type": "ready"}]
+
+
 async def test_entering_when_cancelled_leaves_nothing() -> None:
     launcher = MemoryLauncher({"idle": idle})
     with trio.CancelScope() as scope:
@@ -282,6 +308,25 @@ async def test_an_entry_that_shields_itself_against_its_kill_fails_the_test(
             await wait_all_tasks_blocked()
     assert trio.current_time() - before == 1.5
     assert "'stubborn'" in launcher.complaints[0]
+
+
+async def test_an_entry_that_has_withstood_its_kill_for_a_while_fails_the_test_too(autojump_clock: MockClock) -> None:
+    """The host has abandoned it, and gone on; nothing would show that no real process could do this."""
+
+    async def slow(process: ProcessContext) -> None:
+        process.ready()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(20)
+
+    launcher = MemoryLauncher({"slow": slow})
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: ASYNC401  # RaisesGroup is newer than the oldest pytest
+        async with spindle.open_host(launcher) as host, host.open_worker("test", user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn("slow", heartbeat_timeout=5)
+            info = await handle.wait_ended()
+            assert info.error is not None
+            assert "abandoned" in info.error
+            await trio.sleep(100)
+    assert caught.group_contains(AssertionError, match="shields itself")
 
 
 async def test_a_keyboard_interrupt_in_an_entry_reaches_whoever_runs_the_test(autojump_clock: MockClock) -> None:

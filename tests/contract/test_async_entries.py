@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contract_support import Gate, run_to_end, stderr_of, wait_state
 from trio.testing import MockClock
 
+from contract_support import Gate, run_to_end, stderr_of, wait_state
 from spindle_trio import ExitReason, ProcessState, StartupFailedError
 
 
@@ -41,7 +41,9 @@ async def test_what_it_raises_fails_it_with_type_message_and_traceback(world, wo
     assert "_async_runtime" not in info.error
 
 
-async def test_a_returned_value_that_is_no_payload_fails_it_and_says_where(world, world_clock: MockClock | None) -> None:
+async def test_a_returned_value_that_is_no_payload_fails_it_and_says_where(
+    world, world_clock: MockClock | None
+) -> None:
     entry = world.entry("""
         async def run(process):
             process.ready()
@@ -96,7 +98,8 @@ async def test_ready_complete_and_fail_count_once(
 
 
 @pytest.mark.parametrize(
-    ("word", "state"), [("process.complete('done')", ProcessState.COMPLETED), ("process.fail('done')", ProcessState.FAILED)]
+    ("word", "state"),
+    [("process.complete('done')", ProcessState.COMPLETED), ("process.fail('done')", ProcessState.FAILED)],
 )
 async def test_complete_and_fail_cancel_it_at_its_next_checkpoint_and_everything_sent_is_delivered(
     world, world_clock: MockClock | None, word: str, state: ProcessState

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contract_support import Gate, run_to_end, stderr_of, wait_state
 
+from contract_support import Gate, run_to_end, stderr_of, wait_state
 from spindle_trio import ExitReason, Limits, ProcessState, StartupFailedError
 
 
@@ -99,7 +99,8 @@ def run(process):
 
 
 @pytest.mark.parametrize(
-    ("word", "state"), [("process.complete('done')", ProcessState.COMPLETED), ("process.fail('done')", ProcessState.FAILED)]
+    ("word", "state"),
+    [("process.complete('done')", ProcessState.COMPLETED), ("process.fail('done')", ProcessState.FAILED)],
 )
 async def test_complete_and_fail_raise_system_exit_and_everything_sent_is_delivered(
     real_world, word: str, state: ProcessState
@@ -219,7 +220,9 @@ async def test_stop_handlers_run_inside_receive(real_world) -> None:
 
         def run(process):
             heard = []
-            process.on_stop(lambda notice: heard.append([notice.reason, threading.current_thread() is threading.main_thread()]))
+            def told(notice):
+                heard.append([notice.reason, threading.current_thread() is threading.main_thread()])
+            process.on_stop(told)
             process.ready()
             return [process.receive(), heard]
     """)
@@ -366,3 +369,29 @@ async def test_an_entry_may_stop_calling_its_context_right_after_ready_and_send(
         gate.open()
         await handle.wait_ended()
     assert handle.result == "went on"
+
+
+@pytest.mark.parametrize("call", ["ready()", "send(1)", "receive()", "sleep(0)", "complete()", "fail('no')"])
+async def test_its_context_belongs_to_the_main_thread_and_another_is_refused(real_world, call: str) -> None:
+    """Handlers run inside these calls, and only there; and two threads at a time would lose messages unnoticed."""
+    entry = real_world.blocking_entry(f"""
+        import threading
+
+        def run(process):
+            process.ready()
+            said = []
+
+            def other():
+                try:
+                    process.{call}
+                except Exception as error:
+                    said.append(f"{{type(error).__name__}}: {{error}}")
+
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+            return said
+    """)
+    handle = await run_to_end(real_world, entry)
+    (said,) = handle.result
+    assert said.startswith("LocalProtocolError: a process's context belongs to its main thread")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contract_support import Gate, stderr_of, wait_state
 from trio.testing import MockClock
 
+from contract_support import Gate, stderr_of, wait_state
 from spindle_trio import ExitReason, ProcessState, StartupCancelledError
 
 # ---- before the entry is called
@@ -119,6 +119,44 @@ async def test_the_own_word_of_a_cancelled_entry_wins_over_the_stop(
         await handle.stop()
     assert (handle.info.state, handle.result) == (state, result)
     assert handle.info.error == error or handle.info.error.startswith(f"{error}\n")
+
+
+async def test_the_cancellation_is_no_error_either_where_it_comes_as_a_group(
+    world, world_clock: MockClock | None
+) -> None:
+    entry = world.entry("""
+        async def run(process):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(trio.sleep_forever)
+                process.ready()
+                await trio.sleep_forever()
+    """)
+    async with world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.stop()
+    assert (handle.info.exit_reason, handle.info.error) == (ExitReason.STOPPED, None)
+
+
+async def test_an_error_beside_the_cancellation_is_one(world, world_clock: MockClock | None) -> None:
+    entry = world.entry("""
+        async def run(process):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fails_to_tidy_up)
+                nursery.start_soon(trio.sleep_forever)
+                process.ready()
+
+        async def fails_to_tidy_up():
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise LookupError("no broom")
+    """)
+    async with world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.stop()
+    assert handle.info.state is ProcessState.FAILED
+    assert "LookupError: no broom" in handle.info.error
 
 
 async def test_an_async_entry_that_swallows_the_cancellation_and_goes_on_is_killed_after_the_grace_period(
@@ -377,9 +415,7 @@ async def test_an_entry_that_is_told_and_does_not_end_is_killed_after_the_grace_
     assert world.payloads() == ["told"]
 
 
-async def test_a_second_stop_is_not_told_again_and_the_first_reason_stays(
-    world, world_clock: MockClock | None
-) -> None:
+async def test_a_second_stop_is_not_told_again_and_the_first_reason_stays(world, world_clock: MockClock | None) -> None:
     entry = world.entry("""
         async def run(process):
             process.on_stop(lambda notice: process.send_nowait(notice.reason))
@@ -499,17 +535,16 @@ async def test_stop_requested_takes_the_stop_into_the_blocking_entrys_own_hands(
     entry = real_world.blocking_entry("""
         def run(process):
             process.ready()
-            turns = 0
             while not process.stop_requested:
-                turns += 1
+                pass
             process.heartbeat()
             process.send("nothing is raised")
-            return turns > 0
+            return "by itself"
     """)
     async with real_world.worker() as worker:
         handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=float("inf"))
         await handle.stop()
-    assert (handle.info.state, handle.result) == (ProcessState.COMPLETED, True)
+    assert (handle.info.state, handle.result) == (ProcessState.COMPLETED, "by itself")
     assert real_world.payloads() == ["nothing is raised"]
 
 

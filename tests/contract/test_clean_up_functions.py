@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contract_support import run_to_end, stderr_of
 from trio.testing import MockClock
 
+from contract_support import run_to_end, stderr_of
 from spindle_trio import ExitReason, ProcessState
 
 ENDS = [

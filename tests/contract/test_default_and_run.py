@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from contract_support import run_to_end
 
+from contract_support import run_to_end
 from spindle_trio import StartupFailedError
 
 
@@ -14,7 +14,10 @@ from spindle_trio import StartupFailedError
     [
         ("{0} run(process): return end(process, 'run')", "run"),
         ("{0} default(process): return end(process, 'default')", "default"),
-        ("{0} run(process): return end(process, 'run')\n{0} default(process): return end(process, 'default')", "default"),
+        (
+            "{0} run(process): return end(process, 'run')\n{0} default(process): return end(process, 'default')",
+            "default",
+        ),
         ("default = 'a word'\n{0} run(process): return end(process, 'run')", "run"),
     ],
 )

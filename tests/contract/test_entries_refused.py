@@ -181,7 +181,7 @@ async def test_a_root_that_is_missing_is_named(real_world):
     """On real processes only, as above."""
     missing = real_world.root / "nowhere"
     async with real_world.host() as host, host.open_worker("w", root=missing, user_id="ada") as worker:
-        with pytest.raises(spindle.EntryError, match="root.*nowhere"):
+        with pytest.raises(spindle.EntryError, match=r"root.*nowhere"):
             await worker.backend_processes.spawn("entry.py")
 
 
@@ -197,7 +197,10 @@ BROKEN_FILES = {
     "without run": ("x = 3\n", ["run", "default"]),
     "run is no function": ("run = 3\n", ["run", "default"]),
     "syntax error": ("def run(process:\n    pass\n", ["SyntaxError", "line 1"]),
-    "raises at import": ("def helper():\n    raise LookupError('no database')\nhelper()\n", ["LookupError: no database", "helper"]),
+    "raises at import": (
+        "def helper():\n    raise LookupError('no database')\nhelper()\n",
+        ["LookupError: no database", "helper"],
+    ),
     "missing import": ("import nowhere_to_be_found\n", ["ModuleNotFoundError", "nowhere_to_be_found"]),
     "not text": (b"\xff\xfe\x00def", ["Error"]),
     "takes no process": ("def run(): pass\n", ["TypeError"]),
@@ -253,7 +256,7 @@ async def test_a_file_that_goes_between_check_and_start_fails_before_ready(real_
     launcher.resolve = resolve
     real_world.launcher = lambda: launcher
     async with real_world.worker() as worker:
-        with pytest.raises(spindle.StartupFailedError, match="entry.py"):
+        with pytest.raises(spindle.StartupFailedError, match=r"entry\.py"):
             await worker.backend_processes.spawn("entry.py")
 
 

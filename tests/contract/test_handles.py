@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 import trio
-from contract_support import ECHO, ENDS_WHEN_TOLD, IGNORES_STOP, WAITS, wait_until
 
 import spindle_trio as spindle
+from contract_support import ECHO, ENDS_WHEN_TOLD, IGNORES_STOP, WAITS, wait_until
 
 NEVER_READS = """
 async def run(process):
@@ -434,20 +434,22 @@ async def test_a_block_may_be_left_after_its_worker_has_closed(world, world_cloc
     """The worker ends the process; the block waits for that and has nothing to add."""
     world.entry(ENDS_WHEN_TOLD)
     async with world.host(grace_period=0.3) as host:
-        async with trio.open_nursery() as nursery:
-            async with host.open_worker("w", root=world.root, user_id="ada") as worker:
-                opened = trio.Event()
-                handles = []
+        async with (
+            trio.open_nursery() as nursery,
+            host.open_worker("w", root=world.root, user_id="ada") as worker,
+        ):
+            opened = trio.Event()
+            handles = []
 
-                @nursery.start_soon
-                async def live():
-                    async with worker.backend_processes.open("entry.py") as handle:
-                        handles.append(handle)
-                        opened.set()
-                        await wait_until(worker, lambda: handle.state == "stopping")
-                    assert handle.state.is_terminal
+            @nursery.start_soon
+            async def live():
+                async with worker.backend_processes.open("entry.py") as handle:
+                    handles.append(handle)
+                    opened.set()
+                    await wait_until(worker, lambda: handle.state == "stopping")
+                assert handle.state.is_terminal
 
-                await opened.wait()
+            await opened.wait()
         assert handles[0].info.exit_reason == "backend_unloaded"
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import trio
-from contract_support import run_to_end, wait_state
 from trio.testing import MockClock
 
+from contract_support import run_to_end, wait_state
 from spindle_trio import ExitReason, Limits, ProcessState, StartupTimeoutError
 
 
@@ -129,7 +129,9 @@ async def test_beat_while_running_says_no_more_than_that_the_loop_is_alive(real_
 
 
 @pytest.mark.parametrize(
-    "statement", ["process.receive()", "process.receive(timeout=3600)", "process.sleep(3600)"], ids=["receive", "receive with a timeout", "sleep"]
+    "statement",
+    ["process.receive()", "process.receive(timeout=3600)", "process.sleep(3600)"],
+    ids=["receive", "receive with a timeout", "sleep"],
 )
 async def test_waiting_in_receive_or_sleep_counts_as_alive_in_a_blocking_entry(real_world, statement: str) -> None:
     entry = real_world.blocking_entry(f"""

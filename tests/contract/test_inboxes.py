@@ -1,4 +1,7 @@
-"""Message subscriptions: cursors in one inbox a process, back-pressure while somebody listens, and a bound while nobody does."""
+"""Message subscriptions: cursors in one inbox a process.
+
+Back-pressure while somebody listens, and a bound while nobody does.
+"""
 
 from __future__ import annotations
 
@@ -131,9 +134,7 @@ async def test_a_child_that_was_held_up_when_it_is_stopped_gets_rid_of_what_wait
     assert handle.result == "done"
 
 
-async def test_more_than_ending_bytes_while_it_ends_breaks_the_protocol(
-    world, world_clock: MockClock | None
-) -> None:
+async def test_more_than_ending_bytes_while_it_ends_breaks_the_protocol(world, world_clock: MockClock | None) -> None:
     entry = world.entry(STOPPING_FLOOD)
     async with world.quiet_worker(limits=Limits(ending_bytes=500_000)) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=1_000)
@@ -226,9 +227,7 @@ async def until_received(handle, count: int) -> None:
         await trio.sleep(0.001)
 
 
-async def test_a_new_subscription_begins_at_the_oldest_message_still_held(
-    world, world_clock: MockClock | None
-) -> None:
+async def test_a_new_subscription_begins_at_the_oldest_message_still_held(world, world_clock: MockClock | None) -> None:
     entry = world.entry(IN_STEPS)
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry)
@@ -255,7 +254,7 @@ async def test_two_subscriptions_read_at_their_own_pace_and_both_get_everything(
 
         async def read_fast() -> None:
             async for payload in fast:
-                received_fast.append(payload)
+                received_fast.append(payload)  # noqa: PERF401  # looked at while it grows
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_fast)
@@ -312,9 +311,7 @@ async def test_the_same_holds_for_a_subscription_to_all_processes(
     assert info.exit_reason is ExitReason.COMPLETED
 
 
-async def test_a_closed_subscription_raises_and_whoever_waits_in_it_too(
-    world, world_clock: MockClock | None
-) -> None:
+async def test_a_closed_subscription_raises_and_whoever_waits_in_it_too(world, world_clock: MockClock | None) -> None:
     entry = world.entry(IN_STEPS)
     async with world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry)

@@ -7,9 +7,9 @@ import random
 
 import pytest
 import trio
-from contract_support import ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, wait_until
 
 import spindle_trio as spindle
+from contract_support import ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, exists, wait_until
 
 COMPLETES_AND_LINGERS = """
 async def run(process):
@@ -30,17 +30,20 @@ async def run(process):
 
 async def test_a_key_is_held_by_worker_user_kind_and_key_together(world, world_clock):
     world.entry(WAITS)
-    async with world.host() as host, host.open_worker("one", root=world.root) as one:
-        async with host.open_worker("two", root=world.root) as two:
-            held = {"user_id": "ada", "kind": "index", "key": "k"}
-            first = await one.backend_processes.spawn("entry.py", **held)
-            for other in ({"user_id": "bob"}, {"kind": "search"}, {"key": "l"}, {"key": "K"}):
-                await one.backend_processes.spawn("entry.py", **(held | other))
-            await two.backend_processes.spawn("entry.py", **held)
-            with pytest.raises(spindle.DuplicateKeyError) as caught:
-                await one.backend_processes.spawn("entry.py", **held)
-            assert caught.value.existing.process_id == first.process_id
-            assert len(await one.backend_processes.list()) == 5
+    async with (
+        world.host() as host,
+        host.open_worker("one", root=world.root) as one,
+        host.open_worker("two", root=world.root) as two,
+    ):
+        held = {"user_id": "ada", "kind": "index", "key": "k"}
+        first = await one.backend_processes.spawn("entry.py", **held)
+        for other in ({"user_id": "bob"}, {"kind": "search"}, {"key": "l"}, {"key": "K"}):
+            await one.backend_processes.spawn("entry.py", **(held | other))
+        await two.backend_processes.spawn("entry.py", **held)
+        with pytest.raises(spindle.DuplicateKeyError) as caught:
+            await one.backend_processes.spawn("entry.py", **held)
+        assert caught.value.existing.process_id == first.process_id
+        assert len(await one.backend_processes.list()) == 5
 
 
 async def test_a_key_is_a_tuple_and_no_joined_string(world, world_clock):
@@ -157,7 +160,7 @@ async def test_a_replaced_process_is_stopped_reaped_and_announced_before_the_new
     seen = []
     async with world.worker() as worker, trio.open_nursery() as nursery:
         old = await worker.backend_processes.spawn("entry.py", key="k", payload="old")
-        old_pid = old.pid
+        old_pid, channel = old.pid, old.messages()
 
         def look(event):
             if event.state == "starting" and event.process_id != old.process_id:
@@ -170,8 +173,6 @@ async def test_a_replaced_process_is_stopped_reaped_and_announced_before_the_new
         async def replace():
             new.append(await worker.backend_processes.spawn("entry.py", key="k", payload="new", replace_existing=True))
 
-        await wait_until(worker, lambda: old.state == "stopping")
-        channel = old.messages()
         assert await channel.receive() == {"stop": "replaced"}
         assert new == []
         await old.send("end")
@@ -188,17 +189,6 @@ async def test_a_replaced_process_is_stopped_reaped_and_announced_before_the_new
     assert old_end.at <= new_start.at
     assert new[0].info.started_at == new_start.at
     assert new[0].result == "new"
-
-
-def exists(pid):
-    """Whether a process is there, a zombie included."""
-    import os
-
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_a_replaced_process_that_ignores_the_stop_is_killed_after_the_grace_period(world, world_clock):
@@ -500,8 +490,9 @@ async def test_a_spawn_that_is_queued_when_the_worker_closes_is_refused(world, w
             nursery.start_soon(replace, 1)
             nursery.start_soon(replace, 2)
             await wait_until(worker, lambda: old.state == "stopping")
-            while host.statistics().queued < 2:
+            for _ in range(10):
                 await trio.lowlevel.checkpoint()
+            assert host.statistics().queued == 2
         # Refused at once, and not when the process is gone for which they have waited.
         assert sorted(refused) == [(1, "stopping"), (2, "stopping")]
         assert (old.state, old.info.exit_reason) == ("stopped", "replaced")
@@ -531,9 +522,7 @@ async def run(process):
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_of_one_key_at_most_one_process_is_alive_at_any_instant(
-    virtual_world, autojump_clock, seed, monkeypatch
-):
+async def test_of_one_key_at_most_one_process_is_alive_at_any_instant(virtual_world, autojump_clock, seed, monkeypatch):
     """Spawns, replacements, stops and cancellations race at random; each process holds a lock while it is alive."""
     await race_for_one_key(virtual_world, seed, monkeypatch)
 

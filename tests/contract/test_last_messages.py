@@ -5,11 +5,10 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-import trio
-from contract_support import run_to_end
 from trio.testing import MockClock
 
-from spindle_trio import ExitReason, ProcessState
+from contract_support import run_to_end
+from spindle_trio import ExitReason, Limits, ProcessState
 
 COUNT = 500
 
@@ -43,7 +42,9 @@ async def test_everything_sent_before_each_end_is_readable_after_it(
     assert handle.statistics().messages_received == COUNT
 
 
-@pytest.mark.parametrize(("end", "exit_reason"), [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)])
+@pytest.mark.parametrize(
+    ("end", "exit_reason"), [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)]
+)
 async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_after_it(
     real_world, end: str, exit_reason: ExitReason
 ) -> None:
@@ -62,6 +63,24 @@ async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_afte
     assert info.exit_reason is exit_reason
     assert [payload async for payload in messages] == list(range(COUNT))
     assert handle.statistics().messages_received == COUNT
+
+
+async def test_what_is_still_with_the_system_when_a_process_is_gone_is_taken_in(real_world) -> None:
+    """The host had paused, for its inbox was full. Real processes only: in memory nothing ends without its runtime."""
+    entry = real_world.blocking_entry("""
+        import os
+        def run(process):
+            process.ready()
+            for number in range(100):
+                process.send(number)
+            os._exit(0)
+    """)
+    async with real_world.quiet_worker(limits=Limits(inbox_messages=8)) as worker:
+        messages = worker.backend_processes.messages()
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.wait_ended()
+        assert [(await messages.receive()).payload for _ in range(100)] == list(range(100))
+    assert handle.statistics().messages_dropped == 0
 
 
 async def test_everything_sent_before_and_during_a_stop_is_readable_after_it(

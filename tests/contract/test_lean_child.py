@@ -5,8 +5,6 @@ In memory an entry shares its interpreter with the host, whose modules it theref
 
 from __future__ import annotations
 
-from contract_support import run_to_end
-
 HOST_MODULES = {
     "spindle_trio._broadcast", "spindle_trio._control", "spindle_trio._default_launcher", "spindle_trio._host",
     "spindle_trio._inbox", "spindle_trio._lifecycle", "spindle_trio._open_host", "spindle_trio._process_record",
@@ -34,7 +32,8 @@ async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the
         await handle.wait_ended()
     loaded = set(handle.result)
     assert loaded & HOST_MODULES == set()
-    assert not [name for name in loaded if name.partition(".")[0] in {"trio", "attr", "attrs", "cattr", "cattrs", "outcome"}]
+    heavy = {"trio", "attr", "attrs", "cattr", "cattrs", "outcome"}
+    assert not [name for name in loaded if name.partition(".")[0] in heavy]
     assert loaded & {"spindle_trio._model", "spindle_trio.abc", "spindle_trio._socket_lane"} == set()
     # Each of these would cost more than all of the runtime.
     assert loaded & {"inspect", "logging", "socket", "subprocess", "traceback", "asyncio", "ssl"} == set()

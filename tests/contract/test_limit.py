@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contract_support import ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
 
 import spindle_trio as spindle
+from contract_support import ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
 
 
 async def test_a_spawn_over_the_limit_is_refused_with_the_limit(world, world_clock):
@@ -38,13 +38,15 @@ async def test_sixteen_are_allowed_unless_the_host_says_otherwise(virtual_world,
 
 async def test_the_limit_is_each_worker_s_own(world, world_clock):
     world.entry(WAITS)
-    async with world.host(max_processes=1) as host:
-        async with host.open_worker("one", root=world.root, user_id="ada") as one:
-            async with host.open_worker("two", root=world.root, user_id="ada") as two:
-                await one.backend_processes.spawn("entry.py")
-                await two.backend_processes.spawn("entry.py")
-                with pytest.raises(spindle.ProcessLimitError):
-                    await one.backend_processes.spawn("entry.py")
+    async with (
+        world.host(max_processes=1) as host,
+        host.open_worker("one", root=world.root, user_id="ada") as one,
+        host.open_worker("two", root=world.root, user_id="ada") as two,
+    ):
+        await one.backend_processes.spawn("entry.py")
+        await two.backend_processes.spawn("entry.py")
+        with pytest.raises(spindle.ProcessLimitError):
+            await one.backend_processes.spawn("entry.py")
 
 
 async def test_the_limit_counts_all_users_of_a_worker_together(world, world_clock):
@@ -97,9 +99,10 @@ async def test_a_replacement_does_not_count_twice(world, world_clock):
         with pytest.raises(spindle.ProcessLimitError):
             await spawn("entry.py")
         await old.send("end")
-        while len(outcomes) < 2:
-            await wait_until(worker, lambda: world.states()[-1] == "running" and len(world.states()) > 5)
+        await wait_until(worker, lambda: world.states()[-1] == "running" and len(world.states()) > 5)
+        for _ in range(10):
             await trio.lowlevel.checkpoint()
+        assert len(outcomes) == 2
         with pytest.raises(spindle.ProcessLimitError):
             await spawn("entry.py")
         assert len(await worker.backend_processes.list()) == 2
@@ -125,25 +128,24 @@ async def test_a_spawn_of_a_new_key_does_not_queue_for_a_place(world, world_cloc
 async def test_a_place_is_free_when_the_terminal_event_is_heard(world, world_clock):
     """By a handler first of all; what it sees of the worker has no such process any more."""
     world.entry(ENDS_WHEN_TOLD)
-    async with world.host(max_processes=1) as host:
-        async with host.open_worker("w", root=world.root, user_id="ada") as worker:
-            seen = []
+    async with world.host(max_processes=1) as host, host.open_worker("w", root=world.root, user_id="ada") as worker:
+        seen = []
 
-            def on_end(event):
-                if event.state.is_terminal:
-                    seen.append(host.statistics().processes)
-                    if len(seen) == 1:
-                        nursery.start_soon(spawn)
+        def on_end(event):
+            if event.state.is_terminal:
+                seen.append(host.statistics().processes)
+                if len(seen) == 1:
+                    nursery.start_soon(spawn)
 
-            async def spawn():
-                handle = await worker.backend_processes.spawn("entry.py")
-                await handle.send("end")
-                await handle.wait_ended()
+        async def spawn():
+            handle = await worker.backend_processes.spawn("entry.py")
+            await handle.send("end")
+            await handle.wait_ended()
 
-            worker.backend_processes.on_lifecycle(on_end)
-            async with trio.open_nursery() as nursery:
-                await spawn()
-            assert seen == [0, 0]
+        worker.backend_processes.on_lifecycle(on_end)
+        async with trio.open_nursery() as nursery:
+            await spawn()
+        assert seen == [0, 0]
 
 
 @pytest.mark.parametrize("how", ["failed", "cancelled", "timed out", "queued and cancelled"])

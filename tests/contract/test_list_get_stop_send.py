@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import trio
-from contract_support import ECHO, ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
 
 import spindle_trio as spindle
+from contract_support import ECHO, ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
 
 # list
 
@@ -74,9 +74,7 @@ async def test_the_oldest_is_listed_first(world, world_clock):
         first, second, third = [await spawn("entry.py", key=key) for key in "abc"]
         replaced = await spawn("entry.py", key="a", replace_existing=True)
         listed = await worker.backend_processes.list()
-        assert [info.process_id for info in listed] == [
-            each.process_id for each in (second, third, replaced)
-        ]
+        assert [info.process_id for info in listed] == [each.process_id for each in (second, third, replaced)]
         assert [info.started_at for info in listed] == sorted(info.started_at for info in listed)
         assert first.state == "stopped"
 
@@ -103,7 +101,9 @@ async def test_a_starting_process_is_listed(world, world_clock):
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(("option", "value"), [("user_id", 3), ("kind", 3), ("key", b"k"), ("state", "resting"), ("state", 3)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("user_id", 3), ("kind", 3), ("key", b"k"), ("state", "resting"), ("state", 3)]
+)
 async def test_a_filter_of_a_wrong_type_is_refused_by_name(virtual_world, autojump_clock, option, value):
     """In memory only: no process takes part."""
     async with virtual_world.worker() as worker:
@@ -309,7 +309,7 @@ async def test_every_call_on_a_closed_worker_is_refused(world, world_clock):
             lambda: processes.spawn("entry.py"),
             lambda: processes.spawn("missing.py"),
             lambda: processes.open("entry.py").__aenter__(),
-            lambda: processes.list(),
+            processes.list,
             lambda: processes.get(process_id),
             lambda: processes.get("nobody"),
             lambda: processes.stop(process_id),
@@ -317,8 +317,8 @@ async def test_every_call_on_a_closed_worker_is_refused(world, world_clock):
             lambda: processes.send(process_id, 1),
             lambda: processes.send("nobody", 1),
             lambda: handle.send(1),
-            lambda: handle.stop(),
-            lambda: handle.refresh(),
+            handle.stop,
+            handle.refresh,
         ]:
             with pytest.raises(trio.ClosedResourceError, match="'w' is closed"):
                 await call()
@@ -383,8 +383,8 @@ async def test_what_a_handle_knows_can_still_be_read_on_a_closed_worker(world, w
 async def test_the_subscriptions_of_a_closed_worker_end_once_they_are_read(world, world_clock):
     world.entry("""
     async def run(process):
-        process.ready()
         await process.send("hello")
+        process.ready()
         await process.wait_stop()
         await process.send("good-bye")
     """)

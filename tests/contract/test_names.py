@@ -377,7 +377,10 @@ async def test_the_context_shows_the_facts_of_its_process(world, world_clock):
 @pytest.mark.parametrize(
     ("source", "result"),
     [
-        ("def run(process): process.ready(); return 'run'\ndef default(process): process.ready(); return 'default'", "default"),
+        (
+            "def run(process): process.ready(); return 'run'\ndef default(process): process.ready(); return 'default'",
+            "default",
+        ),
         ("async def run(process): process.ready(); return 'run'\ndefault = 3", "run"),
     ],
     ids=["default wins", "default cannot be called"],

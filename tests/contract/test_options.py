@@ -256,9 +256,8 @@ REFUSED = [
 ]
 
 
-
 async def test_an_option_out_of_its_range_is_refused_by_name_and_nothing_is_launched(world, world_clock):
-    """Each row of the table in one host: with a key, so that what a refusal leaves behind would show in the next row."""
+    """Each row of the table in one host, with a key: what a refusal leaves behind would show in the next row."""
     world.entry(WAITS)
     async with world.worker() as worker:
         processes = worker.backend_processes

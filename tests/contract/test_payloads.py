@@ -12,7 +12,7 @@ import trio
 
 import spindle_trio as spindle
 
-PRELUDE = '''
+PRELUDE = """
 import enum, math
 class Colour(enum.Enum):
     RED = "red"
@@ -37,7 +37,7 @@ def cycle_of_dicts():
     value = {}
     value["self"] = {"other": value}
     return value
-'''
+"""
 
 BAD = {
     "math.nan": "nan is not JSON-safe",
@@ -112,8 +112,8 @@ REFERENCE = [
 def built(source: str) -> object:
     """Build a value from its source text, as the entries do."""
     names: dict[str, object] = {}
-    exec(PRELUDE, names)
-    return eval(source, names)
+    exec(PRELUDE, names)  # noqa: S102  # source text of this file
+    return eval(source, names)  # noqa: S307  # as above
 
 
 ECHO = """
@@ -253,7 +253,9 @@ async def test_a_payload_of_a_whole_frame_can_start_a_process(world, world_clock
 
 # At the sender: the child's side.
 
-CHILD_TRIES = PRELUDE + """
+CHILD_TRIES = (
+    PRELUDE
+    + """
 async def run(process):
     process.ready()
     texts = []
@@ -270,6 +272,7 @@ async def run(process):
     await process.send("after all that")
     return texts
 """
+)
 
 BLOCKING_CHILD_TRIES = (
     CHILD_TRIES.replace("async def", "def")
@@ -309,12 +312,15 @@ async def test_what_is_not_json_safe_is_refused_in_a_blocking_child_too(real_wor
     assert real_world.payloads() == ["after all that"]
 
 
-RETURNS = PRELUDE + """
+RETURNS = (
+    PRELUDE
+    + """
 async def run(process):
     process.ready()
     await process.send("before")
     return eval(process.payload)
 """
+)
 
 RETURNED = ["math.nan", "{'items': [0, 1, 2, {3}]}", "'x' * 2**20", "{1: 'a'}", "cycle()", "'\\ud800'"]
 
@@ -376,11 +382,13 @@ RAW_MESSAGES = {
     "a byte more than a frame may have": "b'\"' + b'x' * (2**20 - 1) + b'\"'",
 }
 
-RAW_RESULTS = {
-    name: "b'{\"type\":\"complete\",\"messages\":1,\"result\":' + (%s) + b'}'" % source
-    for name, source in RAW_MESSAGES.items()
-    if name not in ("nothing",)
-}
+
+def as_result(body):
+    """Write the source text of a `complete` frame around the source text of a result's JSON."""
+    return 'b\'{"type":"complete","messages":1,"result":\' + (' + body + ") + b'}'"
+
+
+RAW_RESULTS = {name: as_result(source) for name, source in RAW_MESSAGES.items() if name != "nothing"}
 
 
 FOR_REAL = ("not a number", "depth 100 000", "100 000 digits", "no UTF-8", "a byte more than a frame may have")
@@ -485,7 +493,7 @@ async def test_a_child_that_lies_over_the_reference_limits_ends_as_failed(world,
     write = world.entry
     world.entry = lambda text, name="entry.py": write(source if text is LIAR else text, name)
     await refuses_each(world, raws, "messages", limits=spindle.REFERENCE_LIMITS)
-    wrapped = {over: "b'{\"type\":\"complete\",\"messages\":1,\"result\":' + %s + b'}'" % raw for over, raw in raws.items()}
+    wrapped = {over: as_result(raw) for over, raw in raws.items()}
     await refuses_each(world, wrapped, "control", limits=spindle.REFERENCE_LIMITS)
 
 
@@ -599,7 +607,7 @@ async def test_the_smallest_limits_leave_the_protocol_itself_alone(world, world_
         await process.send([1])
         return [1]
     """)
-    limits = spindle.Limits(depth=1, values=2, text_bytes=0, container_entries=1)
+    limits = spindle.Limits(depth=1, values=2, text_bytes=1, container_entries=1)
     async with world.worker(limits=limits) as worker:
         handle = await worker.backend_processes.spawn("entry.py", payload=[1], key="key")
         info = await handle.wait_ended()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contract_support import ECHO, WAITS
 
 import spindle_trio as spindle
+from contract_support import ECHO, WAITS
 
 
 async def test_every_process_of_a_user_scoped_worker_is_that_user_s(world, world_clock):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from contract_support import run_to_end
 from trio.testing import MockClock
 
+from contract_support import run_to_end
 from spindle_trio import ExitReason, ProcessState, StartupFailedError
 
 COMPLETES = [
@@ -27,9 +27,7 @@ BLOCKING = "import os, sys\ndef run(process):\n    process.ready()\n    process.
 
 
 @pytest.mark.parametrize("statement", COMPLETES)
-async def test_with_0_or_none_it_counts_as_returning_none(
-    world, world_clock: MockClock | None, statement: str
-) -> None:
+async def test_with_0_or_none_it_counts_as_returning_none(world, world_clock: MockClock | None, statement: str) -> None:
     handle = await run_to_end(world, world.entry(ASYNC.format(statement)))
     assert (handle.info.exit_reason, handle.result, handle.info.error) == (ExitReason.COMPLETED, None, None)
     assert world.payloads() == ["last"]

@@ -57,7 +57,7 @@ def test_the_body_is_short_and_utf_8() -> None:
 
 def test_a_body_that_is_too_long_is_refused_by_name_and_size() -> None:
     assert encode_body("xxx", 5) == b'"xxx"'
-    with pytest.raises(PayloadError, match="^metadata: 5 bytes as JSON, more than 4 in one frame"):
+    with pytest.raises(PayloadError, match=r"^metadata: 5 bytes as JSON, more than 4 in one frame"):
         encode_body("xxx", 4, "metadata")
 
 
@@ -72,7 +72,7 @@ def test_a_body_that_is_too_long_is_refused_by_name_and_size() -> None:
     ],
 )  # fmt: skip
 def test_nonsense_breaks_the_protocol_and_nothing_else(body: bytes) -> None:
-    with pytest.raises(PeerProtocolError, match="^a frame "):
+    with pytest.raises(PeerProtocolError, match=r"^a frame "):
         decode_body(body, WIDE)
 
 

@@ -60,9 +60,7 @@ class InboxMachine(RuleBasedStateMachine):
     def a_process_comes(self) -> None:
         number = len(self.senders)
         self.senders.append(
-            Sender(
-                Inbox(str(number), None, max_messages=MOST, max_bytes=MOST_BYTES, lossy=self.lossy, hub=self.hub)
-            )
+            Sender(Inbox(str(number), None, max_messages=MOST, max_bytes=MOST_BYTES, lossy=self.lossy, hub=self.hub))
         )
         for reader in self.readers:
             if isinstance(reader.channel, WorkerMessageChannel):
@@ -115,7 +113,9 @@ class InboxMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def somebody_reads(self, data: st.DataObject) -> None:
         reader = data.draw(st.sampled_from(self.readers))
-        unread = [(number, payload) for number, payload in self.order if payload >= reader.places.get(number, payload + 1)]
+        unread = [
+            (number, payload) for number, payload in self.order if payload >= reader.places.get(number, payload + 1)
+        ]
         outcome: object
         try:
             message = reader.channel.receive_nowait()

@@ -9,7 +9,6 @@ import pytest
 
 from spindle_trio._lifecycle import (
     ABANDON_SECONDS,
-    COMPLETED,
     FAILED,
     STOPPED,
     TABLE,

@@ -168,3 +168,38 @@ def test_the_references_limits_are_its_own() -> None:
         "reason_bytes": 4_096,
         "error_bytes": 4_096,
     }
+
+
+@pytest.mark.parametrize("field", [field.name for field in attrs.fields(Limits) if field.name != "frame_seconds"])
+@pytest.mark.parametrize("value", [-1, 1.0, True, "1", math.inf])
+def test_a_bound_is_a_whole_number(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{field} must be an integer, [01] or more, not "):
+        Limits(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["frame_bytes", "values", "inbox_messages", "inbox_bytes", "outbox_bytes", "lifecycle_events", "ending_bytes"],
+)
+def test_a_bound_of_nothing_is_refused_where_it_would_stop_everything(field: str) -> None:
+    """An inbox for no messages would wedge its process, and a channel for no events its publisher."""
+    with pytest.raises(ValueError, match=f"{field} must be an integer, 1 or more, not 0"):
+        Limits(**{field: 0})
+
+
+@pytest.mark.parametrize("field", ["depth", "text_bytes", "container_entries", "kind_bytes"])
+def test_what_a_value_may_contain_may_be_nothing(field: str) -> None:
+    assert getattr(Limits(**{field: 0}), field) == 0
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, True, "5", None])
+def test_a_bound_of_seconds_is_a_positive_number(value: float) -> None:
+    with pytest.raises(ValueError, match="frame_seconds must be a positive number of seconds, not "):
+        Limits(frame_seconds=value)
+    assert Limits(frame_seconds=math.inf).frame_seconds == math.inf
+
+
+def test_only_the_references_own_bounds_may_be_absent() -> None:
+    with pytest.raises(ValueError, match="depth must be an integer, 0 or more, not None"):
+        Limits(depth=None)  # type: ignore[arg-type]  # what is tested
+    assert Limits(text_bytes=None, kind_bytes=1).text_bytes is None

@@ -131,7 +131,7 @@ def test_nobody_slips_in_between_a_process_and_its_replacement() -> None:
     assert first.holder is not None
     first.holder.state = ProcessState.STOPPED  # type: ignore[misc]  # of the stand-in
     assert registry.release(first) is second
-    with pytest.raises(DuplicateKeyError) as caught:
+    with pytest.raises(DuplicateKeyError, match=r"key 'x' is being replaced \(p1\)") as caught:
         claim(registry)
     assert (caught.value.existing.process_id, caught.value.existing.state) == ("p1", ProcessState.STOPPED)
     assert registry.holder_of(third) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import Self
 
 import pytest
 import trio
@@ -17,7 +18,6 @@ class Block:
     """A block as the host's: its tasks end when they are asked to, after some seconds, or at once when killed."""
 
     def __init__(self, seconds: float = 0) -> None:
-        self.scope = NurseryScope()
         self.seconds = seconds
         self.asked, self.killed, self.done = trio.Event(), trio.Event(), trio.Event()
         self.kills = 0
@@ -25,7 +25,8 @@ class Block:
         self.late: Callable[[], Awaitable[object]] | None = None
 
     @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Block:
+    async def __aenter__(self) -> Self:
+        self.scope = NurseryScope()
         await self.scope.open()
         self.scope.nursery.start_soon(self._run)
         return self
@@ -53,20 +54,16 @@ class Block:
             await self.late()
 
 
-def interrupt(times: int) -> Callable[[], None]:
-    """Make what presses Ctrl-C that often."""
-
-    def press() -> None:
-        for _ in range(times):
-            signal.raise_signal(signal.SIGINT)
-
-    return press
+@trio.lowlevel.enable_ki_protection
+def interrupt() -> None:
+    """Press Ctrl-C. It does not land here, but in the main task."""
+    signal.raise_signal(signal.SIGINT)
 
 
 async def press_twice_with_time_between() -> None:
     for _ in range(2):
         await trio.testing.wait_all_tasks_blocked()
-        signal.raise_signal(signal.SIGINT)
+        interrupt()
 
 
 def run(main: Callable[[], Awaitable[object]]) -> float:
@@ -152,7 +149,7 @@ def test_a_bug_in_a_task_comes_out_as_a_group() -> None:
 def test_the_first_ctrl_c_while_it_is_left_is_raised_at_the_end() -> None:
     async def main() -> None:
         block = Block(5)
-        block.while_ending = interrupt(1)
+        block.while_ending = interrupt
         async with block:
             pass
 
@@ -178,8 +175,10 @@ def test_the_second_ctrl_c_while_it_is_left_kills() -> None:
 def test_a_ctrl_c_that_left_the_block_counts_as_the_first(in_a_group: bool) -> None:
     """Then one more kills, and what comes out is the one that the block was left by."""
     block = Block(5)
-    block.while_ending = interrupt(1)
-    error = BaseExceptionGroup("", [BaseExceptionGroup("", [KeyboardInterrupt()])]) if in_a_group else KeyboardInterrupt()
+    block.while_ending = interrupt
+    error = (
+        BaseExceptionGroup("", [BaseExceptionGroup("", [KeyboardInterrupt()])]) if in_a_group else KeyboardInterrupt()
+    )
 
     async def main() -> None:
         async with block:
@@ -194,7 +193,7 @@ def test_a_ctrl_c_that_left_the_block_counts_as_the_first(in_a_group: bool) -> N
 
 def test_a_ctrl_c_after_an_error_is_not_lost_and_shows_the_error() -> None:
     block = Block(5)
-    block.while_ending = interrupt(1)
+    block.while_ending = interrupt
 
     async def main() -> None:
         async with block:
@@ -215,7 +214,7 @@ def test_a_ctrl_c_that_arrives_while_the_nursery_closes_is_bare_too(was_interrup
     async def main() -> None:
         async def late() -> None:
             await trio.testing.wait_all_tasks_blocked()
-            signal.raise_signal(signal.SIGINT)
+            interrupt()
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)
 
@@ -235,7 +234,9 @@ def test_a_bug_is_not_hidden_by_a_ctrl_c() -> None:
     async def main() -> None:
         async def late() -> None:
             await trio.testing.wait_all_tasks_blocked()
-            signal.raise_signal(signal.SIGINT)
+            interrupt()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
             raise LookupError
 
         block.late = late

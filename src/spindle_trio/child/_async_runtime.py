@@ -216,13 +216,14 @@ class _Runtime:
         return self._stop_handlers.add(handler)
 
     async def wait_stop(self) -> StopNotice:
-        await trio.lowlevel.checkpoint()
-        while self._stop is None:
-            self._stop_waiters += 1
-            try:
+        # Counts as waiting from the call on: an entry that goes from `ready()` straight to here cannot miss being told.
+        self._stop_waiters += 1
+        try:
+            await trio.lowlevel.checkpoint()
+            while self._stop is None:
                 await self._wake.park()
-            finally:
-                self._stop_waiters -= 1
+        finally:
+            self._stop_waiters -= 1
         return self._stop
 
     def on_message(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:

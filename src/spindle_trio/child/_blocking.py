@@ -21,7 +21,8 @@ class BlockingProcessContext:
     """A blocking entry's grip on its own process (`SpindleBackendProcessContext`).
 
     An entry is a ``def run(process: BlockingProcessContext)``, called on the main thread of its process, and all
-    methods belong to that thread. What it returns completes the process, what it raises fails it. If it returns a
+    methods belong to that thread: on another one those that send, receive or wait raise `LocalProtocolError`, since
+    messages would get lost. What it returns completes the process, what it raises fails it. If it returns a
     callable (a clean-up function) or leaves a handler registered, the process lives on until `complete`, `fail` or a
     stop; the clean-up function then runs once.
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import math
 import select
+from _thread import get_ident  # `threading` would have to be loaded for it
 from time import monotonic
 
 from spindle_trio._errors import LocalProtocolError, PayloadError
@@ -91,6 +92,7 @@ class BlockingRuntime:
         self._words = words
         self._report = report
         self._poll = select.poll()
+        self._thread = get_ident()
         self._beat_interval = facts.heartbeat_timeout / 3
         # What changes: the final word; the stop, and whether somebody was told of it; whether the entry is to end, and
         # whether it has, so that nothing is raised any more; whether message handlers run at this moment.
@@ -113,6 +115,7 @@ class BlockingRuntime:
     # What the entry calls, by way of its context.
 
     def ready(self) -> None:
+        self._refuse_other_thread()
         self.look_for_stop()
         if not self.beats and self._final is None:
             self.beats = True
@@ -120,6 +123,7 @@ class BlockingRuntime:
             self._say(encode_ready())
 
     def complete(self, result: object) -> None:
+        self._refuse_other_thread()
         if self._final is None:
             body = encode_complete(result, self.sent, self.facts)
             self._final = "completed"
@@ -129,6 +133,7 @@ class BlockingRuntime:
     def fail(self, error: str) -> None:
         if not isinstance(error, str):
             raise TypeError(f"fail() takes a text, not {type(error).__name__}")
+        self._refuse_other_thread()
         if self._final is None:
             self._final = "failed"
             self._say(encode_fail(error.strip(), self.sent, self.facts))
@@ -151,6 +156,7 @@ class BlockingRuntime:
         return True
 
     def send(self, payload: object) -> None:
+        self._refuse_other_thread()
         if not self._is_ending:
             self.look_for_stop()
         check_payload(payload, self.facts.bounds)
@@ -164,6 +170,7 @@ class BlockingRuntime:
                 self._pause(math.inf, wants_messages=self._can_deliver)
 
     def receive(self, timeout: float) -> JsonValue:
+        self._refuse_other_thread()
         self.look_for_stop()
         if self.message_handlers:
             raise LocalProtocolError(
@@ -183,6 +190,7 @@ class BlockingRuntime:
                 raise TimeoutError(f"no message within {timeout:g} s")
 
     def sleep(self, seconds: float) -> None:
+        self._refuse_other_thread()
         self.look_for_stop()
         deadline = monotonic() + seconds
         while True:
@@ -192,6 +200,13 @@ class BlockingRuntime:
             if left <= 0:
                 self._serve()
                 return
+
+    def _refuse_other_thread(self) -> None:
+        """Nothing here is locked, and handlers run inside these calls: two threads would lose messages unnoticed."""
+        if get_ident() != self._thread:
+            raise LocalProtocolError(
+                "a process's context belongs to its main thread; hand over what another thread has to say by a queue"
+            )
 
     # The run, from the call to the final word.
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -130,14 +131,15 @@ class _EntryProcess(MemoryProcess):
     def __init__(self, order: LaunchOrder, entry: MemoryEntry) -> None:
         super().__init__(order)
         self._entry = entry
-        self._scope = trio.CancelScope()
-        self.killed_at: float | None = None
+        # Like a real process it feels no cancellation of its host's; the launch block sees to it that a kill comes.
+        self._scope = trio.CancelScope(shield=True)
+        self.killed_at = self.ended_at = math.inf
         self.task: trio.lowlevel.Task | None = None
         self.interrupt: KeyboardInterrupt | None = None
 
     def kill(self) -> None:
         """Cancel the entry, and let nothing that it still says out; see `LaunchedProcess.kill`."""
-        if self._status is None and self.killed_at is None:
+        if self._status is None and self.killed_at == math.inf:
             self.killed_at = trio.current_time()
             self.child_control.silence()
             self.child_messages.silence()
@@ -162,9 +164,10 @@ class _EntryProcess(MemoryProcess):
                     beat=self.beat,
                     report=self.write_stderr,
                 )
-                if self.killed_at is None:
+                if self.killed_at == math.inf:
                     status = ExitStatus(code=end.code)
         finally:
+            self.ended_at = trio.current_time()
             self.end(status)
 
     @trio.lowlevel.disable_ki_protection
@@ -230,20 +233,21 @@ class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
     ) -> None:
         self._process.kill()
         complaint = None
+        # Bounded: the entry has been killed, and where that is not enough its shields are taken away.
+        self._nursery.cancel_scope.shield = True
         try:
-            # Bounded: the entry has been killed, and where that is not enough its shields are taken away.
-            self._nursery.cancel_scope.shield = True
-            if self._process.killed_at is not None:
-                with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
-                    await self._process.wait()  # noqa: ASYNC102  # shielded two lines above
-            if not self._process.has_exited():
+            with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
+                await self._process.wait()
+            if self._process.ended_at == math.inf or self._process.ended_at > self._process.killed_at + ABANDON_SECONDS:
                 complaint = self._complain()
                 take_shields_away(self._process.task, self._process.shields_end_at)
-            # As if without error, so that what is raised in the body leaves it as it is, in no group.
-            await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded and bounded, see above
         finally:
-            self._live.discard(self._process)
-            self._process.close_host_ends()
+            try:
+                # As if without error, so that what is raised in the body leaves it as it is, in no group.
+                await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded and bounded, see above
+            finally:
+                self._live.discard(self._process)
+                self._process.close_host_ends()
         if self._process.interrupt is not None:
             raise self._process.interrupt
         if complaint is not None:

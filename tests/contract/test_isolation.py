@@ -1,0 +1,236 @@
+"""What a process cannot do to others: share objects with them, hold them up, or leave anything behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from contract_support import exists, wait_state
+from spindle_trio import ProcessState, StartupTimeoutError
+
+# ---- payloads
+
+
+async def test_payloads_are_copies_in_both_directions(world, world_clock: MockClock | None) -> None:
+    """In memory no less: an object that two sides share would work there, and fail on real processes only."""
+    entry = world.entry("""
+        async def run(process):
+            messages = process.messages()
+            process.ready()
+            process.payload["list"].append("changed by the entry")
+            process.metadata["list"].append("changed by the entry")
+            received = await messages.receive()
+            received["list"].append("changed by the entry")
+            reply = {"list": [received]}
+            await process.send(reply)
+            reply["list"].append("changed after sending")
+            result = {"list": []}
+            process.complete(result)
+            result["list"].append("changed after complete")
+    """)
+    given = {"payload": {"list": []}, "metadata": {"list": []}}
+    async with world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry, **given)
+        assert given == {"payload": {"list": []}, "metadata": {"list": []}}
+        given["metadata"]["list"].append("changed by the spawner")
+        sent = {"list": []}
+        await handle.send(sent)
+        sent["list"].append("changed by the spawner")
+        assert await handle.messages().receive() == {"list": [{"list": ["changed by the entry"]}]}
+        await handle.wait_ended()
+    assert handle.info.metadata == {"list": []}
+    assert handle.result == {"list": []}
+    assert sent == {"list": ["changed by the spawner"]}
+
+
+async def test_what_is_sent_before_the_launch_is_a_copy_as_of_then(world, world_clock: MockClock | None) -> None:
+    entry = world.entry("""
+        async def run(process):
+            process.ready()
+            return process.payload
+    """)
+    payload = {"list": ["as given"]}
+    async with world.quiet_worker() as worker, trio.open_nursery() as nursery:
+
+        async def change() -> None:
+            await wait_state(worker, None, ProcessState.STARTING)
+            payload["list"].append("changed while it starts")
+
+        nursery.start_soon(change)
+        await trio.testing.wait_all_tasks_blocked()
+        handle = await worker.backend_processes.spawn(entry, payload=payload)
+        await handle.wait_ended()
+    assert handle.result == {"list": ["as given"]}
+
+
+# ---- floods
+
+
+@pytest.mark.parametrize("flood", ["process.send('x' * 1_000)", "print('x' * 1_000)"], ids=["messages", "output"])
+async def test_a_flooding_child_does_not_delay_anothers_echo_unduly(real_world, flood: str) -> None:
+    """Real processes only: it is a matter of real time. The exact bound is a benchmark's; this one shows starvation."""
+    flooding = real_world.blocking_entry(
+        f"def run(process):\n    process.ready()\n    while True:\n        process.heartbeat()\n        {flood}",
+        name="flooding.py",
+    )
+    echoing = real_world.blocking_entry(
+        "def run(process):\n    process.ready()\n    while True:\n        process.send(process.receive())",
+        name="echoing.py",
+    )
+    async with real_world.quiet_worker(grace_period=0) as worker:
+        await worker.backend_processes.spawn(flooding)
+        echo = await worker.backend_processes.spawn(echoing)
+        messages = echo.messages()
+        seconds = []
+        for number in range(60):
+            begin = trio.current_time()
+            await echo.send(number)
+            assert await messages.receive() == number
+            seconds.append(trio.current_time() - begin)
+    assert statistics.median(seconds) < 0.1
+
+
+# ---- trees
+
+FAMILY = """
+import os, signal, subprocess, sys, threading
+
+SLEEP = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
+PARENT = [sys.executable, "-S", "-c", '''
+import os, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True)
+print(child.pid, flush=True)
+signal.pause()
+''']
+
+def start_family():
+    same_group = subprocess.Popen(SLEEP)
+    own_session = subprocess.Popen(SLEEP, start_new_session=True)
+    parent = subprocess.Popen(PARENT, stdout=subprocess.PIPE, text=True)
+    grandchild = int(parent.stdout.readline())
+    return {"group": [same_group.pid, parent.pid], "sessions": [own_session.pid, grandchild]}
+
+def run(process):
+    process.send(start_family())
+    process.ready()
+"""
+
+
+async def assert_gone(pids: list[int]) -> None:
+    """Each is gone at the latest a second after the terminal event (reliability, row 14)."""
+    with trio.move_on_after(1):
+        while any(map(exists, pids)):
+            await trio.sleep(0.01)
+    assert [pid for pid in pids if exists(pid)] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "end"),
+    [
+        ("return 'done'", "by itself"),
+        ("process.complete()", "by itself"),
+        ("process.fail('no')", "by itself"),
+        ("raise LookupError", "by itself"),
+        ("sys.exit(3)", "by itself"),
+        ("process.sleep(3600)", "stop"),
+        ("process.sleep(3600)", "unload"),
+        ("signal.pause()", "grace period over"),
+        ("signal.pause()", "host.kill"),
+        ("signal.pause()", "heartbeat"),
+        ("os.write(process._runtime._control.fd, b'\\0\\0\\0\\1x'); signal.pause()", "by itself"),
+    ],
+)
+async def test_the_whole_tree_is_gone_after_each_end_that_the_host_or_the_runtime_brings_about(
+    real_world, statement: str, end: str
+) -> None:
+    """Children and grandchildren, in the process's group and in sessions of their own. Real processes only."""
+    entry = real_world.blocking_entry(f"{FAMILY}    {statement}")
+    async with real_world.host(grace_period=0.2) as host:  # noqa: SIM117  # the worker is left first
+        async with host.open_worker("tests", root=real_world.root, user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=0.3 if end == "heartbeat" else 15)
+            family = await handle.messages().receive()
+            pids = [*family["group"], *family["sessions"]]
+            if statement in ("process.sleep(3600)", "signal.pause()"):
+                assert all(map(exists, pids))
+            if end in ("stop", "grace period over"):
+                await handle.stop()
+            elif end == "host.kill":
+                host.kill()
+            if end != "unload":
+                await handle.wait_ended()
+                await assert_gone(pids)
+    await assert_gone([*pids, handle.pid])
+
+
+async def test_the_whole_tree_is_gone_after_a_startup_timeout(real_world) -> None:
+    entry = real_world.blocking_entry(FAMILY.replace("    process.ready()\n", "    signal.pause()\n"))
+    async with real_world.worker() as worker:
+        with pytest.raises(StartupTimeoutError):
+            await worker.backend_processes.spawn(entry, startup_timeout=0.8)
+    (family,) = real_world.payloads()
+    await assert_gone([*family["group"], *family["sessions"]])
+
+
+async def test_the_whole_tree_of_an_async_entry_is_gone_after_a_stop(real_world) -> None:
+    entry = real_world.blocking_entry(
+        f"{FAMILY.partition('def run')[0]}import trio\nasync def run(process):\n"
+        "    await process.send(start_family())\n    process.ready()\n    await trio.sleep_forever()\n"
+    )
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        family = await handle.messages().receive()
+        await handle.stop()
+        assert handle.info.error is None
+        await assert_gone([*family["group"], *family["sessions"]])
+
+
+@pytest.mark.parametrize("statement", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
+async def test_a_process_that_ends_without_a_word_loses_its_group(real_world, statement: str) -> None:
+    """What is in a session of its own is out of reach then, at this level of containment; the test ends it itself."""
+    entry = real_world.blocking_entry(f"{FAMILY}    {statement}")
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        family = await handle.messages().receive()
+        info = await handle.wait_ended()
+        try:
+            assert info.state is ProcessState.FAILED
+            await assert_gone(family["group"])
+        finally:
+            for pid in family["sessions"]:
+                if exists(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> None:
+    """The exit comes from the pidfd, never from an end of file. The grandchild has the lanes too, as far as it can."""
+    entry = real_world.blocking_entry("""
+        import os, signal, subprocess, sys
+        def run(process):
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    os.set_inheritable(int(name), True)
+                except OSError:
+                    pass
+            child = subprocess.Popen(
+                [sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True, close_fds=False
+            )
+            process.send(child.pid)
+            process.ready()
+            os._exit(7)
+    """)
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        pid = await handle.messages().receive()
+        since = trio.current_time()
+        try:
+            info = await handle.wait_ended()
+            real_world.assert_took(since, 0)
+            assert exists(pid)
+            assert info.error.startswith("exited with code 7")
+        finally:
+            os.kill(pid, signal.SIGKILL)
