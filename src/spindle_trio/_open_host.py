@@ -18,9 +18,11 @@ import trio
 
 from spindle_trio._bridge import WireMessage, serve_worker
 from spindle_trio._default_launcher import default_launcher
-from spindle_trio._host import HostScope, HostSettings, WorkerScope, passed_on_environment, wall_time_from
+from spindle_trio._host import HostScope
+from spindle_trio._host_settings import HostSettings, passed_on_environment, wall_time_from
 from spindle_trio._model import HostStatistics, Limits
 from spindle_trio._worker import Worker
+from spindle_trio._worker_scope import WorkerScope
 from spindle_trio.abc import Launcher
 
 
@@ -180,7 +182,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._scope.close(error)
+        await self._scope.close(error)  # noqa: ASYNC102  # shielded and bounded there
 
 
 class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
@@ -223,7 +225,7 @@ class _WorkerBlock(AbstractAsyncContextManager[Worker]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._port_block.__aexit__(kind, error, traceback)
+        await self._port_block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # shielded and bounded there
 
 
 def _check_bounds(grace_period: object, max_processes: object) -> None:

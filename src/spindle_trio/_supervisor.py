@@ -7,7 +7,8 @@ A `Supervisor` is one task with one nursery, shielded from beginning to end: wha
 the patience of whoever waits for it. `run` is straight-line code:
 
 1. Launch, under a scope that `watch_launch` cancels at the startup deadline, and a stop or a kill that comes meanwhile.
-2. Two tasks read the two lanes; the main task waits for the exit, and wakes up at each deadline (`_until_exit`).
+2. Two tasks read the two lanes (`Intake`); the main task waits for the exit, and wakes up at each deadline
+   (`_until_exit`).
 3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
 
 What anything *means* is the table's business (`_lifecycle`). Whatever happens is said to it through `_feed`, at the
@@ -19,7 +20,7 @@ Deadlines are never trusted blindly. One that fires may fire because this progra
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
 The startup deadline is slept out in slices besides, so that time in which this program stood still can be left out.
 
-Back-pressure: `_read_messages` waits for room in the inbox before it reads, so that the rest stays in the pipe and
+Back-pressure: `Intake` waits for room in the inbox before it reads, so that the rest stays in the pipe and
 holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending,
 reading goes on beyond the bound, since the terminal event never waits for a reader.
 """
@@ -27,13 +28,13 @@ reading goes on beyond the bound, since the terminal event never waits for a rea
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from spindle_trio._control import (
+    ChildFrame,
     Complete,
     Exiting,
     Fail,
@@ -43,7 +44,6 @@ from spindle_trio._control import (
     bounded_error,
     encode_init,
     encode_stop,
-    parse_child_frame,
 )
 from spindle_trio._errors import (
     LaunchError,
@@ -53,8 +53,8 @@ from spindle_trio._errors import (
     StartupFailedError,
     StartupTimeoutError,
 )
-from spindle_trio._frames import decode_body
 from spindle_trio._inbox import MessageHub
+from spindle_trio._intake import CONTROL_FRAMES_AT_A_TIME, Intake
 from spindle_trio._lifecycle import Action, Input, Phase, Transition
 from spindle_trio._model import (
     ExitReason,
@@ -73,9 +73,6 @@ _log = logging.getLogger("spindle_trio.supervisor")
 
 STARTUP_SLICES: Final = 20
 """Into how many parts a startup deadline is cut; a pause of this program costs the process one of them at most."""
-
-CONTROL_FRAMES_AT_A_TIME: Final = 64
-"""How many control frames are taken in before other tasks have their turn; a child sends a handful in its life."""
 
 
 class Supervisor(ProcessRecord):
@@ -129,9 +126,7 @@ class Supervisor(ProcessRecord):
         self._early: list[bytes] = []  # posted before the launch
         self._early_bytes = 0
         self._stop_reason: str | None = None
-        self._paused_since: float | None = None
-        self._ending_bytes = 0
-        self._messages_broken = False  # after a broken frame nothing that follows it can be trusted
+        self._intake: Intake | None = None
         self._announced_messages = 0
         self._exit_unasked: str | None = None
 
@@ -276,19 +271,29 @@ class Supervisor(ProcessRecord):
                 launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
             elif self._lifecycle.phase is Phase.STOPPING:
                 self._ask()
-            nursery.start_soon(self._read_control, launched)
-            nursery.start_soon(self._read_messages, launched)
-            status = await self._until_exit(launched)
+            intake = self._intake = Intake(
+                launched,
+                self.inbox,
+                self._terms.limits,
+                reads_on=lambda: self._reads_on,
+                hear=self._hear,
+                control_ended=self._control_ended,
+                breach=self._break,
+                excuse=self._lifecycle.excuse,
+            )
+            nursery.start_soon(intake.read_control)
+            nursery.start_soon(intake.read_messages)
+            status = await self._until_exit(launched, intake)
             nursery.cancel_scope.cancel()
         if status is not None:
-            self._take_in(launched)
+            intake.take_in_all()
             self._feed(Input.EXIT, text=self._exit_text(status))
         self._conclude(None)
         if self.is_abandoned:
             with self._abandoned_wait:
                 await launched.wait()
 
-    async def _until_exit(self, launched: LaunchedProcess) -> ExitStatus | None:
+    async def _until_exit(self, launched: LaunchedProcess, intake: Intake) -> ExitStatus | None:
         """Wait for the exit, judging at each deadline; `None` if the process is abandoned."""
         while True:
             wake_at, received = self._wake_time(), self.inbox.received
@@ -300,7 +305,7 @@ class Supervisor(ProcessRecord):
             # A process in this program's own run stands still with it, and is held up only where it had sent something.
             if launched.pid is not None or self.inbox.received > received:
                 self._excuse_lateness(wake_at)
-            self._judge(launched)
+            self._judge(launched, intake)
             if self.is_abandoned:
                 return None
 
@@ -314,16 +319,16 @@ class Supervisor(ProcessRecord):
     def _excuse_lateness(self, wake_at: float) -> None:
         """Leave the time by which this program was late out of the startup deadline (contract, rule 8)."""
         late = trio.current_time() - wake_at
-        if late > 0 and self._lifecycle.phase is Phase.STARTING and self._paused_since is None:
+        if late > 0 and self._lifecycle.phase is Phase.STARTING and not (self._intake and self._intake.is_paused):
             self._lifecycle.excuse(late)
 
-    def _judge(self, launched: LaunchedProcess) -> None:
+    def _judge(self, launched: LaunchedProcess, intake: Intake) -> None:
         """Act on a deadline that has passed, once what was already sent has been taken in."""
         if self._lifecycle.due(trio.current_time()) is None:
             return
-        self._take_in_control(launched, most=CONTROL_FRAMES_AT_A_TIME)
+        intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
         self._look_at_heartbeat()
-        self._account_for_pause()
+        intake.account_for_pause()
         due = self._lifecycle.due(trio.current_time())
         if due is Input.ABANDON_DEADLINE:
             pid = "" if launched.pid is None else f" (pid {launched.pid})"
@@ -407,25 +412,8 @@ class Supervisor(ProcessRecord):
 
     # What the process says.
 
-    @trio.lowlevel.enable_ki_protection
-    async def _read_control(self, launched: LaunchedProcess) -> None:
-        try:
-            while True:
-                for body in await launched.control.receive(CONTROL_FRAMES_AT_A_TIME):
-                    self._hear(body)
-        except trio.EndOfChannel:
-            self._lifecycle.note_control_closed(trio.current_time(), launched.control_patience)
-            self._nap.cancel()
-        except PeerProtocolError as error:
-            self._break(error)
-
-    def _hear(self, body: bytes) -> None:
+    def _hear(self, frame: ChildFrame) -> None:
         """Take in one control frame."""
-        try:
-            frame = parse_child_frame(body, self._bounds)
-        except PeerProtocolError as error:
-            self._break(error)
-            return
         match frame:
             case Ready():
                 self._feed(Input.READY)
@@ -447,78 +435,22 @@ class Supervisor(ProcessRecord):
                 self._feed(Input.EXIT, text=self._exit_text(ExitStatus(code=code)))
                 self._feed(Input.KILL)
 
-    @trio.lowlevel.enable_ki_protection
-    async def _read_messages(self, launched: LaunchedProcess) -> None:
-        try:
-            while True:
-                while not (self._reads_on or self.inbox.room):
-                    self._paused_since = trio.current_time()
-                    await self.inbox.wait_room()
-                    self._account_for_pause()
-                    self._paused_since = None
-                for body in await launched.messages.receive(self._most_messages):
-                    self._take_message(body)
-        except trio.EndOfChannel:
-            pass
-        except PeerProtocolError as error:
-            self._messages_broken = True
-            if self._lifecycle.phase is Phase.STARTING:
-                # The other lane may hold a `ready` that was said before this, and then `spawn` has succeeded.
-                self._take_in_control(launched, most=CONTROL_FRAMES_AT_A_TIME)
-            self._break(error)
+    def _control_ended(self) -> None:
+        assert self._launched is not None, "a lane is read once the process has been launched"
+        self._lifecycle.note_control_closed(trio.current_time(), self._launched.control_patience)
+        self._nap.cancel()
+
+    def _break(self, error: PeerProtocolError) -> None:
+        if self._lifecycle.phase is Phase.STARTING and self._intake is not None:
+            # The control lane may hold a `ready` that was said before this, and then `spawn` has succeeded.
+            self._intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
+        _log.info("process %s: broke the protocol: %s", self.process_id, error)
+        self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
 
     @property
     def _reads_on(self) -> bool:
         """Whether reading goes on beyond the bound: the end waits for no reader."""
         return self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING)
-
-    @property
-    def _most_messages(self) -> int:
-        return self._terms.limits.inbox_messages if self._reads_on else self.inbox.room
-
-    def _take_message(self, body: bytes) -> None:
-        if self._reads_on:
-            self._ending_bytes += len(body)
-            if self._ending_bytes > self._terms.limits.ending_bytes:
-                most = self._terms.limits.ending_bytes
-                raise PeerProtocolError(f"more than {most} bytes of messages sent while it was ending")
-        self.inbox.put(decode_body(body, self._bounds), len(body))
-
-    def _break(self, error: PeerProtocolError) -> None:
-        _log.info("process %s: broke the protocol: %s", self.process_id, error)
-        self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
-
-    def _take_in(self, launched: LaunchedProcess) -> None:
-        """Take in all that a process which has exited has sent: what it said first, then its messages."""
-        self._take_in_control(launched, most=None)
-        try:
-            while not self._messages_broken:
-                for body in launched.messages.receive_nowait(self._terms.limits.inbox_messages):
-                    self._take_message(body)
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-            pass
-        except PeerProtocolError as error:
-            self._break(error)
-
-    def _take_in_control(self, launched: LaunchedProcess, most: int | None) -> None:
-        taken = 0
-        try:
-            while most is None or taken < most:
-                bodies = launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME)
-                taken += len(bodies)
-                for body in bodies:
-                    self._hear(body)
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-            pass
-        except PeerProtocolError as error:
-            self._break(error)
-
-    def _account_for_pause(self) -> None:
-        """Take the time in which this side did not read off the startup deadline."""
-        if self._paused_since is not None:
-            now = trio.current_time()
-            self._lifecycle.excuse(now - self._paused_since)
-            self._paused_since = now
 
     # The end.
 

@@ -225,7 +225,11 @@ async def test_one_ctrl_c_is_a_graceful_end(folder: Path, kind: str) -> None:
         assert program.said("reason")[-2:] == ["backend_unloaded"] * 2
 
 
-@pytest.mark.parametrize("body", [WAITS, IN_A_NURSERY], ids=["in one task", "with the worker in another task"])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(WAITS, "memory"), (WAITS, "python"), (IN_A_NURSERY, "python")],
+    ids=["in one task, in memory", "in one task", "with the worker in another task"],
+)
 async def test_a_second_ctrl_c_while_leaving_skips_the_grace_period(folder: Path, kind: str, body: str) -> None:
     async with running(folder, body, kind, "60", "stubborn.py") as program:
         await program.wait_for(spawned=True)
@@ -240,9 +244,12 @@ async def test_a_second_ctrl_c_while_leaving_skips_the_grace_period(folder: Path
         assert program.said("reason")[-1] == "backend_unloaded"
 
 
-async def test_a_second_ctrl_c_reaches_the_processes_of_all_workers(folder: Path, kind: str) -> None:
-    """Their blocks are left one after another, and only the innermost is being left when it comes."""
-    async with running(folder, TWO_WORKERS, kind, "60", "stubborn.py") as program:
+async def test_a_second_ctrl_c_reaches_the_processes_of_all_workers(folder: Path) -> None:
+    """Their blocks are left one after another, and only the innermost is being left when it comes.
+
+    In memory only: it is about who is told, and what a kill does to real processes others show.
+    """
+    async with running(folder, TWO_WORKERS, "memory", "60", "stubborn.py") as program:
         await program.wait_for(spawned=True)
         program.interrupt()
         await program.wait_for(message="was told")
@@ -262,20 +269,12 @@ async def test_when_it_leaves_by_itself_it_takes_two_as_well(folder: Path, kind:
         with trio.move_on_after(0.2) as scope:
             await program.wait()
         assert scope.cancelled_caught
+        assert program.said("raised") == []
         program.interrupt()
         asked_at = trio.current_time()
         status = await program.wait()
         assert trio.current_time() - asked_at < 2
         assert_interrupted(program, folder, status)
-
-
-async def test_one_ctrl_c_while_it_leaves_by_itself_is_raised_at_the_end(folder: Path, kind: str) -> None:
-    async with running(folder, LEAVES, kind, "0.5", "stubborn.py") as program:
-        await program.wait_for(message="was told")
-        program.interrupt()
-        status = await program.wait()
-        assert_interrupted(program, folder, status)
-        assert program.said("reason")[-1] == "backend_unloaded"
 
 
 async def test_ctrl_c_in_a_spawn_kills_what_nobody_will_hold(folder: Path, kind: str) -> None:
@@ -291,7 +290,7 @@ async def test_ctrl_c_in_a_spawn_kills_what_nobody_will_hold(folder: Path, kind:
         assert program.said("reason")[-1] == "stopped"
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.15])
 async def test_ctrl_c_at_any_moment_of_a_start_leaves_no_process(folder: Path, seconds: float) -> None:
     """On real processes: between a fork and its registration there may be no gap. What survives would be found by name."""
     async with running(folder, WAITS, "python", "0", "polite.py", "polite.py") as program:

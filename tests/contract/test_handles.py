@@ -280,12 +280,14 @@ async def test_a_sender_that_waits_is_told_of_the_end(world, world_clock):
 
 
 async def test_a_cancelled_send_was_not_sent_and_the_others_keep_their_order(world, world_clock):
+    """The stop is what tells the child to begin to read: no message could, behind those that it does not read."""
     world.entry("""
     async def run(process):
+        told = trio.Event()
+        process.on_stop(lambda notice: told.set())
         process.ready()
-        process.beat_while_running()
+        await told.wait()
         count = 0
-        await trio.sleep(process.payload)
         async for payload in process.messages():
             if payload == "end":
                 return count
@@ -293,9 +295,8 @@ async def test_a_cancelled_send_was_not_sent_and_the_others_keep_their_order(wor
                 await process.send(payload[0])
             count += 1
     """)
-    pause = 50 if world.is_virtual else 0.8
     async with world.worker(limits=spindle.Limits(outbox_bytes=20_000)) as worker:
-        handle = await worker.backend_processes.spawn("entry.py", payload=pause)
+        handle = await worker.backend_processes.spawn("entry.py", heartbeat_timeout=100)
         taken = await fill(handle)
         for _ in range(10):
             await trio.lowlevel.checkpoint()
@@ -308,18 +309,20 @@ async def test_a_cancelled_send_was_not_sent_and_the_others_keep_their_order(wor
                 sent.append(number)
 
         scopes = [trio.CancelScope() for _ in range(6)]
-        async with trio.open_nursery() as nursery:
-            for number, scope in enumerate(scopes):
-                nursery.start_soon(send, number, scope)
-                # One after the other: the scheduler may start tasks in any order.
-                for _ in range(3):
-                    await trio.lowlevel.checkpoint()
-            assert sent == []
-            scopes[1].cancel()
-            scopes[4].cancel()
-        assert sent == [0, 2, 3, 5]
-        await handle.send("end")
-        info = await handle.wait_ended()
+        async with trio.open_nursery() as stopping:
+            async with trio.open_nursery() as sending:
+                for number, scope in enumerate(scopes):
+                    sending.start_soon(send, number, scope)
+                    # One after the other: the scheduler may start tasks in any order.
+                    for _ in range(3):
+                        await trio.lowlevel.checkpoint()
+                assert sent == []
+                scopes[1].cancel()
+                scopes[4].cancel()
+                stopping.start_soon(handle.stop)
+            assert sent == [0, 2, 3, 5]
+            await handle.send("end")
+        info = handle.info
         assert (info.state, info.error, handle.result) == ("completed", None, taken + 4)
     assert world.payloads() == [0, 2, 3, 5]
 

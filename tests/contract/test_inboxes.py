@@ -16,9 +16,11 @@ from spindle_trio import ExitReason, Limits, ProcessMessage, ProcessState
 
 SMALL = Limits(inbox_messages=8)
 
+# Both wait for a message before they send, so that a test can subscribe, or not, before that.
 COUNTING = """
     async def run(process):
         process.ready()
+        await process.messages().receive()
         for number in range(process.payload):
             await process.send(number)
         return "done"
@@ -27,6 +29,7 @@ COUNTING = """
 BULKY = """
     async def run(process):
         process.ready()
+        await process.messages().receive()
         for number in range(process.payload):
             await process.send([number, "x" * 50_000])
         return "done"
@@ -35,8 +38,9 @@ BULKY = """
 
 async def settled(handle) -> int:
     """Wait until a process that is held up sends no more, and return how many of its messages the host has taken in."""
-    before = -1
-    while before != (before := handle.statistics().messages_received):
+    before = 0
+    while not before or before != handle.statistics().messages_received:
+        before = handle.statistics().messages_received
         await wait_all_tasks_blocked(0.05)
     return before
 
@@ -48,6 +52,7 @@ async def assert_send_waits_and_nothing_is_lost(world, entry: str) -> None:
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=100)
         messages = handle.messages()
+        await handle.send("go")
         assert await settled(handle) < 100
         assert handle.state is ProcessState.RUNNING
         assert handle.statistics().inbox_messages <= 8
@@ -64,7 +69,9 @@ async def test_while_one_is_open_nothing_is_lost_and_the_childs_send_waits(
 
 
 async def test_while_one_is_open_nothing_is_lost_and_a_blocking_childs_send_waits(real_world) -> None:
-    entry = real_world.blocking_entry(BULKY.replace("async def", "def").replace("await ", ""))
+    entry = real_world.blocking_entry(
+        BULKY.replace("async def", "def").replace("await ", "").replace("messages().", "")
+    )
     await assert_send_waits_and_nothing_is_lost(real_world, entry)
 
 
@@ -73,6 +80,7 @@ async def test_the_bound_counts_bytes_too(world, world_clock: MockClock | None) 
     async with world.quiet_worker(limits=Limits(inbox_bytes=200_000)) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=100)
         async with handle.messages() as messages:
+            await handle.send("go")
             await settled(handle)
             assert handle.statistics().inbox_bytes < 200_000 + 64 * 1024 + 2 * 50_000
             payloads = [payload async for payload in messages]
@@ -85,9 +93,12 @@ async def test_a_full_inbox_pauses_that_child_alone(world, world_clock: MockCloc
     async with world.quiet_worker(limits=SMALL) as worker:
         paused = await worker.backend_processes.spawn(flooding, payload=1_000)
         with_nobody_reading = paused.messages()
+        await paused.send("go")
         await settled(paused)
         other = await worker.backend_processes.spawn(counting, payload=100)
-        assert [payload async for payload in other.messages()] == list(range(100))
+        messages = other.messages()
+        await other.send("go")
+        assert [payload async for payload in messages] == list(range(100))
         await other.wait_ended()
         assert paused.state is ProcessState.RUNNING
         with_nobody_reading.close()
@@ -121,6 +132,7 @@ async def test_a_child_that_was_held_up_when_it_is_stopped_gets_rid_of_what_wait
         async def run(process):
             process.on_stop(lambda notice: None)
             process.ready()
+            await process.messages().receive()
             for number in range(100):
                 await process.send([number, "x" * 50_000])
             return "done"
@@ -128,6 +140,7 @@ async def test_a_child_that_was_held_up_when_it_is_stopped_gets_rid_of_what_wait
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry)
         messages = handle.messages()
+        await handle.send("go")
         assert await settled(handle) < 100
         await handle.stop()
     assert [number for number, _ in [payload async for payload in messages]] == list(range(100))
@@ -176,6 +189,7 @@ async def test_with_nobody_subscribed_the_newest_are_kept_and_the_dropped_counte
     entry = world.entry(COUNTING)
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=1_000)
+        await handle.send("go")
         info = await handle.wait_ended()  # neither wedged by the full inbox …
         statistics = handle.statistics()
     assert info.exit_reason is ExitReason.COMPLETED
@@ -190,6 +204,7 @@ async def test_the_bound_in_bytes_holds_too_with_nobody_subscribed(world, world_
     entry = world.entry(BULKY)
     async with world.quiet_worker(limits=Limits(inbox_bytes=170_000)) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=100)
+        await handle.send("go")
         await handle.wait_ended()
     assert handle.statistics().inbox_bytes <= 170_000
     assert [number for number, _ in [payload async for payload in handle.messages()]] == [97, 98, 99]
@@ -201,6 +216,7 @@ async def test_nothing_is_logged_where_nothing_was_dropped(
     entry = world.entry(COUNTING)
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=8)
+        await handle.send("go")
         await handle.wait_ended()
     assert [payload async for payload in handle.messages()] == list(range(8))
     assert handle.statistics().messages_dropped == 0
@@ -250,6 +266,7 @@ async def test_two_subscriptions_read_at_their_own_pace_and_both_get_everything(
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=40)
         fast, slow = handle.messages(), handle.messages()
+        await handle.send("go")
         received_fast: list[object] = []
 
         async def read_fast() -> None:
@@ -274,6 +291,7 @@ async def test_a_closed_or_collected_subscription_gives_up_its_cursor_and_the_ch
     async with world.quiet_worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=100)
         messages = handle.messages()
+        await handle.send("go")
         assert await settled(handle) < 100
         if way == "close":
             messages.close()
@@ -299,6 +317,7 @@ async def test_the_same_holds_for_a_subscription_to_all_processes(
     async with world.quiet_worker(limits=SMALL) as worker:
         messages = worker.backend_processes.messages()
         handle = await worker.backend_processes.spawn(entry, payload=100)
+        await handle.send("go")
         assert await settled(handle) < 100
         assert handle.statistics().subscriptions == 1
         if way == "close":
@@ -376,6 +395,7 @@ async def test_a_subscription_to_all_processes_outlives_each_of_them_and_ends_wi
         messages = worker.backend_processes.messages()
         for count in (2, 3):
             handle = await worker.backend_processes.spawn(entry, payload=count)
+            await handle.send("go")
             await handle.wait_ended()
         assert [(await messages.receive()).payload for _ in range(4)] == [0, 1, 0, 1]
         with trio.move_on_after(0.01):
@@ -471,6 +491,7 @@ async def test_a_handler_that_raises_is_logged_with_its_traceback_and_disturbs_n
         worker.backend_processes.on_message(raises)
         worker.backend_processes.on_message(lambda message: heard.append(message.payload))
         handle = await worker.backend_processes.spawn(entry, payload=2)
+        await handle.send("go")
         info = await handle.wait_ended()
     assert heard == [0, 1]
     assert info.exit_reason is ExitReason.COMPLETED
@@ -486,6 +507,7 @@ async def test_a_message_handler_counts_as_a_subscription_that_is_never_behind(
     entry = world.entry(COUNTING)
     async with world.worker(limits=SMALL) as worker:
         handle = await worker.backend_processes.spawn(entry, payload=1_000)
+        await handle.send("go")
         await handle.wait_ended()
         statistics = handle.statistics()
     assert world.payloads() == list(range(1_000))
@@ -555,5 +577,6 @@ async def test_what_a_process_sent_is_readable_by_a_subscription_that_is_opened_
 async def run_to_end_quietly(world, entry: str, **options):
     async with world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry, **options)
+        await handle.send("go")
         await handle.wait_ended()
     return handle

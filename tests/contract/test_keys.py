@@ -196,13 +196,14 @@ async def test_a_replaced_process_that_ignores_the_stop_is_killed_after_the_grac
     world.entry(WAITS, "new.py")
     async with world.worker(grace_period=0.4) as worker:
         old = await worker.backend_processes.spawn("entry.py", kind="k", key="k")
-        since = trio.current_time()
         new = await worker.backend_processes.spawn("new.py", kind="k", key="k", replace_existing=True)
-        world.assert_took(since, 0.4)
         assert (old.info.state, old.info.exit_reason) == ("stopped", "replaced")
         assert "0.4 s" in (old.info.error or "")
         assert new.state == "running"
-        assert (new.info.started_at - old.info.started_at).total_seconds() >= 0.39
+        stopping, stopped, starting = world.events[2:5]
+        grace = (stopped.at - stopping.at).total_seconds()
+        assert grace == pytest.approx(0.4, abs=1e-6) if world.is_virtual else 0.39 <= grace < 1.4
+        assert new.info.started_at == starting.at >= stopped.at
 
 
 async def test_what_a_replaced_process_says_last_does_not_change_that_it_was_replaced(world, world_clock):
@@ -353,6 +354,28 @@ async def test_a_cancelled_spawn_in_the_middle_of_the_queue_lets_the_others_move
     assert world.states() == ["starting", "running", "stopping", "stopped", "starting", "running", "completed"]
 
 
+async def test_a_queued_spawn_keeps_the_payload_and_metadata_of_its_call(world, world_clock):
+    """They were checked then; what the caller makes of them while it waits is not what was checked."""
+    world.entry(ENDS_WHEN_TOLD)
+    payload, metadata = {"list": [1]}, {"list": [1]}
+    async with world.worker() as worker, trio.open_nursery() as nursery:
+        old = await worker.backend_processes.spawn("entry.py", key="k")
+        new = []
+
+        @nursery.start_soon
+        async def replace():
+            options = {"payload": payload, "metadata": metadata, "key": "k", "replace_existing": True}
+            new.append(await worker.backend_processes.spawn("entry.py", **options))
+            await new[0].send("end")
+
+        await wait_until(worker, lambda: old.state == "stopping")
+        payload["list"].append({2})
+        metadata["list"].append({2})
+        await old.send("end")
+        await wait_until(worker, lambda: world.states()[-1] == "completed")
+    assert (new[0].result, new[0].info.metadata) == ({"list": [1]}, {"list": [1]})
+
+
 async def test_a_replacement_that_is_refused_leaves_the_old_process_alone(world, world_clock):
     """Options and entry are checked before the old process is touched."""
     world.entry(WAITS)
@@ -445,31 +468,26 @@ async def test_whoever_hears_the_terminal_event_can_spawn_the_same_key(world, wo
         assert len(set(ids)) == 3
 
 
-async def test_waiting_for_a_key_does_not_count_against_the_startup_deadline(world, world_clock):
-    world.entry(ENDS_WHEN_TOLD)
-    world.entry(WAITS, "new.py")
-    async with world.worker(grace_period=60) as worker, trio.open_nursery() as nursery:
-        old = await worker.backend_processes.spawn("entry.py", kind="k", key="k", heartbeat_timeout=100)
-        timeout = 5 if world.is_virtual else 2
+async def test_waiting_for_a_key_does_not_count_against_the_startup_deadline(virtual_world, autojump_clock):
+    """In virtual time only: a real wait past a deadline that interpreters can keep would take seconds."""
+    virtual_world.entry(ENDS_WHEN_TOLD)
+    virtual_world.entry(WAITS, "new.py")
+    async with virtual_world.worker(grace_period=60) as worker, trio.open_nursery() as nursery:
+        old = await worker.backend_processes.spawn("entry.py", kind="k", key="k")
         new = []
 
         @nursery.start_soon
         async def replace():
-            options = {"kind": "k", "key": "k", "replace_existing": True, "startup_timeout": timeout}
+            options = {"kind": "k", "key": "k", "replace_existing": True, "startup_timeout": 5}
             new.append(await worker.backend_processes.spawn("new.py", **options))
 
         await wait_until(worker, lambda: old.state == "stopping")
-        if world.is_virtual:
-            await trio.sleep(6 * timeout)
-        else:
-            # For real the deadline is passed by the old one's wait, and by as little as tells.
-            await trio.sleep(timeout + 0.2)
+        await trio.sleep(30)
         await old.send("end")
-        await wait_until(worker, lambda: world.states()[-1] == "running" and len(world.states()) == 6)
-    assert (new[0].info.started_at - old.info.started_at).total_seconds() > timeout
-    assert new[0].info.started_at == world.events[4].at
-    assert old.info.ended_at is not None
-    assert new[0].info.started_at >= old.info.ended_at
+        await wait_until(worker, lambda: len(virtual_world.states()) == 6)
+    assert virtual_world.states()[4:6] == ["starting", "running"]
+    assert (new[0].info.started_at - old.info.started_at).total_seconds() == 30
+    assert new[0].info.started_at == virtual_world.events[4].at == old.info.ended_at
 
 
 async def test_a_spawn_that_is_queued_when_the_worker_closes_is_refused(world, world_clock):
@@ -527,10 +545,9 @@ async def test_of_one_key_at_most_one_process_is_alive_at_any_instant(virtual_wo
     await race_for_one_key(virtual_world, seed, monkeypatch)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-async def test_of_one_key_at_most_one_real_process_is_alive_at_any_instant(real_world, seed, monkeypatch):
-    """The same in real time: two seeds, since each takes about a second."""
-    await race_for_one_key(real_world, seed, monkeypatch)
+async def test_of_one_key_at_most_one_real_process_is_alive_at_any_instant(real_world, monkeypatch):
+    """The same in real time: one seed, since that takes about a second."""
+    await race_for_one_key(real_world, 1, monkeypatch)
 
 
 async def race_for_one_key(world, seed, monkeypatch):

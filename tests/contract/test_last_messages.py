@@ -134,6 +134,7 @@ ASYNC_LAST_WORDS = {
     "return": """
         async def run(process):
             process.ready()
+            await process.messages().receive()
             await send_all(process)
             return "done"
     """,
@@ -160,6 +161,7 @@ BLOCKING_LAST_WORDS = {
     "return": """
         def run(process):
             process.ready()
+            process.receive()
             send_all(process)
             return "done"
     """,
@@ -188,6 +190,7 @@ async def assert_all_arrives(world, entry: str, when: str) -> None:
     async with world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry)
         messages = handle.messages()
+        await handle.send("go")
         payloads = [payload async for payload in messages] if when == "return" else []
         if when == "after a stop":
             await handle.stop()

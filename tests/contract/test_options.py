@@ -72,21 +72,19 @@ async def test_the_heartbeat_timeout_is_15_s_by_default(virtual_world, autojump_
 
 
 @pytest.mark.parametrize(
-    ("given", "kind"), [("  index \n", "index"), ("", "entry.py"), (" \t", "entry.py"), (None, "entry.py")]
+    ("given", "kind", "key"),
+    [
+        ({"kind": "  index \n", "key": "  chat:1 "}, "index", "chat:1"),
+        ({"kind": "", "key": ""}, "entry.py", None),
+        ({"kind": " \t", "key": "  \n"}, "entry.py", None),
+        ({"kind": None, "key": None}, "entry.py", None),
+    ],
 )
-async def test_kind_is_trimmed_and_blank_means_the_entry(world, world_clock, given, kind):
+async def test_kind_and_key_are_trimmed_and_blank_means_the_entry_or_none(world, world_clock, given, kind, key):
     world.entry(TELLS_ITS_FACTS)
     async with world.worker() as worker:
-        assert (await facts_of(world, worker, kind=given))[0] == kind
-    assert {event.kind for event in world.events} == {kind}
-
-
-@pytest.mark.parametrize(("given", "key"), [("  chat:1 ", "chat:1"), ("", None), ("  \n", None)])
-async def test_key_is_trimmed_and_blank_means_none(world, world_clock, given, key):
-    world.entry(TELLS_ITS_FACTS)
-    async with world.worker() as worker:
-        assert (await facts_of(world, worker, key=given))[1] == key
-    assert {event.key for event in world.events} == {key}
+        assert (await facts_of(world, worker, **given))[:2] == [kind, key]
+    assert {(event.kind, event.key) for event in world.events} == {(kind, key)}
 
 
 async def test_blank_keys_do_not_collide_and_trimmed_ones_do(world, world_clock):

@@ -230,7 +230,7 @@ async def test_start_up_payloads_and_results_may_be_all_that_messages_may(world,
         return process.payload
     """)
     async with world.quiet_worker() as worker:
-        sources = GOOD[:-1] if world.is_virtual else ["2**64 - 1", "nested(64)", "[0] * 99_999"]
+        sources = GOOD[:-1] if world.is_virtual else ["nested(64)", "[0] * 99_999"]
         for source in sources:
             handle = await worker.backend_processes.spawn("entry.py", payload=built(source))
             info = await handle.wait_ended()
@@ -391,7 +391,7 @@ def as_result(body):
 RAW_RESULTS = {name: as_result(source) for name, source in RAW_MESSAGES.items() if name != "nothing"}
 
 
-FOR_REAL = ("not a number", "depth 100 000", "100 000 digits", "no UTF-8", "a byte more than a frame may have")
+FOR_REAL = ("not a number", "100 000 digits", "a byte more than a frame may have")
 """Those that real processes say too. What refuses them is the same; what carries them here is sockets."""
 
 
@@ -486,7 +486,7 @@ async def test_the_reference_limits_hold_for_results(world, world_clock):
 
 async def test_a_child_that_lies_over_the_reference_limits_ends_as_failed(world, world_clock):
     """The bound is exact on both lanes: what surrounds a result in its frame gives it no room."""
-    chosen = REFERENCE if world.is_virtual else REFERENCE[3:5]
+    chosen = REFERENCE if world.is_virtual else REFERENCE[3:4]
     # Spelled out, such a body would itself be too long a text for a payload: the entry builds it by itself.
     raws = {over: f"__import__('json').dumps({over}, ensure_ascii=False).encode()" for _, over, _ in chosen}
     source = PRELUDE + LIAR

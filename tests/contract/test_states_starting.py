@@ -218,35 +218,43 @@ async def test_a_launch_that_takes_longer_than_the_startup_deadline_times_out(
 # complete, fail, exit
 
 
-@pytest.mark.parametrize(
-    ("statement", "state", "text"),
-    [
-        ("process.complete({'n': 1})", "completed", "no error"),
-        ("return {'n': 1}", "completed", "no error"),
-        ("process.fail('no disk')", "failed", "no disk"),
-        ("raise ValueError('no disk')", "failed", "ValueError: no disk"),
-        ("sys.exit(3)", "failed", "exited with code 3 without complete() or fail()"),
-    ],
-)
-async def test_an_end_before_ready_is_a_startup_failure(
-    world, world_clock: MockClock | None, statement: str, state: str, text: str
-) -> None:
-    entry = world.entry(f"""
-        async def run(process):
-            process._controls._report("the disk is on fire")
-            {statement}
-            await trio.sleep_forever()
-    """)
+async def test_an_end_before_ready_is_a_startup_failure(world, world_clock: MockClock | None) -> None:
+    cases = {
+        "process.complete({'n': 1})": ("completed", "no error"),
+        "return {'n': 1}": ("completed", "no error"),
+        "process.fail('no disk')": ("failed", "no disk"),
+        "raise ValueError('no disk')": ("failed", "ValueError: no disk"),
+        "sys.exit(3)": ("failed", "exited with code 3 without complete() or fail()"),
+    }
+    entries = {
+        statement: world.entry(
+            f"""
+            async def run(process):
+                process._controls._report("the disk is on fire")
+                {statement}
+                await trio.sleep_forever()
+            """,
+            f"entry{number}.py",
+        )
+        for number, statement in enumerate(cases)
+    }
     async with world.worker() as worker:
-        with pytest.raises(StartupFailedError) as caught:
-            await worker.backend_processes.spawn(entry)
-        assert text in str(caught.value)
-        info = caught.value.info
-        assert (info.state, info.exit_reason) == (state, state)
-        assert ("the disk is on fire" in str(caught.value)) == ("exit" in statement)
-        assert info.ready_at is None
-        assert world.states() == ["starting", state]
-        assert world.events[-1].result == ({"n": 1} if state == "completed" else None)
+
+        async def spawn_one(statement: str) -> None:
+            with pytest.raises(StartupFailedError) as caught:
+                await worker.backend_processes.spawn(entries[statement])
+            state, text = cases[statement]
+            info = caught.value.info
+            assert text in str(caught.value)
+            assert ("the disk is on fire" in str(caught.value)) == ("exit" in statement)
+            assert (info.state, info.exit_reason, info.ready_at) == (state, state, None)
+            assert world.states(info.process_id) == ["starting", state]
+            last = [event for event in world.events if event.process_id == info.process_id][-1]
+            assert last.result == ({"n": 1} if state == "completed" else None)
+
+        async with trio.open_nursery() as nursery:
+            for statement in cases:
+                nursery.start_soon(spawn_one, statement)
         assert await worker.backend_processes.list() == []
 
 
@@ -426,7 +434,7 @@ async def test_a_real_spawn_cancelled_at_any_moment_leaves_nothing(real_world) -
         await handle.stop()
         await trio.testing.wait_all_tasks_blocked()
         before = real_world.system_state()
-        for delay in (0, 0.0005, 0.001, 0.002, 0.004, 0.01, 0.03, 0.06, 0.1, 0.12, 0.14):
+        for delay in (0, 0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.13):
             with trio.move_on_after(delay):
                 handle = await worker.backend_processes.spawn(entry, key="one")
                 await handle.stop()

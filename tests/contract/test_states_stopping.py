@@ -40,28 +40,31 @@ def told_then(statement: str) -> str:
 # the child's own word
 
 
-@pytest.mark.parametrize(
-    ("statement", "state", "result", "error"),
-    [
-        ("process.complete({'n': 1})", "completed", {"n": 1}, None),
-        ("return {'n': 1}", "completed", {"n": 1}, None),
-        ("process.fail('no disk')", "failed", None, "no disk"),
-        ("raise OSError('no disk')", "failed", None, "OSError: no disk"),
-        ("sys.exit(7)", "stopped", None, None),
-    ],
-)
-async def test_the_childs_own_word_wins_over_a_plain_stop(
-    world, world_clock: MockClock | None, statement: str, state: str, result: object, error: str | None
-) -> None:
-    entry = world.entry(told_then(statement))
+async def test_the_childs_own_word_wins_over_a_plain_stop(world, world_clock: MockClock | None) -> None:
+    cases = {
+        "process.complete({'n': 1})": ("completed", {"n": 1}, ""),
+        "return {'n': 1}": ("completed", {"n": 1}, ""),
+        "process.fail('no disk')": ("failed", None, "no disk"),
+        "raise OSError('no disk')": ("failed", None, "OSError: no disk"),
+        "sys.exit(7)": ("stopped", None, ""),
+    }
+    entries = {
+        statement: world.entry(told_then(statement), f"entry{number}.py") for number, statement in enumerate(cases)
+    }
     async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        await handle.stop("enough")
-        info = handle.info
-        assert (info.state, info.exit_reason) == (state, state)
-        assert handle.result == world.events[-1].result == result
-        assert (info.error or "").partition("\n")[0] == (error or "")
-        assert world.states() == ["starting", "running", "stopping", state]
+
+        async def stop_one(statement: str) -> None:
+            handle = await worker.backend_processes.spawn(entries[statement])
+            await handle.stop("enough")
+            state, result, error = cases[statement]
+            assert (handle.info.state, handle.info.exit_reason, handle.result) == (state, state, result)
+            assert (handle.info.error or "").partition("\n")[0] == error
+            assert world.states(handle.process_id) == ["starting", "running", "stopping", state]
+            assert [event.result for event in world.events if event.process_id == handle.process_id][-1] == result
+
+        async with trio.open_nursery() as nursery:
+            for statement in cases:
+                nursery.start_soon(stop_one, statement)
 
 
 async def test_the_cancellation_that_a_stop_causes_is_no_error(world, world_clock: MockClock | None) -> None:
@@ -213,42 +216,61 @@ async def test_ready_and_heartbeats_while_stopping_change_nothing(world, world_c
 # the host's reasons
 
 
-@pytest.mark.parametrize("statement", ["process.complete(1)", "process.fail('no disk')", "sys.exit(7)", ""])
+ANY_END = ["process.complete(1)", "process.fail('no disk')", "sys.exit(7)", ""]
+"""What a child says about its end, or that it says nothing and is killed: the host's reason wins over all of it."""
+
+
 async def test_a_replacement_while_stopping_takes_over_and_does_not_extend_the_grace_period(
-    world, world_clock: MockClock | None, statement: str
+    world, world_clock: MockClock | None
 ) -> None:
-    """Whatever the child says about its end, it has been replaced."""
-    entry, other = world.entry(told_then(f"await trio.sleep(0.3); {statement}"), "a.py"), world.entry(WEDGED, "b.py")
+    entries = [
+        world.entry(told_then(f"await trio.sleep(0.3); {statement}"), f"entry{number}.py")
+        for number, statement in enumerate(ANY_END)
+    ]
+    other = world.entry(WEDGED, "other.py")
     async with world.worker(grace_period=0.6) as worker:
         processes = worker.backend_processes
-        handle = await processes.spawn(entry, kind="k", key="one")
+
+        async def replace(handle: ProcessHandle) -> None:
+            await processes.spawn(other, kind=handle.kind, key="one", replace_existing=True)
+
+        handles = [await processes.spawn(entry, kind=entry, key="one") for entry in entries]
         asked_at = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(handle.stop, "enough")
-            await world.wait_state("stopping")
+            for handle in handles:
+                nursery.start_soon(handle.stop, "enough")
+            await world.wait_state("stopping", len(handles))
             await trio.sleep(0.15)
-            await processes.spawn(other, kind="k", key="one", replace_existing=True)
-        world.assert_took(asked_at, 0.3 if statement else 0.6)
-        assert (handle.info.state, handle.info.exit_reason) == ("stopped", "replaced")
-        assert handle.result is None
-        assert world.states(handle.process_id) == ["starting", "running", "stopping", "stopped"]
+            for handle in handles:
+                nursery.start_soon(replace, handle)
+        world.assert_took(asked_at, 0.6)
+        for handle, statement in zip(handles, ANY_END, strict=True):
+            info = handle.info
+            assert (info.state, info.exit_reason, handle.result) == ("stopped", "replaced", None), statement
+            assert world.states(handle.process_id) == ["starting", "running", "stopping", "stopped"]
+            if world.is_virtual:
+                stopping_at = next(event.at for event in world.events if event.state == "stopping")
+                assert (info.ended_at - stopping_at).total_seconds() == (0.3 if statement else 0.6)
 
 
-@pytest.mark.parametrize("statement", ["process.complete(1)", "process.fail('no disk')", "sys.exit(7)", ""])
 async def test_an_unload_while_stopping_takes_over_and_does_not_extend_the_grace_period(
-    world, world_clock: MockClock | None, statement: str
+    world, world_clock: MockClock | None
 ) -> None:
-    entry = world.entry(told_then(f"await trio.sleep(0.3); {statement}"))
+    entries = [
+        world.entry(told_then(f"await trio.sleep(0.3); {statement}"), f"entry{number}.py")
+        for number, statement in enumerate(ANY_END)
+    ]
     async with trio.open_nursery() as nursery:
         async with world.worker(grace_period=0.6) as worker:
-            handle = await worker.backend_processes.spawn(entry)
+            handles = [await worker.backend_processes.spawn(entry) for entry in entries]
             asked_at = trio.current_time()
-            nursery.start_soon(handle.stop, "enough")
-            await world.wait_state("stopping")
+            for handle in handles:
+                nursery.start_soon(handle.stop, "enough")
+            await world.wait_state("stopping", len(handles))
             await trio.sleep(0.15)
-        world.assert_took(asked_at, 0.3 if statement else 0.6)
-    assert world.reasons() == [("stopped", "backend_unloaded")]
-    assert world.events[-1].result is None
+        world.assert_took(asked_at, 0.6)
+    assert world.reasons() == [("stopped", "backend_unloaded")] * len(ANY_END)
+    assert {event.result for event in world.events} == {None}
 
 
 async def test_the_hosts_first_reason_stays(world, world_clock: MockClock | None) -> None:
@@ -381,7 +403,8 @@ async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(
     entry, other = world.entry(BREAKS_WHEN_TOLD.format(lane=lane)), world.entry(WEDGED, "other.py")
     async with world.worker(grace_period=20) as worker:
         bystander = await worker.backend_processes.spawn(other)
-        for body in BROKEN[lane]:
+
+        async def break_one(body: str) -> None:
             handle = await worker.backend_processes.spawn(entry)
             before = trio.current_time()
             await handle.send(body)
@@ -390,6 +413,10 @@ async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(
             assert (info.state, info.exit_reason) == ("failed", "failed"), body
             assert info.error.startswith("broke the protocol: "), body
             assert world.states(handle.process_id) == ["starting", "running", "failed"]
+
+        async with trio.open_nursery() as nursery:
+            for body in BROKEN[lane]:
+                nursery.start_soon(break_one, body)
         assert bystander.state is ProcessState.RUNNING
         await bystander.stop()
 

@@ -607,3 +607,15 @@ def test_what_ended_before_the_first_handler_came_is_kept_for_channels() -> None
     first.close()
     assert seen == []
     assert received(inbox.subscribe()) == ["b"]
+
+
+def test_a_lag_keeps_its_place_also_in_a_queue_that_was_swept() -> None:
+    hub = MessageHub()
+    quiet, loud = inbox_of("quiet", lossy=True, hub=hub), inbox_of("loud", lossy=True, hub=hub)
+    channel = hub.subscribe()
+    put(loud, "lost")
+    put(quiet, "later")
+    put(loud, *range(5_000))
+    with pytest.raises(LaggedError, match="missed 4998"):
+        channel.receive_nowait()
+    assert heard(channel) == [("quiet", "later"), ("loud", 4_997), ("loud", 4_998), ("loud", 4_999)]

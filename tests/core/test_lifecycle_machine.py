@@ -79,6 +79,16 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self.story.beat_at is not None:
             self.story.beat_at = max(self.story.beat_at, min(self.now - age, self.now))
 
+    # Rules of their own, or else most stories would end before they have begun.
+    @rule()
+    def it_becomes_ready(self) -> None:
+        self.say(Input.READY)
+
+    @rule()
+    def it_is_asked_to_stop(self) -> None:
+        self.say(Input.STOP)
+
+    @precondition(lambda self: self.now > self.life.started_at + 2)
     @rule(
         said=st.sampled_from([said for said in Input if said is not Input.ABANDON_DEADLINE]),
         reason=st.sampled_from([ExitReason.REPLACED, ExitReason.BACKEND_UNLOADED]),

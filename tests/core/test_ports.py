@@ -9,7 +9,7 @@ import pytest
 from spindle_trio import _ports
 from spindle_trio._bridge._client import _RemoteHost
 from spindle_trio._bridge._remote_process import RemoteProcess
-from spindle_trio._host import WorkerScope
+from spindle_trio._worker_scope import WorkerScope
 from spindle_trio._process_record import ProcessRecord
 
 

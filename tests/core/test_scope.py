@@ -254,3 +254,21 @@ def test_a_scope_has_no_nursery_before_it_is_opened() -> None:
             _ = NurseryScope().nursery
 
     run(main)
+
+
+def test_a_task_that_crashes_does_not_shorten_the_others_end() -> None:
+    block = Block(5)
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def main() -> None:
+        async with block:
+            block.scope.nursery.start_soon(fail)
+            await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run(main)
+    assert caught.group_contains(LookupError)
+    assert block.done.is_set()
+    assert caught.value.took == 5  # type: ignore[attr-defined]  # set by `run`

@@ -156,7 +156,7 @@ class _Bench:
             yield _Subject(process)
 
 
-async def _resolve_refuses(bench: _Bench) -> None:
+async def _resolve_refuses(bench: _Bench) -> None:  # noqa: ASYNC124  # one of many, which are async
     """`resolve` accepts the entry, and refuses paths that are absolute, climb, or lead nowhere, by `EntryError`."""
     resolved = bench.launcher.resolve(bench.entry, bench.root)
     assert resolved.entry == bench.entry, f"{bench.entry!r} was resolved as {resolved.entry!r}"

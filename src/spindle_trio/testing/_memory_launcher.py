@@ -237,7 +237,7 @@ class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
         self._nursery.cancel_scope.shield = True
         try:
             with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
-                await self._process.wait()
+                await self._process.wait()  # noqa: ASYNC102  # shielded above
             if self._process.ended_at == math.inf or self._process.ended_at > self._process.killed_at + ABANDON_SECONDS:
                 complaint = self._complain()
                 take_shields_away(self._process.task, self._process.shields_end_at)
