@@ -142,10 +142,9 @@ class Inbox:
         message = _Held(payload, size, next(self._hub.arrivals) if self._hub else self.received)
         self._held.append(message)
         self.held_bytes += size
-        if self._hub is not None:
+        if self._hub is not None and self._hub.handlers:
             self._hub.call_handlers(self, payload)
-            if self._has_handlers:
-                self._heard = self.received
+            self._heard = self.received  # also if that was the last that a handler wanted to hear
         for cursor in list(self._cursors):
             cursor.wake()
         self.trim()
@@ -211,9 +210,7 @@ class Inbox:
 
     def trim(self) -> None:
         """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
-        passed = self._heard if self._has_handlers else -1
-        if self._cursors:
-            passed = min([cursor.next for cursor in self._cursors])
+        passed = min([cursor.next for cursor in self._cursors]) if self._cursors else self._heard
         while self._held and self._first < passed:
             self._let_go()
         if not self._cursors or self._is_lossy:
@@ -451,8 +448,7 @@ class MessageHub:
 
     def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:
         """Tell the handlers of one message."""
-        if self.handlers:
-            self.handlers.call(ProcessMessage(inbox.process_id, payload, inbox.user_id), inbox.process_id)
+        self.handlers.call(ProcessMessage(inbox.process_id, payload, inbox.user_id), inbox.process_id)
 
     def close(self) -> None:
         """Say that no process will send any more: channels end once they have read what there is."""

@@ -34,6 +34,7 @@ class Intake:
         inbox: Inbox,
         limits: Limits,
         *,
+        is_starting: Callable[[], bool],
         reads_on: Callable[[], bool],
         hear: Callable[[ChildFrame], None],
         control_ended: Callable[[], None],
@@ -46,6 +47,7 @@ class Intake:
             launched: whose lanes are read.
             inbox: where messages go.
             limits: the host's.
+            is_starting: tells whether the process has still to say `ready`.
             reads_on: tells whether reading goes on although the inbox is full.
             hear: takes one control frame.
             control_ended: hears that the control lane has ended.
@@ -56,7 +58,8 @@ class Intake:
         self._inbox = inbox
         self._limits = limits
         self._bounds = bounds_of(limits)
-        self._reads_on, self._hear, self._control_ended = reads_on, hear, control_ended
+        self._is_starting, self._reads_on = is_starting, reads_on
+        self._hear, self._control_ended = hear, control_ended
         self._breach, self._excuse = breach, excuse
         self._paused_since: float | None = None
         self._ending_bytes = 0
@@ -94,6 +97,9 @@ class Intake:
             pass
         except PeerProtocolError as error:
             self._is_broken = True
+            if self._is_starting():
+                # The other lane may hold a `ready` that was said before this, and then `spawn` has succeeded.
+                self.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
             self._breach(error)
 
     def take_in_all(self) -> None:

@@ -208,7 +208,7 @@ class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self._port.close(error, kill=self._host.kill)
+            await self._port.close(error, kill=self._host.kill)  # noqa: ASYNC102  # shielded and bounded there
         finally:
             self._host.remove_worker(self._port)
 

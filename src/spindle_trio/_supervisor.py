@@ -275,6 +275,7 @@ class Supervisor(ProcessRecord):
                 launched,
                 self.inbox,
                 self._terms.limits,
+                is_starting=lambda: self._lifecycle.phase is Phase.STARTING,
                 reads_on=lambda: self._reads_on,
                 hear=self._hear,
                 control_ended=self._control_ended,
@@ -299,13 +300,19 @@ class Supervisor(ProcessRecord):
             wake_at, received = self._wake_time(), self.inbox.received
             with trio.CancelScope(deadline=wake_at) as self._nap:
                 return await launched.wait()
-            await trio.lowlevel.checkpoint()  # lets whatever became due together with this deadline run before it
+            is_due = self._lifecycle.due(trio.current_time()) is not None
+            # Whatever became due together with this deadline runs before it: the scheduler looks at deadlines during
+            # the first checkpoint, and runs whom they wake before it comes back from the second.
+            await trio.lowlevel.checkpoint()
+            if is_due:
+                await trio.lowlevel.checkpoint()
             if launched.has_exited():
                 return await launched.wait()
             # A process in this program's own run stands still with it, and is held up only where it had sent something.
             if launched.pid is not None or self.inbox.received > received:
                 self._excuse_lateness(wake_at)
-            self._judge(launched, intake)
+            if is_due:
+                self._judge(launched, intake)
             if self.is_abandoned:
                 return None
 
@@ -441,9 +448,6 @@ class Supervisor(ProcessRecord):
         self._nap.cancel()
 
     def _break(self, error: PeerProtocolError) -> None:
-        if self._lifecycle.phase is Phase.STARTING and self._intake is not None:
-            # The control lane may hold a `ready` that was said before this, and then `spawn` has succeeded.
-            self._intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
         _log.info("process %s: broke the protocol: %s", self.process_id, error)
         self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
 

@@ -107,7 +107,7 @@ class BackendProcesses:
         Raises:
             ValueError: a timeout is out of range.
             TypeError: an option has the wrong type.
-            PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit.
+            PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
             EntryError: the entry may not or cannot be run.
             UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
             DuplicateKeyError: the key is taken, and `replace_existing` is false.
@@ -205,6 +205,7 @@ class BackendProcesses:
 
         Raises:
             ProcessAccessError: it is another user's; nothing was done.
+            PayloadError: the reason is over its limit, or no text that a frame can carry; nothing was done.
             trio.ClosedResourceError: the worker is closed.
         """
         await self._port.stop(process_id, StopOptions(user_id=user_id, reason=reason))

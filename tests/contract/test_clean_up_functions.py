@@ -77,7 +77,11 @@ async def test_it_runs_once_at_each_end_of_a_blocking_entry_that_lives_on(
             {HANDLER}
             process.on_message(handle)
             process.ready()
-            return lambda: process.send("cleaned up")
+            def clean_up():
+                process.heartbeat()
+                process.sleep(0)  # raises nothing here, although the entry has been ended
+                process.send("cleaned up")
+            return clean_up
     """)
     handle = await end_in_that_way(real_world, entry, end)
     assert (handle.info.state, handle.info.exit_reason) == (state, exit_reason)

@@ -292,7 +292,7 @@ async def test_ctrl_c_in_a_spawn_kills_what_nobody_will_hold(folder: Path, kind:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.15])
 async def test_ctrl_c_at_any_moment_of_a_start_leaves_no_process(folder: Path, seconds: float) -> None:
-    """On real processes: between a fork and its registration there may be no gap. What survives would be found by name."""
+    """On real processes: between a fork and its registration there is no gap. What survives would be found by name."""
     async with running(folder, WAITS, "python", "0", "polite.py", "polite.py") as program:
         await program.wait_for(state="starting")
         await trio.sleep(seconds)

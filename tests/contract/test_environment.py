@@ -250,6 +250,32 @@ async def test_invalid_utf_8_is_shown_as_such_in_the_error_of_an_exit(real_world
     assert "\ufffd\ufffd broken" in info.error
 
 
+async def test_any_text_can_be_printed_whatever_the_environment_says_of_encodings(real_world) -> None:
+    entry = real_world.blocking_entry(r"""
+        def run(process):
+            process.ready()
+            print("naïve \udc80")
+            return "printed"
+    """)
+    environment = {"PYTHONIOENCODING": "ascii:strict"}
+    assert (await run_to_end(real_world, entry, host={"environment": environment})).result == "printed"
+
+
+async def test_a_line_that_was_printed_is_not_lost_with_its_process(
+    real_world, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "spindle_trio.process")
+    entry = real_world.blocking_entry("""
+        import os, signal
+        def run(process):
+            process.ready()
+            print("the last line")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    handle = await run_to_end(real_world, entry)
+    assert f"{handle.process_id}: the last line" in caplog.messages
+
+
 async def test_lines_go_to_the_log_with_the_process_id_at_most_100_a_second(
     real_world, caplog: pytest.LogCaptureFixture
 ) -> None:

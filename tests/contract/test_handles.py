@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ECHO, ENDS_WHEN_TOLD, IGNORES_STOP, WAITS, wait_until
+from contract_support import ECHO, ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, wait_until
 
 NEVER_READS = """
 async def run(process):
@@ -403,6 +403,22 @@ async def test_cancelling_the_block_ends_the_process_first(world, world_clock):
         world.assert_took(since, 0.4)
         assert handle.state == "stopped"
         assert "0.4 s" in (handle.info.error or "")
+
+
+async def test_cancelling_the_entering_of_the_block_leaves_no_process(world, world_clock):
+    world.entry(NEVER_READY)
+    async with world.worker() as worker:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def live():
+                async with worker.backend_processes.open("entry.py", key="k"):
+                    raise AssertionError("the process was never ready")
+
+            await wait_until(worker, lambda: world.events)
+            nursery.cancel_scope.cancel()
+        assert world.states() == ["starting", "stopped"]
+        assert await worker.backend_processes.list() == []
 
 
 async def test_a_process_that_ends_by_itself_does_not_disturb_its_block(world, world_clock):

@@ -234,3 +234,26 @@ async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> N
             assert info.error.startswith("exited with code 7")
         finally:
             os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_forked_copy_that_comes_out_of_the_entry_says_nothing_for_its_process(real_world: World) -> None:
+    """The classic ``fork`` and ``sys.exit`` of a user script; only real processes fork."""
+    entry = real_world.blocking_entry("""
+        import os, sys
+
+        def run(process):
+            process.ready()
+            for end in (lambda: sys.exit(0), lambda: 1 / 0, lambda: process.complete("mine")):
+                copy = os.fork()
+                if not copy:
+                    process.send("a copy speaks")
+                    end()
+                os.waitpid(copy, 0)
+            process.send("still here")
+            return "done"
+    """)
+    async with real_world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.wait_ended()
+    assert real_world.states() == ["starting", "running", "completed"]
+    assert (handle.result, real_world.payloads()) == ("done", ["still here"])

@@ -70,8 +70,10 @@ async def refuse_duplicate(world, worker, name, state):
     """Try to spawn a second one, and hold what that is told against the other's state."""
     (before,) = await worker.backend_processes.list(key="k")
     events = len(world.events)
+    since = trio.current_time()
     with pytest.raises(spindle.DuplicateKeyError) as caught:
         await worker.backend_processes.spawn(name, kind="kind", key="k")
+    world.assert_took(since, 0)
     existing = caught.value.existing
     assert (existing.process_id, existing.state) == (before.process_id, state)
     assert (existing.kind, existing.key, existing.started_at) == ("kind", "k", before.started_at)

@@ -112,7 +112,7 @@ REFERENCE = [
 def built(source: str) -> object:
     """Build a value from its source text, as the entries do."""
     names: dict[str, object] = {}
-    exec(PRELUDE, names)  # noqa: S102  # source text of this file
+    exec(PRELUDE, names)  # source text of this file
     return eval(source, names)  # noqa: S307  # as above
 
 
@@ -425,6 +425,44 @@ async def test_a_child_that_sends_what_is_not_json_safe_ends_as_failed(world, wo
 
 async def test_a_child_that_completes_with_what_is_not_json_safe_ends_as_failed(world, world_clock):
     await refuses_each(world, RAW_RESULTS if world.is_virtual else pick(RAW_RESULTS), "control")
+
+
+@pytest.mark.parametrize("lane", ["control", "messages"])
+async def test_a_child_that_lies_before_it_is_ready_fails_its_spawn(world, world_clock, lane):
+    """Frames that are too long cannot be passed over: whoever looks at that lane again finds the same one."""
+    world.entry(f"""
+    async def run(process):
+        await process._controls._{lane}.send_pending([b"x" * (2**20 + 1)])
+        await trio.sleep_forever()
+    """)
+    async with world.worker() as worker:
+        with pytest.raises(spindle.StartupFailedError, match=r"entry\.py .*broke the protocol: .*1048577") as caught:
+            await worker.backend_processes.spawn("entry.py")
+        assert caught.value.info.state is spindle.ProcessState.FAILED
+    assert world.states() == ["starting", "failed"]
+
+
+@pytest.mark.parametrize("turn", range(8))
+async def test_a_child_that_was_ready_before_it_lied_was_ready(virtual_world, autojump_clock, turn):
+    """In memory only, where both lanes can be filled before the host looks at either.
+
+    Which lane it looks at first is up to the scheduler, and so this is tried several times.
+    """
+    from spindle_trio.testing import MemoryLauncher, ScriptedChild
+
+    child = ScriptedChild()
+    virtual_world.launcher = lambda: MemoryLauncher({"child": child})
+    async with virtual_world.worker() as worker, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def lie():
+            await child.started()
+            child.ready()
+            child.send_raw_message(b"NaN")
+
+        handle = await worker.backend_processes.spawn("child")
+        assert (await handle.wait_ended()).state is spindle.ProcessState.FAILED
+    assert virtual_world.states() == ["starting", "running", "failed"]
 
 
 async def test_json_that_says_the_same_in_other_words_is_no_lie(world, world_clock):

@@ -99,13 +99,12 @@ async def test_a_failing_spawn_raises_after_handlers_and_channels_have_heard(
         async def run(process):
             {statement}
     """)
-    async with world.worker() as worker:
-        async with worker.backend_processes.lifecycle_events() as events:
-            with pytest.raises((StartupFailedError, StartupTimeoutError)):
-                await worker.backend_processes.spawn(entry, startup_timeout=0.5)
-            assert len(world.states()) == 2
-            assert events.receive_nowait().state is ProcessState.STARTING
-            assert events.receive_nowait().state.is_terminal
+    async with world.worker() as worker, worker.backend_processes.lifecycle_events() as events:
+        with pytest.raises((StartupFailedError, StartupTimeoutError)):
+            await worker.backend_processes.spawn(entry, startup_timeout=0.5)
+        assert len(world.states()) == 2
+        assert events.receive_nowait().state is ProcessState.STARTING
+        assert events.receive_nowait().state.is_terminal
 
 
 async def test_a_replacement_begins_only_after_the_old_ones_end_has_been_announced(

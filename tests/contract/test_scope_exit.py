@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import trio
 import trio.testing
@@ -43,7 +45,7 @@ class Mishap(Exception):
 async def test_leaving_a_scope_in_any_way_unloads_its_processes_within_the_grace_period(
     world, world_clock: MockClock | None, way: str, left: str
 ) -> None:
-    """Left is either the worker's block, and the host lives on, or the host's, and a task still has the worker's open."""
+    """Left is the worker's block, and the host lives on; or the host's, and a task still has the worker's open."""
     polite, stubborn = world.entry(POLITE, "polite.py"), world.entry(STUBBORN, "stubborn.py")
     left_at = -1.0
     let_go = trio.Event()
@@ -61,8 +63,9 @@ async def test_leaving_a_scope_in_any_way_unloads_its_processes_within_the_grace
         async with host.open_worker("tests", root=world.root, user_id="ada") as worker:
             worker.backend_processes.on_lifecycle(world.events.append)
             worker.backend_processes.on_message(world.messages.append)
-            await worker.backend_processes.spawn(polite, payload=1)
-            await worker.backend_processes.spawn(stubborn)
+            async with trio.open_nursery() as spawning:
+                spawning.start_soon(functools.partial(worker.backend_processes.spawn, polite, payload=1))
+                spawning.start_soon(worker.backend_processes.spawn, stubborn)
             task_status.started()
             await (leave() if left == "worker" else let_go.wait())
 
@@ -70,19 +73,19 @@ async def test_leaving_a_scope_in_any_way_unloads_its_processes_within_the_grace
         caught = None
         with trio.CancelScope() as scope:
             try:
-                async with world.host(grace_period=0.4) as host:
+                async with world.host(grace_period=0.2) as host:
                     if left == "worker":
                         try:
                             await use_worker(host)
                         finally:
-                            world.assert_took(left_at, 0.4)
+                            world.assert_took(left_at, 0.2)
                             assert host.statistics().processes == host.statistics().workers == 0
                     else:
                         await nursery.start(use_worker, host)
                         await leave()
             except Mishap as error:
                 caught = error
-        world.assert_took(left_at, 0.4)
+        world.assert_took(left_at, 0.2)
         assert scope.cancelled_caught == (way == "cancellation")
         assert (caught is not None) == (way == "error")
         let_go.set()
@@ -186,9 +189,7 @@ async def test_a_handler_can_spawn_nothing_while_the_scope_is_left(world, world_
     assert world.states() == ["starting", "running", "stopping", "stopped"]
 
 
-async def test_killing_the_host_skips_the_grace_period_and_leaves_it_open(
-    world, world_clock: MockClock | None
-) -> None:
+async def test_killing_the_host_skips_the_grace_period_and_leaves_it_open(world, world_clock: MockClock | None) -> None:
     entry, never = world.entry(STUBBORN), world.entry(NEVER_READY, "never.py")
     async with world.worker(grace_period=20) as worker, trio.open_nursery() as nursery:
         running = await worker.backend_processes.spawn(entry)
@@ -230,7 +231,7 @@ async def test_killing_the_host_while_a_scope_is_left_skips_the_grace_period(
 @pytest.mark.parametrize("way", ["return", "error", "cancellation"])
 async def test_leaving_an_open_block_stops_its_process(world, world_clock: MockClock | None, way: str) -> None:
     entry = world.entry(STUBBORN)
-    async with world.worker(grace_period=0.4) as worker:
+    async with world.worker(grace_period=0.2) as worker:
         try:
             with trio.CancelScope() as scope:
                 async with worker.backend_processes.open(entry) as handle:
@@ -242,6 +243,6 @@ async def test_leaving_an_open_block_stops_its_process(world, world_clock: MockC
                         await trio.lowlevel.checkpoint()
         except Mishap:
             assert way == "error"
-        world.assert_took(left_at, 0.4)
+        world.assert_took(left_at, 0.2)
         assert handle.state is ProcessState.STOPPED
         assert world.reasons() == [("stopped", "stopped")]

@@ -619,3 +619,19 @@ def test_a_lag_keeps_its_place_also_in_a_queue_that_was_swept() -> None:
     with pytest.raises(LaggedError, match="missed 4998"):
         channel.receive_nowait()
     assert heard(channel) == [("quiet", "later"), ("loud", 4_997), ("loud", 4_998), ("loud", 4_999)]
+
+
+def test_a_handler_that_has_heard_enough_does_not_hear_it_again_later() -> None:
+    hub = MessageHub()
+    inbox = inbox_of(hub=hub)
+    seen: list[JsonValue] = []
+
+    def once(message: ProcessMessage) -> None:
+        seen.append(message.payload)
+        unsubscribe()
+
+    unsubscribe = hub.add_handler(once)
+    put(inbox, "a", "b")
+    assert (seen, inbox.held) == (["a"], 1)
+    unsubscribe = hub.add_handler(once)
+    assert seen == ["a", "b"]

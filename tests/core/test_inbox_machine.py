@@ -87,6 +87,7 @@ class InboxMachine(RuleBasedStateMachine):
         sender = data.draw(st.sampled_from(self.senders))
         sender.is_closed = True
         sender.inbox.close()
+        self.leave_what_is_over()
 
     @precondition(lambda self: len(self.readers) < 3)
     @rule(data=st.data())
@@ -143,6 +144,7 @@ class InboxMachine(RuleBasedStateMachine):
             assert outcome == (number, payload)
             reader.places[number] += 1
         self.settle()
+        self.leave_what_is_over()
 
     @precondition(lambda self: self.unsubscribe is None)
     @rule()
@@ -167,13 +169,21 @@ class InboxMachine(RuleBasedStateMachine):
         self.unsubscribe()
         self.unsubscribe = None
 
+    def leave_what_is_over(self) -> None:
+        """Let a reader of all processes go from those that have ended and that it has read."""
+        for reader in self.readers:
+            if isinstance(reader.channel, WorkerMessageChannel):
+                for number, sender in enumerate(self.senders):
+                    if sender.is_closed and reader.places.get(number, -1) >= len(sender.sizes):
+                        del reader.places[number]
+
     def settle(self) -> None:
         """Let go of what the theory of operation says that is let go of."""
         for number, sender in enumerate(self.senders):
             places = [reader.places[number] for reader in self.readers if number in reader.places]
             if places:
                 sender.oldest = max(sender.oldest, min(places))
-            elif self.unsubscribe is not None:
+            else:  # what a handler has heard is kept for nobody
                 sender.oldest = max(sender.oldest, sender.heard)
             if not places or self.lossy:
                 while sender.held > MOST or sender.held_bytes > MOST_BYTES:
@@ -186,12 +196,7 @@ class InboxMachine(RuleBasedStateMachine):
             inbox = sender.inbox
             assert (inbox.held, inbox.held_bytes) == (sender.held, sender.held_bytes)
             assert (inbox.received, inbox.dropped) == (len(sender.sizes), sender.dropped)
-            listening = [
-                reader
-                for reader in self.readers
-                if number in reader.places
-                and (isinstance(reader.channel, MessageChannel) or not self.has_read_a_closed_one(reader, number))
-            ]
+            listening = [reader for reader in self.readers if number in reader.places]
             assert inbox.subscriptions == len(listening) + (self.unsubscribe is not None)
             if not listening or self.lossy:
                 assert inbox.room == MOST
@@ -199,10 +204,6 @@ class InboxMachine(RuleBasedStateMachine):
                 assert inbox.room == max(0, MOST - sender.held)
             else:
                 assert inbox.room == 0
-
-    def has_read_a_closed_one(self, reader: Reader, number: int) -> bool:
-        sender = self.senders[number]
-        return sender.is_closed and reader.places[number] >= len(sender.sizes)
 
     @invariant()
     def handlers_have_heard_everything_once_and_in_order(self) -> None:

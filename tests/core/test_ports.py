@@ -9,8 +9,8 @@ import pytest
 from spindle_trio import _ports
 from spindle_trio._bridge._client import _RemoteHost
 from spindle_trio._bridge._remote_process import RemoteProcess
-from spindle_trio._worker_scope import WorkerScope
 from spindle_trio._process_record import ProcessRecord
+from spindle_trio._worker_scope import WorkerScope
 
 
 def methods_of(port: type) -> dict[str, inspect.Signature]:

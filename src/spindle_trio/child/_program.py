@@ -61,12 +61,16 @@ def main(orders: dict[str, object]) -> NoReturn:
     control = PlainLane(_integer(orders["control"]))
     messages = PlainLane(_integer(orders["messages"]))
     words = map_page(_integer(orders["page"]))
+    own_pid = os.getpid()
+    os.register_at_fork(after_in_child=lambda: _mute(control.fd, messages.fd))
     facts = facts_from_init(json.loads(_wait_for_frame(control)))
     file = str(orders["file"])
     path = orders["path"]
     _prepare(facts, file, path if isinstance(path, list) else None)
     code, sent = _run(file, facts, control, messages, words)
     _finalise()
+    if os.getpid() != own_pid:
+        os._exit(code)  # a forked copy that has come out of the entry: its end is not the end of this process
     _push(control, encode_exiting(sent, code))
     _linger(control)
     os._exit(code)
@@ -120,9 +124,11 @@ def _run_async(
         words[BEAT] = monotonic()
 
     # Duplicates, so that the descriptors stay with the plain lanes: the last frame is still to be said.
+    duplicates = [os.dup(lane.fd) for lane in (control, messages)]
+    os.register_at_fork(after_in_child=lambda: _mute(*duplicates))
     lanes = [
-        SocketLane(socket.socket(fileno=os.dup(lane.fd)), max_bytes=None, decoder=lane.decoder)
-        for lane in (control, messages)
+        SocketLane(socket.socket(fileno=fd), max_bytes=None, decoder=lane.decoder)
+        for fd, lane in zip(duplicates, (control, messages), strict=True)
     ]
     entry = cast("EntryFunction", function)
     run = functools.partial(run_async_child, entry, facts, *lanes, beat=beat, report=report, host_gone=end_without_host)
@@ -156,6 +162,14 @@ def _prepare(facts: ProcessFacts, file: str, path: list[str] | None) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _mute(*lanes: int) -> None:
+    """Take the lanes away from a forked copy of this process: what it says is not this process's word."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in lanes:
+        os.dup2(nowhere, fd, inheritable=False)
+    os.close(nowhere)
 
 
 def _finalise() -> None:
