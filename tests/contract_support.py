@@ -90,7 +90,7 @@ def stderr_of(handle: ProcessHandle) -> str:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process of this number is alive; a zombie is not, but whoever has to reap it is told by the fixtures."""
+    """Whether a process of this number is alive. A zombie is not; the fixtures tell whoever has to reap it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

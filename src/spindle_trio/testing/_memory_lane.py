@@ -132,7 +132,7 @@ class _Way:
         self._buffer_frames = buffer_frames
         self._ends: tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]] | None = None
         self._is_sender_closed = self._is_receiver_closed = False
-        self.arrival = trio.lowlevel.ParkingLot()
+        self.arrival: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     @property
     def frames(self) -> int:
