@@ -62,14 +62,19 @@ class Handlers(Generic[T]):
 
         return unsubscribe
 
+    @trio.lowlevel.enable_ki_protection
     def call(self, value: T, process_id: str) -> None:
-        """Call each; one that raises is logged and disturbs nothing."""
+        """Call each; one that raises, be it `SystemExit`, is logged and disturbs nothing.
+
+        What goes on from here would end the task that publishes, or leave a scope half closed. So all is caught, and
+        Ctrl-C is held back meanwhile: it is no handler's exception, and must not be taken for one.
+        """
         for handler, registration in list(self._handlers.items()):
             if self._handlers.get(handler) is not registration:
                 continue  # taken away by a handler before it
             try:
                 handler(value)
-            except Exception:
+            except BaseException:  # noqa: ASYNC103  # nothing is awaited in a handler
                 _log.exception("a handler of %s raised, for process %s: %r", self._what, process_id, handler)
 
 

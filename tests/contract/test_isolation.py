@@ -236,7 +236,7 @@ async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> N
             os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_forked_copy_that_comes_out_of_the_entry_says_nothing_for_its_process(real_world: World) -> None:
+async def test_a_forked_copy_that_comes_out_of_the_entry_says_nothing_for_its_process(real_world) -> None:
     """The classic ``fork`` and ``sys.exit`` of a user script; only real processes fork."""
     entry = real_world.blocking_entry("""
         import os, sys
