@@ -198,7 +198,9 @@ class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WorkerScope:
-        root = Path.cwd() if self._root is None else Path.cwd() / self._root
+        root = Path(self._root or ".")
+        if not root.is_absolute():  # only then: the current folder may have been deleted
+            root = Path.cwd() / root
         self._port = self._host.add_worker(self._identifier, root, self._user_id)
         await self._port.open()
         return self._port

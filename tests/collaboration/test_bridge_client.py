@@ -373,6 +373,20 @@ async def test_an_answer_that_is_none_raises_at_its_caller(result: JsonValue) ->
         assert [type(call.error) for call in calls] == [PeerProtocolError, PeerProtocolError]
 
 
+@pytest.mark.parametrize("field", [{"error": 5}, {"error": "full", "errorType": "ProcessLimitError", "limit": "many"}])
+async def test_an_answer_that_cannot_be_read_is_raised_where_it_was_waited_for(field: dict[str, JsonValue]) -> None:
+    """There is one answer to each request: who waited on would wait for ever."""
+    async with connected() as (worker, host), trio.open_nursery() as nursery:
+        listing = InBackground(nursery, worker.backend_processes.list)
+        request = await host.hear()
+        assert isinstance(request, ProcessList)
+        await host.say({"type": "response", "requestId": request.request_id, **field})
+        with trio.fail_after(5):
+            await listing.done.wait()
+        assert isinstance(listing.error, PeerProtocolError)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "nonsense", [None, 5, {}, {"type": "response"}, {"type": "dance"}, ProcessGet("r1", "p1"), Response("unasked")]
 )

@@ -147,7 +147,10 @@ class World:
 
     def assert_took(self, since: float, seconds: float) -> None:
         """Hold the time since a moment against what it should be: exactly, or with slack in real time."""
-        elapsed = trio.current_time() - since
+        self.assert_was(seconds, trio.current_time() - since)
+
+    def assert_was(self, seconds: float, elapsed: float) -> None:
+        """Hold a time that has been measured against what it should be: exactly, or with slack in real time."""
         if self.is_virtual:
             assert elapsed == pytest.approx(seconds, abs=1e-6)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pytest
 import trio
 
@@ -257,6 +258,38 @@ async def test_handlers_do_not_run_while_it_computes(real_world) -> None:
         gate.open()
         await handle.wait_ended()
     assert handle.result == [[], ["one", "two"]]
+
+
+@pytest.mark.parametrize(
+    ("heartbeat_timeout", "timeout"), [(1e8, "None"), (1e300, "None"), (math.inf, "1e8"), (math.inf, "1e300")]
+)
+async def test_it_can_wait_for_years(real_world, heartbeat_timeout: float, timeout: str) -> None:
+    """The system counts a wait in milliseconds, and not beyond 25 days of them."""
+    entry = real_world.blocking_entry(f"""
+        def run(process):
+            process.ready()
+            return process.receive({timeout})
+    """)
+    async with real_world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=heartbeat_timeout)
+        await handle.send("at last")
+        await handle.wait_ended()
+    assert (handle.info.error, handle.result) == (None, "at last")
+
+
+async def test_a_timeout_that_is_no_number_is_refused_and_not_waited_out(real_world) -> None:
+    entry = real_world.blocking_entry("""
+        def run(process):
+            process.ready()
+            refused = []
+            for call in (process.receive, process.sleep):
+                try:
+                    call(float("nan"))
+                except ValueError as error:
+                    refused.append(str(error).partition(" ")[0])
+            return refused
+    """)
+    assert (await run_to_end(real_world, entry)).result == ["receive()", "sleep()"]
 
 
 async def test_receive_gives_up_after_its_timeout_and_raises_at_once_beside_a_handler(real_world) -> None:

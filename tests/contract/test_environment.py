@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from trio.testing import MockClock
@@ -108,6 +109,27 @@ async def test_without_a_root_it_is_the_hosts_current_directory_when_the_worker_
         handle = await worker.backend_processes.spawn(entry)
         await handle.wait_ended()
     assert handle.result == str(real_world.root)
+
+
+async def test_a_host_whose_current_directory_was_deleted_still_runs_what_has_a_root(
+    real_world, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Daemons live on in folders that others clean up; neither the root nor what can be imported depends on it."""
+    entry = real_world.entry("async def run(process):\n    process.ready()\n    return 'ran'")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    gone.rmdir()
+    assert (await run_to_end(real_world, entry)).result == "ran"
+
+
+async def test_what_is_no_text_in_the_hosts_search_path_is_left_out_as_importing_leaves_it_out(
+    real_world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = real_world.entry("async def run(process):\n    process.ready()\n    return 'ran'")
+    monkeypatch.setattr(sys, "path", [*sys.path, None, 5, Path("/nowhere")])
+    assert (await run_to_end(real_world, entry)).result == "ran"
 
 
 ALLOWED = set("PATH HOME USER LOGNAME SHELL LANG TZ TMPDIR TERM VIRTUAL_ENV PYTHONPATH PYTHONHASHSEED".split())  # noqa: SIM905  # as in the contract

@@ -152,6 +152,25 @@ async def test_a_handler_that_raises_is_logged_with_its_traceback_and_disturbs_n
     assert all(handle.process_id in record.getMessage() for record in records)
 
 
+@pytest.mark.parametrize("when", ["starting", "running", "stopping", "stopped"])
+async def test_a_handler_that_exits_the_program_does_not_end_the_host(
+    world, world_clock: MockClock | None, when: str
+) -> None:
+    """A ``pytest.fail()`` is such an exception too; one that left a host on its way out would be an error of Trio's."""
+    entry = world.entry(WAITING)
+
+    def exits(event: LifecycleEvent) -> None:
+        if event.state == when:
+            raise SystemExit(3)
+
+    async with world.quiet_worker() as worker:
+        heard: list[LifecycleEvent] = []
+        worker.backend_processes.on_lifecycle(exits)
+        worker.backend_processes.on_lifecycle(heard.append)
+        await worker.backend_processes.spawn(entry)
+    assert [event.state for event in heard] == ["starting", "running", "stopping", "stopped"]
+
+
 @pytest.mark.parametrize("method", ["on_lifecycle", "on_message"])
 async def test_handlers_are_plain_functions(virtual_world, autojump_clock: MockClock, method: str) -> None:
     """In memory only: no process is needed to see it."""

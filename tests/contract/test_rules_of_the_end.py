@@ -395,6 +395,8 @@ async def test_a_killed_process_s_last_messages_arrive(real_world) -> None:
     entry = real_world.entry("""
         async def run(process):
             process.ready()
+            async for _ in process.messages():
+                break  # somebody listens by now
             for number in range(100):
                 process.send_nowait(number)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -402,6 +404,7 @@ async def test_a_killed_process_s_last_messages_arrive(real_world) -> None:
     async with real_world.quiet_worker(limits=Limits(inbox_messages=10)) as worker:
         handle = await worker.backend_processes.spawn(entry)
         channel = handle.messages()
+        await handle.send("go")
         assert "SIGKILL" in (await handle.wait_ended()).error
         assert [payload async for payload in channel] == list(range(100))
 

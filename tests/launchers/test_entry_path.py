@@ -88,6 +88,12 @@ def test_a_root_that_is_missing_is_named(tmp_path: Path) -> None:
         resolve_entry("entry.py", tmp_path / "gone", (".py",))
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_root_that_no_folder_can_be_called_is_refused_as_one_that_is_missing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EntryError, match="root"):
+        resolve_entry("entry.py", tmp_path / name, (".py",))
+
+
 def test_several_suffixes_are_named(root: Path) -> None:
     with pytest.raises(EntryError, match=r"end in \.py or \.pyw"):
         resolve_entry("dist/none", root, (".py", ".pyw"))

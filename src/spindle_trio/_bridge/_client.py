@@ -37,7 +37,7 @@ from spindle_trio._model import (
 )
 from spindle_trio._scope import NurseryScope
 from spindle_trio._worker import Worker
-from spindle_trio.wire import exception_from, from_json, parse_notice
+from spindle_trio.wire import exception_from, from_json, parse_notice, request_id_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -253,11 +253,13 @@ class _RemoteHost:
     async def _read(self) -> None:
         """Read until the connection is lost; always, so that nothing waits for this end."""
         while True:
+            value: object = None
             try:
                 value = await self._channel.receive()
                 self._take(parse_notice(value) if isinstance(value, dict) else value)
             except PeerProtocolError as error:
                 _log.warning("the host sent nonsense: %s", error)
+                self._fail_unreadable(value, error)
             except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
                 break
         self._lose()
@@ -279,6 +281,15 @@ class _RemoteHost:
             pending.error = trio.BrokenResourceError("the connection was lost before the answer came")
             pending.done.set()
         self._pending.clear()
+
+    def _fail_unreadable(self, value: object, error: PeerProtocolError) -> None:
+        """Let nobody wait for an answer that has come and cannot be read: there will be no other."""
+        if not isinstance(value, dict) or value.get("type") != "response":
+            return
+        request_id = request_id_of(value)
+        if request_id is not None and (pending := self._pending.pop(request_id, None)) is not None:
+            pending.error = error
+            pending.done.set()
 
     def _refused(self, value: WorkerToHost, error: PayloadError) -> None:
         if isinstance(value, ProcessSend):

@@ -168,10 +168,13 @@ class BlockingProcessContext:
             timeout: seconds to wait at most; `None` for as long as it takes, 0 to look without waiting.
 
         Raises:
+            ValueError: the timeout is no number.
             TimeoutError: none has come in time.
             LocalProtocolError: an `on_message` handler is registered, and gets the messages. Raised at once.
             SystemExit: the process was asked to stop, or has said its final word.
         """
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError(f"receive() takes a number of seconds, not {timeout!r}")
         return self._runtime.receive(math.inf if timeout is None else timeout)
 
     def sleep(self, seconds: float) -> None:

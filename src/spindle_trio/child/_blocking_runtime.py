@@ -40,7 +40,7 @@ from spindle_trio.child._final_word import (
     encode_fail,
     encode_ready,
     encode_stopped,
-    holds_only,
+    members_of,
     system_exit_code,
 )
 from spindle_trio.child._handlers import Handlers
@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
     from spindle_trio.child._facts import ProcessFacts
     from spindle_trio.child._plain_lane import PlainLane
+
+
+LONGEST_PAUSE = 86_400.0
+"""Seconds after which whoever waits looks again, as after a beat: the system counts a wait in milliseconds, as an int."""
 
 
 class EntryEnd(SystemExit):
@@ -360,8 +364,8 @@ class BlockingRuntime:
         self._beat()
         self._poll.register(self._control.fd, _events(wants_input=True, wants_room=not self._control.is_flushed))
         self._poll.register(self._messages.fd, _events(wants_messages, not self._messages.is_flushed))
-        span = max(0.0, min(seconds, self._beat_interval))
-        found = dict(self._poll.poll(None if span == math.inf else span * 1000))
+        span = max(0.0, min(seconds, self._beat_interval, LONGEST_PAUSE))
+        found = dict(self._poll.poll(span * 1000))
         self._beat()
         self._control.flush()
         self._messages.flush()
@@ -394,6 +398,7 @@ def _refuse_coroutine(value: object) -> None:
 
 def _holds_entry_end(error: BaseException) -> bool:
     """Whether the runtime has ended the entry: alone, or in a group with nothing but other exits."""
-    if isinstance(error, BaseExceptionGroup):
-        return holds_only(error, SystemExit) and any(map(_holds_entry_end, error.exceptions))
-    return isinstance(error, EntryEnd)
+    members = members_of(error)
+    return all(isinstance(member, SystemExit) for member in members) and any(
+        isinstance(member, EntryEnd) for member in members
+    )

@@ -75,12 +75,12 @@ def describe_error(error: BaseException) -> str:
     import traceback
 
     _strip_runtime(error)
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message could not be made)"
+    message = _text_of(error, "(its message could not be made)")
     name = type(error).__qualname__
-    details = "".join(traceback.format_exception(error)).rstrip()
+    try:
+        details = "".join(traceback.format_exception(error)).rstrip()
+    except BaseException:  # noqa: ASYNC103  # groups within groups, deeper than the interpreter can follow
+        details = "(its traceback could not be made)"
     return f"{name}: {message}\n{details}" if message else f"{name}\n{details}"
 
 
@@ -95,19 +95,34 @@ def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int
             return 0
         if isinstance(error.code, int):
             return error.code & 0xFF  # what the system makes of it
-        report(str(error.code))
+        report(_text_of(error.code, "(its exit code could not be shown)"))
         return 1
-    if isinstance(error, BaseExceptionGroup) and holds_only(error, SystemExit):
-        codes = [system_exit_code(member, report) for member in error.exceptions]
+    members = members_of(error)
+    if all(isinstance(member, SystemExit) for member in members):
+        codes = [system_exit_code(member, report) for member in members]
         return next((code for code in codes if code), 0)
     return None
 
 
-def holds_only(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether an exception is of a kind, or a group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(holds_only(member, kind) for member in error.exceptions)
-    return isinstance(error, kind)
+def members_of(error: BaseException) -> list[BaseException]:
+    """List what is in a group, and in the groups in it; without recursion, for an entry may nest them at will."""
+    members: list[BaseException] = []
+    remaining = [error]
+    while remaining:
+        member = remaining.pop()
+        if isinstance(member, BaseExceptionGroup):
+            remaining += reversed(member.exceptions)
+        else:
+            members.append(member)
+    return members
+
+
+def _text_of(value: object, otherwise: str) -> str:
+    """Return a value of the entry's as text, whatever its `__str__` does: it is looked at to end the entry in order."""
+    try:
+        return str(value)
+    except BaseException:  # noqa: ASYNC103  # no Trio runs in a `__str__`
+        return otherwise
 
 
 def _strip_runtime(error: BaseException) -> None:

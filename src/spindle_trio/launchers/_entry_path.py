@@ -38,7 +38,7 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
         raise EntryError(f"the entry {name!r} {has}; this launcher runs files whose names end in {wanted}")
     try:
         real_root = root.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # a NUL or a lone surrogate in it is a ValueError
         raise EntryError(f"the root {str(root)!r} of the entry {name!r} cannot be used: {_reason(error)}") from None
     try:
         path = (real_root / name).resolve(strict=True)
@@ -89,5 +89,5 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def _reason(error: OSError | RuntimeError) -> str:
+def _reason(error: OSError | RuntimeError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -23,7 +23,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -98,8 +98,16 @@ class PythonLauncher(Launcher):
 
 
 def _search_path() -> list[str]:
-    """Return this program's `sys.path`, such that it means the same from another working directory."""
-    return [os.path.abspath(folder) for folder in sys.path]  # '' is the current one
+    """Return this program's `sys.path`, such that it means the same from another working directory.
+
+    What is no text, importing does not look at either; and a relative folder is none where the current one is gone.
+    """
+    folders: list[str] = []
+    for folder in sys.path:
+        if isinstance(folder, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anything may be put into it
+            with suppress(FileNotFoundError):
+                folders.append(os.path.abspath(folder))  # '' is the current one
+    return folders
 
 
 def _start_process(python: str, path: list[str] | None, order: LaunchOrder) -> ProcessParts:
