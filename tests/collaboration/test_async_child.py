@@ -6,7 +6,6 @@ import gc
 import itertools
 import json
 import math
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -219,20 +218,6 @@ async def test_an_exception_whose_message_cannot_be_made_fails_all_the_same(
     (frame,) = host.frames_so_far()
     assert frame["type"] == "fail"
     assert "Unspeakable: (its message could not be made)" in str(frame["error"])
-
-
-@pytest.mark.parametrize(("innermost", "word"), [(ValueError("deep"), "fail"), (SystemExit(0), "complete")])
-async def test_a_group_nested_deeper_than_the_interpreter_can_recurse_is_an_end_like_any_other(
-    autojump_clock: MockClock, innermost: BaseException, word: str
-) -> None:
-    async def entry(process: ProcessContext) -> None:
-        error = innermost
-        for _ in range(2 * sys.getrecursionlimit()):
-            error = BaseExceptionGroup("in", [error])
-        raise error
-
-    host = await end_of(entry)
-    assert [frame["type"] for frame in host.frames_so_far()] == [word]
 
 
 async def test_a_failure_too_long_for_a_frame_is_cut_in_the_middle(autojump_clock: MockClock) -> None:

@@ -107,3 +107,22 @@ async def test_before_ready_it_makes_spawn_raise(
             await worker.backend_processes.spawn(entry)
     assert raised.value.info.state is state
     assert code == 0 or "exited with code 3" in str(raised.value)
+
+
+@pytest.mark.parametrize("source", [ASYNC, BLOCKING], ids=["async", "blocking"])
+@pytest.mark.parametrize(
+    ("innermost", "reason"),
+    [("SystemExit(0)", ExitReason.COMPLETED), ("LookupError('no book')", ExitReason.FAILED)],
+)
+async def test_a_group_nested_deeper_than_the_interpreter_can_recurse_is_an_end_like_any_other(
+    real_world, source: str, innermost: str, reason: ExitReason
+) -> None:
+    """On real processes only: no test runner could show an exception of that kind that came out."""
+    nested = (
+        f"error = {innermost}\n    for _ in range(3000): error = BaseExceptionGroup('in', [error])\n    raise error"
+    )
+    info = (await run_to_end(real_world, real_world.blocking_entry(source.format(nested)))).info
+    assert info.exit_reason is reason
+    assert (info.error is None) == (reason is ExitReason.COMPLETED)
+    assert "without complete() or fail()" not in (info.error or "")
+    assert real_world.payloads() == ["last"]

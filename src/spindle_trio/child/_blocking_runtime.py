@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_PAUSE = 86_400.0
-"""Seconds after which whoever waits looks again, as after a beat: the system counts a wait in milliseconds, as an int."""
+"""Seconds after which whoever waits looks again, as after a beat: the system counts milliseconds, in an int."""
 
 
 class EntryEnd(SystemExit):
