@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
+import spindle_trio
 from contract_support import run_to_end, stderr_of
 from spindle_trio import OMITTED, ProcessState
 
@@ -327,3 +328,21 @@ async def test_where_that_logger_is_off_nothing_is_logged(real_world, caplog: py
     entry = real_world.blocking_entry("def run(process):\n    print('quiet')\n    process.ready()")
     await run_to_end(real_world, entry)
     assert not [record for record in caplog.records if record.name.startswith("spindle_trio.process")]
+
+
+async def test_a_child_runs_the_hosts_copy_of_this_package(real_world, tmp_path: Path) -> None:
+    """Another copy that comes first in the child's search path may be of another version, or no copy at all."""
+    impostor = tmp_path / "elsewhere" / "spindle_trio"
+    impostor.mkdir(parents=True)
+    (impostor / "__init__.py").write_text("raise ImportError('the wrong copy')")
+    entry = real_world.blocking_entry("""
+        import spindle_trio
+
+        def run(process):
+            process.ready()
+            return spindle_trio.__file__
+    """)
+    async with real_world.worker(environment={"PYTHONPATH": str(impostor.parent)}) as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.wait_ended()
+    assert handle.result == spindle_trio.__file__

@@ -14,6 +14,14 @@ def _main() -> None:
     if len(sys.argv) != 4:
         sys.exit("spindle_trio.child is started by a launcher; to run an entry, use: spindle-trio run ENTRY")
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # lean
+    # The host's own copy of this package, whatever else is installed. Its folder is first for this one import alone:
+    # for any longer, what lies beside the package could hide modules of the standard library.
+    import typing  # noqa: F401
+
+    sys.path.insert(0, home)
+    import spindle_trio  # noqa: F401
+
+    del sys.path[0]
     if home not in sys.path:
         sys.path.append(home)
 
