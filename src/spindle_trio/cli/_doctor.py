@@ -58,7 +58,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "launcher", "PythonLauncher: a fresh Python interpreter for each process"
     yield (
         "containment",
-        "killpg, with a walk of the descendants: a process that left its session and its parents "
+        "killpg, with a walk of the descendants: what has started a session of its own and lost its parents "
         "before the end is not found",
     )
 
