@@ -16,10 +16,10 @@ def _main() -> None:
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # lean
     # The host's own copy of this package, whatever else is installed. Its folder is first for this one import alone:
     # for any longer, what lies beside the package could hide modules of the standard library.
-    import typing  # noqa: F401
+    import typing  # noqa: F401  # what the package needs of the standard library
 
     sys.path.insert(0, home)
-    import spindle_trio  # noqa: F401
+    import spindle_trio  # noqa: F401  # from here on its modules are looked for beside it
 
     del sys.path[0]
     if home not in sys.path:
