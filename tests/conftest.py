@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import HealthCheck, settings
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and whatever that starts inherits it. The tests of
+# Ctrl-C are about programs that people run in the foreground.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples are counted, not timed: a machine that is busy with something else makes no test fail.
 settings.register_profile("spindle_trio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
