@@ -14,7 +14,8 @@ import trio
 from spindle_trio._bridge import WireMessage
 from spindle_trio._broadcast import Broadcast
 from spindle_trio._errors import ProcessAccessError, SpindleError
-from spindle_trio._inbox import Inbox, MessageHub
+from spindle_trio._inbox import Inbox
+from spindle_trio._message_hub import MessageHub
 from spindle_trio._model import (
     ExitReason,
     JsonValue,

@@ -9,9 +9,9 @@ an entry's ``from spindle_trio.child import ProcessContext`` pays for no host mo
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
-
+# Neither `typing` nor `importlib` is imported: every child imports this package, and `typing` alone would cost it more
+# than its whole runtime does.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio._bridge import StreamChannel, connect_worker
     from spindle_trio._errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StartupTimeoutError,
         UserRequiredError,
     )
+    from spindle_trio._message_channel import MessageReceiveChannel
     from spindle_trio._model import (
         OMITTED,
         REFERENCE_LIMITS,
@@ -60,11 +61,11 @@ if TYPE_CHECKING:
     )
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
-    from spindle_trio.launchers import PythonLauncher
+    from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 
-__version__: Final = "0.1.0"
+__version__: str = "0.1.0"
 
-_NAMES: Final = {
+_NAMES = {
     "_bridge": ("StreamChannel", "connect_worker"),
     "_errors": (
         "DuplicateKeyError",
@@ -85,6 +86,7 @@ _NAMES: Final = {
         "StartupTimeoutError",
         "UserRequiredError",
     ),
+    "_message_channel": ("MessageReceiveChannel",),
     "_open_host": ("Host", "open_host"),
     "_model": (
         "OMITTED",
@@ -112,11 +114,11 @@ _NAMES: Final = {
         "WorkerToHost",
     ),
     "_worker": ("BackendProcesses", "ProcessHandle", "Worker"),
-    "launchers": ("PythonLauncher",),
+    "launchers": ("ForkServerLauncher", "PythonLauncher"),
 }
 """Which module each public name lives in; a test holds it against the names that type checkers see above."""
 
-_HOMES: Final = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+_HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "OMITTED",
@@ -125,6 +127,7 @@ __all__ = [
     "DuplicateKeyError",
     "EntryError",
     "ExitReason",
+    "ForkServerLauncher",
     "Host",
     "HostStatistics",
     "HostToWorker",
@@ -134,6 +137,7 @@ __all__ = [
     "LifecycleEvent",
     "Limits",
     "LocalProtocolError",
+    "MessageReceiveChannel",
     "PayloadError",
     "PeerProtocolError",
     "ProcessAccessError",
@@ -175,7 +179,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
+    value: object = getattr(__import__(home, fromlist=[name]), name)
     globals()[name] = value
     return value
 

@@ -172,6 +172,10 @@ class Broadcast(Generic[T]):
         self._is_publishing = False
         self._is_closed = False
 
+    def __bool__(self) -> bool:
+        """Whether anybody is there to be told; who publishes to nobody need not make the value."""
+        return bool(self._handlers) or bool(self._channels)
+
     def publish(self, value: T, process_id: str) -> None:
         """Tell every subscriber: handlers first, then channels. Does not wait and does not raise.
 

@@ -12,8 +12,9 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from spindle_trio._bodies import decode_body
 from spindle_trio._errors import PayloadError, PeerProtocolError
-from spindle_trio._frames import decode_body, encode_body
+from spindle_trio._frames import encode_body
 from spindle_trio._model import OMITTED, JsonValue, Limits
 from spindle_trio._payload import PayloadBounds, check_payload
 

@@ -5,8 +5,7 @@ Standard library only, since entries meet these errors too. Each class says whos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio._model import ProcessInfo
 

@@ -41,8 +41,7 @@ class HostScope:
         try:
             await self._scope.close(error, ended=self._wait_empty, kill=self.kill)
         finally:
-            with trio.CancelScope(shield=True):
-                await self.settings.launcher.aclose()
+            await self.settings.launcher.aclose()  # noqa: ASYNC102  # shields itself; no scope may be between it and `start`
 
     async def _wait_empty(self) -> None:
         for worker in list(self._workers):

@@ -6,7 +6,7 @@ Theory of operation
 A subscription is a *cursor* in the inbox: the number of the next message that it will read. A message goes when every
 open cursor has passed it. Which bound applies when the inbox is full depends on who listens:
 
-* While a cursor is open nothing is lost. `has_room` turns false, and whoever reads from the process waits in
+* While a cursor is open nothing is lost. `room` comes down to 0, and whoever reads from the process waits in
   `wait_room` and so leaves the messages in the pipe, where they hold up that one child. (`put` itself never refuses:
   what has been read has been read, and at an end the host reads beyond the bound.)
 * While none is open, the newest messages up to the bound are kept and older ones are dropped, counted, and reported
@@ -16,37 +16,36 @@ open cursor has passed it. Which bound applies when the inbox is full depends on
 
 A handler counts as a cursor that is never behind: what it has been called with is read.
 
-A `MessageHub` joins the inboxes of one worker's processes. Its channels have a cursor in each inbox, and a queue of
-arrivals that keeps the order between processes. Channels give up their cursors when they are closed or collected.
+Messages come and go in batches: what one read has brought is taken in by one `put_many`, with one wake-up for whoever
+reads, and all that is held leaves by one `receive_many`. A channel that is read one by one pays for the rest alone.
+
+Channels give up their cursors when they are closed or collected. `_message_hub` joins the inboxes of one worker.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Generic, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
 
-from spindle_trio._broadcast import Handlers
 from spindle_trio._errors import LaggedError
-from spindle_trio._model import JsonValue, ProcessMessage
+from spindle_trio._message_channel import CursorChannel, waker_of
+from spindle_trio._model import JsonValue
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from spindle_trio._message_hub import MessageHub
 
 _log = logging.getLogger("spindle_trio.subscriptions")
 
-_SMALL_QUEUE: Final = 1024
-"""Places in a hub's queue up to which nobody looks whether their messages still exist."""
-
 
 @attrs.define(eq=False)
-class _Cursor:
+class Cursor:
     """A reader's place in one inbox."""
 
     next: int
@@ -55,12 +54,12 @@ class _Cursor:
     """Tells the reader that something has arrived, or that nothing will any more."""
 
 
-@attrs.frozen
-class _Held:
-    payload: JsonValue
-    size: int
-    arrival: int
-    """Its place in the order of all messages of the hub."""
+_Held: TypeAlias = tuple[JsonValue, int, int]
+"""A payload, its size in bytes, and its place in the order of all messages of the hub."""
+
+_RESUME_AT: Final = 32
+"""A full inbox is read into again once it has room for this part of its bound, so that not every message that leaves it
+wakes the task which reads from the process, for one message more."""
 
 
 class Inbox:
@@ -91,10 +90,12 @@ class Inbox:
         self._max_messages, self._max_bytes, self._is_lossy = max_messages, max_bytes, lossy
         self._hub = hub
         self._held: deque[_Held] = deque()
-        self._first = 0  # the number of the oldest message held
+        self.first: int = 0
+        """The number of the oldest message held, or of the next that will come."""
         self._heard = 0  # the number after the last message that handlers have been called with
-        self._cursors: list[_Cursor] = []
-        self._room = trio.lowlevel.ParkingLot()
+        self._cursors: list[Cursor] = []
+        self._room: trio.lowlevel.ParkingLot | None = None  # made for the first who waits
+        self._worthwhile_room = max(1, max_messages // _RESUME_AT)
         self.held_bytes: int = 0
         self.received: int = 0
         self.dropped: int = 0
@@ -130,24 +131,49 @@ class Inbox:
     async def wait_room(self) -> None:
         """Wait until there may be room, or until `wake_room`; the caller looks again. A checkpoint only if it waits."""
         if not self.room:
+            if self._room is None:
+                self._room = trio.lowlevel.ParkingLot()
             await self._room.park()
 
     def wake_room(self) -> None:
         """Wake whoever waits for room, to look again."""
-        self._room.unpark_all()
+        if self._room is not None:
+            self._room.unpark_all()
 
     def put(self, payload: JsonValue, size: int) -> None:
         """Take in one message, beyond the bound if need be, and tell handlers and then channels."""
-        self.received += 1
-        message = _Held(payload, size, next(self._hub.arrivals) if self._hub else self.received)
-        self._held.append(message)
-        self.held_bytes += size
+        self._append([payload], [size])
         if self._hub is not None and self._hub.handlers:
             self._hub.call_handlers(self, payload)
             self._heard = self.received  # also if that was the last that a handler wanted to hear
-        for cursor in list(self._cursors):
+        self._tell_channels()
+
+    def put_many(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
+        """Take in messages that have arrived together: as `put` for each, but channels are told once.
+
+        Args:
+            payloads: oldest first.
+            sizes: how many bytes each of them has.
+        """
+        if self._has_handlers:  # each may look, subscribe or leave: it sees no message that came after its own
+            for payload, size in zip(payloads, sizes, strict=True):
+                self.put(payload, size)
+        else:
+            self._append(payloads, sizes)
+            self._tell_channels()
+
+    def _append(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
+        count = len(payloads)
+        arrival = self.received if self._hub is None else self._hub.number_arrivals(count)
+        self._held.extend(zip(payloads, sizes, range(arrival, arrival + count), strict=True))
+        self.received += count
+        self.held_bytes += sum(sizes)
+
+    def _tell_channels(self) -> None:
+        for cursor in tuple(self._cursors):
             cursor.wake()
-        self.trim()
+        if not self._cursors or self._is_lossy:  # otherwise nothing has been passed by what has come
+            self.trim()
 
     def close(self) -> None:
         """Say that nothing more will come; channels end once they have read what is held. May be called twice."""
@@ -158,24 +184,24 @@ class Inbox:
             self._hub._detach(self)
         for cursor in list(self._cursors):
             cursor.wake()
-        self._room.unpark_all()
+        self.wake_room()
 
     def subscribe(self) -> MessageChannel:
         """Open a channel that begins at the oldest message held."""
         return MessageChannel(self)
 
-    def open_cursor(self, wake: Callable[[], None]) -> _Cursor:
+    def open_cursor(self, wake: Callable[[], None]) -> Cursor:
         """Open a cursor at the oldest message held."""
-        cursor = _Cursor(self._first, wake)
+        cursor = Cursor(self.first, wake)
         self._cursors.append(cursor)
         return cursor
 
-    def close_cursor(self, cursor: _Cursor) -> None:
+    def close_cursor(self, cursor: Cursor) -> None:
         """Give a cursor up; the messages that only it had still to read are kept up to the bound."""
         self._cursors.remove(cursor)
         self.trim()
 
-    def read(self, cursor: _Cursor) -> JsonValue:
+    def read(self, cursor: Cursor) -> JsonValue:
         """Read the message at a cursor, and move it on.
 
         Raises:
@@ -183,25 +209,37 @@ class Inbox:
             trio.WouldBlock: all has been read, and more may come.
             trio.EndOfChannel: all has been read, and nothing more will come.
         """
-        if cursor.next < self._first:
-            missed, cursor.next = self._first - cursor.next, self._first
-            raise LaggedError(missed)
-        position = cursor.next - self._first
-        if position == len(self._held):
-            raise trio.EndOfChannel if self.is_closed else trio.WouldBlock
-        payload = self._held[position].payload
+        payload = self._held[self._position_of(cursor)][0]
         cursor.next += 1
         self.trim()
         return payload
 
-    def arrivals_after(self, cursor: _Cursor) -> list[tuple[int, int]]:
-        """List the messages that a cursor has still to read, as pairs of arrival and number."""
-        start = max(cursor.next, self._first) - self._first
-        return [(held.arrival, self._first + number) for number, held in enumerate(self._held) if number >= start]
+    def read_many(self, cursor: Cursor, most: int | None) -> list[JsonValue]:
+        """Read all messages from a cursor on, or as many as `most`, and move it on. Raises what `read` does."""
+        start = self._position_of(cursor)
+        end = len(self._held) if most is None else start + most
+        payloads = [payload for payload, _, _ in islice(self._held, start, end)]
+        cursor.next += len(payloads)
+        self.trim()
+        return payloads
 
-    def take_all(self) -> list[tuple[int, JsonValue]]:
-        """List what is held, as pairs of arrival and payload, for a handler that has just been registered."""
-        return [(held.arrival, held.payload) for held in self._held]
+    def _position_of(self, cursor: Cursor) -> int:
+        """Tell where the message at a cursor is held. Raises what `read` does."""
+        position = cursor.next - self.first
+        if position < 0:
+            cursor.next = self.first
+            raise LaggedError(-position)
+        if position == len(self._held):
+            raise trio.EndOfChannel if self.is_closed else trio.WouldBlock
+        return position
+
+    def has_dropped(self, cursor: Cursor) -> bool:
+        """Whether the message at a cursor has been dropped."""
+        return cursor.next < self.first
+
+    def list_held(self) -> list[tuple[int, int, JsonValue]]:
+        """List what is held: for each message its arrival, its number, and its payload."""
+        return [(arrival, number, payload) for number, (payload, _, arrival) in enumerate(self._held, self.first)]
 
     def note_heard(self) -> None:
         """Note that handlers have been called with all that is held."""
@@ -210,8 +248,15 @@ class Inbox:
 
     def trim(self) -> None:
         """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
-        passed = min([cursor.next for cursor in self._cursors]) if self._cursors else self._heard
-        while self._held and self._first < passed:
+        if len(self._cursors) == 1:
+            passed = self._cursors[0].next  # as nearly always
+        else:
+            passed = min([cursor.next for cursor in self._cursors]) if self._cursors else self._heard
+        if passed >= self.received:
+            self.first = self.received
+            self._held.clear()
+            self.held_bytes = 0
+        while self.first < passed:
             self._let_go()
         if not self._cursors or self._is_lossy:
             before = self.dropped
@@ -222,105 +267,21 @@ class Inbox:
                 _log.warning(
                     "process %s: nobody reads its messages in time, and the oldest are being dropped", self.process_id
                 )
-        if self._room and self.room:
+        if self._room and self.room >= self._worthwhile_room:
             self._room.unpark_all()
 
     def _let_go(self) -> None:
-        self.held_bytes -= self._held.popleft().size
-        self._first += 1
+        self.held_bytes -= self._held.popleft()[1]
+        self.first += 1
 
 
-class _InboxChannel(trio.abc.ReceiveChannel[T], Generic[T]):
-    """What both kinds of message channel share: waiting, closing, and giving up cursors when collected."""
-
-    def __init__(self, readers: trio.lowlevel.ParkingLot, give_up: Callable[[], None]) -> None:
-        self._is_closed = False
-        self._readers = readers
-        self._give_up = give_up  # must not hold the channel, which could not be collected then
-        self._token = trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
-
-    async def receive(self) -> T:
-        """Wait for the next message and return it. If cancelled, nothing is lost.
-
-        Raises:
-            trio.EndOfChannel: nothing more will come, and all has been received.
-            trio.ClosedResourceError: this channel was closed.
-            LaggedError: only at the far end of a stream: messages were dropped; the next call goes on.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            message = self.receive_nowait()
-        except trio.WouldBlock:
-            pass
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return message
-        while True:
-            await self._readers.park()
-            try:
-                return self.receive_nowait()
-            except trio.WouldBlock:
-                continue
-
-    def receive_nowait(self) -> T:
-        """Return the next message if there is one.
-
-        Raises:
-            trio.WouldBlock: there is none now.
-            trio.EndOfChannel: as in `receive`.
-            trio.ClosedResourceError: as in `receive`.
-            LaggedError: as in `receive`.
-        """
-        if self._is_closed:
-            raise trio.ClosedResourceError
-        return self._next()
-
-    def close(self) -> None:
-        """Give up this subscription. Who waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._give_up()
-            self._readers.unpark_all()
-
-    async def aclose(self) -> None:
-        """Close, and execute a checkpoint."""
-        self.close()
-        await trio.lowlevel.checkpoint()
-
-    def __del__(self) -> None:
-        # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child. A
-        # collection may happen in any thread and in the middle of anything, an inbox's own work too: so not just now.
-        if getattr(self, "_is_closed", True):
-            return
-        if self._token is None:
-            self._give_up()
-            return
-        try:
-            self._token.run_sync_soon(self._give_up)
-        except trio.RunFinishedError:
-            pass
-
-    @abstractmethod
-    def _next(self) -> T:
-        """Read one message, or raise what `receive_nowait` does."""
-
-
-def _waker(lot: trio.lowlevel.ParkingLot) -> Callable[[], None]:
-    """Make what wakes a channel's readers without holding the channel, so that it can be collected."""
-
-    def wake() -> None:
-        lot.unpark_all()
-
-    return wake
-
-
-class MessageChannel(_InboxChannel[JsonValue]):
+class MessageChannel(CursorChannel[JsonValue]):
     """The payloads of one process, from the oldest that is still held. Ends when the process has."""
 
     def __init__(self, inbox: Inbox) -> None:
         readers = trio.lowlevel.ParkingLot()
         self._inbox = inbox
-        self._cursor = inbox.open_cursor(_waker(readers))
+        self._cursor = inbox.open_cursor(waker_of(readers))
         super().__init__(readers, partial(inbox.close_cursor, self._cursor))
 
     def __repr__(self) -> str:
@@ -329,141 +290,5 @@ class MessageChannel(_InboxChannel[JsonValue]):
     def _next(self) -> JsonValue:
         return self._inbox.read(self._cursor)
 
-
-class _Arrivals:
-    """What a hub's channel has still to read, in the order of arrival, with its cursors."""
-
-    def __init__(self) -> None:
-        self.lot: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self.cursors: dict[Inbox, _Cursor] = {}
-        self.queue: deque[tuple[Inbox, int]] = deque()
-        self._sweep_at = _SMALL_QUEUE
-
-    def follow(self, inbox: Inbox) -> None:
-        """Open a cursor in an inbox; each message that arrives there is queued here."""
-
-        def arrived() -> None:
-            if inbox.is_closed:
-                self.lot.unpark_all()
-                self.forget_if_read(inbox)
-                return
-            self.queue.append((inbox, inbox.received - 1))
-            if len(self.queue) >= self._sweep_at:
-                self._forget_dropped()
-            self.lot.unpark_all()
-
-        self.cursors[inbox] = inbox.open_cursor(arrived)
-
-    def _forget_dropped(self) -> None:
-        """Let go of the places of messages that lossy inboxes have dropped: a queue that nobody reads stays bounded.
-
-        The place of the next message of each inbox stays, also if that one was dropped: there the reader learns of it.
-        """
-        self.queue = deque(
-            (inbox, number)
-            for inbox, number in self.queue
-            if (cursor := self.cursors.get(inbox)) is not None and (number >= inbox._first or number == cursor.next)
-        )
-        self._sweep_at = max(_SMALL_QUEUE, 2 * len(self.queue))
-
-    def forget_if_read(self, inbox: Inbox) -> None:
-        """Give up the cursor in an inbox from which nothing more can come."""
-        cursor = self.cursors.get(inbox)
-        if cursor is not None and inbox.is_closed and cursor.next >= inbox.received:
-            inbox.close_cursor(self.cursors.pop(inbox))
-
-    def close(self) -> None:
-        """Give up every cursor."""
-        for inbox, cursor in self.cursors.items():
-            inbox.close_cursor(cursor)
-        self.cursors.clear()
-        self.queue.clear()
-
-
-class WorkerMessageChannel(_InboxChannel[ProcessMessage]):
-    """The messages of all processes of one worker, in order of arrival. Ends when the worker has."""
-
-    def __init__(self, hub: MessageHub, arrivals: _Arrivals) -> None:
-        super().__init__(arrivals.lot, partial(hub._leave, arrivals))
-        self._hub = hub
-        self._arrivals = arrivals
-
-    def __repr__(self) -> str:
-        return f"<WorkerMessageChannel {'closed ' if self._is_closed else ''}waiting={len(self._arrivals.queue)}>"
-
-    def _next(self) -> ProcessMessage:
-        queue = self._arrivals.queue
-        while queue:
-            inbox, number = queue[0]
-            cursor = self._arrivals.cursors.get(inbox)
-            if cursor is None or cursor.next > number:
-                # Dropped, and reported as missed; or here twice, since a handler that it was given to subscribed.
-                queue.popleft()
-                self._arrivals.forget_if_read(inbox)
-                continue
-            payload = inbox.read(cursor)
-            queue.popleft()
-            self._arrivals.forget_if_read(inbox)
-            return ProcessMessage(inbox.process_id, payload, inbox.user_id)
-        raise trio.EndOfChannel if self._hub.is_closed else trio.WouldBlock
-
-
-class MessageHub:
-    """All messages of one worker's processes."""
-
-    def __init__(self) -> None:
-        """Begin with no processes and no subscribers."""
-        self.handlers: Handlers[ProcessMessage] = Handlers[ProcessMessage]("messages")
-        self.arrivals: itertools.count[int] = itertools.count()
-        self.is_closed: bool = False
-        self._inboxes: dict[Inbox, None] = {}
-        self._channels: list[_Arrivals] = []
-
-    def subscribe(self) -> WorkerMessageChannel:
-        """Open a channel over the inboxes of all live processes and those to come, from the oldest message held."""
-        arrivals = _Arrivals()
-        waiting: list[tuple[int, Inbox, int]] = []
-        for inbox in self._inboxes:
-            arrivals.follow(inbox)
-            waiting += [(arrival, inbox, number) for arrival, number in inbox.arrivals_after(arrivals.cursors[inbox])]
-        arrivals.queue.extend((inbox, number) for _, inbox, number in sorted(waiting, key=lambda entry: entry[0]))
-        self._channels.append(arrivals)
-        return WorkerMessageChannel(self, arrivals)
-
-    def add_handler(self, handler: Callable[[ProcessMessage], object]) -> Callable[[], None]:
-        """Register a function to call with each message; it is called at once with those that are held.
-
-        See `Handlers.add`.
-        """
-        had_handlers = bool(self.handlers)
-        unsubscribe = self.handlers.add(handler)
-        if not had_handlers:
-            # Whoever came first has all that was kept while nobody listened; it would be read twice by a second one.
-            held = [(arrival, inbox, payload) for inbox in self._inboxes for arrival, payload in inbox.take_all()]
-            for _, inbox, payload in sorted(held, key=lambda entry: entry[0]):
-                self.call_handlers(inbox, payload)
-            for inbox in list(self._inboxes):
-                inbox.note_heard()
-        return unsubscribe
-
-    def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:
-        """Tell the handlers of one message."""
-        self.handlers.call(ProcessMessage(inbox.process_id, payload, inbox.user_id), inbox.process_id)
-
-    def close(self) -> None:
-        """Say that no process will send any more: channels end once they have read what there is."""
-        self.is_closed = True
-        for arrivals in self._channels:
-            arrivals.lot.unpark_all()
-
-    def _attach(self, inbox: Inbox) -> None:
-        self._inboxes[inbox] = None
-        for arrivals in self._channels:
-            arrivals.follow(inbox)
-
-    def _detach(self, inbox: Inbox) -> None:
-        self._inboxes.pop(inbox, None)
-
-    def _leave(self, arrivals: _Arrivals) -> None:
-        self._channels.remove(arrivals)
-        arrivals.close()
+    def _next_many(self, most: int | None) -> list[JsonValue]:
+        return self._inbox.read_many(self._cursor, most)

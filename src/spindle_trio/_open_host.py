@@ -18,8 +18,9 @@ import trio
 
 from spindle_trio._bridge import WireMessage, serve_worker
 from spindle_trio._default_launcher import default_launcher
+from spindle_trio._environment import passed_on_environment
 from spindle_trio._host import HostScope
-from spindle_trio._host_settings import HostSettings, passed_on_environment, wall_time_from
+from spindle_trio._host_settings import HostSettings, wall_time_from
 from spindle_trio._model import HostStatistics, Limits
 from spindle_trio._worker import Worker
 from spindle_trio._worker_scope import WorkerScope
@@ -54,7 +55,8 @@ def open_host(
     leaving skips the grace period. An error raised in the block leaves bare, not in an exception group.
 
     Args:
-        launcher: how processes come to exist; by default a fresh Python interpreter for each.
+        launcher: how processes come to exist; by default a `ForkServerLauncher` on Linux, which forks them off a warm
+            server, and a `PythonLauncher` elsewhere.
         grace_period: seconds between asking a process to stop and killing it.
         max_processes: live processes that each worker may have.
         limits: bounds on messages, frames and queues.

@@ -1,6 +1,10 @@
 """What waits to be sent on one lane: in order, bounded in bytes, and drained by a task only while there is something.
 
-Both ends use it. A frame goes out inline where the lane takes it at once, so that most sends start no task.
+Both ends use it. A frame leaves inline where the lane takes it at once, so that most sends start no task, and a process
+that is killed right after has said what it has said. A write for each is most of what sending costs, though. So whoever
+sends very many without a pause may let them be *joined*: those behind the first leave together, at the latest when
+other tasks have had their turn. The draining task sees to that; until it begins, the lane is free, and what has been
+joined leaves inline whenever there is enough of it.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -16,10 +20,28 @@ if TYPE_CHECKING:
     from spindle_trio.abc import FrameLane
 
 
+_IN_A_ROW: Final = 128
+"""How many frames that may be joined leave inline before the next ones are joined: an answer of some messages leaves at
+once, a flood does not, and a task is started for one in so many at most."""
+
+_JOINED_BYTES: Final = 32 * 1024
+"""Bytes of joined frames that leave at once: some hundred small messages, so that the reader has something to do."""
+
+
 class Outbox:
     """A queue of frames in front of a lane."""
 
-    __slots__ = ("_is_broken", "_is_draining", "_lane", "_max_bytes", "_queue", "_start_soon")
+    __slots__ = (
+        "_has_rest",
+        "_in_a_row",
+        "_is_broken",
+        "_is_draining",
+        "_is_joining",
+        "_lane",
+        "_max_bytes",
+        "_queue",
+        "_start_soon",
+    )
 
     def __init__(
         self,
@@ -37,8 +59,11 @@ class Outbox:
         self._lane = lane
         self._start_soon = start_soon
         self._max_bytes = max_bytes
-        self._is_draining = False
         self._is_broken = False
+        self._is_draining = False
+        self._is_joining = False  # the draining task was started, and has not begun: the lane is free
+        self._has_rest = False  # the lane holds a frame that is partly sent
+        self._in_a_row = 0  # frames that might have been joined, and have left inline
         # Made when somebody first has to wait. Of ten thousand processes that is a few, and it is most of the memory.
         self._queue: _Queue | None = None
 
@@ -57,16 +82,20 @@ class Outbox:
         """Whether all that was sent has left for the peer's system, or cannot any more."""
         return self._is_broken or not self._is_draining
 
-    def send_nowait(self, body: bytes) -> None:
+    def send_nowait(self, body: bytes, *, joins: bool = False) -> None:
         """Send a frame, or let it wait behind earlier ones.
+
+        Args:
+            body: the frame's.
+            joins: whether it may wait for other tasks to have their turn, to leave together with those that follow.
 
         Raises:
             trio.WouldBlock: there is no room for it now, or somebody waits in `send` already.
             trio.BrokenResourceError: the other end is gone, or this outbox was closed.
         """
-        if self._queue is not None and self._queue.turn.locked() and not self._is_broken:
+        if self._has_senders:
             raise trio.WouldBlock
-        self._put(body)
+        self._put(body, joins)
 
     async def send(self, body: bytes) -> None:
         """Send a frame as soon as there is room for it, first come, first served. If cancelled, it was not sent.
@@ -74,33 +103,71 @@ class Outbox:
         Raises:
             trio.BrokenResourceError: the other end is gone, or goes while this waits.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._has_senders:
+            try:
+                self._put(body)
+            except trio.WouldBlock:
+                pass  # not waiting in here: the exception and its frames would live as long as the wait
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
         queue = self._waiting()
         async with queue.turn:
             while True:
                 try:
-                    return self._put(body)
+                    self._put(body)
                 except trio.WouldBlock:
-                    pass  # not waiting in here: the exception and its frames would live as long as the wait
+                    pass  # as above
+                else:
+                    return
                 await queue.room.park()
 
-    def _put(self, body: bytes) -> None:
+    @property
+    def _has_senders(self) -> bool:
+        """Whether somebody waits in `send`, whom nobody may overtake."""
+        return self._queue is not None and self._queue.turn.locked() and not self._is_broken
+
+    def _put(self, body: bytes, joins: bool = False) -> None:
         if self._is_broken:
             raise trio.BrokenResourceError("the other end of the lane is gone")
         if not self._is_draining:
-            try:
-                all_left = self._lane.send_nowait(body)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.close()
-                raise trio.BrokenResourceError("the other end of the lane is gone") from None
-            if not all_left:
-                self._is_draining = True
-                self._start_soon(self._drain)
-            return
+            if not joins or self._in_a_row < _IN_A_ROW:
+                self._in_a_row = self._in_a_row + 1 if joins else 0
+                self._send_inline([body])
+                return
+            self._is_joining = True
+            self._start_draining()
         queue = self._waiting()
-        if queue.frames and queue.size + len(body) > self._max_bytes:
+        size = queue.size + len(body)
+        if self._is_joining and queue.frames and size > min(_JOINED_BYTES, self._max_bytes):
+            self._send_inline(queue.take())
+            size = queue.size + len(body)
+        if queue.frames and size > self._max_bytes:
             raise trio.WouldBlock
         queue.frames.append(body)
-        queue.size += len(body)
+        queue.size = size
+        if self._is_joining and not joins:
+            self._send_inline(queue.take())
+
+    def _send_inline(self, bodies: list[bytes]) -> None:
+        """Send frames as far as the lane takes them now; what is left is drained."""
+        try:
+            lane = self._lane
+            left = lane.send_many_nowait(bodies) if len(bodies) > 1 else int(lane.send_nowait(bodies[0]))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.close()
+            raise trio.BrokenResourceError("the other end of the lane is gone") from None
+        if left < len(bodies):
+            self._has_rest = True
+            self._is_joining = False
+            self._waiting().put_back(bodies[left + 1 :])
+            self._start_draining()
+
+    def _start_draining(self) -> None:
+        if not self._is_draining:
+            self._is_draining = True
+            self._start_soon(self._drain)
 
     async def wait_flushed(self) -> None:
         """Wait until all that was sent has left for the peer's system, or cannot any more."""
@@ -125,8 +192,11 @@ class Outbox:
     async def _drain(self) -> None:
         """Send what waits, all of it at a time, until nothing does."""
         queue = self._waiting()
+        self._is_joining = False
         try:
-            await self._lane.send_pending()
+            if self._has_rest:
+                self._has_rest = False
+                await self._lane.send_pending()
             while queue.frames:
                 bodies = queue.take()
                 queue.room.unpark()
@@ -138,6 +208,7 @@ class Outbox:
             raise
         finally:
             self._is_draining = False
+            self._in_a_row = 0
             queue.room.unpark()
             queue.flushed.unpark_all()
 
@@ -160,3 +231,8 @@ class _Queue:
         self.frames.clear()
         self.size = 0
         return bodies
+
+    def put_back(self, bodies: list[bytes]) -> None:
+        """Let frames wait that were taken, and are all that there are."""
+        self.frames.extend(bodies)
+        self.size += sum(map(len, bodies))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from spindle_trio._broadcast import Broadcast
-    from spindle_trio._inbox import Inbox, MessageHub
+    from spindle_trio._inbox import Inbox
+    from spindle_trio._message_hub import MessageHub
     from spindle_trio._model import (
         JsonValue,
         LifecycleEvent,

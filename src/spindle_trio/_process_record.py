@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from spindle_trio._frames import encode_body
-from spindle_trio._inbox import Inbox, MessageHub
-from spindle_trio._lifecycle import Lifecycle, Phase
-from spindle_trio._model import JsonValue, Limits, ProcessInfo, ProcessState, ProcessStatistics
-from spindle_trio._payload import bounds_of, check_payload
+from spindle_trio._bodies import BodyReader, write_body
+from spindle_trio._errors import (
+    LaunchError,
+    SpawnError,
+    StartupCancelledError,
+    StartupFailedError,
+    StartupTimeoutError,
+)
+from spindle_trio._inbox import Inbox
+from spindle_trio._lifecycle import Lifecycle, Phase, Transition
+from spindle_trio._message_hub import MessageHub
+from spindle_trio._model import JsonValue, LifecycleEvent, Limits, ProcessInfo, ProcessState, ProcessStatistics
+from spindle_trio._outbox import Outbox
+from spindle_trio._payload import PayloadBounds, check_payload
 
 if TYPE_CHECKING:
-    from spindle_trio._outbox import Outbox
+    from spindle_trio._registry import Claim
     from spindle_trio.abc import LaunchedProcess
 
 
@@ -43,12 +52,34 @@ class Terms:
     heartbeat_timeout: float
     grace_period: float
     limits: Limits
+    bounds: PayloadBounds
+    """Those of the limits that payloads must keep to."""
+    reader: BodyReader
+    """Reads messages under these bounds."""
     wall_time: Callable[[float], datetime]
     """Turns a time on Trio's clock into wall time."""
 
 
 class ProcessRecord:
     """One process, as its worker and its handles see it. Implements `ProcessPort`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_launched",
+        "_lifecycle",
+        "_nursery",
+        "_outbox",
+        "_refusal",
+        "_terms",
+        "_waiters",
+        "claim",
+        "has_ended",
+        "has_launched",
+        "identity",
+        "inbox",
+        "is_answered",
+        "is_let_go",
+    )
 
     def __init__(self, identity: Identity, terms: Terms, hub: MessageHub) -> None:
         """Begin in `starting`, now.
@@ -60,7 +91,6 @@ class ProcessRecord:
         """
         self.identity = identity
         self._terms = terms
-        self._bounds = bounds_of(terms.limits)
         self._lifecycle = Lifecycle(
             startup_timeout=terms.startup_timeout,
             heartbeat_timeout=terms.heartbeat_timeout,
@@ -74,11 +104,23 @@ class ProcessRecord:
             max_bytes=terms.limits.inbox_bytes,
             hub=hub,
         )
-        self.ended = trio.Event()
-        """Set once the terminal event has been published."""
+        self.claim: Claim | None = None
+        """Under which it lives; its worker's affair."""
         self._launched: LaunchedProcess | None = None
-        self._has_launched = trio.Event()
+        self._nursery: trio.Nursery | None = None  # once it has been launched
         self._outbox: Outbox | None = None
+        self._refusal: type[SpawnError] | None = None
+        # What it has come to. One place to wait for all of it, made for the first who waits: four events would cost
+        # more than all the rest of a process that nobody waits for.
+        self.is_answered: bool = False
+        """Whether `spawn` can return or raise."""
+        self.has_launched: bool = False
+        """Whether the launch is over, however it went."""
+        self.has_ended: bool = False
+        """Whether the terminal event has been published."""
+        self.is_let_go: bool = False
+        """Whether its launch block has been left as well, so that no descriptor is held for it any more."""
+        self._waiters: trio.lowlevel.ParkingLot | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state} {self.identity.entry} {self.process_id} pid={self.pid}>"
@@ -102,6 +144,11 @@ class ProcessRecord:
     def key(self) -> str | None:
         """Its key."""
         return self.identity.key
+
+    @property
+    def heartbeat_timeout(self) -> float:
+        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches."""
+        return self._terms.heartbeat_timeout
 
     @property
     def pid(self) -> int | None:
@@ -139,6 +186,24 @@ class ProcessRecord:
             error=life.error if life.state.is_terminal else None,
         )
 
+    def event(self, transition: Transition) -> LifecycleEvent:
+        """Write one of its transitions as what subscribers are told."""
+        identity = self.identity
+        return LifecycleEvent(
+            process_id=identity.process_id,
+            entry=identity.entry,
+            kind=identity.kind,
+            key=identity.key,
+            user_id=identity.user_id,
+            metadata=identity.metadata,
+            state=transition.state,
+            previous_state=transition.previous,
+            at=self._terms.wall_time(transition.at),
+            exit_reason=transition.exit_reason,
+            error=transition.error,
+            result=transition.result,
+        )
+
     def statistics(self) -> ProcessStatistics:
         """Count what its lanes hold."""
         inbox, outbox = self.inbox, self._outbox
@@ -159,19 +224,18 @@ class ProcessRecord:
         Raises:
             PayloadError: it is not JSON-safe, or over a limit.
         """
-        check_payload(payload, self._bounds)
-        return encode_body(payload, self._terms.limits.frame_bytes)
+        check_payload(payload, self._terms.bounds)
+        return write_body(payload, self._terms.limits.frame_bytes)
 
     async def send(self, payload: object) -> None:
         """Send a payload as soon as there is room; see `ProcessHandle.send`."""
         body = self.encode(payload)
         self._refuse_ended()
-        if self._outbox is None:
-            await self._has_launched.wait()
+        if self._launched is None:
+            await self._wait_until(lambda: self.has_launched)
             self._refuse_ended()
-        assert self._outbox is not None, "a process that has been launched has an outbox until it ends"
         try:
-            await self._outbox.send(body)
+            await self._message_outbox().send(body)
         except trio.BrokenResourceError:
             raise self._broken() from None
 
@@ -179,12 +243,20 @@ class ProcessRecord:
         """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
         body = self.encode(payload)
         self._refuse_ended()
-        if self._outbox is None:
+        if self._launched is None:
             raise trio.WouldBlock
         try:
-            self._outbox.send_nowait(body)
+            self._message_outbox().send_nowait(body, joins=True)
         except trio.BrokenResourceError:
             raise self._broken() from None
+
+    def _message_outbox(self) -> Outbox:
+        """What messages to it wait in, made for the first one. There is none before the launch."""
+        if self._outbox is None:
+            assert self._launched is not None, "a message waits until it has been launched"
+            assert self._nursery is not None, "what has been launched has a nursery"
+            self._outbox = Outbox(self._launched.messages, self._nursery.start_soon, self._terms.limits.outbox_bytes)
+        return self._outbox
 
     def _refuse_ended(self) -> None:
         if self.state.is_terminal:
@@ -197,8 +269,41 @@ class ProcessRecord:
 
     async def wait_ended(self) -> ProcessInfo:
         """Wait for the terminal event to be published."""
-        await self.ended.wait()
+        await self._wait_until(lambda: self.has_ended)
         return self.info
+
+    async def wait_answered(self) -> SpawnError | None:
+        """Wait until it is ready or cannot become it, and return the error that `spawn` raises in the latter case."""
+        await self._wait_until(lambda: self.is_answered)
+        return self._make_refusal()
+
+    async def _wait_until(self, has_come: Callable[[], bool]) -> None:
+        if has_come():
+            await trio.lowlevel.checkpoint()
+        while not has_come():
+            if self._waiters is None:
+                self._waiters = trio.lowlevel.ParkingLot()
+            await self._waiters.park()
+
+    def _wake_waiters(self) -> None:
+        """Let those look again who wait until something has come."""
+        if self._waiters is not None:
+            self._waiters.unpark_all()
+
+    def _make_refusal(self) -> SpawnError | None:
+        """Make the error that `spawn` raises; `None` if the process became ready."""
+        if self._refusal is None:
+            return None
+        info, who = self.info, f"{self.identity.entry} ({self.process_id})"
+        if self._refusal is StartupCancelledError:
+            why = self._lifecycle.host_reason or "stopped"
+            return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
+        if self._refusal is StartupTimeoutError:
+            advice = "call process.ready() earlier, or give it a longer startup_timeout"
+            return StartupTimeoutError(f"{who} timed out: {info.error}; {advice}", info=info)
+        if self._refusal is LaunchError:
+            return LaunchError(f"{who} could not be launched: {info.error}", info=info)
+        return StartupFailedError(f"{who} {info.state} before it was ready: {info.error or 'no error'}", info=info)
 
     def _look_at_heartbeat(self) -> None:
         if self._launched is not None and self._lifecycle.phase is Phase.RUNNING:

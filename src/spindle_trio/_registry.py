@@ -7,8 +7,8 @@ The key passes from one claim to the next in one step, so that nobody can slip i
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 import attrs
@@ -70,7 +70,8 @@ class _Keyed:
     """One key in use: the claim that has it, and those that wait for it."""
 
     current: Claim
-    waiting: deque[Claim] = attrs.field(factory=deque)
+    waiting: OrderedDict[Claim, None] = attrs.field(factory=OrderedDict)
+    """In order of arrival. Any of them may give up, and a great many may at once: so no list to search."""
 
 
 class Registry:
@@ -94,7 +95,14 @@ class Registry:
 
     def find(self, wanted: ProcessFilter) -> list[ProcessInfo]:
         """List the snapshots of the live processes that match every field given, oldest first."""
-        return [process.info for process in self._processes.values() if _matches(process, wanted)]
+        return [process.info for process in self._candidates(wanted) if _matches(process, wanted)]
+
+    def _candidates(self, wanted: ProcessFilter) -> Iterable[Listed]:
+        """Give the processes that may match: where a whole place is named, the one that has it."""
+        if wanted.user_id is None or wanted.kind is None or wanted.key is None:
+            return self._processes.values()
+        keyed = self._keys.get((wanted.user_id, wanted.kind, wanted.key))
+        return () if keyed is None or keyed.current.holder is None else (keyed.current.holder,)
 
     def claim(
         self, user_id: str | None, kind: str, key: str | None, *, replace: bool, on_turn: Callable[[], None]
@@ -121,7 +129,7 @@ class Registry:
             if not replace:
                 raise _duplicate(kind, key, keyed.current)
             claim.is_waiting = True
-            keyed.waiting.append(claim)
+            keyed.waiting[claim] = None
             return claim
         if self._held >= self._max_processes:
             raise ProcessLimitError(
@@ -159,12 +167,13 @@ class Registry:
             del self._processes[claim.holder.process_id]
         if claim.is_waiting:
             assert claim.place is not None, "only a claim on a key can wait"
-            self._keys[claim.place].waiting.remove(claim)
+            del self._keys[claim.place].waiting[claim]
             return None
         if claim.place is not None:
             keyed = self._keys[claim.place]
             if keyed.waiting:
-                successor = keyed.current = keyed.waiting.popleft()
+                successor, _ = keyed.waiting.popitem(last=False)
+                keyed.current = successor
                 successor.is_waiting = False
                 successor.last_info = claim.holder.info if claim.holder is not None else claim.last_info
                 return successor

@@ -20,6 +20,8 @@ class NurseryScope:
         """Prepare a nursery; `open` opens it."""
         self._manager: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
+        self.start_soon: Callable[[Callable[[], Awaitable[object]]], None]
+        """Starts a task in the open nursery: one bound method for all who are given it."""
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -30,6 +32,7 @@ class NurseryScope:
     async def open(self) -> None:
         """Open the nursery."""
         self._nursery = await self._manager.__aenter__()
+        self.start_soon = self._nursery.start_soon
 
     async def close(
         self, error: BaseException | None, *, ended: Callable[[], Awaitable[object]], kill: Callable[[], object]

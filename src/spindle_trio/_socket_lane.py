@@ -27,6 +27,8 @@ __all__ = ["SocketLane"]
 _SLICES: Final = 20
 """Into how many parts a frame deadline is cut; a pause of this side may cost the peer one of them."""
 
+_NOTHING: Final = memoryview(b"")
+
 
 class SocketLane(FrameLane):
     """One end of a connected Unix stream socket, which belongs to the lane from now on."""
@@ -38,6 +40,7 @@ class SocketLane(FrameLane):
         max_bytes: int | None,
         frame_seconds: float = math.inf,
         decoder: FrameDecoder | None = None,
+        first_frame: bytes | None = None,
     ) -> None:
         """Take over a socket and make it non-blocking.
 
@@ -46,16 +49,18 @@ class SocketLane(FrameLane):
             max_bytes: how long the body of a received frame may be; `None` trusts the peer.
             frame_seconds: seconds of waiting within which a frame that has begun must be whole.
             decoder: one that somebody has fed already with what came first; then it decides about `max_bytes`.
+            first_frame: the body of a frame that leaves in one piece with the first one that is sent, so that the peer
+                wakes up once.
         """
         sock.setblocking(False)
         self._socket = sock
         self._decoder = FrameDecoder(max_bytes) if decoder is None else decoder
         self._frame_seconds = frame_seconds
         self._frame_waited = 0.0
-        self._read_was_full = False
+        self._is_dry = False  # whether the last read took all that was there
         self._at_end = False
         self._breach: str | None = None
-        self._pending = memoryview(b"")
+        self._pending = _NOTHING if first_frame is None else memoryview(with_header(first_frame))
         self._closed = False
         self._frames_sent = 0
 
@@ -72,7 +77,11 @@ class SocketLane(FrameLane):
         """Wait for frames; see `FrameLane.receive`."""
         # Before the read, not after it: a cancellation then loses nothing, and no frame is ever on its way from here to
         # the caller while another task looks, by `receive_nowait`, for what has arrived.
-        await trio.lowlevel.checkpoint()
+        if self._is_dry and self._decoder.is_empty and self._breach is None:
+            # Nothing was left a moment ago: to wait is a checkpoint too, and saves a turn of the loop and a vain read.
+            await trio.lowlevel.wait_readable(self._socket)
+        else:
+            await trio.lowlevel.checkpoint()
         while True:
             bodies = self._read_once(max_frames)
             if bodies:
@@ -93,23 +102,25 @@ class SocketLane(FrameLane):
         """Take whole frames from the decoder, or else from what one read brings; none if that makes none whole."""
         if self._closed:
             raise trio.ClosedResourceError("this end of the lane was closed")
-        bodies = self._take(max_frames)
-        if bodies:
-            return bodies
+        if not self._decoder.is_empty or self._breach is not None:
+            bodies = self._take(max_frames)
+            if bodies:
+                return bodies
         if self._at_end:
             raise trio.EndOfChannel
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
-            self._read_was_full = False
+            self._is_dry = True
             return []
         except OSError:
             # ECONNRESET: the peer went without reading all that it was sent. It comes after the peer's own data.
             data = b""
         if not data:
             self._at_end = True
+            self._is_dry = False
             raise trio.EndOfChannel
-        self._read_was_full = len(data) == READ_BYTES
+        self._is_dry = len(data) < READ_BYTES
         self._decoder.feed(data)
         return self._take(max_frames)
 
@@ -131,7 +142,7 @@ class SocketLane(FrameLane):
         if left <= 0:
             # The caller has read once more, without waiting, since the last slice was over. If that may have left
             # something behind, the rest of the frame can be there already; otherwise the peer is late.
-            if self._read_was_full:
+            if not self._is_dry:
                 await trio.lowlevel.checkpoint()
                 return
             self._breach = f"a frame was not whole {self._frame_seconds:g} s after it had begun"
@@ -149,12 +160,25 @@ class SocketLane(FrameLane):
 
     def send_nowait(self, body: bytes) -> bool:
         """Begin to send one frame; see `FrameLane.send_nowait`."""
-        frame = with_header(body)
-        if self._pending:
-            frame = bytes(self._pending) + frame
         self._frames_sent += 1
-        self._write(memoryview(frame))
+        frame = with_header(body)
+        self._write(b"".join((self._pending, frame)) if self._pending else frame)
         return not self._pending
+
+    def send_many_nowait(self, bodies: Sequence[bytes]) -> int:
+        """Begin to send frames, in one write; see `FrameLane.send_many_nowait`."""
+        frames = list(map(with_header, bodies))
+        self._write(b"".join(frames))
+        left = len(frames)
+        unsent = len(self._pending)
+        while unsent > 0:
+            left -= 1
+            unsent -= len(frames[left])
+        if self._pending:  # keeps the rest of one frame; `unsent` is now how much of that one has been sent, negated
+            self._pending = self._pending[: len(frames[left]) + unsent]
+            self._frames_sent += 1
+        self._frames_sent += left
+        return left
 
     async def send_pending(self, bodies: Sequence[bytes] = ()) -> None:
         """Send what is pending and then these frames; see `FrameLane.send_pending`.
@@ -163,14 +187,14 @@ class SocketLane(FrameLane):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._frames_sent += len(bodies)
-        self._write(memoryview(b"".join((self._pending, *map(with_header, bodies)))))
+        self._write(b"".join((self._pending, *map(with_header, bodies))))
         if not self._pending:
             await trio.lowlevel.cancel_shielded_checkpoint()
         while self._pending:
             await trio.lowlevel.wait_writable(self._socket)
             self._write(self._pending)
 
-    def _write(self, data: memoryview) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         """Give the system as much of this as it takes in one call; the rest is pending."""
         if self._closed:
             raise trio.ClosedResourceError("this end of the lane was closed")
@@ -179,14 +203,15 @@ class SocketLane(FrameLane):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._pending = memoryview(b"")
+            self._pending = _NOTHING
             raise trio.BrokenResourceError(f"the other end of the lane is gone: {error.strerror}") from None
-        self._pending = data[sent:]
+        self._pending = memoryview(data)[sent:] if sent < len(data) else _NOTHING
 
     def close(self) -> None:
         """Close this end; see `FrameLane.close`."""
         if not self._closed:
             self._closed = True
-            self._pending = memoryview(b"")
+            self._is_dry = False
+            self._pending = _NOTHING
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

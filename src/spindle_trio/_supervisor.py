@@ -6,9 +6,9 @@ Theory of operation
 A `Supervisor` is one task with one nursery, shielded from beginning to end: what bounds it are its own deadlines, not
 the patience of whoever waits for it. `run` is straight-line code:
 
-1. Launch, under a scope that `watch_launch` cancels at the startup deadline, and a stop or a kill that comes meanwhile.
-2. Two tasks read the two lanes (`Intake`); the main task waits for the exit, and wakes up at each deadline
-   (`_until_exit`).
+1. Launch, under a scope that `LaunchWatch` cancels at the startup deadline, and a stop or a kill that comes meanwhile.
+2. `Intake` reads the two lanes; the main task waits for the exit, and wakes up at each deadline, and for what has
+   come on a lane that no task reads (`_until_exit`).
 3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
 
 What anything *means* is the table's business (`_lifecycle`). Whatever happens is said to it through `_feed`, at the
@@ -19,6 +19,9 @@ published by whoever caused it, in one step with it.
 Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
 The startup deadline is slept out in slices besides, so that time in which this program stood still can be left out.
+
+There may be ten thousand of these. What most of them never use is made when it is needed, and the nursery and the scope
+around the launch are what shields, too.
 
 Back-pressure: `Intake` waits for room in the inbox before it reads, so that the rest stays in the pipe and
 holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending,
@@ -31,6 +34,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from spindle_trio._control import (
@@ -53,13 +57,12 @@ from spindle_trio._errors import (
     StartupFailedError,
     StartupTimeoutError,
 )
-from spindle_trio._inbox import MessageHub
 from spindle_trio._intake import CONTROL_FRAMES_AT_A_TIME, Intake
 from spindle_trio._lifecycle import Action, Input, Phase, Transition
+from spindle_trio._message_hub import MessageHub
 from spindle_trio._model import (
     ExitReason,
     JsonValue,
-    LifecycleEvent,
     ProcessState,
 )
 from spindle_trio._outbox import Outbox
@@ -75,8 +78,38 @@ STARTUP_SLICES: Final = 20
 """Into how many parts a startup deadline is cut; a pause of this program costs the process one of them at most."""
 
 
+@attrs.frozen
+class Reports:
+    """To whom a supervisor reports: one value for all processes of a worker."""
+
+    publish: Callable[[Supervisor, Transition], None]
+    """Tells everybody of a transition; does not wait."""
+    release: Callable[[Supervisor], Callable[[], None]]
+    """Frees key and slot, before the terminal event; returns what lets the successor go on after it."""
+    launch_ended: Callable[[Supervisor], None]
+    """Hears that the launch need not be watched any more, however it went; may be told twice."""
+
+
 class Supervisor(ProcessRecord):
     """One process and the task that owns it."""
+
+    __slots__ = (
+        "_abandoned_wait",
+        "_announced_messages",
+        "_control",
+        "_early",
+        "_early_bytes",
+        "_exit_unasked",
+        "_init",
+        "_intake",
+        "_is_killing",
+        "_launching",
+        "_nap",
+        "_reports",
+        "_seen_at",
+        "_stop_reason",
+        "is_abandoned",
+    )
 
     def __init__(
         self,
@@ -85,8 +118,7 @@ class Supervisor(ProcessRecord):
         *,
         payload: object,
         hub: MessageHub,
-        publish: Callable[[LifecycleEvent], None],
-        release: Callable[[], Callable[[], None]],
+        reports: Reports,
     ) -> None:
         """Begin in `starting`, now.
 
@@ -95,12 +127,10 @@ class Supervisor(ProcessRecord):
             terms: what it lives under.
             payload: what its entry is given; has been checked.
             hub: where its messages are read.
-            publish: tells everybody of a transition; does not wait.
-            release: frees key and slot, before the terminal event; returns what lets the successor go on after it.
+            reports: to whom it reports.
         """
         super().__init__(identity, terms, hub)
-        self._publish = publish
-        self._release = release
+        self._reports = reports
         self._init = encode_init(
             process_id=identity.process_id,
             entry=identity.entry,
@@ -112,18 +142,14 @@ class Supervisor(ProcessRecord):
             heartbeat_timeout=terms.heartbeat_timeout,
             limits=terms.limits,
         )
-        self.answered = trio.Event()
-        """Set once `spawn` can return or raise."""
-        self.let_go = trio.Event()
-        """Set once its launch block has been left as well, so that no descriptor is held for it any more."""
-        self.is_abandoned = False
-        self._refusal: type[SpawnError] | None = None
-        self._launching = trio.CancelScope()
-        self._launch_watch = trio.CancelScope()
-        self._nap = trio.CancelScope()
-        self._abandoned_wait = trio.CancelScope()
+        self.is_abandoned: bool = False
+        self._is_killing = False
+        self._seen_at = self._lifecycle.started_at  # up to when this program's lateness has been accounted for
+        self._launching = trio.CancelScope(shield=True)
+        self._nap: trio.CancelScope | None = None
+        self._abandoned_wait: trio.CancelScope | None = None
         self._control: Outbox | None = None
-        self._early: list[bytes] = []  # posted before the launch
+        self._early: list[bytes] | None = None  # posted before the launch
         self._early_bytes = 0
         self._stop_reason: str | None = None
         self._intake: Intake | None = None
@@ -137,19 +163,19 @@ class Supervisor(ProcessRecord):
         body = self.encode(payload)
         self._refuse_ended()
         try:
-            if self._outbox is not None:
-                self._outbox.send_nowait(body)
+            if self._launched is not None:
+                self._message_outbox().send_nowait(body)
             else:
                 self._early_bytes += len(body)
                 if self._early_bytes > self._terms.limits.outbox_bytes:
                     raise trio.WouldBlock
-                self._early.append(body)
+                self._early = [*(self._early or ()), body]
         except trio.WouldBlock:
             self._feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")
 
     def begin(self) -> None:
         """Publish `starting`."""
-        self._announce(self._lifecycle.begin())
+        self._reports.publish(self, self._lifecycle.begin())
 
     def stop(self, reason: str | None) -> None:
         """Ask it to stop, if nobody has; after the grace period it is killed."""
@@ -161,6 +187,7 @@ class Supervisor(ProcessRecord):
 
     def kill(self) -> None:
         """Unload it without a grace period."""
+        self._is_killing = True
         self.host_stop(ExitReason.BACKEND_UNLOADED)
         self._feed(Input.KILL)
 
@@ -172,77 +199,50 @@ class Supervisor(ProcessRecord):
         """Let go whoever waits for it: the task that owned it has died of a bug."""
         self._answer(StartupFailedError)
         self.inbox.close()
-        self._has_launched.set()
-        self.ended.set()
-        self.let_go.set()
+        self.has_launched = self.has_ended = self.is_let_go = True
+        self._wake_waiters()
 
     async def wait_let_go(self) -> None:
         """Wait until nothing is left of it, or it has been abandoned."""
-        await self.ended.wait()
-        if not self.is_abandoned:
-            await self.let_go.wait()
+        await self._wait_until(lambda: self.has_ended and (self.is_abandoned or self.is_let_go))
 
     def give_up(self) -> None:
         """Stop waiting for the exit of an abandoned process, so that the host can close."""
-        self._abandoned_wait.cancel()
+        if self._abandoned_wait is not None:
+            self._abandoned_wait.cancel()
 
     def _request_stop(self, said: Input, reason: str | None, host_reason: ExitReason | None = None) -> None:
         if self._stop_reason is None and self._lifecycle.phase in (Phase.STARTING, Phase.RUNNING):
             self._stop_reason = reason
         self._feed(said, host_reason=host_reason)
 
-    def refusal(self) -> SpawnError | None:
-        """Make the error that `spawn` raises; `None` if it became ready."""
-        if self._refusal is None:
-            return None
-        info, who = self.info, f"{self.identity.entry} ({self.process_id})"
-        if self._refusal is StartupCancelledError:
-            why = self._lifecycle.host_reason or "stopped"
-            return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
-        if self._refusal is StartupTimeoutError:
-            advice = "call process.ready() earlier, or give it a longer startup_timeout"
-            return StartupTimeoutError(f"{who} timed out: {info.error}; {advice}", info=info)
-        if self._refusal is LaunchError:
-            return LaunchError(f"{who} could not be launched: {info.error}", info=info)
-        return StartupFailedError(f"{who} {info.state} before it was ready: {info.error or 'no error'}", info=info)
-
     # The life of the process.
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, launcher: Launcher, order: LaunchOrder) -> None:
         """Own the process from launch to reaping. Raises nothing for what a process does."""
-        with trio.CancelScope(shield=True):
-            if self._lifecycle.phase is not Phase.STARTING:
-                self._launching.cancel()
-            failure: Exception | None = None
-            with self._launching:
-                try:
-                    async with launcher.launch(order) as launched:
-                        with trio.CancelScope(shield=True):
-                            await self._supervise(launched)
-                except Exception as error:
-                    if self._launched is not None:
-                        raise  # a bug of ours or of the launcher's, not a launch that failed
-                    failure = error
-                finally:
-                    self._launch_watch.cancel()
-            if self._launched is None:
-                self._conclude_unlaunched(failure)
-            self.let_go.set()
+        self.excuse_lateness(self._lifecycle.started_at)  # nothing has been done for it before this turn
+        if self._lifecycle.phase is not Phase.STARTING:
+            self._launching.cancel()
+        failure: Exception | None = None
+        with self._launching:
+            try:
+                async with launcher.launch(order) as launched:
+                    await self._supervise(launched)
+            except Exception as error:
+                if self._launched is not None:
+                    raise  # a bug of ours or of the launcher's, not a launch that failed
+                failure = error
+            finally:
+                self._reports.launch_ended(self)
+        if self._launched is None:
+            self._conclude_unlaunched(failure)
+        self.is_let_go = True
+        self._wake_waiters()
 
-    @trio.lowlevel.enable_ki_protection
-    async def watch_launch(self) -> None:
-        """End a launch that takes longer than the startup timeout; returns once there is nothing more to watch.
-
-        A task beside `run`, since no scope around the launch could tell a late launch from a late host.
-        """
-        self._excuse_lateness(self._lifecycle.started_at)
-        with self._launch_watch:
-            while self._lifecycle.due(trio.current_time()) is None:
-                wake_at = self._wake_time()
-                await trio.sleep_until(wake_at)
-                await trio.lowlevel.checkpoint()  # the launch may have ended meanwhile, and then ends this
-                self._excuse_lateness(wake_at)
+    def end_late_launch(self) -> None:
+        """End a launch that takes longer than the startup timeout; see `LaunchWatch`."""
+        if self._lifecycle.due(trio.current_time()) is not None:
             self._launching.cancel()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
@@ -256,76 +256,81 @@ class Supervisor(ProcessRecord):
         self._conclude(LaunchError if failure is not None else None)
 
     async def _supervise(self, launched: LaunchedProcess) -> None:
-        self._launch_watch.cancel()
         async with trio.open_nursery() as nursery:
-            self._launched = launched
+            nursery.cancel_scope.shield = True  # a kill that came in the last moment of the launch has cancelled that
+            self._launched, self._nursery = launched, nursery
+            self._reports.launch_ended(self)
             self._control = Outbox(launched.control, nursery.start_soon)
-            self._outbox = Outbox(launched.messages, nursery.start_soon, self._terms.limits.outbox_bytes)
             self._say(self._init)
             self._init = b""
-            for body in self._early:
-                self._outbox.send_nowait(body)
-            self._early.clear()
-            self._has_launched.set()
+            for body in self._early or ():
+                self._message_outbox().send_nowait(body)
+            self._early = None
+            self.has_launched = True
+            self._wake_waiters()
             if self._lifecycle.is_settled:
                 launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
             elif self._lifecycle.phase is Phase.STOPPING:
                 self._ask()
-            intake = self._intake = Intake(
-                launched,
-                self.inbox,
-                self._terms.limits,
-                is_starting=lambda: self._lifecycle.phase is Phase.STARTING,
-                reads_on=lambda: self._reads_on,
-                hear=self._hear,
-                control_ended=self._control_ended,
-                breach=self._break,
-                excuse=self._lifecycle.excuse,
-            )
-            nursery.start_soon(intake.read_control)
-            nursery.start_soon(intake.read_messages)
-            status = await self._until_exit(launched, intake)
+            terms = self._terms
+            intake = self._intake = Intake(launched, self.inbox, terms.limits, terms.bounds, terms.reader, self)
+            intake.start(nursery.start_soon)
+            status = await self._until_exit(launched, intake, nursery)
             nursery.cancel_scope.cancel()
         if status is not None:
             intake.take_in_all()
             self._feed(Input.EXIT, text=self._exit_text(status))
         self._conclude(None)
         if self.is_abandoned:
-            with self._abandoned_wait:
+            with trio.CancelScope(shield=True) as self._abandoned_wait:
                 await launched.wait()
 
-    async def _until_exit(self, launched: LaunchedProcess, intake: Intake) -> ExitStatus | None:
+    async def _until_exit(self, launched: LaunchedProcess, intake: Intake, nursery: trio.Nursery) -> ExitStatus | None:
         """Wait for the exit, judging at each deadline; `None` if the process is abandoned."""
         while True:
-            wake_at, received = self._wake_time(), self.inbox.received
+            intake.take_in_news(nursery.start_soon)
+            wake_at, received = self.next_look(), self.inbox.received
             with trio.CancelScope(deadline=wake_at) as self._nap:
                 return await launched.wait()
-            is_due = self._lifecycle.due(trio.current_time()) is not None
-            # Whatever became due together with this deadline runs before it: the scheduler looks at deadlines during
-            # the first checkpoint, and runs whom they wake before it comes back from the second.
-            await trio.lowlevel.checkpoint()
-            if is_due:
+            now = trio.current_time()
+            is_due = self._lifecycle.due(now) is not None
+            if now < wake_at and not is_due:
+                continue  # woken for news, or since the deadline is another one now
+            if launched.pid is None:
+                # It may be a task of this very run. Then whatever became due together with this deadline runs before
+                # it: the scheduler looks at deadlines during the first checkpoint, and runs whom they wake before it
+                # comes back from the second. A process of the operating system needs nobody's turn for what it does.
                 await trio.lowlevel.checkpoint()
+                if is_due:
+                    await trio.lowlevel.checkpoint()
             if launched.has_exited():
                 return await launched.wait()
             # A process in this program's own run stands still with it, and is held up only where it had sent something.
             if launched.pid is not None or self.inbox.received > received:
-                self._excuse_lateness(wake_at)
+                self.excuse_lateness(wake_at)
             if is_due:
                 self._judge(launched, intake)
             if self.is_abandoned:
                 return None
 
-    def _wake_time(self) -> float:
+    def put_off_watchdog(self) -> None:
+        """Look for a newer heartbeat before the watchdog does; see `HeartbeatRounds`."""
+        before = self._lifecycle.heartbeat_at
+        self._look_at_heartbeat()
+        if self._nap is not None and self._lifecycle.heartbeat_at != before:
+            self._nap.deadline = self.next_look()
+
+    def next_look(self) -> float:
         """Tell when to look next: at the next deadline, and while it starts after a slice of its time at most."""
         deadline = self._lifecycle.deadline()
         if self._lifecycle.phase is not Phase.STARTING:
             return deadline
         return min(deadline, trio.current_time() + self._terms.startup_timeout / STARTUP_SLICES)
 
-    def _excuse_lateness(self, wake_at: float) -> None:
+    def excuse_lateness(self, planned_at: float) -> None:
         """Leave the time by which this program was late out of the startup deadline (contract, rule 8)."""
-        late = trio.current_time() - wake_at
+        now = trio.current_time()
+        late, self._seen_at = now - max(planned_at, self._seen_at), now
         if late > 0 and self._lifecycle.phase is Phase.STARTING and not (self._intake and self._intake.is_paused):
             self._lifecycle.excuse(late)
 
@@ -357,6 +362,8 @@ class Supervisor(ProcessRecord):
         now = trio.current_time()
         step = self._lifecycle.feed(said, now, text=text, result=result, host_reason=host_reason)
         match step.action:
+            case Action.ASK if self._is_killing:
+                pass  # it would wake up to hear of it, in the moment in which it is killed
             case Action.ASK:
                 self._ask()
             case Action.KILL if self._launched is not None:
@@ -370,10 +377,10 @@ class Supervisor(ProcessRecord):
         if step.transition is None and step.action is Action.NOTHING:
             return
         # The deadline may have changed, and a reader that waits for room need not wait any more.
-        self._nap.cancel()
+        self.wake()
         self.inbox.wake_room()
         if step.transition is not None:
-            self._announce(step.transition)
+            self._reports.publish(self, step.transition)
             if step.transition.state is ProcessState.RUNNING:
                 self._answer(None)
             elif step.transition.previous is ProcessState.STARTING:
@@ -394,32 +401,14 @@ class Supervisor(ProcessRecord):
             pass  # it is gone, or has closed the lane: the exit, or the end of the lane, tells the rest
 
     def _answer(self, refusal: type[SpawnError] | None) -> None:
-        if not self.answered.is_set():
+        if not self.is_answered:
             self._refusal = refusal
-            self.answered.set()
-
-    def _announce(self, transition: Transition) -> None:
-        identity = self.identity
-        self._publish(
-            LifecycleEvent(
-                process_id=identity.process_id,
-                entry=identity.entry,
-                kind=identity.kind,
-                key=identity.key,
-                user_id=identity.user_id,
-                metadata=identity.metadata,
-                state=transition.state,
-                previous_state=transition.previous,
-                at=self._terms.wall_time(transition.at),
-                exit_reason=transition.exit_reason,
-                error=transition.error,
-                result=transition.result,
-            )
-        )
+            self.is_answered = True
+            self._wake_waiters()
 
     # What the process says.
 
-    def _hear(self, frame: ChildFrame) -> None:
+    def hear(self, frame: ChildFrame) -> None:
         """Take in one control frame."""
         match frame:
             case Ready():
@@ -442,17 +431,31 @@ class Supervisor(ProcessRecord):
                 self._feed(Input.EXIT, text=self._exit_text(ExitStatus(code=code)))
                 self._feed(Input.KILL)
 
-    def _control_ended(self) -> None:
+    def control_ended(self) -> None:
         assert self._launched is not None, "a lane is read once the process has been launched"
         self._lifecycle.note_control_closed(trio.current_time(), self._launched.control_patience)
-        self._nap.cancel()
+        self.wake()
 
-    def _break(self, error: PeerProtocolError) -> None:
+    def breach(self, error: PeerProtocolError) -> None:
         _log.info("process %s: broke the protocol: %s", self.process_id, error)
         self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
 
+    def excuse(self, seconds: float) -> None:
+        """Leave time in which nobody read out of the startup deadline."""
+        self._lifecycle.excuse(seconds)
+
+    def wake(self) -> None:
+        """Have the main task look again: at what has come, and at when the next deadline is."""
+        if self._nap is not None:
+            self._nap.cancel()
+
     @property
-    def _reads_on(self) -> bool:
+    def is_starting(self) -> bool:
+        """Whether it has still to say `ready`."""
+        return self._lifecycle.phase is Phase.STARTING
+
+    @property
+    def reads_on(self) -> bool:
         """Whether reading goes on beyond the bound: the end waits for no reader."""
         return self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING)
 
@@ -476,15 +479,15 @@ class Supervisor(ProcessRecord):
         if lost > 0:
             life.error = "; ".join(filter(None, [life.error, f"{lost} of its messages never arrived"]))
         transition = life.conclude(trio.current_time())
-        pass_turn = self._release()
+        pass_turn = self._reports.release(self)
         for outbox in (self._control, self._outbox):
             if outbox is not None:
                 outbox.close()
-        self._announce(transition)
+        self._reports.publish(self, transition)
         self.inbox.close()
-        self._has_launched.set()
-        self.ended.set()
+        self.has_launched = self.has_ended = True
         if refusal is None:
             refusal = StartupTimeoutError if transition.state is ProcessState.TIMED_OUT else StartupFailedError
         self._answer(refusal)
+        self._wake_waiters()
         pass_turn()

@@ -30,7 +30,7 @@ from spindle_trio._model import (
 
 if TYPE_CHECKING:
     from spindle_trio._broadcast import LifecycleChannel
-    from spindle_trio._inbox import MessageChannel, WorkerMessageChannel
+    from spindle_trio._message_channel import MessageReceiveChannel
     from spindle_trio._ports import ProcessPort, WorkerPort
 
 
@@ -237,10 +237,11 @@ class BackendProcesses:
         self._refuse_closed()
         return self._port.lifecycle.subscribe()
 
-    def messages(self) -> WorkerMessageChannel:
+    def messages(self) -> MessageReceiveChannel[ProcessMessage]:
         """Open a channel of all messages of this worker's processes, from the oldest that is still held.
 
-        While it is open nothing is lost, and a process whose messages it does not read in time has to wait.
+        While it is open nothing is lost, and a process whose messages it does not read in time has to wait. It is read
+        one by one, by ``async for``, or in batches, by ``receive_many``.
 
         Raises:
             trio.ClosedResourceError: the worker is closed.
@@ -291,7 +292,6 @@ class ProcessHandle:
     def __init__(self, worker: WorkerPort, process: ProcessPort) -> None:
         self._worker = worker
         self._process = process
-        self._identity = process.info
 
     def __repr__(self) -> str:
         key = "" if self.key is None else f" key={self.key!r}"
@@ -305,17 +305,17 @@ class ProcessHandle:
     @property
     def entry(self) -> str:
         """The entry that it runs."""
-        return self._identity.entry
+        return self._process.info.entry
 
     @property
     def kind(self) -> str:
         """Its label."""
-        return self._identity.kind
+        return self._process.info.kind
 
     @property
     def key(self) -> str | None:
         """Its key."""
-        return self._identity.key
+        return self._process.info.key
 
     @property
     def pid(self) -> int | None:
@@ -373,11 +373,11 @@ class ProcessHandle:
         """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""
         return await self._worker.get(self.process_id)
 
-    def messages(self) -> MessageChannel:
+    def messages(self) -> MessageReceiveChannel[JsonValue]:
         """Open a channel of its messages, from the oldest that is still held; it ends when the process has.
 
         While it is open nothing is lost, and the process has to wait if nobody reads. After the end, and on a closed
-        worker, it gives what is still held.
+        worker, it gives what is still held. Read it one by one, by ``async for``, or in batches, by ``receive_many``.
         """
         return self._process.inbox.subscribe()
 

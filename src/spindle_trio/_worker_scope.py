@@ -18,11 +18,15 @@ from pathlib import Path
 import attrs
 import trio
 
+from spindle_trio._bodies import BodyReader
 from spindle_trio._broadcast import Broadcast
 from spindle_trio._errors import EntryError, PayloadError, ProcessAccessError, UserRequiredError
 from spindle_trio._frames import encode_body
+from spindle_trio._heartbeat_rounds import HeartbeatRounds
 from spindle_trio._host_settings import HostSettings
-from spindle_trio._inbox import MessageHub
+from spindle_trio._launch_watch import LaunchWatch
+from spindle_trio._lifecycle import Transition
+from spindle_trio._message_hub import MessageHub
 from spindle_trio._model import (
     OMITTED,
     ExitReason,
@@ -31,6 +35,7 @@ from spindle_trio._model import (
     Limits,
     ProcessFilter,
     ProcessInfo,
+    ProcessState,
     SpawnOptions,
     StopOptions,
 )
@@ -38,7 +43,7 @@ from spindle_trio._payload import bounds_of, check_payload
 from spindle_trio._process_record import Identity, Terms
 from spindle_trio._registry import Claim, Registry
 from spindle_trio._scope import NurseryScope
-from spindle_trio._supervisor import Supervisor
+from spindle_trio._supervisor import Reports, Supervisor
 from spindle_trio.abc import Launcher, LaunchOrder, ResolvedEntry
 
 _log = logging.getLogger("spindle_trio.host")
@@ -78,11 +83,15 @@ class WorkerScope:
         self.is_closed: bool = False
         self._settings = settings
         self._bounds = bounds_of(settings.limits)
+        self._reader = BodyReader(self._bounds)
         self._registry = Registry(settings.max_processes)
         self._processes: dict[str, Supervisor] = {}
         self._abandoned: set[Supervisor] = set()
         self._queued: dict[Claim, trio.Event] = {}
         self._tasks = 0
+        self._launch_watch = LaunchWatch()
+        self._rounds = HeartbeatRounds()
+        self._reports = Reports(self._publish, self._forget, self._launch_watch.remove)
         self._empty = trio.lowlevel.ParkingLot()
         self._scope = NurseryScope()
 
@@ -96,6 +105,8 @@ class WorkerScope:
     async def open(self) -> None:
         """Open the nursery of this worker's processes."""
         await self._scope.open()
+        self._scope.nursery.start_soon(self._launch_watch.run)
+        self._scope.nursery.start_soon(self._rounds.run)
 
     async def close(self, error: BaseException | None, *, kill: Callable[[], None]) -> None:
         """End all processes as unloaded, and return when none is left; see `NurseryScope.close`.
@@ -130,6 +141,8 @@ class WorkerScope:
             process.give_up()
         while self._tasks:
             await self._empty.park()
+        self._launch_watch.close()
+        self._rounds.close()
         self.lifecycle.close()
         self.hub.close()
 
@@ -153,14 +166,13 @@ class WorkerScope:
         request = self._check(options)
         process = await self._begin(request)
         try:
-            await process.answered.wait()
+            refusal = await process.wait_answered()
         except BaseException:
             # Kill, wait shielded, re-raise. The wait is bounded: an unkillable process is abandoned.
             process.caller_gone()
             with trio.CancelScope(shield=True):
                 await process.wait_let_go()
             raise
-        refusal = process.refusal()
         if refusal is not None:
             raise refusal
         return process
@@ -197,16 +209,16 @@ class WorkerScope:
 
     async def _begin(self, request: _Request) -> Supervisor:
         """Claim the key, wait for the process that has it, and start the task of the new one."""
-        turn = trio.Event()
         claim = self._registry.claim(
             request.user_id,
             request.kind,
             request.key,
             replace=request.options.replace_existing,
-            on_turn=turn.set,
+            on_turn=_nothing,
         )
         if claim.is_waiting:
-            self._queued[claim] = turn
+            turn = self._queued[claim] = trio.Event()
+            claim.on_turn = turn.set
             predecessor = self._processes_holding(claim)
             if predecessor is not None:
                 predecessor.host_stop(ExitReason.REPLACED)
@@ -238,20 +250,21 @@ class WorkerScope:
                 options.heartbeat_timeout,
                 settings.grace_period,
                 settings.limits,
+                self._bounds,
+                self._reader,
                 settings.wall_time,
             ),
             payload=request.payload,
             hub=self.hub,
-            publish=lambda event: self.lifecycle.publish(event, event.process_id),
-            release=lambda: self._forget(process, claim),
+            reports=self._reports,
         )
+        process.claim = claim
         self._registry.add(claim, process)
         self._processes[process.process_id] = process
         self._tasks += 1
         self._scope.nursery.start_soon(
             self._own,
             process,
-            claim,
             settings.launcher,
             LaunchOrder(
                 process_id=process.process_id,
@@ -259,24 +272,25 @@ class WorkerScope:
                 root=self.root,
                 environment=settings.environment,
                 limits=settings.limits,
+                start_soon=self._scope.start_soon,
             ),
             name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
         )
-        self._scope.nursery.start_soon(process.watch_launch)
+        self._launch_watch.add(process)
         process.begin()
         if self._registry.has_successor(claim):
             process.host_stop(ExitReason.REPLACED)  # another replacement queued up while this one waited
         return process
 
     @trio.lowlevel.enable_ki_protection
-    async def _own(self, process: Supervisor, claim: Claim, launcher: Launcher, order: LaunchOrder) -> None:
+    async def _own(self, process: Supervisor, launcher: Launcher, order: LaunchOrder) -> None:
         """Be the task of one process."""
         try:
             await process.run(launcher, order)
         except BaseException:
             # A bug of ours or of the launcher's, which leaves the worker's block as a group. Nobody may wait for ever.
             if self._processes.get(process.process_id) is process:
-                self._forget(process, claim)()
+                self._forget(process)()
                 process.crashed()
             raise
         finally:
@@ -284,16 +298,24 @@ class WorkerScope:
             self._tasks -= 1
             self._wake_if_empty()
 
+    def _publish(self, process: Supervisor, transition: Transition) -> None:
+        if transition.state is ProcessState.RUNNING and process.pid is not None:
+            self._rounds.add(process, process.heartbeat_timeout)
+        if self.lifecycle:
+            self.lifecycle.publish(process.event(transition), process.process_id)
+
     def _processes_holding(self, claim: Claim) -> Supervisor | None:
         holder = self._registry.holder_of(claim)
         return None if holder is None else self._processes[holder.process_id]
 
-    def _forget(self, process: Supervisor, claim: Claim) -> Callable[[], None]:
+    def _forget(self, process: Supervisor) -> Callable[[], None]:
         """Free what an ended process held. Returns what to do once its end has been announced."""
         del self._processes[process.process_id]
+        self._rounds.remove(process, process.heartbeat_timeout)
         if process.is_abandoned:
             self._abandoned.add(process)
-        pass_turn = self._release(claim)
+        assert process.claim is not None, "no process is started without a claim"
+        pass_turn = self._release(process.claim)
 
         def announced() -> None:
             pass_turn()
@@ -317,7 +339,7 @@ class WorkerScope:
         await trio.lowlevel.checkpoint()
         self._refuse_closed()
         if self.user_id is not None:
-            wanted = attrs.evolve(wanted, user_id=None)
+            wanted = attrs.evolve(wanted, user_id=self.user_id)
         return self._registry.find(wanted)
 
     async def get(self, process_id: str) -> ProcessInfo | None:
@@ -334,7 +356,7 @@ class WorkerScope:
         if process is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            await process.ended.wait()
+            await process.wait_ended()
 
     def request_stop(self, process_id: str, options: StopOptions) -> None:
         """Ask one to stop, and return at once. Does nothing if it has ended or there is none.

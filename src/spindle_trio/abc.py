@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import signal as signals
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import attrs
 
 from spindle_trio._model import Limits, ResolvedEntry
 
-__all__ = ["ExitStatus", "FrameLane", "LaunchOrder", "LaunchedProcess", "Launcher", "ResolvedEntry"]
+__all__ = ["ArrivalListener", "ExitStatus", "FrameLane", "LaunchOrder", "LaunchedProcess", "Launcher", "ResolvedEntry"]
 
 
 @attrs.frozen
@@ -35,6 +35,12 @@ class LaunchOrder:
     """The whole environment of the process."""
     limits: Limits
     """The host's limits; lanes need `frame_bytes` and `frame_seconds`."""
+    start_soon: Callable[[Callable[[], Awaitable[object]]], None] | None = None
+    """Starts a task in a nursery that outlives the launch block; `None` where there is none.
+
+    A launcher may have tasks there instead of in a nursery of its own for each process. When a launch block has been
+    left, its task must have ended, or be about to without waiting.
+    """
 
 
 @attrs.frozen
@@ -57,12 +63,32 @@ class ExitStatus:
         return "ended, in a way that could not be learned"
 
 
+class ArrivalListener(Protocol):
+    """Whoever wants to be told that something has arrived on a lane."""
+
+    def arrived(self, lane: FrameLane) -> None:
+        """Hear of it, in the step of whoever has sent something: must not receive it here, and not wait."""
+
+
 class FrameLane(ABC):
     """One of the two ways between host and process: carries the bodies of frames, each way in order.
 
     The host's end and the end of an `async` child are lanes alike. One task receives and one task sends at a time;
     the `nowait` methods may be called by any task at any moment, also while another waits in `receive`.
     """
+
+    __slots__ = ()
+
+    def tell_arrival(self, listener: ArrivalListener) -> bool:
+        """Have a listener told, once, when there is something to receive or the peer has closed the lane.
+
+        So nobody has to wait in `receive` for what most processes never send. The listener is told in the step of
+        whoever sends, or at once if there is something already.
+
+        Returns:
+            Whether it will be told. `False`, the default, is for a lane that only learns of frames by waiting.
+        """
+        return False
 
     @abstractmethod
     async def receive(self, max_frames: int) -> list[bytes]:
@@ -100,6 +126,21 @@ class FrameLane(ABC):
             trio.ClosedResourceError: this end was closed.
         """
 
+    def send_many_nowait(self, bodies: Sequence[bytes]) -> int:
+        """Begin to send these frames, and return how many of them have left for the peer's system.
+
+        If that is not all of them, the next one is pending, as after `send_nowait`, and those behind it were not begun.
+        Called only while nothing is pending. A lane that can join frames into one write overrides this.
+
+        Raises:
+            trio.BrokenResourceError: as in `send_nowait`.
+            trio.ClosedResourceError: as in `send_nowait`.
+        """
+        for left, body in enumerate(bodies):
+            if not self.send_nowait(body):
+                return left
+        return len(bodies)
+
     @abstractmethod
     async def send_pending(self, bodies: Sequence[bytes] = ()) -> None:
         """Send what is pending and then these frames, in as few writes as possible; return when all have left.
@@ -119,6 +160,8 @@ class FrameLane(ABC):
 
 class LaunchedProcess(ABC):
     """A process that exists: two lanes, a heartbeat to look at, and the means to end and reap it."""
+
+    __slots__ = ()
 
     pid: int | None = None
     """The operating system's number for it, if it has one."""
@@ -171,14 +214,18 @@ class Launcher(ABC):
     async def start(self) -> None:
         """Make ready to launch at once; called when the host opens, before anything else.
 
-        A launcher's own start thus never counts against a startup deadline.
+        A launcher's own start thus never counts against a startup deadline. It may leave a nursery open, which `aclose`
+        closes: both are called by one task, with no cancel scope opened in between that is still open.
 
         Raises:
             Exception: the host cannot open; says why and what to do.
         """
 
     async def aclose(self) -> None:
-        """Let go of what `start` took; called when the host has ended all processes. Bounded, whatever happens."""
+        """Let go of what `start` took; called when the host has ended all processes.
+
+        Bounded, whatever happens, and shielded by itself, since the host may be leaving because it was cancelled.
+        """
 
     @abstractmethod
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:

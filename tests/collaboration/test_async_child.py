@@ -834,6 +834,30 @@ async def test_a_handler_begins_with_the_oldest_message_still_held(autojump_cloc
     assert host.frames_so_far()[0]["result"] == [2, 3]
 
 
+async def test_a_channel_gives_many_messages_at_once(autojump_clock: MockClock) -> None:
+    seen: list[object] = []
+
+    async def entry(process: ProcessContext) -> None:
+        async with process.messages() as channel, process.messages() as other:
+            seen.append(await channel.receive_many(2))
+            seen.append(await channel.receive_many())
+            with trio.move_on_after(1) as scope:
+                await channel.receive_many()
+            assert scope.cancelled_caught
+            seen.append([await other.receive(), *await other.receive_many()])
+            with pytest.raises(ValueError, match="at least one message"):
+                await other.receive_many(0)
+            seen.append(await channel.receive_many())
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.receive_many()
+
+    async with running(entry) as host:
+        await host.send(1, 2, 3, 4)
+        await trio.sleep(2)
+        await host.send(5, 6)
+    assert seen == [[1, 2], [3, 4], [1, 2, 3, 4], [5, 6]]
+
+
 # Stops.
 
 

@@ -310,6 +310,20 @@ async def test_no_message_of_a_flood_is_lost_and_the_result_comes_with_it(
         assert [number async for number in messages] == list(range(3_000))
 
 
+async def test_many_messages_are_received_at_once_at_this_end_too(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving(limits=spindle.Limits(inbox_messages=10_000)) as (_, worker):
+        everybodys = worker.backend_processes.messages()
+        handle = await worker.backend_processes.spawn("flood.py")
+        messages = handle.messages()
+        await handle.wait_ended()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await messages.receive_many(1_000) == list(range(1_000))
+        assert await messages.receive_many() == list(range(1_000, 3_000))
+        with pytest.raises(trio.EndOfChannel):
+            await messages.receive_many()
+        assert [message.payload for message in await everybodys.receive_many()] == list(range(3_000))
+
+
 async def test_a_process_that_does_not_read_fails_and_holds_up_nobody(
     serving: Serving, autojump_clock: MockClock
 ) -> None:

@@ -22,7 +22,7 @@ from trio.testing import MockClock
 
 from spindle_trio import Host, LifecycleEvent, ProcessHandle, ProcessMessage, ProcessState, Worker, open_host
 from spindle_trio.abc import Launcher
-from spindle_trio.launchers import PythonLauncher
+from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 from spindle_trio.testing import MemoryLauncher
 
 SLACK = 1.0
@@ -66,9 +66,15 @@ class World:
         (self.root / name).write_text(textwrap.dedent(source))
         return name
 
-    def launcher(self) -> Launcher:
-        """Make a launcher that runs every entry written so far."""
-        if not self.is_virtual:
+    def launcher(self, *, spares: int = 1) -> Launcher:
+        """Make a launcher that runs every entry written so far.
+
+        Args:
+            spares: how many processes a fork server has ready, and how many descriptors change hands unasked.
+        """
+        if self.kind == "forked":
+            return ForkServerLauncher(spares=spares)
+        if self.kind == "python":
             return PythonLauncher()
         return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
 
@@ -239,7 +245,7 @@ def _nothing_left() -> Iterator[None]:
     assert (open_descriptors(), own_children()) == before
 
 
-@pytest.fixture(params=["memory", "python"])
+@pytest.fixture(params=["memory", "forked", "python"])
 def world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
     return World(request.param, tmp_path)
 
@@ -257,6 +263,12 @@ def virtual_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def real_world(tmp_path: Path, _nothing_left: None) -> World:
-    """For tests that name why they make sense on real processes only."""
+def exec_world(tmp_path: Path, _nothing_left: None) -> World:
+    """For tests that name why they make sense on exec'ed processes only."""
     return World("python", tmp_path)
+
+
+@pytest.fixture(params=["forked", "python"])
+def real_world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
+    """For tests that name why they make sense on real processes only."""
+    return World(request.param, tmp_path)

@@ -56,8 +56,9 @@ async def test_ready_is_the_first_heartbeat_and_a_heartbeat_moves_it_without_an_
         assert handle.info.last_heartbeat_at == handle.info.ready_at
         if world.is_virtual:
             await trio.sleep(3)
+        messages = handle.messages()  # before the answer can come: what comes while only handlers listen is read
         await handle.send("beat")
-        await handle.messages().receive()
+        await messages.receive()
         moved = (handle.info.last_heartbeat_at - handle.info.ready_at).total_seconds()
         assert moved == 3 if world.is_virtual else moved > 0
         await handle.send("end")
@@ -238,6 +239,90 @@ async def test_a_process_cannot_beat_into_the_future(real_world) -> None:
         ended = await handle.wait_ended()
         real_world.assert_took(since, 0.3)
     assert ended.exit_reason is ExitReason.TIMED_OUT
+
+
+BEATS = 10_000
+
+BEATEN_BY_THE_ENTRY = """
+def run(process):
+    process.ready()
+    for _ in range(process.receive()):
+        process.heartbeat()
+    process.send("beaten")
+    process.receive()
+"""
+BEATEN_BY_AN_ASYNC_ENTRY = """
+async def run(process):
+    process.ready()
+    messages = process.messages()
+    for _ in range(await messages.receive()):
+        process.heartbeat()
+    await process.send("beaten")
+    await messages.receive()
+"""
+
+
+class StepCounter(trio.abc.Instrument):
+    """Counts how often any task of this program was woken."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+
+
+@pytest.mark.parametrize("source", [BEATEN_BY_THE_ENTRY, BEATEN_BY_AN_ASYNC_ENTRY], ids=["blocking", "async"])
+async def test_no_heartbeat_wakes_the_host(real_world, source: str) -> None:
+    entry = real_world.blocking_entry(source)
+    counter = StepCounter()
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        async with handle.messages() as messages:
+            trio.lowlevel.add_instrument(counter)
+            await handle.send(BEATS)
+            assert await messages.receive() == "beaten"
+            trio.lowlevel.remove_instrument(counter)
+        assert handle.info.last_heartbeat_at > handle.info.ready_at
+    # The sending, the answer and what reads it; spares that are forked meanwhile.
+    assert counter.steps < BEATS / 100
+
+
+async def test_no_beat_of_the_runtime_wakes_the_host(real_world) -> None:
+    """The process is made to beat a thousand times a second, while its host looks at it once in 5 s."""
+    entry = real_world.blocking_entry("""
+        import trio
+
+        async def run(process):
+            process._controls.facts.heartbeat_timeout = 0.003
+            process.ready()
+            messages = process.messages()
+            await messages.receive()
+            process.beat_while_running()
+            runtime, beats = process._controls, 0
+            beat = runtime._beat
+
+            def count():
+                nonlocal beats
+                beats += 1
+                beat()
+
+            runtime._beat = count
+            while beats < 300:
+                await trio.sleep(0.01)
+            await process.send("beaten")
+            await messages.receive()
+    """)
+    counter = StepCounter()
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=5)
+        async with handle.messages() as messages:
+            trio.lowlevel.add_instrument(counter)
+            await handle.send("begin")
+            assert await messages.receive() == "beaten"
+            trio.lowlevel.remove_instrument(counter)
+        assert handle.info.last_heartbeat_at > handle.info.ready_at
+    assert counter.steps < 100
 
 
 async def test_the_context_tells_the_watchdogs_timeout(world, world_clock: MockClock | None) -> None:

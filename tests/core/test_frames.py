@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -12,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spindle_trio import _bodies
+from spindle_trio._bodies import decode_body
 from spindle_trio._errors import PayloadError, PeerProtocolError
-from spindle_trio._frames import FrameDecoder, decode_body, encode_body, with_header
+from spindle_trio._frames import FrameDecoder, encode_body, with_header
 from spindle_trio._model import JsonValue, Limits
 from spindle_trio._payload import PayloadBounds, bounds_of, check_payload
 
@@ -82,9 +83,13 @@ def test_brackets_are_counted_before_anything_is_parsed(monkeypatch: pytest.Monk
     def parse(*_: object, **__: object) -> None:
         raise AssertionError("the body was parsed")
 
-    monkeypatch.setattr(json, "loads", parse)
+    monkeypatch.setattr(_bodies, "_decode", parse)
     with pytest.raises(PeerProtocolError, match="more than 100000 values"):
         decode_body(b"[" + b"[]," * 300_000 + b"[]]", WIDE)
+
+
+def test_a_nesting_that_is_too_deep_is_refused() -> None:
+    decode_body(b"[" * 65 + b"]" * 65, WIDE)
     with pytest.raises(PeerProtocolError, match="nested more than 64 deep"):
         decode_body(b"[" * 66 + b"]" * 66, WIDE)
 
@@ -225,6 +230,7 @@ def test_a_frame_that_says_it_is_too_long_is_refused_once_those_before_it_are_ta
     for _ in range(2):
         with pytest.raises(PeerProtocolError, match="a frame of 4294967295 bytes, more than 10"):
             decoder.take(5)
+        decoder.feed(b"x" * 100)  # is not kept
     assert decoder.is_mid_frame
 
 
@@ -232,6 +238,27 @@ def test_a_trusted_peer_may_send_any_length() -> None:
     decoder = FrameDecoder(None)
     decoder.feed(with_header(b"x" * 2**21))
     assert decoder.take(1) == [b"x" * 2**21]
+
+
+def test_frames_may_be_taken_one_by_one() -> None:
+    decoder = FrameDecoder(None)
+    assert decoder.take_one() is None
+    decoder.feed(with_header(b"a") + with_header(b"b") + with_header(b"c")[:3])
+    assert (decoder.take_one(), decoder.take_one(), decoder.take_one()) == (b"a", b"b", None)
+    decoder.feed(with_header(b"c")[3:])
+    assert decoder.take_one() == b"c"
+    assert decoder.is_empty
+
+
+def test_a_long_frame_costs_what_it_is_long_in_however_many_pieces_it_comes() -> None:
+    """Joining what is at hand with each piece would take time that grows with the square of the length."""
+    frame = with_header(b"x" * 2**20)
+    decoder = FrameDecoder(2**20)
+    begin = time.process_time()
+    for start in range(0, len(frame), 16):
+        decoder.feed(frame[start : start + 16])
+    assert decoder.take(1) == [frame[4:]]
+    assert time.process_time() - begin < 2
 
 
 def test_a_header_alone_is_the_beginning_of_a_frame() -> None:

@@ -12,7 +12,8 @@ import trio
 import trio.testing
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._inbox import Inbox, MessageChannel, MessageHub, WorkerMessageChannel
+from spindle_trio._inbox import Inbox, MessageChannel
+from spindle_trio._message_hub import MessageHub, WorkerMessageChannel
 from spindle_trio._model import JsonValue, ProcessMessage
 
 
@@ -635,3 +636,159 @@ def test_a_handler_that_has_heard_enough_does_not_hear_it_again_later() -> None:
     assert (seen, inbox.held) == (["a"], 1)
     unsubscribe = hub.add_handler(once)
     assert seen == ["a", "b"]
+
+
+# ---- in batches
+
+
+async def test_receive_many_gives_all_that_is_held_in_one_checkpoint() -> None:
+    inbox = inbox_of(messages=10)
+    channel = inbox.subscribe()
+    inbox.put_many(["a", "b", "c"], [1, 2, 3])
+    assert (inbox.held, inbox.held_bytes, inbox.received) == (3, 6, 3)
+    with trio.testing.assert_checkpoints():
+        assert await channel.receive_many(2) == ["a", "b"]
+    assert (inbox.held, inbox.held_bytes) == (1, 3)
+    put(inbox, "d")
+    assert await channel.receive_many() == ["c", "d"]
+    assert (inbox.held, inbox.held_bytes) == (0, 0)
+
+
+async def test_receive_many_waits_for_a_message_and_raises_what_receive_does() -> None:
+    inbox = inbox_of(messages=10)
+    channel = inbox.subscribe()
+    received: list[JsonValue] = []
+
+    async def receive() -> None:
+        received.extend(await channel.receive_many())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        inbox.put_many(["a", "b"], [1, 1])
+    assert received == ["a", "b"]
+    put(inbox, "last")
+    inbox.close()
+    assert await channel.receive_many() == ["last"]
+    with pytest.raises(trio.EndOfChannel):
+        await channel.receive_many()
+    channel.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await channel.receive_many()
+
+
+@pytest.mark.parametrize("most", [0, -1])
+async def test_receive_many_never_returns_nothing(most: int) -> None:
+    hub = MessageHub()
+    inbox = inbox_of(hub=hub)
+    put(inbox, "a")
+    for channel in (inbox.subscribe(), hub.subscribe()):
+        with pytest.raises(ValueError, match="at least one message"):
+            await channel.receive_many(most)
+        assert len(await channel.receive_many(1)) == 1
+
+
+async def test_a_cancelled_receive_many_loses_nothing() -> None:
+    inbox = inbox_of(messages=10)
+    channel = inbox.subscribe()
+    with trio.move_on_after(0) as waiting:
+        await channel.receive_many()
+    inbox.put_many(["a", "b"], [1, 1])
+    with trio.CancelScope() as at_once:
+        at_once.cancel()
+        await channel.receive_many()
+    assert waiting.cancelled_caught
+    assert at_once.cancelled_caught
+    assert await channel.receive_many() == ["a", "b"]
+
+
+async def test_of_two_that_wait_for_many_one_gets_them_and_the_other_goes_on_waiting() -> None:
+    inbox = inbox_of(messages=10)
+    channel = inbox.subscribe()
+    received: list[list[JsonValue]] = []
+
+    async def receive() -> None:
+        received.append(await channel.receive_many())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        inbox.put_many(["a", "b"], [1, 1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert received == [["a", "b"]]
+        put(inbox, "c")
+    assert received == [["a", "b"], ["c"]]
+
+
+async def test_a_lag_is_told_between_what_came_before_it_and_what_came_after() -> None:
+    hub = MessageHub()
+    one, two = inbox_of("p1", lossy=True, hub=hub), inbox_of("p2", lossy=True, hub=hub)
+    channel = hub.subscribe()
+    put(two, "before")
+    one.put_many([0, 1, 2, 3, 4], [1] * 5)
+    assert [message.payload for message in await channel.receive_many()] == ["before"]
+    with pytest.raises(LaggedError) as caught:
+        await channel.receive_many()
+    assert caught.value.missed == 2
+    assert [message.payload for message in await channel.receive_many()] == [2, 3, 4]
+
+
+async def test_a_hubs_channel_gives_many_in_order_of_arrival_with_their_senders() -> None:
+    hub = MessageHub()
+    one, two = inbox_of("p1", messages=10, hub=hub), inbox_of("p2", messages=10, hub=hub)
+    channel = hub.subscribe()
+    one.put_many(["a", "b"], [1, 1])
+    two.put_many(["c", "d"], [1, 1])
+    put(one, "e")
+    assert repr(channel) == "<WorkerMessageChannel waiting=5>"
+    assert await channel.receive_many(3) == [
+        ProcessMessage("p1", "a", "ada"),
+        ProcessMessage("p1", "b", "ada"),
+        ProcessMessage("p2", "c", "ada"),
+    ]
+    assert repr(channel) == "<WorkerMessageChannel waiting=2>"
+    one.close()
+    assert [message.payload for message in await channel.receive_many()] == ["d", "e"]
+    hub.close()
+    with pytest.raises(trio.EndOfChannel):
+        await channel.receive_many()
+
+
+def test_while_nobody_listens_a_batch_beyond_the_bound_keeps_its_newest() -> None:
+    inbox = inbox_of(messages=3)
+    inbox.put_many(list(range(10)), [1] * 10)
+    assert (inbox.held, inbox.dropped, inbox.received) == (3, 7, 10)
+    assert received(inbox.subscribe()) == [7, 8, 9]
+
+
+def test_a_handler_sees_no_message_of_a_batch_before_its_turn() -> None:
+    hub = MessageHub()
+    inbox = inbox_of(messages=10, hub=hub)
+    seen: list[tuple[JsonValue, int]] = []
+    hub.add_handler(lambda message: seen.append((message.payload, inbox.received)))
+    inbox.put_many(["a", "b", "c"], [1, 1, 1])
+    assert seen == [("a", 1), ("b", 2), ("c", 3)]
+    assert inbox.held == 0
+
+
+async def test_a_full_inbox_of_many_is_read_into_again_once_that_is_worth_a_turn() -> None:
+    """Not for each message that leaves it: the reader would be woken as often as there are messages."""
+    inbox = inbox_of(messages=64, size=1_000)
+    channel = inbox.subscribe()
+    inbox.put_many(list(range(64)), [1] * 64)
+    resumed = trio.Event()
+
+    async def wait() -> None:
+        await inbox.wait_room()
+        resumed.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        channel.receive_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not resumed.is_set()
+        channel.receive_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert resumed.is_set()

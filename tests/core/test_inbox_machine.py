@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._inbox import Inbox, MessageChannel, MessageHub, WorkerMessageChannel
+from spindle_trio._inbox import Inbox, MessageChannel
+from spindle_trio._message_hub import MessageHub, WorkerMessageChannel
 from spindle_trio._model import ProcessMessage
 
 MOST, MOST_BYTES = 3, 10
@@ -82,6 +83,25 @@ class InboxMachine(RuleBasedStateMachine):
         sender.inbox.put(payload, size)
         self.settle()
 
+    @rule(data=st.data(), sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5))
+    def it_sends_many_at_once(self, data: st.DataObject, sizes: list[int]) -> None:
+        open_ones = [number for number, sender in enumerate(self.senders) if not sender.is_closed]
+        if not open_ones:
+            return
+        number = data.draw(st.sampled_from(open_ones))
+        sender = self.senders[number]
+        first = len(sender.sizes)
+        payloads = list(range(first, first + len(sizes)))
+        for payload, size in zip(payloads, sizes, strict=True):
+            sender.sizes.append(size)
+            self.order.append((number, payload))
+            if self.unsubscribe is not None:
+                self.should_have_heard.append((str(number), payload))
+                sender.heard = len(sender.sizes)
+                self.settle()
+        sender.inbox.put_many(payloads, sizes)
+        self.settle()
+
     @rule(data=st.data())
     def it_ends(self, data: st.DataObject) -> None:
         sender = data.draw(st.sampled_from(self.senders))
@@ -143,6 +163,52 @@ class InboxMachine(RuleBasedStateMachine):
         else:
             assert outcome == (number, payload)
             reader.places[number] += 1
+        self.settle()
+        self.leave_what_is_over()
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data(), most=st.none() | st.integers(1, 4))
+    def somebody_reads_many(self, data: st.DataObject, most: int | None) -> None:
+        """What is read at once is what would be read one by one, up to the first gap or the end."""
+        reader = data.draw(st.sampled_from(self.readers))
+        unread = [
+            (number, payload) for number, payload in self.order if payload >= reader.places.get(number, payload + 1)
+        ]
+        outcome: object
+        try:
+            messages = reader.channel._receive_many_nowait(most)
+            if isinstance(reader.channel, WorkerMessageChannel):
+                outcome = [
+                    (int(message.process_id), message.payload)
+                    for message in messages
+                    if isinstance(message, ProcessMessage)
+                ]
+            else:
+                outcome = [(next(iter(reader.places)), message) for message in messages]
+        except LaggedError as error:
+            outcome = error.missed
+        except trio.WouldBlock:
+            outcome = "nothing yet"
+        except trio.EndOfChannel:
+            outcome = "the end"
+        if not unread:
+            is_over = isinstance(reader.channel, MessageChannel) and self.senders[next(iter(reader.places))].is_closed
+            assert outcome == ("the end" if is_over else "nothing yet")
+            return
+        number, payload = unread[0]
+        missed = self.senders[number].oldest - payload
+        if missed > 0:
+            assert outcome == missed
+            reader.places[number] += missed
+        else:
+            there: list[tuple[int, int]] = []
+            for number, payload in unread:
+                if payload < self.senders[number].oldest or (most is not None and len(there) == most):
+                    break
+                there.append((number, payload))
+            assert outcome == there
+            for number, payload in there:
+                reader.places[number] = payload + 1
         self.settle()
         self.leave_what_is_over()
 

@@ -322,3 +322,126 @@ async def test_everything_arrives_in_order_over_a_memory_lane(buffer_frames: int
             except trio.WouldBlock:
                 await outbox.send(body)
     assert got == bodies
+
+
+# ---- joining what is sent without a pause
+
+
+IN_A_ROW = 128
+BODY = b"x" * 100
+
+
+class JoiningTap(Tap):
+    """A tap that notes what leaves inline, write by write; it takes so many more frames at most."""
+
+    def __init__(self, room: int = 10**6) -> None:
+        super().__init__()
+        self.writes: list[int] = []
+        self.room = room
+
+    def send_nowait(self, body: bytes) -> bool:
+        return bool(self.send_many_nowait([body]))
+
+    def send_many_nowait(self, bodies: Sequence[bytes]) -> int:
+        assert not self.pending, "called while something is pending"
+        if self.is_gone:
+            raise trio.BrokenResourceError
+        left = min(len(bodies), self.room)
+        self.room -= left
+        self.taken += bodies[:left]
+        self.pending += bodies[left : left + 1]
+        self.writes.append(left)
+        return left
+
+
+async def test_what_is_sent_without_a_pause_leaves_inline_at_first_and_is_then_joined(nursery: trio.Nursery) -> None:
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon)
+    bodies = [b"%d" % number for number in range(IN_A_ROW + 50)]
+    with trio.testing.assert_no_checkpoints():
+        for body in bodies:
+            outbox.send_nowait(body, joins=True)
+    assert tap.writes == [1] * IN_A_ROW
+    assert (outbox.messages, outbox.is_flushed) == (50, False)
+    await outbox.wait_flushed()
+    assert tap.taken == bodies
+    assert [len(batch) for batch in tap.batches] == [50]
+    outbox.send_nowait(b"alone", joins=True)
+    assert tap.writes == [1] * (IN_A_ROW + 1), "after the flood a message leaves at once again"
+
+
+async def test_a_send_that_is_not_joined_is_no_part_of_a_flood(nursery: trio.Nursery) -> None:
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon)
+    for _ in range(3):
+        for _ in range(IN_A_ROW):
+            outbox.send_nowait(BODY, joins=True)
+        outbox.send_nowait(BODY)
+    assert tap.writes == [1] * 3 * (IN_A_ROW + 1)
+    assert outbox.is_flushed
+
+
+async def test_joined_frames_leave_inline_when_there_are_many(nursery: trio.Nursery) -> None:
+    """So the peer has something to do meanwhile, and what a killed process has not got rid of is little."""
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon)
+    for _ in range(IN_A_ROW + 1_000):
+        outbox.send_nowait(BODY, joins=True)
+    assert tap.writes[IN_A_ROW:] == [327, 327, 327]
+    assert outbox.messages == 1_000 - 3 * 327
+    await outbox.wait_flushed()
+    assert tap.taken == [BODY] * (IN_A_ROW + 1_000)
+
+
+async def test_a_frame_that_is_not_joined_takes_those_before_it_along(nursery: trio.Nursery) -> None:
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon)
+    for _ in range(IN_A_ROW + 5):
+        outbox.send_nowait(BODY, joins=True)
+    await outbox.send(b"now")
+    assert tap.taken[-1] == b"now"
+    assert len(tap.taken) == IN_A_ROW + 6
+
+
+async def test_where_the_lane_takes_no_more_of_a_flood_it_waits_up_to_the_bound(nursery: trio.Nursery) -> None:
+    tap = JoiningTap(room=IN_A_ROW + 100)
+    outbox = Outbox(tap, nursery.start_soon, 40_000)
+    sent = 0
+    with pytest.raises(trio.WouldBlock):
+        while True:
+            outbox.send_nowait(b"%4d" % sent + BODY, joins=True)
+            sent += 1
+    assert tap.writes[-1] == 100
+    assert len(tap.pending) == 1
+    assert outbox.waiting_bytes <= 40_000 < outbox.waiting_bytes + 104
+    await outbox.wait_flushed()
+    assert tap.taken == [b"%4d" % number + BODY for number in range(sent)]
+
+
+async def test_a_bound_that_is_smaller_than_what_is_joined_is_none_while_the_lane_is_free(
+    nursery: trio.Nursery,
+) -> None:
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon, 250)
+    for _ in range(IN_A_ROW + 9):
+        outbox.send_nowait(BODY, joins=True)
+    assert tap.writes[IN_A_ROW:] == [2] * 4
+
+
+async def test_a_peer_that_goes_in_a_flood_breaks_the_outbox(nursery: trio.Nursery) -> None:
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon)
+    for _ in range(IN_A_ROW + 5):
+        outbox.send_nowait(BODY, joins=True)
+    tap.go()
+    with pytest.raises(trio.BrokenResourceError):
+        outbox.send_nowait(BODY)
+    assert outbox.is_flushed
+    await outbox.wait_flushed()
+
+
+async def test_a_lane_that_cannot_join_takes_one_frame_after_another(tap: Tap) -> None:
+    assert tap.send_many_nowait([b"a", b"b"]) == 2
+    tap.is_open = False
+    assert tap.send_many_nowait([b"c", b"d"]) == 0
+    assert (tap.taken, tap.pending) == ([b"a", b"b"], [b"c"])

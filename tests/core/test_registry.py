@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -292,3 +293,46 @@ class RegistryMachine(RuleBasedStateMachine):
 
 
 TestRegistryMachine = RegistryMachine.TestCase
+
+
+class Untouchable(Listed):
+    """A process that nobody may look at but by its place."""
+
+    @property
+    def info(self) -> ProcessInfo:
+        raise AssertionError("looked at, though its place is another one")
+
+
+def test_a_whole_place_is_found_without_looking_at_other_processes() -> None:
+    registry = Registry(9)
+    for name in ("p1", "p2"):
+        registry.add(claim(registry, name), Untouchable(name, "ada", "k", name))
+    launch(registry, "wanted", "x")
+    wanted = ProcessFilter(user_id="ada", kind="k", key="x")
+    assert [info.process_id for info in registry.find(wanted)] == ["wanted"]
+    assert registry.find(attrs.evolve(wanted, state=ProcessState.STOPPING)) == []
+    assert registry.find(attrs.evolve(wanted, key="y")) == []
+
+
+def test_a_place_between_two_processes_is_nobodys() -> None:
+    registry = Registry(9)
+    first = launch(registry, "first", "x")
+    claim(registry, "x", replace=True)
+    registry.release(first)
+    assert registry.find(ProcessFilter(user_id="ada", kind="k", key="x")) == []
+
+
+def test_thousands_who_give_up_waiting_for_one_key_do_not_search_for_one_another() -> None:
+    """In the worst order: a search from the front would pass by all who came before."""
+
+    def take(count: int) -> float:
+        registry = Registry(9)
+        launch(registry, "holder", "x")
+        waiting = [claim(registry, "x", replace=True) for _ in range(count)]
+        began = time.process_time()
+        for last in reversed(waiting):
+            assert registry.release(last) is None
+        return time.process_time() - began
+
+    few, many = min(take(2_000) for _ in range(3)), min(take(20_000) for _ in range(3))
+    assert many < 40 * few  # 10 would be exact, and 100 a search

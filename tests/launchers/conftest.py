@@ -16,8 +16,8 @@ import trio
 from spindle_trio._control import encode_init, encode_stop
 from spindle_trio._frames import encode_body
 from spindle_trio._model import OMITTED, Limits
-from spindle_trio.abc import LaunchOrder
-from spindle_trio.launchers import PythonLauncher
+from spindle_trio.abc import Launcher, LaunchOrder
+from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 from spindle_trio.launchers._real_process import RealProcess
 
 GUARD_SECONDS = 20
@@ -114,10 +114,22 @@ class Child:
 Launch = Callable[..., AbstractAsyncContextManager[Child]]
 
 
+@pytest.fixture(params=["python", "forked"])
+def launch(request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None) -> Launch:
+    """Launch an entry, given as source, and send it its first frame: by each launcher of Python entries."""
+    return launching(
+        PythonLauncher() if request.param == "python" else ForkServerLauncher(preload=(), spares=0), tmp_path
+    )
+
+
 @pytest.fixture
-def launch(tmp_path: Path, nothing_left: None) -> Launch:
-    """Launch an entry, given as source, and send it its first frame."""
-    launcher = PythonLauncher()
+def exec_launch(tmp_path: Path, nothing_left: None) -> Launch:
+    """The same by exec, for tests that reach into how that is done."""
+    return launching(PythonLauncher(), tmp_path)
+
+
+def launching(launcher: Launcher, root: Path) -> Launch:
+    """Make what launches entries in a folder; the launcher is started for each, and closed after it."""
 
     @asynccontextmanager
     async def open_child(
@@ -131,11 +143,11 @@ def launch(tmp_path: Path, nothing_left: None) -> Launch:
         begin: bool = True,
         **facts: object,
     ) -> AsyncIterator[Child]:
-        path = tmp_path / entry
+        path = root / entry
         path.parent.mkdir(parents=True, exist_ok=True)
         if source:
             path.write_text(textwrap.dedent(source))
-        order = LaunchOrder("p-1", launcher.resolve(entry, tmp_path), tmp_path, environment or {}, limits)
+        order = LaunchOrder("p-1", launcher.resolve(entry, root), root, environment or {}, limits)
         init = encode_init(
             process_id="p-1",
             entry=entry,
@@ -148,10 +160,15 @@ def launch(tmp_path: Path, nothing_left: None) -> Launch:
             limits=limits,
         )
         with trio.fail_after(GUARD_SECONDS):
-            async with launcher.launch(order) as process:
-                child = Child(process, init)
-                if begin:
-                    child.begin()
-                yield child
+            await launcher.start()
+            try:
+                async with launcher.launch(order) as process:
+                    assert isinstance(process, RealProcess)
+                    child = Child(process, init)
+                    if begin:
+                        child.begin()
+                    yield child
+            finally:
+                await launcher.aclose()
 
     return open_child

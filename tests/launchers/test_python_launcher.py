@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,8 @@ import trio.testing
 
 from spindle_trio._model import Limits
 from spindle_trio.abc import ExitStatus, LaunchOrder
-from spindle_trio.launchers import PythonLauncher, _real_process
+from spindle_trio.launchers import PythonLauncher, _python, _real_process
 from spindle_trio.launchers._launch_thread import run_in_launch_thread
-from spindle_trio.launchers._python import _start_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,20 @@ async def test_an_entry_named_like_a_standard_module_takes_nothing_away_from_it(
         entry="types.py",
     ) as child:
         assert (await child.frame_of_type("complete"))["result"] == ["types", True]
+
+
+async def test_an_entry_named_like_a_standard_module_hides_it_from_nobody_who_loads_it_later(launch: Launch) -> None:
+    """Trio, for one, which an `async` entry is run by, and which is loaded when the entry has been."""
+    async with launch("async def run(process): return __name__", entry="heapq.py") as child:
+        assert (await child.frame_of_type("complete"))["result"] == "heapq"
+
+
+async def test_a_failure_is_told_also_where_a_file_beside_the_entry_hides_a_standard_module(
+    launch: Launch, tmp_path: Path
+) -> None:
+    (tmp_path / "collections.py").write_text("raise RuntimeError('not what you expected')")
+    async with launch("def run(process): raise ValueError('no such folder')") as child:
+        assert (await child.frame_of_type("fail"))["error"].startswith("ValueError: no such folder")
 
 
 @pytest.mark.parametrize(
@@ -223,8 +237,8 @@ async def test_wait_says_the_same_each_time_and_looks_agree(launch: Launch) -> N
         assert repr(process) == f"<RealProcess exited with code 3 entry.py p-1 pid={process.pid}>"
 
 
-async def test_a_status_that_somebody_else_has_taken_is_unknown_and_not_made_up(launch: Launch) -> None:
-    async with launch("import os; os._exit(3)") as child:
+async def test_a_status_that_somebody_else_has_taken_is_unknown_and_not_made_up(exec_launch: Launch) -> None:
+    async with exec_launch("import os; os._exit(3)") as child:
         assert child.process.pid is not None
         await trio.to_thread.run_sync(os.waitpid, child.process.pid, 0)
         assert child.process.has_exited()
@@ -238,16 +252,16 @@ async def test_what_is_killed_before_anybody_has_taken_it_over_is_reaped_or_left
     (tmp_path / "entry.py").touch()
     launcher = PythonLauncher()
     order = LaunchOrder("p-1", launcher.resolve("entry.py", tmp_path), tmp_path, {}, Limits())
-    start = functools.partial(_start_process, sys.executable, None, order)
+    start = functools.partial(_python._start_process, sys.executable, None, order)
     parts = start()
-    parts.dispose()
+    _python._dispose(parts)
     with pytest.raises(ProcessLookupError):
         os.kill(parts.pid, 0)
 
-    monkeypatch.setattr(_real_process, "PATIENCE", 0.01)
-    monkeypatch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
+    monkeypatch.setattr(_python, "PATIENCE", 0.01)
+    monkeypatch.setattr(_python, "kill_tree", lambda pid, pidfd: None)
     parts = start()
-    parts.dispose()
+    _python._dispose(parts)
     os.kill(parts.pid, signal.SIGKILL)
     with trio.fail_after(5):
         while "has ended" not in caplog.text:
@@ -375,6 +389,33 @@ async def test_what_the_launch_thread_finishes_too_late_is_disposed_of(
         await disposed.wait()
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_what_the_launch_thread_finishes_after_a_ctrl_c_is_disposed_of(is_cancelled: bool) -> None:
+    """The program may catch it and go on, and would keep a process that nobody knows of."""
+    gate, disposed = threading.Event(), trio.Event()
+
+    def dispose(token: trio.lowlevel.TrioToken) -> None:
+        token.run_sync_soon(disposed.set)
+
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+
+        def work() -> trio.lowlevel.TrioToken:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert gate.wait(10)
+            return token
+
+        with pytest.raises(KeyboardInterrupt), trio.CancelScope() as scope:
+            if is_cancelled:
+                scope.cancel()
+            await run_in_launch_thread(work, dispose)
+        gate.set()
+        with trio.fail_after(5):
+            await disposed.wait()
+
+    trio.run(main)
+
+
 async def test_a_launch_that_the_system_refuses_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "entry.py").touch()
     launcher = PythonLauncher()
@@ -389,12 +430,12 @@ async def test_a_launch_that_the_system_refuses_leaves_nothing(tmp_path: Path) -
 
 
 async def test_a_process_that_withstands_its_kill_is_abandoned_and_reaped_later(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exec_launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Simulated: a process in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
     monkeypatch.setattr(_real_process, "PATIENCE", 0.05)
     monkeypatch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
-    async with launch("def run(process):\n    process.ready()\n    while True: pass") as child:
+    async with exec_launch("def run(process):\n    process.ready()\n    while True: pass") as child:
         await child.frame_of_type("ready")
         process = child.process
         pid = process.pid

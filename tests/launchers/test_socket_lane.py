@@ -253,3 +253,50 @@ async def test_closing_wakes_whoever_waits(lane: SocketLane, peer: socket.socket
     with pytest.raises(trio.ClosedResourceError):
         lane.send_nowait(b"")
     assert "closed" in repr(lane)
+
+
+async def test_several_frames_leave_in_one_write_and_of_the_first_that_does_not_the_rest_is_pending(
+    lane: SocketLane, peer: socket.socket
+) -> None:
+    assert lane.send_many_nowait([b"one", b"two"]) == 2
+    assert peer.recv(100) == with_header(b"one") + with_header(b"two")
+    assert lane.send_many_nowait([b"three"]) == 1
+    peer.recv(100)
+    bodies = [bytes([65 + number]) * 90_000 for number in range(10)]
+    left = lane.send_many_nowait(bodies)
+    assert 0 < left < 9
+    assert lane.frames_sent == 3 + left + 1
+
+    received: list[bytes] = []
+    other = SocketLane(peer, max_bytes=None)
+
+    async def read() -> None:
+        while len(received) < len(bodies):
+            received.extend(await other.receive(100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await lane.send_pending()
+        await lane.send_pending(bodies[left + 1 :])
+    assert received == bodies
+    other.close()
+
+
+async def test_a_lane_that_has_taken_everything_waits_without_another_read(
+    lane: SocketLane, peer: socket.socket
+) -> None:
+    """Waiting is a checkpoint too: where the last read found less than it asked for, the next one would be in vain."""
+    peer.send(with_header(b"first"))
+    assert await lane.receive(1) == [b"first"]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await lane.receive(1)
+    assert scope.cancelled_caught
+    peer.send(with_header(b"second"))
+    with trio.testing.assert_checkpoints():
+        assert await lane.receive(1) == [b"second"]
+    peer.close()
+    with pytest.raises(trio.EndOfChannel):
+        await lane.receive(1)
+    with pytest.raises(trio.EndOfChannel):
+        await lane.receive(1)

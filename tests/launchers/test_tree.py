@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,6 +79,58 @@ async def test_it_is_found_also_where_the_kernel_lists_no_children(tree: Tree, m
     monkeypatch.setattr(_tree, "_children_of", _tree._children_by_scanning)
     _tree.kill_tree(tree.root.pid, tree.pidfd)
     await tree.wait_gone()
+
+
+async def test_children_of_any_thread_are_found() -> None:
+    """The kernel keeps a list for each thread, and most processes are asked for that of their first one alone."""
+    source = (
+        "import os, threading\n"
+        "def fork():\n"
+        "    if os.fork() == 0:\n        os.setsid()\n        os.write(1, b'%d\\n' % os.getpid())\n"
+        "    threading.Event().wait()\n"
+        "threading.Thread(target=fork).start()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", source], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as root:
+        assert root.stdout is not None
+        child = int(root.stdout.readline())
+        pidfd, childs_pidfd = os.pidfd_open(root.pid), os.pidfd_open(child)
+        try:
+            found = _tree._children_of(root.pid)
+            _tree.kill_tree(root.pid, pidfd)
+            with trio.fail_after(5):
+                await trio.lowlevel.wait_readable(pidfd)
+                await trio.lowlevel.wait_readable(childs_pidfd)
+        finally:
+            root.kill()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(childs_pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            os.close(childs_pidfd)
+    assert found == [child]
+
+
+def test_a_long_list_of_children_is_read_in_pieces(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that lies across two of them is one number."""
+    whole = _tree._children_of(tree.root.pid)
+    assert len(whole) == 1
+    monkeypatch.setattr(_tree, "_READ_BYTES", 2)
+    assert _tree._children_of(tree.root.pid) == whole
+    assert _tree._parent_of(whole[0]) == tree.root.pid
+
+
+async def test_a_tree_is_killed_also_where_its_root_is_the_child_of_another_process(tree: Tree) -> None:
+    """As the processes of a fork server are: only their parent can reap them, and until then they hold their number."""
+    (child,) = _tree._children_of(tree.root.pid)
+    pidfd = os.pidfd_open(child)
+    _tree.kill_tree(child, pidfd)
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(pidfd)
+    assert _tree._parent_of(child) == tree.root.pid  # it is a zombie, and nobody has asked its parent to reap it
+    _tree.kill_tree(child, pidfd)
+    os.close(pidfd)
+    assert tree.root.poll() is None
 
 
 async def test_a_second_kill_and_one_after_the_reaping_are_harmless(tree: Tree) -> None:

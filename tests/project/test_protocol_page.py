@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from spindle_trio._bodies import decode_body
 from spindle_trio._control import encode_init, encode_stop, parse_child_frame
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._frames import HEADER_BYTES, FrameDecoder, decode_body, encode_body, with_header
+from spindle_trio._frames import HEADER_BYTES, FrameDecoder, encode_body, with_header
 from spindle_trio._model import Limits
 from spindle_trio._payload import bounds_of
 from spindle_trio.wire import parse_notice, parse_request, to_json

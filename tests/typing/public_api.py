@@ -9,7 +9,16 @@ from typing import assert_type
 import trio
 
 import spindle_trio as spindle
-from spindle_trio import JsonValue, LifecycleEvent, ProcessHandle, ProcessInfo, ProcessMessage, ProcessState, Worker
+from spindle_trio import (
+    JsonValue,
+    LifecycleEvent,
+    MessageReceiveChannel,
+    ProcessHandle,
+    ProcessInfo,
+    ProcessMessage,
+    ProcessState,
+    Worker,
+)
 from spindle_trio.child import BlockingProcessContext, ProcessContext, StopNotice
 from spindle_trio.testing import MemoryLauncher
 
@@ -27,6 +36,9 @@ async def a_host_program(channel: trio.abc.Channel[object]) -> None:
         assert_type(handle.pid, int | None)
         async for payload in handle.messages():
             assert_type(payload, JsonValue)
+        assert_type(handle.messages(), MessageReceiveChannel[JsonValue])
+        assert_type(await handle.messages().receive_many(), list[JsonValue])
+        assert_type(await worker.backend_processes.messages().receive_many(100), list[ProcessMessage])
         assert_type(await handle.wait_ended(), ProcessInfo)
         assert_type(await handle.refresh(), ProcessInfo | None)
         assert_type(await worker.backend_processes.list(state=ProcessState.RUNNING), list[ProcessInfo])
@@ -49,6 +61,7 @@ async def an_entry(process: ProcessContext) -> int:
     async for payload in process.messages():
         assert_type(payload, JsonValue)
         await process.send({"echo": payload})
+    assert_type(await process.messages().receive_many(), list[JsonValue])
     assert_type(await process.wait_stop(), StopNotice)
     assert_type(process.on_stop(print), Callable[[], None])
     return 1

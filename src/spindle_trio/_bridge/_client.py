@@ -15,7 +15,7 @@ from spindle_trio._bridge._remote_process import RemoteProcess, checked_copy
 from spindle_trio._bridge._writer import TwoLaneWriter
 from spindle_trio._broadcast import Broadcast
 from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnError
-from spindle_trio._inbox import MessageHub
+from spindle_trio._message_hub import MessageHub
 from spindle_trio._model import (
     OMITTED,
     JsonValue,

@@ -26,7 +26,7 @@ from spindle_trio._payload import bounds_of, check_payload
 
 if TYPE_CHECKING:
     from spindle_trio._bridge._writer import TwoLaneWriter
-    from spindle_trio._inbox import MessageHub
+    from spindle_trio._message_hub import MessageHub
 
 _log = logging.getLogger("spindle_trio.bridge")
 

@@ -1,4 +1,11 @@
-"""Where a child begins. A launcher runs this file by its path, with an entry and one JSON object as arguments.
+"""Where a Python process of ours begins. A launcher runs this file by its path.
+
+Its arguments are
+
+    NAME        for people who look at a list of processes: an entry, or what else this is
+    PARENT      the number of the process that starts it
+    MODULE      whose `main` is called
+    NUMBER …    descriptors, which are passed to that
 
 Nothing is imported before the process is protected against the death of its parent, but what that needs. The guard at
 the end is for `multiprocessing`, which loads the main module once more in processes that an entry starts.
@@ -11,13 +18,11 @@ import sys
 
 
 def _main() -> None:
-    if len(sys.argv) != 4:
+    if len(sys.argv) < 4:
         sys.exit("spindle_trio.child is started by a launcher; to run an entry, use: spindle-trio run ENTRY")
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # lean
-    # The host's own copy of this package, whatever else is installed. Its folder is first for this one import alone:
-    # for any longer, what lies beside the package could hide modules of the standard library.
-    import typing  # noqa: F401  # what the package needs of the standard library
-
+    # The host's own copy of this package, whatever else is installed. Its folder is first for this one import alone,
+    # which needs nothing else: for any longer, what lies beside the package could hide modules of the standard library.
     sys.path.insert(0, home)
     import spindle_trio  # noqa: F401  # from here on its modules are looked for beside it
 
@@ -29,11 +34,8 @@ def _main() -> None:
 
     die_with_parent(int(sys.argv[2]))
 
-    import json
-
-    from spindle_trio.child._program import main
-
-    main(json.loads(sys.argv[3]))
+    module = __import__(sys.argv[3], fromlist=["main"])
+    module.main(*map(int, sys.argv[4:]))
 
 
 if __name__ == "__main__":

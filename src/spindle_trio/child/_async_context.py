@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    import trio
-
+    from spindle_trio._message_channel import MessageReceiveChannel
     from spindle_trio._model import JsonValue
     from spindle_trio.child._facts import ProcessFacts
     from spindle_trio.child._stop_notice import StopNotice
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
         def on_stop(self, handler: Callable[[StopNotice], object]) -> Callable[[], None]: ...
         def send_nowait(self, payload: object) -> None: ...
         async def send(self, payload: object) -> None: ...
-        def messages(self) -> trio.abc.ReceiveChannel[JsonValue]: ...
+        def messages(self) -> MessageReceiveChannel[JsonValue]: ...
         async def wait_stop(self) -> StopNotice: ...
 
 
@@ -158,6 +156,9 @@ class ProcessContext:
     def send_nowait(self, payload: object) -> None:
         """Send a message if there is room for it now.
 
+        The first hundred or so that are sent without a checkpoint leave at once, and those behind them together, at the
+        latest when other tasks have had their turn.
+
         Raises:
             trio.WouldBlock: there is none; nothing was sent.
             PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
@@ -165,8 +166,8 @@ class ProcessContext:
         """
         self._controls.send_nowait(payload)
 
-    def messages(self) -> trio.abc.ReceiveChannel[JsonValue]:
-        """Open a channel of the messages that the spawner sends.
+    def messages(self) -> MessageReceiveChannel[JsonValue]:
+        """Open a channel of the messages that the spawner sends: one by one, or in batches by ``receive_many``.
 
         Messages wait until the entry first asks for them, here or by `on_message`. Then each open channel and each
         handler gets every message, from the oldest on that somebody has still to receive. While a channel is not read,

@@ -13,12 +13,15 @@ by ``break`` and go on in a new one without losing what had been read for the fi
 
 from __future__ import annotations
 
-import json
 from collections import deque
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spindle_trio._json_text import read_json
+from spindle_trio._message_channel import MessageReceiveChannel, check_most, take_or_wait
 from spindle_trio.child._handlers import Handlers
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
     from spindle_trio.abc import FrameLane
 
-_BATCH_FRAMES: Final = 256
+_BATCH_FRAMES: Final = 1024
 
 
 class MessageIntake:
@@ -102,17 +105,31 @@ class MessageIntake:
             trio.EndOfChannel: none will arrive any more.
             trio.ClosedResourceError: the cursor was given up.
         """
+        offset = self._offset_of(cursor)
+        payload = self._held[offset]
+        self._cursors[cursor] += 1
+        if offset == 0:
+            self._let_go_of_passed()
+        return payload
+
+    def take_many(self, cursor: int, most: int | None) -> list[JsonValue]:
+        """Take all messages that there are for one cursor, or as many as `most`. Raises what `take` does."""
+        offset = self._offset_of(cursor)
+        payloads = list(islice(self._held, offset, None if most is None else offset + most))
+        self._cursors[cursor] += len(payloads)
+        if offset == 0:
+            self._let_go_of_passed()
+        return payloads
+
+    def _offset_of(self, cursor: int) -> int:
+        """Tell where in what is held a cursor's next message is. Raises what `take` does."""
         number = self._cursors.get(cursor)
         if number is None:
             raise trio.ClosedResourceError
         offset = number - self._first
         if offset >= len(self._held):
             raise trio.EndOfChannel if self._has_ended else trio.WouldBlock
-        payload = self._held[offset]
-        self._cursors[cursor] = number + 1
-        if offset == 0:
-            self._let_go_of_passed()
-        return payload
+        return offset
 
     def is_open(self, cursor: int) -> bool:
         """Whether this cursor still counts."""
@@ -154,8 +171,7 @@ class MessageIntake:
                 if self._held or not (self._cursors or self._handlers):
                     await self._passed.park()
                     continue
-                for body in await self._lane.receive(_BATCH_FRAMES):
-                    self._held.append(json.loads(body))
+                self._held.extend(map(read_json, await self._lane.receive(_BATCH_FRAMES)))
                 self._arrived.unpark_all()
         except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the host has ended this lane, and with it the process: the control lane tells the rest
@@ -183,14 +199,17 @@ class MessageIntake:
             places.append(self._handled)
         if not places or not self._held:
             return
-        for _ in range(min(places) - self._first):
+        passed = min(places) - self._first
+        self._first += passed
+        if passed == len(self._held):
+            self._held.clear()
+        for _ in range(min(passed, len(self._held))):
             self._held.popleft()
-            self._first += 1
         if not self._held:
             self._passed.unpark_all()
 
 
-class MessageChannel(trio.abc.ReceiveChannel["JsonValue"]):
+class MessageChannel(MessageReceiveChannel["JsonValue"]):
     """The messages of a process as a Trio channel. Several tasks may share one; each message goes to one of them."""
 
     def __init__(self, intake: MessageIntake, cursor: int) -> None:
@@ -198,32 +217,17 @@ class MessageChannel(trio.abc.ReceiveChannel["JsonValue"]):
         self._cursor = cursor
 
     def receive_nowait(self) -> JsonValue:
-        """Return the next message if it has been read already.
-
-        Raises:
-            trio.WouldBlock: none has.
-            trio.EndOfChannel: the host has ended the lane, and all messages have been received.
-            trio.ClosedResourceError: this channel was closed.
-        """
+        """Return the next message if it has been read already; see `MessageReceiveChannel.receive_nowait`."""
         return self._intake.take(self._cursor)
 
     async def receive(self) -> JsonValue:
-        """Wait for the next message and return it. If it is cancelled, no message is lost.
+        """Wait for the next message and return it; see `MessageReceiveChannel.receive`."""
+        return await take_or_wait(self.receive_nowait, self._intake.wait_arrival)
 
-        Raises:
-            trio.EndOfChannel: the host has ended the lane, and all messages have been received.
-            trio.ClosedResourceError: this channel was closed, possibly while this waited.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            try:
-                payload = self._intake.take(self._cursor)
-            except trio.WouldBlock:
-                pass  # not waiting in here: the exception and its frames would live as long as the wait
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return payload
-            await self._intake.wait_arrival()
+    async def receive_many(self, most: int | None = None) -> list[JsonValue]:
+        """Wait for messages and return all that have been read; see `MessageReceiveChannel.receive_many`."""
+        check_most(most)
+        return await take_or_wait(partial(self._intake.take_many, self._cursor, most), self._intake.wait_arrival)
 
     def close(self) -> None:
         """Give up this channel's place: messages that it has not received wait for other channels and handlers only."""

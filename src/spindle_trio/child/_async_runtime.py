@@ -25,20 +25,20 @@ Cancellation from outside, which is how the memory launcher kills, is never take
 
 from __future__ import annotations
 
-import enum
-import json
-import math
 from collections.abc import Awaitable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._frames import encode_body
+from spindle_trio._json_text import read_json
 from spindle_trio._outbox import Outbox
 from spindle_trio._payload import check_payload
 from spindle_trio.child._async_context import ProcessContext
 from spindle_trio.child._async_messages import MessageIntake
+from spindle_trio.child._beating import Beating
 from spindle_trio.child._final_word import (
     describe_error,
     encode_complete,
@@ -51,13 +51,16 @@ from spindle_trio.child._stop_notice import StopNotice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
+    from typing import Literal, TypeAlias
 
+    from spindle_trio._message_channel import MessageReceiveChannel
     from spindle_trio._model import JsonValue
     from spindle_trio.abc import FrameLane
     from spindle_trio.child._facts import ProcessFacts
 
     EntryFunction: TypeAlias = Callable[[ProcessContext], Awaitable[object]]
+    Ender: TypeAlias = Literal["stop", "handler", "host"]
+    """Why the runtime has ended an entry: an unwanted stop, ``sys.exit()`` in a handler, or no host."""
 
 _CONTROL_FRAMES: Final = 16
 _LANE_ENDED: Final = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError, PeerProtocolError)
@@ -81,6 +84,7 @@ async def run_async_child(
     beat: Callable[[], None],
     report: Callable[[str], None],
     host_gone: Callable[[], None] = lambda: None,
+    nursery: trio.Nursery | None = None,
 ) -> ChildEnd:
     """Run an entry to its end, and say everything on its behalf but `exiting`.
 
@@ -96,13 +100,17 @@ async def run_async_child(
         report: shows a text to the author of the entry, on stderr in a real process.
         host_gone: called once when the control lane has ended or is broken, before the entry is cancelled: a
             real process ends itself here, since an entry may take its time over a cancellation.
+        nursery: opened around this call and nothing else, for its tasks; by default it opens one.
 
     Returns:
         The exit code, and the number of messages sent.
     """
     runtime = _Runtime(facts, control, messages, beat, report, host_gone)
     try:
-        return await runtime.run(function)
+        if nursery is not None:
+            return await runtime.run(function, nursery)
+        async with trio.open_nursery() as own:
+            return await runtime.run(function, own)  # noqa: ASYNC121  # its tasks are this call's own
     finally:
         runtime.release()
 
@@ -112,17 +120,17 @@ class _Runtime:
 
     __slots__ = (
         "_beat",
-        "_beat_reasons",
-        "_beats_for_good",
+        "_beating",
+        "_context",
         "_control",
         "_control_out",
         "_ended_by",
         "_entry_scope",
         "_exit",
         "_final",
+        "_hears",
         "_host_gone",
         "_intake",
-        "_is_beating",
         "_is_ready",
         "_lives_on",
         "_messages",
@@ -133,7 +141,7 @@ class _Runtime:
         "_stop",
         "_stop_handlers",
         "_stop_waiters",
-        "_wake",
+        "_waiting",
         "facts",
     )
 
@@ -154,22 +162,23 @@ class _Runtime:
         self._host_gone = host_gone
         self._entry_scope = trio.CancelScope()
         self._control_out = Outbox(control, self._start_soon)
-        self._messages_out = Outbox(messages, self._start_soon, facts.frame_bytes)
+        self._messages_out: Outbox | None = None  # made for the first message
+        self._beating: Beating | None = None  # made for the first reason to beat
         self._nursery: trio.Nursery | None = None
+        self._context = copy_context()
         self._intake: MessageIntake | None = None
         self._stop_handlers: Handlers[StopNotice] | None = None
-        self._wake = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.ParkingLot | None = None  # made for the first task that waits
         # What changes: how far the entry is and what has ended it; the stop, and how many tasks wait for one; how many
-        # messages were sent; why and whether this beats.
+        # messages were sent.
         self._is_ready = self._lives_on = False
+        self._hears = True
         self._final: str | None = None
-        self._ended_by: _Ender | None = None
+        self._ended_by: Ender | None = None
         self._exit: SystemExit | None = None
         self._stop: StopNotice | None = None
         self._stop_waiters = 0
         self._sent = 0
-        self._beat_reasons = 0
-        self._beats_for_good = self._is_beating = False
 
     @property
     def status(self) -> str:
@@ -188,16 +197,15 @@ class _Runtime:
         self._is_ready = True
         self._beat()
         self._send_control(encode_body({"type": "ready"}))
-        self._beat_if_wanted()
+        if self._beating is not None:
+            self._beating.ready()
 
     def heartbeat(self) -> None:
         if self._is_ready:
             self._beat()
 
     def beat_while_running(self) -> None:
-        if not self._beats_for_good:
-            self._beats_for_good = True
-            self._begin_to_beat()
+        self._made_beating().begin_for_good()
 
     def complete(self, result: object) -> None:
         if self._final is not None:
@@ -221,7 +229,7 @@ class _Runtime:
         try:
             await trio.lowlevel.checkpoint()
             while self._stop is None:
-                await self._wake.park()
+                await self._wait()
         finally:
             self._stop_waiters -= 1
         return self._stop
@@ -229,38 +237,46 @@ class _Runtime:
     def on_message(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:
         return self._message_intake().add_handler(handler)
 
-    def messages(self) -> trio.abc.ReceiveChannel[JsonValue]:
+    def messages(self) -> MessageReceiveChannel[JsonValue]:
         return self._message_intake().open_channel()
 
     def send_nowait(self, payload: object) -> None:
-        self._messages_out.send_nowait(self._encode(payload))
+        self._message_outbox().send_nowait(self._encode(payload), joins=True)
         self._sent += 1
 
     async def send(self, payload: object) -> None:
         body = self._encode(payload)
         await trio.lowlevel.checkpoint_if_cancelled()
+        outbox = self._message_outbox()
         try:
-            self._messages_out.send_nowait(body)
+            outbox.send_nowait(body)
             self._sent += 1
-            if self._messages_out.is_flushed:
+            if outbox.is_flushed:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
         except trio.WouldBlock:
             await self._send_when_there_is_room(body)
-        self._begin_to_beat()
+        beating = self._made_beating()
+        beating.begin()
         try:
-            await self._messages_out.wait_flushed()
+            await outbox.wait_flushed()
         finally:
-            self._beat_reasons -= 1
+            beating.end()
 
     async def _send_when_there_is_room(self, body: bytes) -> None:
-        self._begin_to_beat()
+        beating = self._made_beating()
+        beating.begin()
         try:
-            await self._messages_out.send(body)
+            await self._message_outbox().send(body)
             # No checkpoint lies between the two, so that a final word always counts right.
             self._sent += 1
         finally:
-            self._beat_reasons -= 1
+            beating.end()
+
+    def _message_outbox(self) -> Outbox:
+        if self._messages_out is None:
+            self._messages_out = Outbox(self._messages, self._start_soon, self.facts.frame_bytes)
+        return self._messages_out
 
     def _encode(self, payload: object) -> bytes:
         check_payload(payload, self.facts.bounds)
@@ -273,24 +289,28 @@ class _Runtime:
 
     # The run, from the call to the final word.
 
-    async def run(self, function: EntryFunction) -> ChildEnd:
+    async def run(self, function: EntryFunction, nursery: trio.Nursery) -> ChildEnd:
         """Run the entry to its end; see `run_async_child`."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._take_what_has_arrived()
+        self._nursery = nursery
+        self._take_what_has_arrived()
+        try:
             if self._ended_by is None:
-                nursery.start_soon(self._read_control)
+                if not self._control.tell_arrival(self):
+                    nursery.start_soon(self._read_control)
                 code = await self._run_entry(function)
             else:
                 code = self._end_by_runtime()
-            await self._messages_out.wait_flushed()
+            if self._messages_out is not None:
+                await self._messages_out.wait_flushed()
             await self._control_out.wait_flushed()
-            nursery.cancel_scope.cancel()
+        finally:
+            self._hears = False
+        nursery.cancel_scope.cancel()
         return ChildEnd(code, self._sent)
 
     def release(self) -> None:
         """Let go of what refers back here, so that what the entry held is freed without waiting for a collection."""
-        self._nursery = self._intake = self._stop_handlers = None
+        self._nursery = self._intake = self._stop_handlers = self._beating = None
 
     async def _run_entry(self, function: EntryFunction) -> int:
         """Call the entry, let it live on if it wants to, clean up, and say the final word if nobody has."""
@@ -319,7 +339,7 @@ class _Runtime:
         """Wait until an entry that has returned is ended, by its own final word or by this runtime."""
         self._lives_on = True
         while self._final is None and self._ended_by is None:
-            await self._wake.park()
+            await self._wait()
 
     async def _clean_up(self, clean_up: Callable[[], object]) -> None:
         """Run the clean-up function that the entry has returned; what it raises is reported."""
@@ -349,7 +369,7 @@ class _Runtime:
         """Say what follows when this runtime has ended the entry, and return the exit code."""
         if self._exit is not None:
             return self._end_by_raising(self._exit)
-        if self._ended_by is _Ender.STOP:
+        if self._ended_by == "stop":
             self._say_stopped()
         return self._final_code
 
@@ -377,6 +397,11 @@ class _Runtime:
         except _LANE_ENDED as error:
             self._lose_host(error)
 
+    def arrived(self, lane: FrameLane) -> None:
+        """Begin to read, in this runtime's context: this is called in the middle of somebody else's task."""
+        if self._hears and lane is self._control:
+            self._context.run(self._start_soon, self._read_control)
+
     async def _read_control(self) -> None:
         try:
             while True:
@@ -388,7 +413,7 @@ class _Runtime:
         """Take in frames of the control lane; a stop is the only kind that there is."""
         for body in bodies:
             try:
-                frame: JsonValue = json.loads(body)
+                frame: JsonValue = read_json(body)
             except ValueError as error:
                 raise PeerProtocolError(f"a control frame that is no JSON: {error}") from None
             if not isinstance(frame, dict) or frame.get("type") != "stop":
@@ -402,12 +427,12 @@ class _Runtime:
             return
         self._stop = notice
         if self._final is not None:
-            self._wake.unpark_all()
+            self._wake()
             return
         if not self._stop_handlers and not self._stop_waiters:
-            self._end_entry(_Ender.STOP)
+            self._end_entry("stop")
             return
-        self._wake.unpark_all()
+        self._wake()
         if self._stop_handlers:
             try:
                 self._stop_handlers.call(notice)
@@ -418,21 +443,21 @@ class _Runtime:
         """End the entry because one of its handlers has called ``sys.exit()``."""
         if self._exit is None:
             self._exit = asked
-            self._end_entry(_Ender.HANDLER)
+            self._end_entry("handler")
 
     def _lose_host(self, error: BaseException) -> None:
         if isinstance(error, PeerProtocolError):
             self._report(f"the host broke the protocol: {error}")
         self._host_gone()
         self._control_out.close()
-        self._messages_out.close()
-        self._end_entry(_Ender.HOST)
+        self._message_outbox().close()
+        self._end_entry("host")
 
-    def _end_entry(self, ender: _Ender) -> None:
+    def _end_entry(self, ender: Ender) -> None:
         if self._ended_by is None:
             self._ended_by = ender
         self._entry_scope.cancel()
-        self._wake.unpark_all()
+        self._wake()
 
     # What goes to the host, and beats.
 
@@ -446,7 +471,7 @@ class _Runtime:
         if self._intake is not None:
             self._intake.retire_handlers()
         self._entry_scope.cancel()
-        self._wake.unpark_all()
+        self._wake()
 
     def _send_control(self, body: bytes) -> None:
         try:
@@ -454,33 +479,22 @@ class _Runtime:
         except trio.BrokenResourceError:
             pass  # the host is gone, and the reading task ends this process for it
 
-    def _begin_to_beat(self) -> None:
-        """Beat from now on, until `_beat_reasons` is counted down again."""
-        self._beat_reasons += 1
-        self._beat_if_wanted()
+    def _made_beating(self) -> Beating:
+        if self._beating is None:
+            timeout = self.facts.heartbeat_timeout
+            self._beating = Beating(self.heartbeat, timeout, self._start_soon, is_ready=self._is_ready)
+        return self._beating
 
-    def _beat_if_wanted(self) -> None:
-        if not self._beat_reasons or not self._is_ready or self.facts.heartbeat_timeout == math.inf:
-            return
-        self._beat()
-        if not self._is_beating:
-            self._is_beating = True
-            self._start_soon(self._keep_beating)
+    async def _wait(self) -> None:
+        """Wait until something may have changed; the caller looks again."""
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
+        await self._waiting.park()
 
-    async def _keep_beating(self) -> None:
-        while self._beat_reasons:
-            self._beat()
-            await trio.sleep(self.facts.heartbeat_timeout / 3)
-        self._is_beating = False
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.unpark_all()
 
     def _start_soon(self, function: Callable[[], Awaitable[object]]) -> None:
         assert self._nursery is not None, "the context of an entry outlives no run"
         self._nursery.start_soon(function)
-
-
-class _Ender(enum.Enum):
-    """Why the runtime has ended an entry."""
-
-    STOP = "a stop that nobody wanted to be told of"
-    HANDLER = "a handler called sys.exit()"
-    HOST = "the host is gone"

@@ -24,14 +24,13 @@ lanes at the end, so the count in the last frame is the number of frames that th
 
 from __future__ import annotations
 
-import json
-import math
 import select
 from _thread import get_ident  # `threading` would have to be loaded for it
 from time import monotonic
 
 from spindle_trio._errors import LocalProtocolError, PayloadError
 from spindle_trio._frames import encode_body
+from spindle_trio._json_text import read_json
 from spindle_trio._payload import check_payload
 from spindle_trio.child._blocking import BlockingProcessContext
 from spindle_trio.child._final_word import (
@@ -96,6 +95,7 @@ class BlockingRuntime:
         self._words = words
         self._report = report
         self._poll = select.poll()
+        self._wanted: tuple[bool, bool, bool] | None = None  # what it was registered for
         self._thread = get_ident()
         self._beat_interval = facts.heartbeat_timeout / 3
         # What changes: the final word; the stop, and whether somebody was told of it; whether the entry is to end, and
@@ -163,15 +163,18 @@ class BlockingRuntime:
         self._refuse_other_thread()
         if not self._is_ending:
             self.look_for_stop()
-        check_payload(payload, self.facts.bounds)
-        self._messages.push(encode_body(payload, self.facts.frame_bytes))
+        facts, messages = self.facts, self._messages
+        check_payload(payload, facts.bounds)
+        messages.push(encode_body(payload, facts.frame_bytes))
         self.sent += 1
-        target = self._messages.queued  # a handler that runs meanwhile may send more
-        while self._messages.written < target:
+        if messages.is_flushed:
+            return  # as nearly always
+        target = messages.queued  # a handler that runs meanwhile may send more
+        while messages.written < target:
             if not self._is_ending:
                 self._serve()
-            if self._messages.written < target:  # a handler may have sent something, and waited until all had left
-                self._pause(math.inf, wants_messages=self._can_deliver)
+            if messages.written < target:  # a handler may have sent something, and waited until all had left
+                self._pause(LONGEST_PAUSE, wants_messages=self._can_deliver)
 
     def receive(self, timeout: float) -> JsonValue:
         self._refuse_other_thread()
@@ -181,13 +184,14 @@ class BlockingRuntime:
                 "receive() beside an on_message handler, which gets the messages; take it back first"
             )
         self._beat()
-        deadline = monotonic() + timeout
+        deadline = None
         while True:
             self._serve()
             body = self._messages.take()
             if body is not None:
-                message: JsonValue = json.loads(body)
-                return message
+                return read_json(body)
+            if deadline is None:
+                deadline = monotonic() + timeout
             left = deadline - monotonic()
             if not self._pause(left, wants_messages=True) and left <= 0:
                 self.look_for_stop()
@@ -253,7 +257,7 @@ class BlockingRuntime:
         """Serve handlers until one of them, or a stop, ends the entry by `EntryEnd`."""
         while True:
             self._serve()
-            self._pause(math.inf, wants_messages=self._can_deliver)
+            self._pause(LONGEST_PAUSE, wants_messages=self._can_deliver)
 
     def _end_by_returning(self, value: object, clean_up: object) -> int:
         self._clean_up(clean_up)
@@ -331,17 +335,18 @@ class BlockingRuntime:
             self._beat()  # handlers that take their time one after another are no hang
             self._is_delivering = True
             try:
-                self.message_handlers.call(json.loads(body))
+                self.message_handlers.call(read_json(body))
             finally:
                 self._is_delivering = False
 
     def _take_control_frames(self) -> None:
         while (body := self._control.take()) is not None:
-            frame = json.loads(body)
-            if frame["type"] != "stop":
-                self._report(f"the host said what this runtime does not know: {frame['type']!r}")
+            frame = read_json(body)
+            if not isinstance(frame, dict) or frame.get("type") != "stop":
+                self._report("the host said what this runtime does not know: a control frame that is no stop")
             elif self._stop is None:
-                self._stop = StopNotice(frame.get("reason"))
+                reason = frame.get("reason")
+                self._stop = StopNotice(reason if isinstance(reason, str) else None)
 
     # What goes to the host, and waiting.
 
@@ -349,11 +354,11 @@ class BlockingRuntime:
         """Send a control frame, and return when it is with the system. No handler runs meanwhile."""
         self._control.push(body)
         while not self._control.is_flushed:
-            self._pause(math.inf)
+            self._pause(LONGEST_PAUSE)
 
     def _flush(self) -> None:
         while not self._messages.is_flushed:
-            self._pause(math.inf)
+            self._pause(LONGEST_PAUSE)
 
     def _pause(self, seconds: float, *, wants_messages: bool = False) -> bool:
         """Wait until a lane has something or has room for what is pending, for one beat at most.
@@ -362,17 +367,26 @@ class BlockingRuntime:
             Whether messages have been read.
         """
         self._beat()
-        self._poll.register(self._control.fd, _events(wants_input=True, wants_room=not self._control.is_flushed))
-        self._poll.register(self._messages.fd, _events(wants_messages, not self._messages.is_flushed))
+        control, messages = self._control, self._messages
+        wanted = (wants_messages, control.is_flushed, messages.is_flushed)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._poll.register(control.fd, _events(wants_input=True, wants_room=not control.is_flushed))
+            self._poll.register(messages.fd, _events(wants_messages, not messages.is_flushed))
         span = max(0.0, min(seconds, self._beat_interval, LONGEST_PAUSE))
-        found = dict(self._poll.poll(span * 1000))
+        has_read = False
+        for fd, event in self._poll.poll(span * 1000):  # the control lane first, since it was registered first
+            if event & select.POLLOUT:
+                control.flush()
+                messages.flush()
+            if event & ~select.POLLOUT:
+                if fd == control.fd:
+                    control.fill()
+                    self._take_control_frames()
+                else:
+                    has_read = messages.fill()
         self._beat()
-        self._control.flush()
-        self._messages.flush()
-        if found.get(self._control.fd, 0) & ~select.POLLOUT:
-            self._control.fill()
-            self._take_control_frames()
-        return bool(found.get(self._messages.fd, 0) & ~select.POLLOUT) and self._messages.fill()
+        return has_read
 
     def _beat(self) -> None:
         if self.beats:

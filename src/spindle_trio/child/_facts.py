@@ -5,14 +5,15 @@ Standard library only and little of it: every child loads this before its entry.
 
 from __future__ import annotations
 
-import math
-
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._payload import PayloadBounds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
+
+FOREVER = float("inf")
+"""Seconds without an end. It is `math.inf`, and `math` would have to be loaded for that."""
 
 PROTOCOL_VERSION = 1
 """The protocol that this runtime speaks; `_control` has the host's side of it."""
@@ -48,7 +49,7 @@ class ProcessFacts:
         payload: JsonValue = None,
         has_payload: bool = False,
         metadata: dict[str, JsonValue] | None = None,
-        heartbeat_timeout: float = math.inf,
+        heartbeat_timeout: float = FOREVER,
     ) -> None:
         self.process_id: str = process_id
         """The host's id for this process."""
@@ -109,7 +110,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
         payload=frame.get("payload"),
         has_payload="payload" in frame,
         metadata=metadata,
-        heartbeat_timeout=milliseconds / 1000 if milliseconds > 0 else math.inf,
+        heartbeat_timeout=milliseconds / 1000 if milliseconds > 0 else FOREVER,
         bounds=PayloadBounds(
             _count(limits, "depth"),
             _count(limits, "values"),

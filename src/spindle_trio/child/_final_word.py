@@ -72,14 +72,16 @@ def describe_error(error: BaseException) -> str:
     Args:
         error: what the entry, or one of its handlers, has raised; a group shows all that it holds.
     """
-    import traceback
-
     _strip_runtime(error)
     message = _text_of(error, "(its message could not be made)")
     name = type(error).__qualname__
     try:
+        import traceback
+
         details = "".join(traceback.format_exception(error)).rstrip()
-    except BaseException:  # noqa: ASYNC103  # groups within groups, deeper than the interpreter can follow
+    # Groups within groups, deeper than the interpreter can follow; or a file beside the entry that is called like
+    # something which `traceback` loads.
+    except BaseException:  # noqa: ASYNC103  # as above
         details = "(its traceback could not be made)"
     return f"{name}: {message}\n{details}" if message else f"{name}\n{details}"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
-
 from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._final_word import describe_error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Generic, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+else:
+    # At run time, where `typing` would cost more than the whole runtime, `Generic[T]` below means no base but `object`.
+    T = None
+    Generic = {T: object}
 
 
 class Handlers(Generic[T]):

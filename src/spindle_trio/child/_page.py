@@ -14,6 +14,25 @@ BEAT = 0
 STOP = 1
 
 
+def make_page() -> int:
+    """Make an empty page and return its descriptor: for the parent of a child.
+
+    Raises:
+        OSError: the system has no memory or no descriptor left.
+    """
+    import fcntl  # not everywhere, and a launcher says in its `start` where it cannot run
+
+    page = os.memfd_create("spindle_trio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(page, mmap.PAGESIZE)
+        # A child that could shrink the page would have its host killed at the next look (SIGBUS).
+        fcntl.fcntl(page, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(page)
+        raise
+    return page
+
+
 def map_page(fd: int) -> memoryview[float]:
     """Map the page and close its descriptor."""
     page = mmap.mmap(fd, mmap.PAGESIZE)

@@ -34,6 +34,7 @@ class PlainLane:
         self.queued: int = 0
         """Bytes that were given to `push`."""
         self._pending = memoryview(b"")
+        self._behind: list[bytes] = []  # what goes after it
 
     @property
     def is_flushed(self) -> bool:
@@ -42,8 +43,7 @@ class PlainLane:
 
     def take(self) -> bytes | None:
         """Take the body of the next frame that has been read; `None` if there is none."""
-        bodies = self.decoder.take(1)
-        return bodies[0] if bodies else None
+        return self.decoder.take_one()
 
     def fill(self) -> bool:
         """Read once, and say whether anything came. If the host has closed the lane, this process ends."""
@@ -61,18 +61,31 @@ class PlainLane:
     def push(self, body: bytes) -> None:
         """Send a frame behind what is pending, as far as the system takes it now."""
         frame = with_header(body)
-        self.queued += len(frame)
-        self._pending = memoryview(bytes(self._pending) + frame if self._pending else frame)
-        self.flush()
+        size = len(frame)
+        self.queued += size
+        if self._pending:
+            self._behind.append(frame)
+            self.flush()
+            return
+        sent = self._write(frame)
+        if sent < size:
+            self._pending = memoryview(frame)[sent:]
 
     def flush(self) -> None:
         """Send what is pending, as far as the system takes it now."""
         if self._pending:
-            try:
-                sent = os.write(self.fd, self._pending)
-            except BlockingIOError:
-                return
-            except OSError:
-                end_without_host()
-            self.written += sent
-            self._pending = self._pending[sent:]
+            self._pending = self._pending[self._write(self._pending) :]
+            if self._behind and not self._pending:
+                self._pending = memoryview(b"".join(self._behind))
+                self._behind.clear()
+
+    def _write(self, data: bytes | memoryview) -> int:
+        """Write once, and return how many bytes the system has taken."""
+        try:
+            sent = os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            end_without_host()
+        self.written += sent
+        return sent

@@ -4,11 +4,13 @@ Theory of operation
 -------------------
 
 1. The lanes and the page are taken over; no process that the entry starts will inherit them.
-2. The first frame tells the facts. Nothing else is read before it is known how to read on, but what came with it stays
-   in the lane's decoder, which is handed over together with the lane.
-3. `sys.path`, `sys.argv` and the output streams become what an entry may expect, and its file is loaded. Only then it
+2. The first frame is the launcher's order: which file to run, and in which surroundings. The second one, `init`, is
+   the host's, and tells the facts. Nothing else is read before it is known how to read on, but what came with them
+   stays in the lane's decoder, which is handed over together with the lane.
+3. `sys.path`, `sys.argv` and the like become what an entry may expect, and its file is loaded. Only then it
    is known whether the entry is `async`. A blocking one never pays for Trio.
 4. The runtime of its kind runs the entry and says the final word (`_blocking_runtime`, `_async_runtime`).
+   `_trio_program` has what an `async` entry needs, and the spare that waits for its order with Trio running.
 5. What the interpreter does at its own end is done here, while the host can still see it: threads are joined, functions
    registered with `atexit` called, output flushed. The last frame, `exiting`, says that all this is done.
 6. The host now ends the whole tree at once. Should it not, this process ends itself half a second later, by `os._exit`,
@@ -19,12 +21,12 @@ A host that is gone shows as the end of the control lane, wherever that is read,
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
 from time import monotonic
 
+from spindle_trio._json_text import read_json
 from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._entry import EntryFileError, load_entry
 from spindle_trio.child._facts import facts_from_init
@@ -36,44 +38,55 @@ from spindle_trio.child._final_word import (
     encode_stopped,
     system_exit_code,
 )
-from spindle_trio.child._page import BEAT, STOP, map_page
-from spindle_trio.child._plain_lane import PlainLane, end_without_host
+from spindle_trio.child._order import take_on
+from spindle_trio.child._page import STOP, map_page
+from spindle_trio.child._plain_lane import PlainLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from spindle_trio.child._async_runtime import EntryFunction
     from spindle_trio.child._facts import ProcessFacts
 
 LINGER_SECONDS = 0.5
 """How long this process waits, after its last frame, for the host to end it with all that descends from it."""
 
 
-def main(orders: dict[str, object]) -> NoReturn:
+def main(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     """Run one process, from its first frame to its end.
 
     Args:
-        orders: what the launcher has written: the descriptors `control`, `messages` and `page`, the `file` to run,
-            and `path`, the host's `sys.path`, or `None` to keep one's own.
+        control_fd: this end of the control lane.
+        messages_fd: this end of the messages lane.
+        page_fd: the page for heartbeats.
     """
-    control = PlainLane(_integer(orders["control"]))
-    messages = PlainLane(_integer(orders["messages"]))
-    words = map_page(_integer(orders["page"]))
-    own_pid = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _mute(control.fd, messages.fd))
-    facts = facts_from_init(json.loads(_wait_for_frame(control)))
-    file = str(orders["file"])
-    path = orders["path"]
-    _prepare(facts, file, path if isinstance(path, list) else None)
-    code, sent = _run(file, facts, control, messages, words)
-    _finalise()
-    if os.getpid() != own_pid:
-        os._exit(code)  # a forked copy that has come out of the entry: its end is not the end of this process
-    _push(control, encode_exiting(sent, code))
-    _linger(control)
-    os._exit(code)
+    prepare_output()
+    run_process(control_fd, messages_fd, page_fd)
+
+
+def prepare_output() -> None:
+    """Make the output streams what an entry may expect; a fork server does it once, for all its processes."""
+    for stream in (sys.stdout, sys.stderr):
+        # A line at a time, since whoever is killed flushes nothing, and somebody may be reading along.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
+    """Do the same as `main`, in a process whose output is prepared."""
+    child = ChildProcess(control_fd, messages_fd, page_fd)
+    order, init = _wait_for_frame(child.control), _wait_for_frame(child.control)
+    function = load(child, order, init)
+    if function is not None and is_coroutine_function(function):
+        # Not before: a blocking entry never pays for Trio.
+        from spindle_trio.child._trio_program import run_async
+
+        run_async(child, function)
+    elif function is not None:
+        run_blocking(child, function)
+    end(child)
 
 
 def report(text: str) -> None:
@@ -84,60 +97,53 @@ def report(text: str) -> None:
         pass
 
 
-def _run(
-    file: str, facts: ProcessFacts, control: PlainLane, messages: PlainLane, words: memoryview[float]
-) -> tuple[int, int]:
-    """Load the entry and run it, and return the exit code and the number of messages sent."""
-    if words[STOP]:
+class ChildProcess:
+    """This process: its lanes and page, and how far it has come."""
+
+    def __init__(self, control_fd: int, messages_fd: int, page_fd: int) -> None:
+        self.control: PlainLane = PlainLane(control_fd)
+        self.messages: PlainLane = PlainLane(messages_fd)
+        self.words: memoryview[float] = map_page(page_fd)
+        self.pid: int = os.getpid()
+        self.facts: ProcessFacts
+        self.code: int = 0
+        """What it exits with."""
+        self.sent: int = 0
+        """How many messages it has put on its messages lane in all."""
+        os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd))
+
+
+def load(child: ChildProcess, order: bytes, init: bytes) -> Callable[[object], object] | None:
+    """Become what the first two frames say, and load the entry; `None` if that was its end already."""
+    child.facts = facts_from_init(read_json(init))
+    if child.words[STOP]:
         # What the file does when it is loaded is part of the entry.
-        _push(control, encode_stopped(0))
-        return 0, 0
+        _push(child.control, encode_stopped(0))
+        return None
     try:
-        function = load_entry(file)
+        return load_entry(take_on(read_json(order), child.facts.entry))
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        return _end_by_loading(error, facts, control), 0  # noqa: ASYNC104  # as above
-    if is_coroutine_function(function):
-        return _run_async(function, facts, control, messages, words)
+        child.code = _end_by_loading(error, child.facts, child.control)
+        return None  # noqa: ASYNC104  # as above
+
+
+def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:
+    """Run a blocking entry to its final word."""
     from spindle_trio.child._blocking_runtime import BlockingRuntime
 
-    runtime = BlockingRuntime(facts, control, messages, words, report)
-    return runtime.run(function), runtime.sent
+    runtime = BlockingRuntime(child.facts, child.control, child.messages, child.words, report)
+    child.code = runtime.run(function)
+    child.sent = runtime.sent
 
 
-def _run_async(
-    function: Callable[[object], object],
-    facts: ProcessFacts,
-    control: PlainLane,
-    messages: PlainLane,
-    words: memoryview[float],
-) -> tuple[int, int]:
-    import functools
-    import socket
-    from typing import cast
-
-    import trio
-
-    from spindle_trio._socket_lane import SocketLane
-    from spindle_trio.child._async_runtime import run_async_child
-
-    def beat() -> None:
-        words[BEAT] = monotonic()
-
-    # Duplicates, so that the descriptors stay with the plain lanes: the last frame is still to be said.
-    duplicates = [os.dup(lane.fd) for lane in (control, messages)]
-    os.register_at_fork(after_in_child=lambda: _mute(*duplicates))
-    lanes = [
-        SocketLane(socket.socket(fileno=fd), max_bytes=None, decoder=lane.decoder)
-        for fd, lane in zip(duplicates, (control, messages), strict=True)
-    ]
-    entry = cast("EntryFunction", function)
-    run = functools.partial(run_async_child, entry, facts, *lanes, beat=beat, report=report, host_gone=end_without_host)
-    try:
-        code, sent = trio.run(run)
-    except BaseException as error:  # noqa: ASYNC103  # Ctrl-C, or a mistake of the runtime
-        report(f"the runtime of this process was ended by {describe_error(error)}")
-        return 1, lanes[1].frames_sent  # noqa: ASYNC104  # as above
-    return code, sent
+def end(child: ChildProcess) -> NoReturn:
+    """Do what the interpreter does at its end, say the last frame, and end."""
+    _finalise()
+    if os.getpid() != child.pid:
+        os._exit(child.code)  # a forked copy that has come out of the entry: its end is not the end of this process
+    _push(child.control, encode_exiting(child.sent, child.code))
+    _linger(child.control)
+    os._exit(child.code)
 
 
 def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLane) -> int:
@@ -152,19 +158,7 @@ def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLan
     return code
 
 
-def _prepare(facts: ProcessFacts, file: str, path: list[str] | None) -> None:
-    """Make the interpreter what an entry may expect."""
-    folder = file.rpartition("/")[0]
-    sys.path[:] = [folder, *(sys.path if path is None else path)]
-    sys.argv[:] = [facts.entry]
-    for stream in (sys.stdout, sys.stderr):
-        # A line at a time, since whoever is killed flushes nothing, and somebody may be reading along.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-def _mute(*lanes: int) -> None:
+def mute(*lanes: int) -> None:
     """Take the lanes away from a forked copy of this process: what it says is not this process's word."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in lanes:
@@ -220,8 +214,3 @@ def _wait(fd: int, events: int, seconds: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, events)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
-
-
-def _integer(value: object) -> int:
-    assert isinstance(value, int)
-    return value

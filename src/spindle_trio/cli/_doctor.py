@@ -15,8 +15,8 @@ from typing import Final
 
 _DESCRIPTORS_A_PROCESS: Final = 6
 """In the host, for one process: two sockets, stdout, stderr, the heartbeat page, and the pidfd."""
-_DESCRIPTORS_OF_THE_HOST: Final = 32
-"""The host's own, generously: standard streams, the event loop's, the launcher's."""
+_DESCRIPTORS_OF_THE_HOST: Final = 64
+"""The host's own, generously: standard streams, the event loop's, the fork server's with its spares."""
 _PROBE_SECONDS: Final = 10
 
 _UNSHARE: Final = """
@@ -55,7 +55,11 @@ def _lines() -> Iterator[tuple[str, str]]:
         yield "launcher", "none: this release launches processes on Linux 5.4 or later only"
         yield "containment", "none"
         return
-    yield "launcher", "PythonLauncher: a fresh Python interpreter for each process"
+    yield (
+        "launcher",
+        "ForkServerLauncher: processes are forked off a warm server; PythonLauncher, on request, starts a fresh "
+        "interpreter for each",
+    )
     yield (
         "containment",
         "killpg, with a walk of the descendants: what has started a session of its own and lost its parents "
@@ -134,8 +138,9 @@ def _own_cgroup() -> Path:
 
 def _descriptor_line() -> str:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = f"up to {_processes_within(soft)} processes at once ({_DESCRIPTORS_A_PROCESS} descriptors each)"
-    return f"{_shown(soft)} soft, {_shown(hard)} hard: {allowed}"
+    raised = "" if soft == hard else ", to which a host raises its own"
+    allowed = f"up to {_processes_within(hard)} processes at once ({_DESCRIPTORS_A_PROCESS} descriptors each)"
+    return f"{_shown(soft)} soft, {_shown(hard)} hard{raised}: {allowed}"
 
 
 def _shown(limit: int) -> str:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from spindle_trio.launchers._fork import DEFAULT_PRELOAD as DEFAULT_PRELOAD
+    from spindle_trio.launchers._fork import ForkServerLauncher as ForkServerLauncher
     from spindle_trio.launchers._python import PythonLauncher as PythonLauncher
 
-__all__ = ["PythonLauncher"]  # made on first use, see below
+__all__ = ["DEFAULT_PRELOAD", "ForkServerLauncher", "PythonLauncher"]  # made on first use, see below
+
+_HOMES = {
+    "DEFAULT_PRELOAD": "spindle_trio.launchers._fork",
+    "ForkServerLauncher": "spindle_trio.launchers._fork",
+    "PythonLauncher": "spindle_trio.launchers._python",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name != "PythonLauncher":
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from spindle_trio.launchers._python import PythonLauncher
-
-    globals()[name] = PythonLauncher
-    return PythonLauncher
+    value: object = getattr(__import__(home, fromlist=[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,9 @@ from typing import Final
 from spindle_trio._errors import EntryError
 from spindle_trio._model import ResolvedEntry
 
-__all__ = ["normalise_entry", "resolve_entry"]
+__all__ = ["PYTHON_SUFFIXES", "normalise_entry", "resolve_entry"]
+
+PYTHON_SUFFIXES: Final = (".py",)
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 
@@ -37,25 +40,26 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
         has = f"has the suffix {suffix}" if suffix else "has no suffix"
         raise EntryError(f"the entry {name!r} {has}; this launcher runs files whose names end in {wanted}")
     try:
-        real_root = root.resolve(strict=True)
+        real_root = os.path.realpath(root, strict=True)
     except (OSError, RuntimeError, ValueError) as error:  # a NUL or a lone surrogate in it is a ValueError
         raise EntryError(f"the root {str(root)!r} of the entry {name!r} cannot be used: {_reason(error)}") from None
     try:
-        path = (real_root / name).resolve(strict=True)
+        path = os.path.realpath(f"{real_root}/{name}", strict=True)
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         raise EntryError(
             f"there is no file {name!r} under the root {str(root)!r}; name an existing {wanted} file below it"
         ) from None
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
         raise EntryError(f"the entry {name!r} under the root {str(root)!r} cannot be used: {_reason(error)}") from None
-    if not path.is_relative_to(real_root):
+    if not path.startswith(real_root if real_root.endswith("/") else f"{real_root}/"):
         raise EntryError(
             f"the entry {name!r} links out of the root {str(root)!r}; name a file that is really under the root"
         )
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
         raise EntryError(f"the entry {name!r} under the root {str(root)!r} is {what}; name a {wanted} file")
-    return ResolvedEntry(name, path)
+    return ResolvedEntry(name, Path(path))
 
 
 def normalise_entry(entry: str, root: Path) -> str:

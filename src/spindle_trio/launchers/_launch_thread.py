@@ -50,11 +50,16 @@ async def run_in_launch_thread(work: Callable[[], _T], dispose: Callable[[_T], N
     try:
         await job.answered.wait()
     except trio.Cancelled:  # noqa: ASYNC103  # the caller meets it at its next checkpoint
-        with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
-            await job.answered.wait()
-        if job.answer is None:
-            job.is_given_up = True
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
+                await job.answered.wait()
+        finally:
+            job.is_given_up = job.answer is None
+        if job.is_given_up:
             raise
+    except KeyboardInterrupt:
+        job.is_given_up = True
+        raise
     assert job.answer is not None  # it is set before the event
     return job.answer.unwrap()
 

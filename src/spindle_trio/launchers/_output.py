@@ -101,7 +101,8 @@ class OutputPipe:
 
     async def drain(self) -> None:
         """Take in what the process writes, until its end of the pipe is closed everywhere or this is cancelled."""
-        await trio.lowlevel.checkpoint()
+        if self._at_end:
+            await trio.lowlevel.checkpoint()
         while not self._at_end:
             await trio.lowlevel.wait_readable(self._fd)
             self._read_once()
@@ -113,7 +114,7 @@ class OutputPipe:
                 break
 
     def close(self) -> None:
-        """Close the pipe; what has been taken in can still be read. Nobody may be in `drain`."""
+        """Close the pipe; what has been taken in can still be read. Whoever was in `drain` has been cancelled."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -125,6 +126,8 @@ class OutputPipe:
 
     def _read_once(self) -> bool:
         """Read what is there, once, and say whether there may be more."""
+        if self._at_end:
+            return False  # closed, between the moment in which something had come and this task's turn
         try:
             data = os.read(self._fd, _READ_BYTES)
         except BlockingIOError:

@@ -15,6 +15,8 @@ from typing import Final
 
 import trio
 
+from spindle_trio.child._page import make_page
+
 __all__ = ["HeartbeatPage"]
 
 _BEAT: Final = 0
@@ -24,20 +26,18 @@ _STOP: Final = 1
 class HeartbeatPage:
     """One shared page, mapped into this program."""
 
-    def __init__(self) -> None:
-        """Make an empty page.
+    def __init__(self, fd: int | None = None) -> None:
+        """Make an empty page, or map one that a fork server has made.
+
+        Args:
+            fd: the server's page, which belongs to this from now on.
 
         Raises:
             OSError: the system has no memory or no descriptor left.
         """
-        import fcntl  # not everywhere, and a launcher says in its `start` where it cannot run
-
-        self.fd = os.memfd_create("spindle_trio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.fd: int = make_page() if fd is None else fd
         """To be passed to the child, and closed by `close_fd` then; the mapping stays."""
         try:
-            os.ftruncate(self.fd, mmap.PAGESIZE)
-            # A child that could shrink the page would have this program killed at its next look (SIGBUS).
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(self.fd, mmap.PAGESIZE)
         except BaseException:
             os.close(self.fd)

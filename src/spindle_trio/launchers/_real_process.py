@@ -3,19 +3,20 @@
 The pidfd is the one truth about the end: it becomes readable when the process has ended, whoever holds its pipes, and
 a signal through it cannot reach a stranger. Between its end and its reaping a process is a zombie, which keeps its
 number, and with it the number of its process group, from being given away. So the group is killed first, and then the
-process is reaped; after that nothing here touches the number again.
+process is reaped; after that nothing here touches the number again. Who reaps is the business of a `Reaper`, since only
+the parent can, which is this program or its fork server.
 
 The life of a `RealProcess` is that of one block:
 
-    parts (made on the launch thread) → running → [kill] → wait: kill the group, reap, empty the pipes → close
+    parts (made by a launcher) → running → [kill] → wait: kill the group, reap, empty the pipes → close
 
-A process that has not ended `PATIENCE` seconds after its first kill is handed to a reaper in the background.
+A process that has not ended `PATIENCE` seconds after its first kill is left to its reaper, whenever it ends.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import select
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -27,9 +28,10 @@ import trio
 
 from spindle_trio._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
-from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background
+from spindle_trio.launchers._launch_thread import PATIENCE
 from spindle_trio.launchers._output import LineLog, OutputPipe
 from spindle_trio.launchers._page import HeartbeatPage
+from spindle_trio.launchers._reaper import Reaper, has_ended
 from spindle_trio.launchers._tree import kill_group, kill_tree
 
 __all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
@@ -39,12 +41,12 @@ __all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
 class ProcessParts:
     """What a start has brought into being, and what has to be let go of."""
 
-    process_id: str
-    """The host's id for it, for log records."""
     pid: int
-    """A child of this program that leads a session, and that nobody else reaps."""
+    """Leads a session, and is reaped by nobody but its reaper."""
     pidfd: int
     """Refers to it."""
+    reaper: Reaper
+    """Knows how it has ended, and has it reaped."""
     control: socket.socket
     """This end of the control lane."""
     messages: socket.socket
@@ -55,20 +57,11 @@ class ProcessParts:
     """The reading end of the pipe that its stderr is."""
     page: HeartbeatPage
     """The page that it writes its heartbeats to."""
+    first_frame: bytes
+    """The order: the body of the first frame on its control lane, which leaves together with the host's first one."""
 
-    def dispose(self) -> None:
-        """Kill the process, reap it and close everything. Blocks for `PATIENCE` seconds at most."""
-        kill_tree(self.pid, self.pidfd)
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if poll.poll(PATIENCE * 1000):
-            try:
-                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-            except ChildProcessError:
-                pass  # somebody else has reaped it
-            os.close(self.pidfd)
-        else:
-            reap_in_background(self.process_id, self.pid, self.pidfd)
+    def close(self) -> None:
+        """Close everything but the pidfd."""
         self.control.close()
         self.messages.close()
         os.close(self.stdout)
@@ -86,12 +79,13 @@ class RealProcess(LaunchedProcess):
         limits = order.limits
         self.pid: int = parts.pid
         self.control, self.messages = (
-            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds)
-            for sock in (parts.control, parts.messages)
+            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frame=first_frame)
+            for sock, first_frame in ((parts.control, parts.first_frame), (parts.messages, None))
         )
         self._process_id: Final = order.process_id
         self._entry: Final = order.entry.entry
         self._pidfd = parts.pidfd
+        self._reaper: Final = parts.reaper
         self._page: Final = parts.page
         log = LineLog(order.process_id)
         self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
@@ -127,10 +121,7 @@ class RealProcess(LaunchedProcess):
             return True
         if self._pidfd < 0:
             return False  # abandoned
-        try:
-            return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
+        return has_ended(self._pidfd)
 
     async def wait(self) -> ExitStatus:
         """Wait for the end and reap; see `LaunchedProcess.wait`. One task at a time.
@@ -145,7 +136,7 @@ class RealProcess(LaunchedProcess):
             if self._pidfd < 0:
                 raise trio.ClosedResourceError("this process was abandoned")
             await trio.lowlevel.wait_readable(self._pidfd)
-            status = self._reap()
+            status = await self._reap()
             if status is not None:
                 return status
 
@@ -161,10 +152,10 @@ class RealProcess(LaunchedProcess):
         """Tell how many bytes of output are not kept; see `LaunchedProcess.output_dropped`."""
         return self._stdout.tail.dropped + self._stderr.tail.dropped
 
-    def start_draining(self, nursery: trio.Nursery) -> None:
-        """Read the output from now on, until `close`."""
+    def start_draining(self, start_soon: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
+        """Read the output from now on, until `end`, in two tasks."""
         for pipe, scope in zip((self._stdout, self._stderr), self._drain_scopes, strict=True):
-            nursery.start_soon(_drain, pipe, scope)
+            start_soon(functools.partial(_drain, pipe, scope))
 
     async def end(self) -> None:
         """Kill and reap the process unless that has been done, within `PATIENCE` seconds of the first kill.
@@ -176,8 +167,8 @@ class RealProcess(LaunchedProcess):
             begin = trio.current_time() if self._killed_at is None else self._killed_at
             with trio.CancelScope(deadline=begin + PATIENCE, shield=True):
                 await self.wait()
-        if self._status is None and (not self.has_exited() or self._reap() is None):
-            reap_in_background(self._process_id, self.pid, self._pidfd)
+        if self._status is None and await self._reap() is None:  # it may have ended while this program was late
+            self._reaper.reap_whenever(self._process_id, self.pid, self._pidfd)
             self._pidfd = -1
         for scope in self._drain_scopes:
             scope.cancel()
@@ -193,25 +184,17 @@ class RealProcess(LaunchedProcess):
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def _reap(self) -> ExitStatus | None:
-        """Kill what is left of the group, reap the process that has ended, and take in its last output."""
-        try:
-            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if result is not None:
-                kill_group(self.pid)
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        except ChildProcessError:
-            self._status = ExitStatus()  # somebody else has reaped it: how it ended cannot be learned
-        else:
-            if result is None:
-                return None
-            if result.si_code == os.CLD_EXITED:
-                self._status = ExitStatus(code=result.si_status)
-            else:
-                self._status = ExitStatus(signal=result.si_status)
+    async def _reap(self) -> ExitStatus | None:
+        """If the process has ended, kill what is left of the group, reap it, and take in its last output."""
+        if not has_ended(self._pidfd):
+            return None
+        kill_group(self.pid)
+        with trio.CancelScope(shield=True):  # bounded by the reaper
+            status = await self._reaper.reap(self.pid, self._pidfd)
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
-        return self._status
+        self._status = status
+        return status
 
 
 async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
@@ -237,6 +220,7 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
         self._order = order
         self._start = start
         self._nursery_manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> RealProcess:
@@ -252,8 +236,11 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
             await process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
             process.close()
             raise
-        self._nursery = await self._nursery_manager.__aenter__()
-        process.start_draining(self._nursery)
+        start_soon = self._order.start_soon
+        if start_soon is None:
+            self._nursery = await self._nursery_manager.__aenter__()
+            start_soon = self._nursery.start_soon
+        process.start_draining(start_soon)
         self._process = process
         return process
 
@@ -263,9 +250,11 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
     ) -> None:
         """Kill and reap the process, and close everything; what the body raised goes on as it is."""
         await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
-        # The tasks in it end at once. A cancellation from outside has its effect in the body and after the block.
-        self._nursery.cancel_scope.shield = True
+        # Its two tasks wait for nothing any more, and are about to end.
         try:
-            await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded above; the tasks end at once
+            if self._nursery is not None:
+                # A cancellation from outside has its effect in the body and after the block.
+                self._nursery.cancel_scope.shield = True
+                await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded above
         finally:
             self._process.close()

@@ -25,13 +25,18 @@ _MAX_WALKS: Final = 16
 _MAX_DESCENDANTS: Final = 4_096
 """How many descendants are looked at, so that a fork bomb cannot hold up whoever kills it."""
 
+_LINKS_WITH_ONE_THREAD: Final = 3
+"""How many links the kernel counts for `/proc/PID/task`: two as for any empty folder, and one for each thread."""
+
+_READ_BYTES: Final = 4 * 1024
+
 
 def kill_tree(pid: int, pidfd: int) -> None:
-    """Kill a child of this program, its process group and its descendants. Never blocks, and never raises.
+    """Kill a process that leads a session, its process group and its descendants. Never blocks, and never raises.
 
     Args:
-        pid: the child's number.
-        pidfd: refers to the child. If that has been reaped, nothing happens.
+        pid: the process's number. Its parent, be it this program or another, does not reap it meanwhile.
+        pidfd: refers to the process. If that has been reaped, nothing happens.
     """
     if not _signal(pidfd, signal.SIGSTOP):
         return  # somebody else has reaped it, and the number may mean another process by now
@@ -43,10 +48,10 @@ def kill_tree(pid: int, pidfd: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill the process group that a child leads. Never raises.
+    """Kill the process group that a process leads. Never raises.
 
     Args:
-        pid: the child's number. It must not have been reaped: even as a zombie it holds the group's number.
+        pid: the process's number. It must not have been reaped: even as a zombie it holds the group's number.
     """
     try:
         os.killpg(pid, signal.SIGKILL)
@@ -100,19 +105,29 @@ def _signal(pidfd: int, number: signal.Signals) -> bool:
 
 def _children_of(pid: int) -> list[int]:
     """List the children of every thread of a process; none if it is gone."""
-    children: list[int] = []
+    # Most have one thread and no children, and to find that out is most of what killing them costs. So nothing is
+    # listed where there is one thread, and nothing is buffered.
+    tasks = f"/proc/{pid}/task"
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = [str(pid)] if os.stat(tasks).st_nlink == _LINKS_WITH_ONE_THREAD else os.listdir(tasks)
     except OSError:
         return []
     try:
-        for thread in threads:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                children += map(int, file.read().split())
+        return [int(child) for thread in threads for child in _read(f"{tasks}/{thread}/children").split()]
     except OSError:
         # The kernel was built without these files, or a thread has just ended.
         return _children_by_scanning(pid)
-    return children
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while chunk := os.read(fd, _READ_BYTES):
+            data += chunk
+        return data
+    finally:
+        os.close(fd)
 
 
 def _children_by_scanning(pid: int) -> list[int]:
@@ -127,8 +142,7 @@ def _children_by_scanning(pid: int) -> list[int]:
 def _parent_of(pid: int) -> int | None:
     """Read the number of a process's parent; `None` if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The second field is the program's name in parentheses, and may itself contain some.
-            return int(file.read().rpartition(b")")[2].split()[1])
+        # The second field is the program's name in parentheses, and may itself contain some.
+        return int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return None

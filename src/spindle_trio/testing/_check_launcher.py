@@ -23,6 +23,7 @@ from spindle_trio._errors import EntryError, PeerProtocolError
 from spindle_trio._frames import encode_body
 from spindle_trio._model import JsonValue, Limits
 from spindle_trio.abc import ExitStatus, FrameLane, LaunchedProcess, Launcher, LaunchOrder
+from spindle_trio.testing._belongings import expect_belongings, settled_belongings
 
 ENTRIES: Final = Path(__file__).parent / "entries"
 """The folder with the entry that `check_launcher` uses for launchers of Python files."""
@@ -51,13 +52,16 @@ async def check_launcher(
         AssertionError: a promise is broken; says which, and by what.
     """
     launcher = make_launcher()
-    await launcher.start()
-    try:
-        bench = _Bench(launcher, entry, root)
-        for check in _CHECKS:
-            await _carry_out(check, bench)
-    finally:
-        with trio.move_on_after(_GUARD_SECONDS, shield=True):
+    # Around both, since a launcher may leave a nursery open in between; against an `aclose` that hangs.
+    with trio.CancelScope() as patience:
+        await launcher.start()
+        try:
+            bench = _Bench(launcher, entry, root)
+            for check in _CHECKS:
+                await _carry_out(check, bench)
+        finally:
+            patience.shield = True
+            patience.deadline = trio.current_time() + _GUARD_SECONDS
             await launcher.aclose()
 
 
@@ -357,7 +361,7 @@ async def _ends_when_the_host_goes(bench: _Bench) -> None:
 
 async def _leaves_nothing(bench: _Bench) -> None:
     """Leaving the block, by return, error or cancellation, kills and reaps the process, and leaves errors bare."""
-    before = _belongings()
+    before = await settled_belongings()
     async with bench.launched("hold") as subject:
         await subject.expect_ready()
     assert subject.process.has_exited(), "it was left by return, and the process has not exited"
@@ -383,7 +387,7 @@ async def _leaves_nothing(bench: _Bench) -> None:
     for process, how in zip(left, ("an error", "a cancellation"), strict=True):
         assert process.has_exited(), f"it was left by {how}, and the process has not exited"
         _expect_gone(process)
-    await _expect_belongings(before)
+    await expect_belongings(before)
 
 
 class _BlockError(Exception):
@@ -392,7 +396,7 @@ class _BlockError(Exception):
 
 async def _launch_can_be_cancelled(bench: _Bench) -> None:
     """Entering the block can be cancelled at any checkpoint, and then no process and no descriptor is left."""
-    before = _belongings()
+    before = await settled_belongings()
     for seconds in (0.0, 0.002):
         for number in range(_CANCELLATIONS):
             async with trio.open_nursery() as nursery:
@@ -401,7 +405,7 @@ async def _launch_can_be_cancelled(bench: _Bench) -> None:
                     async with bench.block() as process:
                         bench.begin(process, "hold")
                         await trio.sleep_forever()
-    await _expect_belongings(before)
+    await expect_belongings(before)
 
 
 async def _cancel_after(scope: trio.CancelScope, checkpoints: int, seconds: float) -> None:
@@ -459,36 +463,3 @@ def _expect_gone(process: LaunchedProcess) -> None:
     except ProcessLookupError:
         return
     raise AssertionError(f"process {process.pid} is still there after its block was left")
-
-
-@attrs.frozen
-class _Belongings:
-    """What this program has, as far as the system lets it see that."""
-
-    children: frozenset[int]
-    descriptors: int
-
-
-def _belongings() -> _Belongings | None:
-    tasks, descriptors = Path("/proc/self/task"), Path("/proc/self/fd")
-    try:
-        children = {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-        return _Belongings(frozenset(children), sum(1 for _ in descriptors.iterdir()))
-    except OSError:
-        return None
-
-
-async def _expect_belongings(before: _Belongings | None) -> None:
-    """Make sure that nothing has been added; what is let go of in the background has a moment for it."""
-    if before is None:
-        return
-    left: list[int] = []
-    descriptors = 0
-    for _ in range(100):
-        now = _belongings() or before
-        left = sorted(now.children - before.children)
-        descriptors = now.descriptors - before.descriptors
-        if not left and descriptors <= 0:
-            return
-        await trio.sleep(0.02)
-    raise AssertionError(f"left behind: processes {left}, and {descriptors} descriptor(s)")

@@ -23,7 +23,7 @@ from spindle_trio._errors import EntryError
 from spindle_trio._lifecycle import ABANDON_SECONDS
 from spindle_trio.abc import ExitStatus, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
 from spindle_trio.child import ProcessContext
-from spindle_trio.child._async_runtime import run_async_child
+from spindle_trio.child._async_runtime import ChildEnd, run_async_child
 from spindle_trio.child._facts import facts_from_init
 from spindle_trio.launchers._entry_path import normalise_entry
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
@@ -50,6 +50,8 @@ class MemoryLauncher(Launcher):
             TypeError: an entry is no `async` function; names it.
         """
         self._entries: dict[str, MemoryEntry | list[ScriptedChild]] = {}
+        self._resolved: dict[str, ResolvedEntry] = {}
+        self._looked_through: dict[str, int] = {}  # how many scripted children of an entry have been launched
         for name, entry in entries.items():
             self._entries[normalise_entry(name, Path("/"))] = _checked(name, entry)
         self._live: set[MemoryProcess] = set()
@@ -74,7 +76,7 @@ class MemoryLauncher(Launcher):
         if name not in self._entries:
             known = ", ".join(map(repr, sorted(self._entries))) or "none"
             raise EntryError(f"there is no entry {name!r} in this MemoryLauncher; it has: {known}")
-        return ResolvedEntry(name)
+        return self._resolved.setdefault(name, ResolvedEntry(name))
 
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
         """Start an entry for as long as the block lasts; see `Launcher.launch`.
@@ -85,9 +87,13 @@ class MemoryLauncher(Launcher):
         entry = self._entries[order.entry.entry]
         if callable(entry):
             return _EntryBlock(self._live, self._complaints, _EntryProcess(order, entry))
-        for child in entry:
-            if not child.was_launched:
-                return _ScriptedBlock(self._live, ScriptedProcess(order, child))
+        # From where the last look ended, so that a list of thousands is not gone through for each of them.
+        number = self._looked_through.get(order.entry.entry, 0)
+        while number < len(entry) and entry[number].was_launched:
+            number += 1
+        self._looked_through[order.entry.entry] = number
+        if number < len(entry):
+            return _ScriptedBlock(self._live, ScriptedProcess(order, entry[number]))
         raise OSError(
             f"{order.entry.entry!r} has {len(entry)} scripted child(ren), and all of them have been launched; "
             "give the launcher a list with one for each launch"
@@ -128,11 +134,12 @@ def _described(value: object) -> str:
 class _EntryProcess(MemoryProcess):
     """An entry that runs in a task of its launch block."""
 
+    __slots__ = ("_entry", "_nursery", "ended_at", "interrupt", "killed_at", "task")
+
     def __init__(self, order: LaunchOrder, entry: MemoryEntry) -> None:
         super().__init__(order)
         self._entry = entry
-        # Like a real process it feels no cancellation of its host's; the launch block sees to it that a kill comes.
-        self._scope = trio.CancelScope(shield=True)
+        self._nursery: trio.Nursery | None = None
         self.killed_at = self.ended_at = math.inf
         self.task: trio.lowlevel.Task | None = None
         self.interrupt: KeyboardInterrupt | None = None
@@ -143,32 +150,48 @@ class _EntryProcess(MemoryProcess):
             self.killed_at = trio.current_time()
             self.child_control.silence()
             self.child_messages.silence()
-            self._scope.cancel()
+            if self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Be the process, from its first frame to its exit."""
         self.task = trio.lowlevel.current_task()
+        self.task.name = f"entry {self.order.entry.entry}"
         status = KILLED
         try:
-            with self._scope:
-                try:
-                    (init,) = await self.child_control.receive(1)
-                except trio.EndOfChannel:
-                    return  # the host is gone before it has said anything
-                end = await run_async_child(
-                    self._call,
-                    facts_from_init(json.loads(init)),
-                    self.child_control,
-                    self.child_messages,
-                    beat=self.beat,
-                    report=self.write_stderr,
-                )
-                if self.killed_at == math.inf:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                # Like a real process it feels no cancellation of its host's; the launch block sees to a kill.
+                nursery.cancel_scope.shield = True
+                if self.killed_at < math.inf:
+                    nursery.cancel_scope.cancel()
+                end = await self._run_child(nursery)
+                if end is not None and self.killed_at == math.inf:
                     status = ExitStatus(code=end.code)
         finally:
             self.ended_at = trio.current_time()
             self.end(status)
+
+    async def _run_child(self, nursery: trio.Nursery) -> ChildEnd | None:
+        """Run the entry; `None` if the host is gone before it has said anything."""
+        try:
+            try:
+                # A host that owns this process has sent its first frame before this task has its first turn.
+                (init,) = self.child_control.receive_nowait(1)
+            except trio.WouldBlock:
+                (init,) = await self.child_control.receive(1)
+        except trio.EndOfChannel:
+            return None
+        return await run_async_child(
+            self._call,
+            facts_from_init(json.loads(init)),
+            self.child_control,
+            self.child_messages,
+            beat=self.beat,
+            report=self.write_stderr,
+            nursery=nursery,
+        )
 
     @trio.lowlevel.disable_ki_protection
     async def _call(self, context: ProcessContext) -> object:
@@ -180,9 +203,9 @@ class _EntryProcess(MemoryProcess):
             raise
 
     @property
-    def shields_end_at(self) -> trio.CancelScope:
-        """The scope in which all that the entry opens lies."""
-        return self._scope
+    def shields_end_at(self) -> trio.CancelScope | None:
+        """The scope in which all that the entry opens lies; `None` before its first turn."""
+        return None if self._nursery is None else self._nursery.cancel_scope
 
 
 class _ScriptedBlock(AbstractAsyncContextManager[LaunchedProcess]):
@@ -213,19 +236,24 @@ class _ScriptedBlock(AbstractAsyncContextManager[LaunchedProcess]):
 
 
 class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
-    """The life of an entry's task."""
+    """The life of an entry's task, which is one of the host's where there is a host, and else of a nursery in here."""
+
+    __slots__ = ("_complaints", "_live", "_nursery_manager", "_process")
 
     def __init__(self, live: set[MemoryProcess], complaints: list[str], process: _EntryProcess) -> None:
         self._live = live
         self._complaints = complaints
         self._process = process
-        self._nursery_manager = trio.open_nursery()
+        self._nursery_manager: AbstractAsyncContextManager[trio.Nursery] | None = None
 
     async def __aenter__(self) -> LaunchedProcess:
         await trio.lowlevel.checkpoint()  # before anything exists, so that a cancellation leaves nothing
-        self._nursery = await self._nursery_manager.__aenter__()
+        start_soon = self._process.order.start_soon
+        if start_soon is None:
+            self._nursery_manager = trio.open_nursery()
+            start_soon = (await self._nursery_manager.__aenter__()).start_soon
         self._live.add(self._process)
-        self._nursery.start_soon(self._process.run, name=f"entry {self._process.order.entry.entry}")
+        start_soon(self._process.run)
         return self._process
 
     async def __aexit__(
@@ -233,18 +261,21 @@ class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
     ) -> None:
         self._process.kill()
         complaint = None
-        # Bounded: the entry has been killed, and where that is not enough its shields are taken away.
-        self._nursery.cancel_scope.shield = True
         try:
-            with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
-                await self._process.wait()  # noqa: ASYNC102  # shielded above
-            if self._process.ended_at == math.inf or self._process.ended_at > self._process.killed_at + ABANDON_SECONDS:
-                complaint = self._complain()
-                take_shields_away(self._process.task, self._process.shields_end_at)
+            # Bounded: the entry has been killed, and where that is not enough its shields are taken away.
+            with trio.CancelScope(shield=True):
+                with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
+                    await self._process.wait()
+                is_late = self._process.ended_at > self._process.killed_at + ABANDON_SECONDS
+                if is_late:
+                    complaint = self._complain()
+                    take_shields_away(self._process.task, self._process.shields_end_at)
+                    await self._process.wait()
         finally:
             try:
-                # As if without error, so that what is raised in the body leaves it as it is, in no group.
-                await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded and bounded, see above
+                if self._nursery_manager is not None:
+                    # As if without error, so that what is raised in the body leaves it as it is, in no group.
+                    await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # its task has ended
             finally:
                 self._live.discard(self._process)
                 self._process.close_host_ends()

@@ -19,15 +19,29 @@ _STDERR_CHARACTERS: Final = 64 * 1024
 class MemoryProcess(LaunchedProcess):
     """A process that is made of Trio tasks. Whoever plays it uses `child_control` and `child_messages`, and ends it."""
 
-    control: MemoryLane
-    child_control: MemoryLane
-    messages: MemoryLane
-    child_messages: MemoryLane
     control_patience: ClassVar[float] = 0.0
+
+    __slots__ = (
+        "_ended",
+        "_heartbeat_at",
+        "_status",
+        "_stderr",
+        "_stderr_dropped",
+        "_stderr_size",
+        "child_control",
+        "child_messages",
+        "control",
+        "messages",
+        "order",
+    )
 
     def __init__(self, order: LaunchOrder) -> None:
         """Come into being, with nothing to run yet."""
         self.order = order
+        self.control: MemoryLane
+        self.child_control: MemoryLane
+        self.messages: MemoryLane
+        self.child_messages: MemoryLane
         self.control, self.child_control = memory_lane_pair(order.limits.frame_bytes)
         self.messages, self.child_messages = memory_lane_pair(order.limits.frame_bytes)
         self._heartbeat_at = -math.inf
@@ -59,7 +73,8 @@ class MemoryProcess(LaunchedProcess):
 
     async def wait(self) -> ExitStatus:
         """Wait until the process has ended; see `LaunchedProcess.wait`."""
-        await trio.lowlevel.checkpoint()
+        if self._status is not None:
+            await trio.lowlevel.checkpoint()
         while self._status is None:
             await self._ended.park()
         return self._status

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import trio
 
 
-def take_shields_away(root: trio.lowlevel.Task | None, outermost: trio.CancelScope) -> None:
+def take_shields_away(root: trio.lowlevel.Task | None, outermost: trio.CancelScope | None) -> None:
     """Let a cancellation reach every task below one, through all shields that were put up inside a scope.
 
     Trio has no public way from a task to the scopes it is in, and rightly so. This is for a test that has failed

@@ -1,3 +1,5 @@
+"""Beats once a second."""
+
 from __future__ import annotations
 
 from spindle_trio.child import BlockingProcessContext
@@ -5,7 +7,6 @@ from spindle_trio.child import BlockingProcessContext
 
 def run(process: BlockingProcessContext) -> None:
     process.ready()
-    count = process.payload
-    assert isinstance(count, int)
-    for _ in range(count):
-        process.send("x" * 98)
+    while True:
+        process.heartbeat()
+        process.sleep(1)

@@ -1,0 +1,171 @@
+"""What `messages()` gives, in the host, at the far end of a stream and in an `async` child: a channel with batches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")
+
+
+class MessageReceiveChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
+    """A subscription to messages, as a Trio channel that also gives all that has arrived in one call.
+
+    ``async for message in channel`` lets other tasks run once a message; where there are many,
+    ``receive_many`` lets them run once a batch. The two may be mixed.
+    """
+
+    @abstractmethod
+    async def receive(self) -> T_co:
+        """Wait for the next message and return it. If cancelled, nothing is lost.
+
+        Raises:
+            trio.EndOfChannel: nothing more will come, and all has been received.
+            trio.ClosedResourceError: this channel was closed, possibly while this waited.
+            LaggedError: only at the far end of a stream: messages were dropped; the next call goes on.
+        """
+
+    @abstractmethod
+    def receive_nowait(self) -> T_co:
+        """Return the next message if there is one.
+
+        Raises:
+            trio.WouldBlock: there is none now.
+            trio.EndOfChannel: as in `receive`.
+            trio.ClosedResourceError: as in `receive`.
+            LaggedError: as in `receive`.
+        """
+
+    @abstractmethod
+    async def receive_many(self, most: int | None = None) -> list[T_co]:
+        """Wait until there is a message, and return all that are there, oldest first: never an empty list.
+
+        However many there are, other tasks run once. If cancelled, nothing is lost.
+
+        Args:
+            most: how many messages to return at most; `None` for as many as there are.
+
+        Raises:
+            ValueError: `most` is less than 1.
+            trio.EndOfChannel: as in `receive`.
+            trio.ClosedResourceError: as in `receive`.
+            LaggedError: as in `receive`; what came before the gap is returned by the call before.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up this subscription. Who waits in it gets `trio.ClosedResourceError`. May be called twice."""
+
+
+def check_most(most: int | None) -> None:
+    """Refuse a number of messages that nobody can wait for.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if most is not None and most < 1:
+        raise ValueError(f"receive_many() returns at least one message, so `most` cannot be {most}")
+
+
+async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[object]]) -> R:
+    """Return what `take` does as soon as it does not raise `trio.WouldBlock`; a checkpoint in any case, and only one.
+
+    If it is cancelled, nothing was taken.
+
+    Args:
+        take: looks, without waiting.
+        wait: waits until it may be worth looking again.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        taken = take()
+    except trio.WouldBlock:
+        pass  # not waiting in here: the exception and its frames would live as long as the wait
+    else:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return taken
+    while True:
+        await wait()
+        try:
+            return take()
+        except trio.WouldBlock:
+            continue
+
+
+class CursorChannel(MessageReceiveChannel[T]):
+    """What both kinds of message channel share: waiting, closing, and giving up cursors when collected."""
+
+    def __init__(self, readers: trio.lowlevel.ParkingLot, give_up: Callable[[], None]) -> None:
+        self._is_closed = False
+        self._readers = readers
+        self._give_up = give_up  # must not hold the channel, which could not be collected then
+        self._token = trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
+
+    async def receive(self) -> T:
+        """Wait for the next message and return it; see `MessageReceiveChannel.receive`."""
+        return await take_or_wait(self.receive_nowait, self._readers.park)
+
+    async def receive_many(self, most: int | None = None) -> list[T]:
+        """Wait for messages and return all that are there; see `MessageReceiveChannel.receive_many`."""
+        check_most(most)
+        return await take_or_wait(partial(self._receive_many_nowait, most), self._readers.park)
+
+    def receive_nowait(self) -> T:
+        """Return the next message if there is one; see `MessageReceiveChannel.receive_nowait`."""
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        return self._next()
+
+    def _receive_many_nowait(self, most: int | None) -> list[T]:
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        return self._next_many(most)
+
+    def close(self) -> None:
+        """Give up this subscription; see `MessageReceiveChannel.close`."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._give_up()
+            self._readers.unpark_all()
+
+    async def aclose(self) -> None:
+        """Close, and execute a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child. A
+        # collection may happen in any thread and in the middle of anything, an inbox's own work too: so not just now.
+        if getattr(self, "_is_closed", True):
+            return
+        if self._token is None:
+            self._give_up()
+            return
+        try:
+            self._token.run_sync_soon(self._give_up)
+        except trio.RunFinishedError:
+            pass
+
+    @abstractmethod
+    def _next(self) -> T:
+        """Read one message, or raise what `receive_nowait` does."""
+
+    @abstractmethod
+    def _next_many(self, most: int | None) -> list[T]:
+        """Read one message or more, or raise what `receive_nowait` does."""
+
+
+def waker_of(lot: trio.lowlevel.ParkingLot) -> Callable[[], None]:
+    """Make what wakes a channel's readers without holding the channel, so that it can be collected."""
+
+    def wake() -> None:
+        if lot:
+            lot.unpark_all()
+
+    return wake

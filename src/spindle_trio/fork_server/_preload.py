@@ -1,0 +1,121 @@
+"""Loads what processes are to find loaded, and makes sure that a fork is still safe afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# What every process needs is loaded with this module, whatever the list says.
+import spindle_trio.child._blocking_runtime  # noqa: F401  # as above
+from spindle_trio.child import _program
+from spindle_trio.fork_server._rehearsal import rehearse_blocking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as signals
+    from collections.abc import Callable, Sequence
+else:
+    import _signal as signals  # `signal` would load `enum`
+
+
+class PreloadError(Exception):
+    """A module cannot be preloaded; says which, why, and what to do."""
+
+
+def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[int], None]) -> None:
+    """Import modules one by one, and look after each whether it has left anything behind that makes forking unsafe.
+
+    Args:
+        modules: their names.
+        known_fds: the descriptors that this program has open.
+        announce: told the place of each in the list before it is imported, for it may not come back.
+
+    Raises:
+        PreloadError: a module cannot be imported, has started a thread or a process, or has opened a descriptor.
+    """
+    _verify("the start of Python itself (a sitecustomize or a .pth file)", "see what it loads", known_fds)
+    for number, name in enumerate(modules):
+        announce(number)
+        try:
+            __import__(name)
+        except BaseException as error:  # noqa: ASYNC103  # whatever a module raises: the host has to hear of it
+            what = _in_words(error)
+            raise PreloadError(f"the module {name!r} cannot be preloaded: take it out of preload=; {what}") from None
+        _verify(f"the module {name!r}", "take it out of preload=, and import it in the entry", known_fds)
+    if "trio" in sys.modules:
+        import spindle_trio.child._trio_program  # noqa: F401  # what runs `async` entries
+    rehearse_blocking()
+    _reset_signals()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # what is in a buffer when the server forks would be printed by every process
+    _program.prepare_output()
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: ASYNC103  # whatever its `__str__` does
+        return type(error).__name__  # noqa: ASYNC104  # as above
+
+
+def _verify(who: str, advice: str, known_fds: set[int]) -> None:
+    """Make sure that a fork is safe.
+
+    Args:
+        who: what has been loaded, for the error.
+        advice: what to do, for the error.
+        known_fds: the descriptors that may be open.
+
+    Raises:
+        PreloadError: it is not, and says why.
+    """
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        raise PreloadError(
+            f"{who} has started {threads - 1} thread(s), and a program with threads cannot be forked safely; {advice}"
+        )
+    children = _own_children()
+    if children:
+        raise PreloadError(
+            f"{who} has started process {', '.join(children)}, which nobody would wait for or end; {advice}"
+        )
+    opened = {fd: target for fd, target in _open_fds().items() if fd not in known_fds}
+    if opened:
+        listed = ", ".join(f"{fd} ({target})" for fd, target in sorted(opened.items()))
+        raise PreloadError(f"{who} has opened descriptors, which all processes would share: {listed}; {advice}")
+
+
+def _own_children() -> list[str]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return file.read().split()
+    except FileNotFoundError:
+        return []  # the kernel was built without these files
+
+
+def _open_fds() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass  # the one that the listing itself needed
+    return found
+
+
+def _reset_signals() -> None:
+    """Give every signal back what a fresh interpreter does about it; a module may have changed that."""
+    signals.set_wakeup_fd(-1)
+    for number in signals.valid_signals():
+        if number in (signals.SIGKILL, signals.SIGSTOP):
+            continue
+        handler = signals.getsignal(number)
+        if number == signals.SIGINT:
+            if handler is not signals.default_int_handler:
+                signals.signal(number, signals.default_int_handler)
+        elif number in (signals.SIGPIPE, signals.SIGXFSZ):
+            if handler != signals.SIG_IGN:
+                signals.signal(number, signals.SIG_IGN)
+        elif handler is not None and handler != signals.SIG_DFL:
+            signals.signal(number, signals.SIG_DFL)
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())

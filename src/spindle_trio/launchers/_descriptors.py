@@ -1,0 +1,66 @@
+"""The limit on open descriptors: raised for this program, and not for its children.
+
+A process takes some descriptors in its host, and the usual soft limit of 1 024 is used up by fewer than 170 of them.
+So a launcher of real processes raises it to the hard one when a host opens. Children get back the one that this program
+had: the soft limit is as low as it is for the sake of programs that use `select(2)`, which overruns its table where a
+descriptor has a larger number.
+
+The limit is the program's, not a host's, and stays when hosts close. To lower it would take descriptors away from
+hosts that are still open, from processes that were abandoned, and from whatever else the program has opened meanwhile.
+A program that sets its limit itself between two hosts finds it raised by the second one, whose children get what the
+program had set. What it starts by other means, as with `subprocess`, inherits the raised limit.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+__all__ = ["give_back_limit", "raise_limit"]
+
+
+@attrs.define
+class _SoftLimit:
+    """What is known of this program's soft limit. The hosts of all its threads share it, as they do the limit."""
+
+    own: int | None = None
+    """What it was before it was raised; `None` as long as it has not been."""
+    raised: int | None = None
+    """What it was raised to."""
+
+
+_soft_limit: Final = _SoftLimit()
+
+
+def raise_limit() -> None:
+    """Raise this program's soft limit on descriptors to the hard one, if the system lets it; again changes nothing."""
+    import resource  # not everywhere, and a launcher says in its `start` where it cannot run
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return  # the hard limit is above what the kernel has come to allow: then the soft one has to do
+    if soft != _soft_limit.raised:  # else somebody has raised the hard one alone
+        _soft_limit.own = soft
+    _soft_limit.raised = hard
+
+
+def give_back_limit(pid: int) -> None:
+    """Set the soft limit of a process to what this program's was before `raise_limit`. Never raises.
+
+    Args:
+        pid: a child of this program that nobody has reaped. What it starts from now on inherits the limit.
+    """
+    if _soft_limit.own is None:
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (_soft_limit.own, hard))
+    except (OSError, ValueError):
+        pass  # it has ended, or a sandbox forbids it: a limit that is too high is no reason to refuse a process

@@ -1,0 +1,446 @@
+"""One fork server, as its host sees it: started, asked for processes, told whom to reap, and ended.
+
+`spindle_trio.fork_server._server` has the other side, and describes what the two say to each other. What the server
+says is trusted: it is this package's own program, and no process that it forks has its socket.
+
+Nothing here waits for the server without a bound, and what is asked of it is queued where its socket is full: a server
+that was stopped must not stop its host.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import attrs
+import trio
+
+from spindle_trio.abc import ExitStatus
+from spindle_trio.launchers._interpreter import search_path, start_interpreter
+from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
+from spindle_trio.launchers._output import LineLog, OutputPipe
+from spindle_trio.launchers._page import HeartbeatPage
+from spindle_trio.launchers._reaper import OwnReaper, Reaper, has_ended
+from spindle_trio.launchers._tree import kill_tree
+
+__all__ = ["ForkServer", "ForkedProcess", "NotForked"]
+
+REAP_SECONDS: Final = 0.5
+"""Seconds that the server may take to reap a process. It takes microseconds, unless somebody has stopped it."""
+
+START_SECONDS: Final = 60.0
+"""Seconds that a server may take to load what it preloads."""
+
+END_SECONDS: Final = 1.0
+"""Seconds that a server may take to end its processes and itself before it is killed."""
+
+_DATAGRAM_BYTES: Final = 64 * 1024
+_FDS: Final = 6
+_SAID_CHARACTERS: Final = 4000
+_DRAIN_SECONDS: Final = 0.05
+_DATAGRAMS_AT_A_TIME: Final = 16
+
+_log = logging.getLogger("spindle_trio.launchers")
+
+Message = dict[str, object]
+
+
+@attrs.frozen
+class ForkedProcess:
+    """A process that waits for its first frame."""
+
+    server: ForkServer
+    """Its parent."""
+    pid: int
+    pidfd: int
+    control: socket.socket
+    messages: socket.socket
+    stdout: int
+    stderr: int
+    page: HeartbeatPage
+    is_spare: bool
+    """Whether it was forked ahead of any need, and has warmed itself up."""
+
+    def discard(self) -> None:
+        """Have it killed and reaped, and close everything. Never blocks."""
+        self._kill()
+        self._close()
+        self.server.discard(self.pid)
+
+    async def end(self) -> None:
+        """Do the same, and wait until it is gone, as long as for any reaping."""
+        self._kill()
+        try:
+            if self.server.is_gone:
+                with trio.move_on_after(REAP_SECONDS):
+                    await trio.lowlevel.wait_readable(self.pidfd)
+                OwnReaper().reap_nowait(self.pidfd)  # it is this program's own now, where that adopts orphans
+        finally:
+            self._close()
+        await self.server.have_reaped("discard", self.pid)
+
+    def _kill(self) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)  # the server may have been stopped
+        except ProcessLookupError:
+            pass  # reaped already, by whoever reaps what a dead server leaves behind
+
+    def _close(self) -> None:
+        os.close(self.pidfd)
+        self.control.close()
+        self.messages.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+        self.page.close()
+
+
+@attrs.frozen
+class NotForked:
+    """The server's word that it could not fork."""
+
+    error: OSError
+    is_spare: bool
+
+
+class ForkServer(Reaper):
+    """One server process. It is also the reaper of the processes that it has forked."""
+
+    def __init__(
+        self,
+        pid: int,
+        pidfd: int,
+        link: socket.socket,
+        output: int,
+        *,
+        path: list[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Take over what `start` has made."""
+        link.setblocking(False)
+        self.pid: Final = pid
+        """The server's own number."""
+        self.path: Final = path
+        """The `sys.path` that its processes begin with."""
+        self.environment: Final = environment
+        """The environment that they begin with."""
+        self.is_gone: bool = False
+        """Whether it has ended, or is being ended."""
+        self.heard_at: float = trio.current_time()
+        """When it last said something, on Trio's clock."""
+        self._pidfd = pidfd
+        self._link = link
+        self._output = OutputPipe(output, "fork_server", LineLog(f"fork server {pid}"))
+        self._unsent: deque[bytes] = deque()
+        self._has_unsent = trio.lowlevel.ParkingLot()
+        self._reaping: dict[int, _Reaping] = {}
+
+    def __repr__(self) -> str:
+        return f"<ForkServer {'gone' if self.is_gone else 'running'} pid={self.pid}>"
+
+    @staticmethod
+    async def start(preload: Sequence[str], environment: Mapping[str, str]) -> ForkServer:
+        """Start a server, and return once it can fork.
+
+        If this is cancelled or fails, no server is left.
+
+        Args:
+            preload: the names of modules that it loads before it forks.
+            environment: its environment; processes get their own.
+
+        Raises:
+            OSError: the system has refused.
+            RuntimeError: the server has refused, ended or not answered; says why.
+        """
+        started = await run_in_launch_thread(lambda: _start(environment), _end_at_once)
+        path = search_path()
+        server = ForkServer(*started, path=path, environment=environment)
+        try:
+            server._send({"type": "preload", "modules": list(preload), "path": path})
+            await server._wait_up(preload)
+        except BaseException:
+            await server.end()
+            raise
+        return server
+
+    async def serve(self, hear: Callable[[ForkedProcess | NotForked], None]) -> None:
+        """Pass on what the server says, send what is to be sent, and drain its output, until it is gone.
+
+        Args:
+            hear: told of each process, whose owner it becomes, and of each that could not be forked.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._output.drain)
+            nursery.start_soon(self._flush)
+            try:
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    if not self._read(hear):
+                        await trio.lowlevel.wait_readable(self._link)
+            except EOFError:
+                pass
+            self.is_gone = True
+            for reaping in self._reaping.values():
+                reaping.is_over.set()
+            nursery.cancel_scope.cancel()
+
+    def request(self, *, spare: bool) -> None:
+        """Ask for a process: for a launch that waits, or as a spare."""
+        self._send({"type": "fork", "spare": spare})
+
+    def discard(self, pid: int) -> None:
+        """Have a process killed and reaped."""
+        self._send({"type": "discard", "pid": pid})
+
+    async def reap(self, pid: int, pidfd: int) -> ExitStatus:
+        """Have the server reap a process; see `Reaper.reap`. Takes `PATIENCE` seconds at most."""
+        status = await self.have_reaped("reap", pid)
+        if self.is_gone and status == ExitStatus():
+            # What it leaves behind is this program's own where that adopts orphans, as the first one of a container.
+            status = OwnReaper().reap_nowait(pidfd)
+        return status
+
+    async def have_reaped(self, request: str, pid: int) -> ExitStatus:
+        """Ask for something that ends with a process being reaped, and wait for that, `PATIENCE` seconds at most.
+
+        A server that says nothing is waited for `REAP_SECONDS`; while it says something, it is busy with what was asked
+        of it before.
+        """
+        reaping = self._reaping[pid] = _Reaping()
+        began_at = trio.current_time()
+        try:
+            self._send({"type": request, "pid": pid})
+            while not (reaping.is_over.is_set() or self.is_gone):
+                give_up_at = min(max(began_at, self.heard_at) + REAP_SECONDS, began_at + PATIENCE)
+                if trio.current_time() >= give_up_at and not self.has_said_more():
+                    _log.warning("fork server %d does not answer, and has still to reap process %d", self.pid, pid)
+                    break
+                with trio.CancelScope(deadline=give_up_at):
+                    await reaping.is_over.wait()
+        finally:
+            del self._reaping[pid]
+        return reaping.status
+
+    def has_said_more(self) -> bool:
+        """Tell whether something that it has said waits to be heard: then this program is late, and not the server."""
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        return not self.is_gone and bool(poll.poll(0))
+
+    def reap_whenever(self, process_id: str, pid: int, pidfd: int) -> None:
+        """Have the server reap a process when it ends; see `Reaper.reap_whenever`."""
+        _log.error("process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends", process_id, pid)
+        os.close(pidfd)
+        self._send({"type": "reap", "pid": pid})
+
+    async def end(self) -> None:
+        """End the server with all that it has forked, and reap it. Bounded, and shielded."""
+        self.is_gone = True
+        self._link.close()  # its own end sees the end of the stream, and ends
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(END_SECONDS):
+                await trio.lowlevel.wait_readable(self._pidfd)
+            kill_tree(self.pid, self._pidfd)  # with whatever a module has started while it was loaded
+            with trio.move_on_after(PATIENCE):
+                await trio.lowlevel.wait_readable(self._pidfd)
+        if has_ended(self._pidfd):
+            OwnReaper().reap_nowait(self._pidfd)
+            os.close(self._pidfd)
+        else:
+            reap_in_background("(fork server)", self.pid, self._pidfd)
+        self._output.drain_nowait()
+        self._output.close()
+
+    def output_tail(self) -> str:
+        """Return the last of what the server has written to stdout and stderr, as text."""
+        self._output.drain_nowait()
+        return self._output.tail.text().strip()
+
+    async def _wait_up(self, preload: Sequence[str]) -> None:
+        """Wait until the server can fork.
+
+        Raises:
+            RuntimeError: it has refused, ended or not answered.
+        """
+        doing = "starting"
+        with trio.move_on_after(START_SECONDS):
+            while True:
+                try:
+                    data = self._link.recv(_DATAGRAM_BYTES)
+                except BlockingIOError:
+                    # A server that cannot print does not go on. A task to drain its output would need a nursery, and
+                    # a Ctrl-C that comes meanwhile would come out of that in a group.
+                    with trio.move_on_after(_DRAIN_SECONDS):
+                        await trio.lowlevel.wait_readable(self._link)
+                    self._output.drain_nowait()
+                    continue
+                except OSError:
+                    data = b""
+                self.heard_at = trio.current_time()
+                if not data:
+                    said = self.output_tail()[-_SAID_CHARACTERS:]
+                    raise RuntimeError(f"the fork server ended while it was {doing}{said and f', and said: {said}'}")
+                message = json.loads(data)
+                if message["type"] == "up":
+                    return
+                if message["type"] == "refused":
+                    raise RuntimeError(f"the fork server cannot start: {message['error']}")
+                doing = f"loading the module {preload[message['module']]!r}"
+        raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
+
+    def _read(self, hear: Callable[[ForkedProcess | NotForked], None]) -> bool:
+        """Take in what the server has said, and say whether there may be more.
+
+        Raises:
+            EOFError: the server is gone.
+        """
+        for _ in range(_DATAGRAMS_AT_A_TIME):
+            try:
+                data, ancillary, _, _ = self._link.recvmsg(
+                    _DATAGRAM_BYTES, socket.CMSG_SPACE(_FDS * 4), socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return False
+            except OSError:
+                raise EOFError from None
+            if not data:
+                raise EOFError
+            self.heard_at = trio.current_time()
+            self._take(json.loads(data), _descriptors(ancillary), hear)
+        return True
+
+    def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
+        match message:
+            case {"type": "forked", "pid": int(pid), "spare": bool(is_spare)}:
+                hear(self._take_process(pid, fds, is_spare=is_spare))
+            case {"type": "not forked", "errno": int(number), "error": str(text), "spare": bool(is_spare)}:
+                hear(NotForked(OSError(number, f"the fork server could not fork: {text}"), is_spare))
+            case {"type": "reaped", "pid": int(pid), "status": int(status)}:
+                reaping = self._reaping.get(pid)
+                if reaping is not None:
+                    reaping.status = _exit_status(status)
+                    reaping.is_over.set()
+            case _:
+                _log.error("fork server %d said what this host does not know: %r", self.pid, message)
+
+    def _take_process(self, pid: int, fds: list[int], *, is_spare: bool) -> ForkedProcess | NotForked:
+        """Take over a process, or have it killed if this program has no descriptors left for it."""
+        try:
+            if len(fds) != _FDS:
+                raise OSError("this program has no descriptors left")
+            pidfd, control, messages, stdout, stderr, page = fds
+            mapped = HeartbeatPage(page)  # closes the descriptor where it cannot map it
+        except OSError as error:
+            for fd in fds[:5]:
+                os.close(fd)
+            self.discard(pid)
+            return NotForked(error, is_spare)
+        mapped.close_fd()
+        return ForkedProcess(
+            self,
+            pid,
+            pidfd,
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
+            stdout,
+            stderr,
+            mapped,
+            is_spare,
+        )
+
+    def _send(self, message: Message) -> None:
+        """Send a datagram, or queue it if the server does not read. A server that is gone hears nothing."""
+        if self.is_gone:
+            return
+        self._unsent.append(json.dumps(message).encode())
+        self._send_unsent()
+        if self._unsent:
+            self._has_unsent.unpark_all()
+
+    def _send_unsent(self) -> None:
+        try:
+            while self._unsent:
+                self._link.send(self._unsent[0], socket.MSG_NOSIGNAL)
+                self._unsent.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # it is gone; whoever reads from it will see
+
+    async def _flush(self) -> None:
+        while True:
+            while self._unsent:
+                await trio.lowlevel.wait_writable(self._link)
+                self._send_unsent()
+            await self._has_unsent.park()
+
+
+@attrs.define(eq=False)
+class _Reaping:
+    """A process that is being reaped."""
+
+    is_over: trio.Event = attrs.field(factory=trio.Event)
+    status: ExitStatus = attrs.field(factory=ExitStatus)
+
+
+def _exit_status(status: int) -> ExitStatus:
+    """Translate what the server's `waitpid` said."""
+    code = os.waitstatus_to_exitcode(status)
+    return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    found = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
+
+
+def _start(environment: Mapping[str, str]) -> tuple[int, int, socket.socket, int]:
+    """Start a server; runs on the launch thread.
+
+    Raises:
+        OSError: the system has refused, and nothing is left.
+    """
+    with ExitStack() as ours, ExitStack() as theirs:
+        link, server_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.enter_context(link)
+        theirs.enter_context(server_link)
+        output, server_output = os.pipe()
+        ours.callback(os.close, output)
+        theirs.callback(os.close, server_output)
+        started = start_interpreter(
+            sys.executable,
+            "(fork server)",
+            "spindle_trio.fork_server._server",
+            pass_fds=[server_link.fileno()],
+            stdout=server_output,
+            stderr=server_output,
+            root=None,
+            environment=environment,
+        )
+        ours.pop_all()
+        return started.pid, started.pidfd, link, output
+
+
+def _end_at_once(started: tuple[int, int, socket.socket, int]) -> None:
+    """Kill a server that nobody wants any more, before it has forked anything; runs on the launch thread."""
+    pid, pidfd, link, output = started
+    kill_tree(pid, pidfd)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll()
+    OwnReaper().reap_nowait(pidfd)
+    os.close(pidfd)
+    link.close()
+    os.close(output)

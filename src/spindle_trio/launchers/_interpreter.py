@@ -1,0 +1,100 @@
+"""Starts Python interpreters: what the exec launcher and the fork server's launcher share.
+
+An interpreter is started with `-P`, since `sys.path` is the host's business. Site processing stays on, although it
+costs some milliseconds: packages that are installed in editable form are found by hooks that it sets up, and `sys.path`
+alone does not bring those over.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from spindle_trio.launchers._descriptors import give_back_limit
+
+_PROGRAM: Final = Path(__file__).resolve().parent.parent / "child" / "__main__.py"
+
+__all__ = ["StartedInterpreter", "search_path", "start_interpreter"]
+
+
+@attrs.frozen
+class StartedInterpreter:
+    """A child of this program that leads a session, and that nobody else reaps."""
+
+    pid: int
+    """Its number."""
+    pidfd: int
+    """Refers to it, since before anybody could reap it."""
+
+
+def start_interpreter(
+    python: str,
+    name: str,
+    module: str,
+    *,
+    pass_fds: Sequence[int],
+    stdout: int,
+    stderr: int,
+    root: Path | None,
+    environment: Mapping[str, str],
+) -> StartedInterpreter:
+    """Start an interpreter; runs on the launch thread.
+
+    Args:
+        python: the interpreter.
+        name: shown in a list of processes.
+        module: whose `main` is called with the descriptors.
+        pass_fds: descriptors that it inherits under the same numbers.
+        stdout: the descriptor that becomes its stdout.
+        stderr: the descriptor that becomes its stderr.
+        root: its working directory; `None` for this program's.
+        environment: all of its environment.
+
+    Raises:
+        OSError: the system has refused, and nothing is left.
+        ValueError: no environment can hold one of the names or values.
+    """
+    flags = ["-P"]
+    if sys.dont_write_bytecode:
+        flags.append("-B")
+    flags += ["-O"] * sys.flags.optimize
+    process = subprocess.Popen(
+        [python, *flags, str(_PROGRAM), name, str(os.getpid()), module, *map(str, pass_fds)],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=root,
+        env=dict(environment),
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    # From here on the pidfd tells the end. `subprocess` must neither reap the process nor complain about it.
+    process.returncode = 0
+    give_back_limit(process.pid)  # before its first frame, and so before its entry runs
+    return StartedInterpreter(process.pid, pidfd)
+
+
+def search_path() -> list[str]:
+    """Return this program's `sys.path`, such that it means the same from another working directory.
+
+    What is no text, importing does not look at either; and a relative folder is none where the current one is gone.
+    """
+    folders: list[str] = []
+    for folder in sys.path:
+        if isinstance(folder, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anything may be put into it
+            with suppress(FileNotFoundError):
+                folders.append(os.path.abspath(folder))  # '' is the current one
+    return folders

@@ -1,0 +1,51 @@
+"""Writes the first frame that a real child reads; `spindle_trio.child._order` reads it, and describes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from spindle_trio.abc import LaunchOrder
+
+__all__ = ["check_surroundings", "encode_order"]
+
+
+def check_surroundings(order: LaunchOrder) -> None:
+    """Make sure of what a process would otherwise find out by itself, when it is too late to call it a failed launch.
+
+    Raises:
+        OSError: there is no such working directory.
+        ValueError: no environment can hold one of the names or values.
+    """
+    os.stat(order.root / ".")
+    for name, value in order.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"no environment can hold the variable {name!r}")
+    os.fsencode("".join((*order.environment, *order.environment.values())))  # a lone surrogate may stand for no byte
+
+
+def encode_order(
+    order: LaunchOrder,
+    path: list[str] | None,
+    *,
+    root: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> bytes:
+    """Write an order as the body of a frame.
+
+    Args:
+        order: what was ordered.
+        path: the `sys.path` that the process is to have; `None` to let it keep its own.
+        root: the working directory that it has still to enter; `None` if it is there.
+        environment: the environment that it has still to take on; `None` to let it keep its own.
+    """
+    frame = {
+        "file": str(order.entry.path),
+        "path": path,
+        "root": None if root is None else str(root),
+        "environment": None if environment is None else dict(environment),
+    }
+    # In ASCII, since file names and variables may hold bytes that are no UTF-8, and come as lone surrogates.
+    return json.dumps(frame).encode()

@@ -1,0 +1,115 @@
+"""Our side of each race: hosts with one worker, their launchers, and the entries that they run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+import spindle_trio as spindle
+
+if TYPE_CHECKING:
+    from spindle_trio.abc import Launcher
+
+FOLDER = Path(__file__).resolve().parents[1]
+ENTRIES = FOLDER / "entries"
+PROGRAMS = FOLDER / "programs"
+
+
+@attrs.frozen
+class Running:
+    """A host that is open, and the processes of its one worker."""
+
+    host: spindle.Host
+    processes: spindle.BackendProcesses
+
+
+@asynccontextmanager
+async def open_host(launcher: Launcher | None = None, *, max_processes: int = 32) -> AsyncIterator[Running]:
+    """Open a host and a worker; on leaving, all processes are killed, without a grace period."""
+    async with (
+        spindle.open_host(launcher, max_processes=max_processes) as host,
+        host.open_worker("benchmark", root=ENTRIES, user_id="ada") as worker,
+    ):
+        yield Running(host, worker.backend_processes)
+        host.kill()
+
+
+def default_launcher() -> Launcher:
+    """Make what a host uses by default on Linux: a fork server with warm spares."""
+    from spindle_trio.launchers import ForkServerLauncher
+
+    return ForkServerLauncher()
+
+
+def lean_launcher() -> Launcher:
+    """Make a fork server that has loaded nothing but the child's runtime, without spares."""
+    from spindle_trio.launchers import ForkServerLauncher
+
+    return ForkServerLauncher(preload=(), spares=0)
+
+
+def on_demand_launcher() -> Launcher:
+    """Make a fork server with the default preload, without spares: each launch forks."""
+    from spindle_trio.launchers import ForkServerLauncher
+
+    return ForkServerLauncher(spares=0)
+
+
+def exec_launcher() -> Launcher:
+    """Make the launcher that starts an interpreter for each process."""
+    from spindle_trio.launchers import PythonLauncher
+
+    return PythonLauncher()
+
+
+def default_preload() -> list[str]:
+    """List the modules that the default launcher's server loads, for peers and floors that shall load the same."""
+    from spindle_trio.launchers import DEFAULT_PRELOAD
+
+    return list(DEFAULT_PRELOAD)
+
+
+SETTLE_SECONDS = 0.05
+"""Time for a fork server to refill its spares, and for what was stopped to be gone; not part of any sample."""
+
+
+def spawn_sampler(processes: spindle.BackendProcesses, entry: str) -> Callable[[], Awaitable[float]]:
+    """Make a sampler of spawn → ready, in milliseconds. The process is stopped afterwards."""
+
+    async def sample() -> float:
+        await trio.sleep(SETTLE_SECONDS)
+        began = perf_counter()
+        handle = await processes.spawn(entry)
+        elapsed = perf_counter() - began
+        await handle.stop()
+        return 1000 * elapsed
+
+    return sample
+
+
+def spawn_in_a_row_sampler(processes: spindle.BackendProcesses, entry: str) -> Callable[[], Awaitable[float]]:
+    """Make a sampler of the same, where a sample is the middle one of three spawns, one right after the other.
+
+    After a pause the caches of the processor have forgotten this program, and that is a good part of what a single
+    spawn takes. A program that is at work is measured by this.
+    """
+
+    async def sample() -> float:
+        await trio.sleep(SETTLE_SECONDS)
+        elapsed: list[float] = []
+        handles: list[spindle.ProcessHandle] = []
+        for _ in range(3):
+            began = perf_counter()
+            handles.append(await processes.spawn(entry))
+            elapsed.append(perf_counter() - began)
+        for handle in handles:
+            await handle.stop()
+        return 1000 * sorted(elapsed)[1]
+
+    return sample

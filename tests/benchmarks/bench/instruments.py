@@ -1,0 +1,144 @@
+"""What is learned by looking over the scheduler's shoulder, or into /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+import trio
+
+
+@contextmanager
+def kept_affinity() -> Iterator[None]:
+    """Give the thread back the cores that it may use, when the block is left."""
+    cores = os.sched_getaffinity(0)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+_cores = sorted(os.sched_getaffinity(0))
+
+
+def on_two_cores(pid: int | None) -> None:
+    """Pin this thread to one core and a process to another; where there is only one, to that."""
+    _pin(pid, _cores[-1])
+
+
+def on_one_core(pid: int | None) -> None:
+    """Pin this thread and a process to the same core."""
+    _pin(pid, _cores[0])
+
+
+def _pin(pid: int | None, core: int) -> None:
+    assert pid is not None, "it is a real process"
+    os.sched_setaffinity(0, {_cores[0]})
+    os.sched_setaffinity(pid, {core})
+
+
+class _Instrument(trio.abc.Instrument):
+    """An instrument that looks on for as long as a block lasts."""
+
+    def __enter__(self) -> Self:
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+
+class StepTimes(_Instrument):
+    """Notes the longest step of any task, in seconds: for so long nothing else could run."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._began = perf_counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._began = perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.longest = max(self.longest, perf_counter() - self._began)
+
+
+class WakeUps(_Instrument):
+    """Counts how often the scheduler has come back from waiting."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        if timeout:
+            self.count += 1
+
+
+def unique_set_size(pid: int | None) -> float:
+    """Tell how much memory a process has for itself, in MiB: what would come back if it ended."""
+    kib = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+        if line.startswith("Private_"):
+            kib += int(line.split()[1])
+    return kib / 1024
+
+
+def ancestors(pid: int | None) -> list[int]:
+    """List the processes between this program and one of its descendants: a server, an init. The nearest first."""
+    found: list[int] = []
+    parent = _stat(pid)[1]
+    while int(parent) not in {0, 1, os.getpid()}:
+        found.append(int(parent))
+        parent = _stat(int(parent))[1]
+    return found
+
+
+def processor_seconds(pid: int) -> float:
+    """Tell how much processor time a process has used, in seconds."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def zombies() -> list[int]:
+    """List the descendants of this program that have ended and that nobody has reaped."""
+    states: dict[int, str] = {}
+    parents: dict[int, int] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            states[int(name)], parent = _stat(int(name))[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(name)] = int(parent)
+    return [pid for pid, state in states.items() if state == "Z" and _descends(pid, parents)]
+
+
+def children() -> list[int]:
+    """List the processes that this program has started and that it has not reaped."""
+    threads = os.listdir("/proc/self/task")
+    lists = [Path(f"/proc/self/task/{thread}/children").read_text(encoding="ascii") for thread in threads]
+    return [int(pid) for pids in lists for pid in pids.split()]
+
+
+def open_descriptors(pid: int | None = None) -> int:
+    """Count the descriptors of a process, by default this program's."""
+    return len(os.listdir(f"/proc/{pid or 'self'}/fd"))
+
+
+def _descends(pid: int, parents: dict[int, int]) -> bool:
+    """Tell whether a process has this program among its ancestors."""
+    while pid in parents:
+        pid = parents[pid]
+        if pid == os.getpid():
+            return True
+    return False
+
+
+def _stat(pid: int | None) -> list[str]:
+    """Read what /proc says of a process, from its state on: its name before that may have blanks in it."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

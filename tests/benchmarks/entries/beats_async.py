@@ -1,0 +1,18 @@
+"""Times as many heartbeats as it is told to, and answers with the number of seconds."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from time import perf_counter
+
+from spindle_trio.child import ProcessContext
+
+
+async def run(process: ProcessContext) -> None:
+    process.ready()
+    async for count in process.messages():
+        beat = process.heartbeat
+        began = perf_counter()
+        for _ in repeat(None, count):
+            beat()
+        await process.send(perf_counter() - began)

@@ -1,0 +1,17 @@
+"""Sends as many messages of 100 bytes as it is asked for, each time it is asked."""
+
+from __future__ import annotations
+
+from spindle_trio.child import BlockingProcessContext
+
+TEXT = "x" * 98
+
+
+def run(process: BlockingProcessContext) -> None:
+    process.ready()
+    while True:
+        count = process.receive()
+        assert isinstance(count, int)
+        send = process.send
+        for _ in range(count):
+            send(TEXT)

@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from spindle_trio.child import BlockingProcessContext
+
+
+def run(process: BlockingProcessContext) -> None:
+    process.ready()
+    while True:
+        process.receive()

@@ -1,0 +1,13 @@
+"""Is ready once, and never heard of again."""
+
+from __future__ import annotations
+
+import signal
+
+from spindle_trio.child import BlockingProcessContext
+
+
+def run(process: BlockingProcessContext) -> None:
+    process.ready()
+    while True:
+        signal.pause()

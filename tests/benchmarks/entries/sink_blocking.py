@@ -1,0 +1,16 @@
+"""Reads as many messages as it is told to expect, and then says so."""
+
+from __future__ import annotations
+
+from spindle_trio.child import BlockingProcessContext
+
+
+def run(process: BlockingProcessContext) -> None:
+    process.ready()
+    receive = process.receive
+    while True:
+        count = receive()
+        assert isinstance(count, int)
+        for _ in range(count):
+            receive()
+        process.send("read")

@@ -1,0 +1,400 @@
+"""A fork server that is killed, stopped or out of resources: bounded, told, and nothing left."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from fork_server_support import (
+    BUSY,
+    ENDS,
+    WAITS,
+    Forked,
+    children_of,
+    fork_host,
+    none_survives,
+    state_of,
+    wait_state_of,
+    wait_until,
+    write_module,
+)
+from spindle_trio import LaunchError, StartupCancelledError, StartupTimeoutError
+from spindle_trio.launchers import _fork, _fork_server
+
+
+@pytest.fixture(autouse=True)
+def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with none_survives(monkeypatch):
+        yield
+
+
+async def stop_server(forked: Forked) -> int:
+    """Stop the server, as a debugger or a careless `kill -STOP` does, and return its number."""
+    os.kill(forked.server_pid, signal.SIGSTOP)
+    await wait_state_of(forked.server_pid, "T")
+    return forked.server_pid
+
+
+# ---- the server is killed
+
+
+async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_each_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    async with fork_host(tmp_path, spares=2) as forked:
+        handles = [await forked.spawn(source) for source in (BUSY, WAITS, BUSY, WAITS)]
+        await forked.wait_spares(2)
+        killed, spares = forked.server_pid, [spare.pid for spare in forked.launcher._pool]
+        os.kill(killed, signal.SIGKILL)
+        for handle in handles:
+            await handle.wait_ended()
+            assert handle.state == "failed"
+        assert sorted(forked.ends()) == sorted(handle.process_id for handle in handles)
+        assert (
+            await forked.result("import os\ndef run(process):\n    process.ready()\n    return os.getppid()") != killed
+        )
+        await forked.wait_spares(2)
+        assert not {spare.pid for spare in forked.launcher._pool} & set(spares)
+        assert len(forked.ends()) == 5
+        assert forked.server_pid != killed
+
+
+async def test_launches_that_wait_for_a_server_that_is_killed_fail_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    errors: list[str] = []
+    async with fork_host(tmp_path) as forked:
+        killed = await stop_server(forked)
+        async with trio.open_nursery() as nursery:
+
+            async def spawn() -> None:
+                with pytest.raises(LaunchError) as caught:
+                    await forked.spawn(ENDS)
+                errors.append(str(caught.value))
+
+            for _ in range(5):
+                nursery.start_soon(spawn)
+            await wait_until(lambda: len(forked.launcher._waiting) == 5)
+            os.kill(killed, signal.SIGKILL)
+        assert len(errors) == 5
+        assert all(f"the fork server (pid {killed}) has ended" in error for error in errors)
+        assert await forked.result(ENDS) is None
+
+
+async def test_a_launch_between_two_servers_waits_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that comes while the old one is being ended."""
+    asked = trio.Event()
+    real = _fork_server.ForkServer.end
+
+    async def end(server: _fork_server.ForkServer) -> None:
+        with trio.CancelScope(shield=True):
+            await asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            await real(server)
+
+    monkeypatch.setattr(_fork_server.ForkServer, "end", end)
+    async with fork_host(tmp_path, spares=1) as forked:
+        await forked.wait_spares(1)
+        os.kill(forked.server_pid, signal.SIGKILL)
+        await wait_until(lambda: forked.launcher.server_pid is None)
+        asked.set()
+        assert await forked.result(ENDS) is None
+
+
+async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_pauses_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(_fork, "LONGEST_PAUSE", 0.2)
+    started: list[float] = []
+    real = _fork_server.ForkServer.start
+
+    async def start(*arguments: Any) -> _fork_server.ForkServer:
+        started.append(trio.current_time())
+        return await real(*arguments)
+
+    async with fork_host(tmp_path) as forked:
+        monkeypatch.setattr(_fork_server.ForkServer, "start", start)
+        pauses = []
+        for round_ in range(5):
+            pid = forked.server_pid
+            os.kill(pid, signal.SIGKILL)
+            killed_at = trio.current_time()
+            await wait_until(lambda: forked.launcher.server_pid not in (None, pid))  # noqa: B023  # called within the round
+            pauses.append(started[round_] - killed_at)
+        assert await forked.result(ENDS) is None
+    for pause, least in zip(pauses, (0.05, 0.1, 0.2, 0.2, 0.2), strict=True):
+        assert least <= pause < least + 0.5
+
+
+async def test_a_server_that_cannot_be_started_again_fails_launches_with_the_reason_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_fork, "LONGEST_PAUSE", 0.02)
+    module = write_module(tmp_path, monkeypatch, "")
+    source = tmp_path / "modules" / f"{module}.py"
+    async with fork_host(tmp_path, preload=(module,), spares=1) as forked:
+        source.unlink()
+        os.kill(forked.server_pid, signal.SIGKILL)
+        await wait_until(lambda: forked.launcher.server_pid is None)
+        for _ in range(3):
+            with pytest.raises(LaunchError, match=f"no fork server could be started: .*{module}.* cannot be preloaded"):
+                await forked.spawn(ENDS)
+        source.touch()
+        await wait_until(lambda: forked.launcher.server_pid is not None)
+        assert await forked.result(ENDS) is None
+
+
+async def test_a_server_that_somebody_else_has_reaped_is_replaced_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that ignores SIGCHLD has its children reaped by the system; so has one that waits for any child."""
+    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with fork_host(tmp_path) as forked:
+            killed = forked.server_pid
+            os.kill(killed, signal.SIGKILL)
+            await wait_until(lambda: forked.launcher.server_pid not in (None, killed))
+            handle = await forked.spawn("import os\ndef run(process):\n    process.ready()\n    os._exit(3)")
+            await handle.wait_ended()
+            assert "exited with code 3" in str(handle.info.error)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+async def test_a_host_that_adopts_orphans_reaps_what_a_killed_server_leaves_behind(tmp_path: Path) -> None:
+    """The first program of a container does, and nobody else would ever reap them. It also learns how they ended."""
+    adopt_orphans = 36  # PR_SET_CHILD_SUBREAPER
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(adopt_orphans, 1, 0, 0, 0) == 0
+    try:
+        async with fork_host(tmp_path, spares=2) as forked:
+            handles = [await forked.spawn(BUSY) for _ in range(3)]
+            await forked.wait_spares(2)
+            await wait_until(lambda: len(children_of(forked.server_pid)) == 5)  # none is still to be reaped
+            os.kill(forked.server_pid, signal.SIGKILL)
+            for handle in handles:
+                await handle.wait_ended()
+                assert "killed by SIGKILL" in str(handle.info.error)
+    finally:
+        prctl(adopt_orphans, 0, 0, 0, 0)
+
+
+async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    module = write_module(tmp_path, monkeypatch, "")
+    async with fork_host(tmp_path, preload=(module,)) as forked:
+        write_module(
+            tmp_path, monkeypatch, f"open({str(tmp_path / 'up')!r}, 'w')\nimport time; time.sleep(3600)", name=module
+        )
+        os.kill(forked.server_pid, signal.SIGKILL)
+        await wait_until((tmp_path / "up").exists)
+        began_at = trio.current_time()
+    assert trio.current_time() - began_at < 2
+
+
+async def test_a_server_that_came_up_when_nobody_waited_any_more_is_ended_at_once() -> None:
+    """The launch thread does this when its answer finds nobody."""
+    started = await trio.to_thread.run_sync(_fork_server._start, {})
+    assert state_of(started[0]) is not None
+    await trio.to_thread.run_sync(_fork_server._end_at_once, started)
+    assert state_of(started[0]) is None
+
+
+# ---- the server is stopped
+
+
+async def test_a_stopped_server_delays_no_end_by_more_than_a_moment(tmp_path: Path) -> None:
+    async with fork_host(tmp_path) as forked:
+        asked, killed, ended = [await forked.spawn(source) for source in (WAITS, BUSY, WAITS)]
+        pid = await stop_server(forked)
+        with trio.fail_after(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(asked.stop)
+                nursery.start_soon(killed.stop)  # does not listen, and is killed after the grace period
+                os.kill(ended._process._launched.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+                nursery.start_soon(ended.wait_ended)
+        assert [handle.state for handle in (asked, killed, ended)] == ["stopped", "stopped", "failed"]
+        assert "could not be learned" in str(ended.info.error)
+        assert len(forked.ends()) == 3
+        os.kill(pid, signal.SIGCONT)
+        await wait_until(lambda: children_of(pid) == [])
+        assert await forked.result(ENDS) is None
+
+
+async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: Callable[[], set[str]]
+) -> None:
+    async with fork_host(tmp_path) as forked:
+        before = descriptors()
+        pid = await stop_server(forked)
+        began_at = trio.current_time()
+        with pytest.raises(StartupTimeoutError):
+            await forked.spawn(ENDS, startup_timeout=1.0)
+        assert 1.0 <= trio.current_time() - began_at < 1.5
+        monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.3)
+        with pytest.raises(LaunchError, match=rf"the fork server \(pid {pid}\) has not answered for 0.3 s"):
+            await forked.spawn(ENDS)
+        monkeypatch.undo()
+        os.kill(pid, signal.SIGCONT)
+        assert await forked.result(ENDS) is None  # asked for last, and so forked last
+        await wait_until(lambda: children_of(pid) == [] and descriptors() == before)
+
+
+async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_spare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.2)
+    async with fork_host(tmp_path, spares=1) as forked:
+        await forked.wait_spares(1)
+        pid = await stop_server(forked)
+        assert await forked.spawn(WAITS)  # the spare does not need its server
+        with pytest.raises(LaunchError, match="has not answered"):
+            await forked.spawn(ENDS)
+        os.kill(pid, signal.SIGCONT)
+        await forked.wait_spares(1)
+        assert await forked.result(ENDS) is None
+
+
+async def test_a_launch_that_was_given_up_does_not_keep_spares_from_being_made(tmp_path: Path) -> None:
+    """They are not asked for while a launch waits, and then nobody launches any more."""
+    async with fork_host(tmp_path, spares=2) as forked:
+        await forked.wait_spares(2)
+        pid = await stop_server(forked)
+        for _ in range(2):
+            await forked.spawn(WAITS)
+        with trio.move_on_after(0.1):  # longer than the quiet that comes before spares are asked for
+            await forked.spawn(WAITS)
+        os.kill(pid, signal.SIGCONT)
+        await forked.wait_spares(2)
+
+
+@pytest.mark.parametrize("spares", [0, 2])
+async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: Path, spares: int) -> None:
+    async with trio.open_nursery() as nursery:
+        async with fork_host(tmp_path, spares=spares, grace_period=0.2) as forked:
+            for source in (WAITS, BUSY):
+                await forked.spawn(source)
+            await forked.wait_spares(spares)
+            await stop_server(forked)
+            for _ in range(spares + 1):  # one of them will wait for the server
+                nursery.start_soon(spawn_in_vain, forked)
+            await wait_until(lambda: forked.launcher._waiting)
+            began_at = trio.current_time()
+        assert trio.current_time() - began_at < 0.2 + 2
+
+
+async def spawn_in_vain(forked: Forked) -> None:
+    with suppress(StartupCancelledError):
+        await forked.spawn(WAITS)
+
+
+async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Simulated: a server in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
+    monkeypatch.setattr(_fork_server, "END_SECONDS", 0.05)
+    monkeypatch.setattr(_fork_server, "PATIENCE", 0.05)
+    monkeypatch.setattr(_fork_server, "kill_tree", lambda pid, pidfd: None)
+    with trio.fail_after(10):
+        async with fork_host(tmp_path) as forked:
+            pid = await stop_server(forked)
+        assert f"(fork server) (pid {pid}) has withstood SIGKILL" in caplog.text
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: "has ended" in caplog.text)
+
+
+# ---- the server cannot fork
+
+
+@pytest.mark.parametrize("arguments", ["11, 'Resource temporarily unavailable'", ""])
+async def test_a_fork_that_fails_is_a_failed_launch_and_hurts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    flag = tmp_path / "refuse"
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        f"""
+        import os
+        fork = os.fork
+        def refusing():
+            if os.path.exists({str(flag)!r}):
+                raise BlockingIOError({arguments})
+            return fork()
+        os.fork = refusing
+    """,
+    )
+    async with fork_host(tmp_path, preload=(module,)) as forked:
+        handle = await forked.spawn(WAITS)
+        fds = os.listdir(f"/proc/{forked.server_pid}/fd")
+        flag.touch()
+        for _ in range(20):
+            with pytest.raises(LaunchError, match=r"the fork server could not fork: (Resource temp|BlockingIOError)"):
+                await forked.spawn(ENDS)
+        flag.unlink()
+        assert os.listdir(f"/proc/{forked.server_pid}/fd") == fds
+        assert handle.state == "running"
+        assert await forked.result(ENDS) is None
+
+
+async def test_a_server_without_descriptors_fails_launches_until_it_has_some(tmp_path: Path) -> None:
+    async with fork_host(tmp_path) as forked:
+        pid = forked.server_pid
+        fds = os.listdir(f"/proc/{pid}/fd")
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        for room in range(10):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_with_room(map(int, fds), room), hard))
+            with pytest.raises(LaunchError, match="could not fork: Too many open files"):
+                await forked.spawn(ENDS)
+            assert os.listdir(f"/proc/{pid}/fd") == fds
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert await forked.result(ENDS) is None
+        assert children_of(pid) == []
+
+
+async def test_a_host_without_descriptors_fails_launches_until_it_has_some(
+    tmp_path: Path, descriptors: Callable[[], set[str]]
+) -> None:
+    async with fork_host(tmp_path) as forked:
+        (tmp_path / "entry.py").write_text(ENDS)
+        before = descriptors()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        fds = [int(item.split()[0]) for item in before]
+        try:
+            for room in range(7):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit_with_room(fds, room), limits[1]))
+                with pytest.raises(LaunchError, match=r"no descriptors left|Too many open files"):
+                    await forked.worker.backend_processes.spawn("entry.py")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await wait_until(lambda: children_of(forked.server_pid) == [])
+        assert descriptors() == before
+        assert await forked.result(ENDS) is None
+
+
+def limit_with_room(fds: Iterable[int], room: int) -> int:
+    """Return the limit under which a program that has these descriptors can open so many more."""
+    taken, limit = set(fds), 0
+    while room or limit in taken:
+        room -= limit not in taken
+        limit += 1
+    return limit

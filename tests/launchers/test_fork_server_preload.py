@@ -1,0 +1,200 @@
+"""What modules do when a fork server loads them, and what becomes of it: one clear error, and nothing left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from fork_server_support import fork_host, none_survives, wait_until, write_module
+from spindle_trio.launchers import _fork_server
+
+
+@pytest.fixture(autouse=True)
+def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with none_survives(monkeypatch):
+        yield
+
+
+async def refusal(tmp_path: Path, *preload: str) -> str:
+    """Open a host that cannot be opened, and return what it says."""
+    with pytest.raises(RuntimeError) as caught:
+        async with fork_host(tmp_path, preload=preload):
+            raise AssertionError("opened")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "1 thread"),
+        ("import os\nfd = os.open('/dev/zero', 0)", "/dev/zero"),
+        ("import socket\npair = socket.socketpair()", "descriptors"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def broken(:", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("class Strange(Exception):\n    def __str__(self): raise ValueError\nraise Strange", "Strange"),
+        ("raise ValueError('\\udc80 lone')", "ValueError: "),
+        ("raise ValueError('long' * 100_000)", "ValueError: longlong"),
+        ("import os\nos._exit(7)", "ended while"),
+        ("import os\nos.kill(os.getpid(), 11)", "ended while"),
+        ("import os\nos.closerange(3, 100)", "ended while"),
+        ("import subprocess\nproc = subprocess.Popen(['sleep', '60'])", "process"),
+        ("import os\nif os.fork() == 0:\n    import time; time.sleep(60)", "process"),
+    ],
+)
+async def test_a_module_that_makes_forking_unsafe_or_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, text: str
+) -> None:
+    module = write_module(tmp_path, monkeypatch, source)
+    said = await refusal(tmp_path, "json", module, "csv")
+    assert text in said
+    assert f"'{module}'" in said
+    assert len(said) < 5_000
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no.such", "", ".relative", "json.no_such", "a b", "\udc80"])
+async def test_a_name_of_no_module_is_named(tmp_path: Path, name: str) -> None:
+    assert f"the module {name!r} cannot be preloaded" in await refusal(tmp_path, name)
+
+
+async def test_a_module_that_hangs_is_named_when_the_patience_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fork_server, "START_SECONDS", 0.5)
+    module = write_module(tmp_path, monkeypatch, "import time; time.sleep(3600)")
+    said = await refusal(tmp_path, module)
+    assert "after 0.5 s" in said
+    assert f"'{module}'" in said
+
+
+async def test_a_host_that_is_cancelled_while_it_opens_leaves_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        f"""
+        import time
+        open({str(tmp_path / "loading")!r}, "w").close()
+        time.sleep(3600)
+    """,
+    )
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                await wait_until((tmp_path / "loading").exists)
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            async with fork_host(tmp_path, preload=(module,)):
+                raise AssertionError("opened")
+    assert scope.cancelled_caught
+
+
+def test_ctrl_c_while_a_host_opens_comes_out_bare_and_leaves_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        f"""
+        import os, signal, time
+        os.kill({os.getpid()}, signal.SIGINT)
+        time.sleep(3600)
+    """,
+    )
+
+    async def open_one() -> None:
+        async with fork_host(tmp_path, preload=(module,)):
+            raise AssertionError("opened")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(open_one)
+
+
+async def test_much_that_a_module_prints_does_not_hold_up_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe that nobody reads takes 64 KiB, and then the server would wait for good."""
+    monkeypatch.setattr(_fork_server, "START_SECONDS", 5)
+    module = write_module(tmp_path, monkeypatch, "import sys\nprint('x' * 300_000)\nsys.stderr.write('y' * 300_000)")
+    async with fork_host(tmp_path, preload=(module,)) as forked:
+        assert await forked.result("def run(process):\n    process.ready()\n    return 1") == 1
+
+
+async def test_what_a_module_prints_without_an_end_of_the_line_appears_once_and_in_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "spindle_trio.process")
+    module = write_module(tmp_path, monkeypatch, "import sys\nprint('loaded', end='')\nsys.stderr.write('unbuffered')")
+    async with fork_host(tmp_path, preload=(module,), spares=1) as forked:
+        for _ in range(3):
+            handle = await forked.spawn("def run(process):\n    process.ready()\n    print('of the entry')")
+            await handle.wait_ended()
+            launched = handle._process._launched  # type: ignore[attr-defined]  # the port of a worker in this program
+            assert launched.stdout_tail() == "of the entry\n"
+            assert launched.stderr_tail() == ""
+    printed = [record.getMessage() for record in caplog.records if "loaded" in record.getMessage()]
+    assert len(printed) == 1
+    assert "loadedunbuffered" in printed[0]
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+async def test_what_a_module_changes_of_the_program_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spares: int
+) -> None:
+    """Signals, the environment and the search path; an entry cannot tell which module has been loaded before it."""
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        """
+        import gc, os, signal, sys
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
+            signal.signal(number, lambda *_: print("handled"))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        os.environ["SET_BY_MODULE"] = "1"
+        os.environ.pop("PATH", None)
+        sys.path.insert(0, "/no/such/folder")
+        sys.argv.append("more")
+        gc.disable()
+    """,
+    )
+    async with fork_host(tmp_path, preload=(module,), spares=spares) as forked:
+        seen = await forked.result("""
+            import gc, os, signal, sys
+            def run(process):
+                process.ready()
+                default = [signal.getsignal(number) == signal.SIG_DFL for number in
+                           (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP)]
+                return [default, signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+                        signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN,
+                        list(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))), "SET_BY_MODULE" in os.environ,
+                        "PATH" in os.environ, "/no/such/folder" in sys.path, sys.argv, gc.isenabled()]
+        """)
+    assert seen == [[True] * 4, True, True, [], False, True, False, ["entry.py"], True]
+
+
+async def test_a_thread_that_was_there_before_any_module_is_blamed_on_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `sitecustomize` runs in each interpreter that finds one, be it asked to preload something or not."""
+    write_module(
+        tmp_path,
+        monkeypatch,
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+        name="sitecustomize",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    for preload in ((), ("json",)):
+        said = await refusal(tmp_path, *preload)
+        assert "sitecustomize" in said
+        assert "json" not in said
