@@ -26,7 +26,7 @@ from spindle_trio.child._plain_lane import end_without_host
 from spindle_trio.child._program import ChildProcess, end, load, mute, report, run_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import NoReturn
 
     from spindle_trio.child._async_runtime import EntryFunction
@@ -40,19 +40,20 @@ def run_async(child: ChildProcess, function: Callable[[object], object]) -> None
         _note_broken_run(child, error)  # noqa: ASYNC104  # as above
 
 
-def run_spare(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
+def run_spare(control_fd: int, messages_fd: int, page_fd: int, rehearse: Callable[[], Awaitable[None]]) -> NoReturn:
     """Do what `spindle_trio.child._program.main` does, waiting for the first frames with Trio running.
 
     Args:
         control_fd: this end of the control lane.
         messages_fd: this end of the messages lane.
         page_fd: the page for heartbeats.
+        rehearse: called once Trio runs, before this waits.
     """
     child = ChildProcess(control_fd, messages_fd, page_fd)
     lanes = _Lanes(child)
     go_on: Callable[[], None] | None = None
     try:
-        go_on = trio.run(_wait_and_run, child, lanes)
+        go_on = trio.run(_wait_and_run, child, lanes, rehearse)
     except BaseException as error:  # noqa: ASYNC103  # as in `run_async`
         _note_broken_run(child, error)
     if go_on is not None:
@@ -84,8 +85,11 @@ class _Lanes:
         self.messages.close()
 
 
-async def _wait_and_run(child: ChildProcess, lanes: _Lanes) -> Callable[[], None] | None:
+async def _wait_and_run(
+    child: ChildProcess, lanes: _Lanes, rehearse: Callable[[], Awaitable[None]]
+) -> Callable[[], None] | None:
     """Wait for the first frames, and run the entry if it is `async`; return what runs it if it is not."""
+    await rehearse()
     order, init = await _wait_for_frame(child), await _wait_for_frame(child)
     function = load(child, order, init)
     if function is not None and is_coroutine_function(function):

@@ -10,7 +10,6 @@ import sys
 from spindle_trio.child import _program
 from spindle_trio.child._page import make_page
 from spindle_trio.child._protection import die_with_parent
-from spindle_trio.fork_server._rehearsal import rehearse_async
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +88,11 @@ def _become(lanes: tuple[int, int, int], output: tuple[int, int], server: int, i
         _seed_again()
         gc.enable()
         if is_spare and "trio" in sys.modules:
-            _run_warm_spare(lanes)
+            # Loaded by the server already, for all its processes.
+            from spindle_trio.child._trio_program import run_spare
+            from spindle_trio.fork_server._rehearsal import rehearse
+
+            run_spare(*lanes, rehearse)
         _program.run_process(*lanes)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         _program.report(f"a forked process could not begin: {type(error).__name__}: {error}")
@@ -110,14 +113,6 @@ def _seed_again() -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
-
-
-def _run_warm_spare(lanes: tuple[int, int, int]) -> NoReturn:
-    """Get everything ready that an `async` entry needs, since nobody waits yet, and then wait for the order."""
-    from spindle_trio.child._trio_program import run_spare
-
-    rehearse_async()
-    run_spare(*lanes)
 
 
 def _socket_pair(made: list[int]) -> tuple[int, int]:

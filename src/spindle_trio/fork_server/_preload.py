@@ -8,7 +8,6 @@ import sys
 # What every process needs is loaded with this module, whatever the list says.
 import spindle_trio.child._blocking_runtime  # noqa: F401  # as above
 from spindle_trio.child import _program
-from spindle_trio.fork_server._rehearsal import rehearse_blocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
             raise PreloadError(f"the module {name!r} cannot be preloaded: take it out of preload=; {what}") from None
         _verify(f"the module {name!r}", "take it out of preload=, and import it in the entry", known_fds)
     if "trio" in sys.modules:
-        import spindle_trio.child._trio_program  # noqa: F401  # what runs `async` entries
-    rehearse_blocking()
+        import spindle_trio.child._trio_program
+        import spindle_trio.fork_server._rehearsal  # noqa: F401  # all that a spare needs
     _reset_signals()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # what is in a buffer when the server forks would be printed by every process
