@@ -33,11 +33,8 @@ async def rehearse() -> None:
     function: EntryFunction = load_entry(_ENTRY)  # type: ignore[assignment]  # it is the one beside this file
     del sys.modules["rehearsal_entry"]
     lanes = [SocketLane(sock, max_bytes=None) for _ in range(2) for sock in socket.socketpair()]
-    host_control, control, host_messages, messages = lanes
-    host_messages.send_nowait(b'{"say":"back"}')
+    _, control, _, messages = lanes
     await run_async_child(function, facts_from_init(read_json(_INIT)), control, messages, beat=_ignore, report=_ignore)
-    for body in host_control.receive_nowait(8) + host_messages.receive_nowait(8):
-        read_json(body)
     for lane in lanes:
         lane.close()
 

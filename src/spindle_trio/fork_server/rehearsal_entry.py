@@ -1,14 +1,10 @@
-"""The entry of a spare's rehearsal: does a little of what entries do."""
+"""The entry of a spare's rehearsal: does what every `async` entry does."""
 
 from __future__ import annotations
 
 from spindle_trio.child import ProcessContext
 
 
-async def run(process: ProcessContext) -> object:
-    """Hear one message, say it again, and end."""
+async def run(process: ProcessContext) -> None:
+    """Become ready, and end."""
     process.ready()
-    process.heartbeat()
-    message = await process.messages().receive()
-    await process.send(message)
-    return message
