@@ -128,7 +128,7 @@ class Intake:
         if self._has_messages:
             self._has_messages = False
             start_soon(self.read_messages)
-        if self._has_control:
+        while self._has_control:  # the lane may tell at once of what is left in it, and then nobody wakes the listener
             self._has_control = False
             try:
                 self._take_control(self._launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME))

@@ -94,6 +94,8 @@ class SocketLane(FrameLane):
     def receive_nowait(self, max_frames: int) -> list[bytes]:
         """Return what has arrived; see `FrameLane.receive_nowait`."""
         bodies = self._read_once(max_frames)
+        while not bodies and self._decoder.is_mid_frame and not self._is_dry:
+            bodies = self._read_once(max_frames)  # the rest of a frame that is longer than one read, and no other
         if not bodies:
             raise trio.WouldBlock
         return bodies

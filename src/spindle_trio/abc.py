@@ -105,7 +105,7 @@ class FrameLane(ABC):
 
     @abstractmethod
     def receive_nowait(self, max_frames: int) -> list[bytes]:
-        """Return what has arrived already, one to `max_frames` bodies, after at most one read.
+        """Return what has arrived already, one to `max_frames` bodies, after as few reads as make one frame whole.
 
         Raises:
             trio.WouldBlock: no whole frame has arrived.

@@ -263,7 +263,7 @@ async def test_a_process_that_is_stopping_can_be_replaced_and_is_stopped_once(wo
             new = await worker.backend_processes.spawn("entry.py", key="k", replace_existing=True)
             await new.send("end")
 
-        await trio.testing.wait_all_tasks_blocked() if world.is_virtual else await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         await old.send("end")
         info = await old.wait_ended()
         assert (info.state, info.exit_reason) == ("stopped", "replaced")
@@ -291,8 +291,7 @@ async def test_replacements_of_one_key_queue_in_order(world, world_clock):
             nursery.start_soon(replace, number)
             # One at a time: the scheduler may start tasks in any order.
             await wait_until(worker, lambda: first.state == "stopping")
-            for _ in range(5):
-                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
         assert outcomes == {}
         await first.send("end")
         await wait_until(worker, lambda: world.states()[-1] == "running" and len(world.states()) > 2)

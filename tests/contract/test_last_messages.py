@@ -83,6 +83,23 @@ async def test_what_is_still_with_the_system_when_a_process_is_gone_is_taken_in(
     assert handle.statistics().messages_dropped == 0
 
 
+async def test_a_long_message_that_is_still_with_the_system_when_a_process_is_gone_is_taken_in(real_world) -> None:
+    """Longer than one read, that is; the host had paused, as above."""
+    entry = real_world.blocking_entry("""
+        import os
+        def run(process):
+            process.ready()
+            process.send("first")
+            process.send("x" * 100_000)
+            os._exit(0)
+    """)
+    async with real_world.quiet_worker(limits=Limits(inbox_messages=1)) as worker:
+        messages = worker.backend_processes.messages()
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.wait_ended()
+        assert [(await messages.receive()).payload for _ in range(2)] == ["first", "x" * 100_000]
+
+
 async def test_everything_sent_before_and_during_a_stop_is_readable_after_it(
     world, world_clock: MockClock | None
 ) -> None:

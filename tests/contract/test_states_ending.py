@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 import trio.testing
@@ -259,6 +261,28 @@ async def test_who_closes_the_control_lane_and_lives_on_is_killed_at_once_in_mem
         state = "stopped" if is_asked_before else "failed"
         assert (info.state, info.exit_reason) == (state, state)
         assert info.error == "closed its control lane and lived on"
+
+
+@pytest.mark.parametrize("result", ["short", "longer than one look takes in" * 3_000])
+async def test_what_lies_behind_a_frame_on_the_control_lane_does_not_wait_for_a_deadline(
+    virtual_world, autojump_clock: MockClock, result: str
+) -> None:
+    """The lane tells of what is left in it while the first of it is taken in; there may be no deadline at all."""
+    children = ScriptedChild(), ScriptedChild()
+    launcher = MemoryLauncher({"child": children})
+    async with virtual_world.worker(launcher=launcher) as worker, trio.open_nursery() as nursery:
+        for child in children:
+            virtual_world.spawn_soon(nursery, worker, "child", heartbeat_timeout=math.inf)
+            await child.started()
+        begin = trio.current_time()
+        children[0].ready()
+        children[0].close_control()
+        children[1].ready()
+        children[1].complete(result)
+        children[1].say_exiting()
+        await virtual_world.wait_state("failed")
+        await virtual_world.wait_state("completed")
+        assert trio.current_time() == begin
 
 
 # what was sent before an exit

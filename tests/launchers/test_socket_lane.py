@@ -82,6 +82,22 @@ async def test_receive_nowait_says_that_there_is_nothing_whole(lane: SocketLane,
     assert lane.receive_nowait(1) == [b"half"]
 
 
+async def test_receive_nowait_reads_until_a_frame_that_is_longer_than_one_read_is_whole(
+    lane: SocketLane, peer: socket.socket
+) -> None:
+    """Who looks at a deadline or after an exit does not look again: half a frame would be a frame that is lost."""
+    body = b"x" * (READ_BYTES + READ_BYTES // 2)
+    peer.send(with_header(body) + with_header(b"next"))
+    assert lane.receive_nowait(10) == [body, b"next"]
+    with pytest.raises(trio.WouldBlock):
+        lane.receive_nowait(10)
+    peer.send(with_header(body)[:-1])
+    with pytest.raises(trio.WouldBlock):
+        lane.receive_nowait(10)
+    peer.send(b"x")
+    assert lane.receive_nowait(10) == [body]
+
+
 async def test_bytes_that_somebody_has_read_already_come_first(sockets: tuple[socket.socket, socket.socket]) -> None:
     decoder = FrameDecoder(None)
     decoder.feed(with_header(b"early") + with_header(b"late")[:5])

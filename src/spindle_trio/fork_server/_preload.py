@@ -38,8 +38,8 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
         try:
             __import__(name)
         except BaseException as error:  # noqa: ASYNC103  # whatever a module raises: the host has to hear of it
-            what = _in_words(error)
-            raise PreloadError(f"the module {name!r} cannot be preloaded: take it out of preload=; {what}") from None
+            what = f"the module {name!r} cannot be preloaded: take it out of preload=; {_in_words(error)}"
+            raise PreloadError(what) from None  # noqa: ASYNC104  # no Trio runs here
         _verify(f"the module {name!r}", "take it out of preload=, and import it in the entry", known_fds)
     if "trio" in sys.modules:
         import spindle_trio.child._trio_program

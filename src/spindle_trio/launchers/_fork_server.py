@@ -168,7 +168,7 @@ class ForkServer(Reaper):
             server._send({"type": "preload", "modules": list(preload), "path": path})
             await server._wait_up(preload)
         except BaseException:
-            await server.end()
+            await server.end()  # noqa: ASYNC102  # shields itself, and is bounded
             raise
         return server
 

@@ -37,7 +37,7 @@ class MemoryProcess(LaunchedProcess):
 
     def __init__(self, order: LaunchOrder) -> None:
         """Come into being, with nothing to run yet."""
-        self.order = order
+        self.order: Final = order
         self.control: MemoryLane
         self.child_control: MemoryLane
         self.messages: MemoryLane
