@@ -35,7 +35,7 @@ import attrs
 import trio
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._message_channel import CursorChannel, waker_of
+from spindle_trio._message_channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ _log = logging.getLogger("spindle_trio.subscriptions")
 class Cursor:
     """A reader's place in one inbox."""
 
+    subscription: Subscription
+    """Whose place it is."""
     next: int
     """The number of the next message that it will read."""
     wake: Callable[[], None]
@@ -190,16 +192,24 @@ class Inbox:
         """Open a channel that begins at the oldest message held."""
         return MessageChannel(self)
 
-    def open_cursor(self, wake: Callable[[], None]) -> Cursor:
+    def open_cursor(self, subscription: Subscription, wake: Callable[[], None]) -> Cursor:
         """Open a cursor at the oldest message held."""
-        cursor = Cursor(self.first, wake)
+        self._close_collected()
+        cursor = Cursor(subscription, self.first, wake)
         self._cursors.append(cursor)
         return cursor
 
     def close_cursor(self, cursor: Cursor) -> None:
-        """Give a cursor up; the messages that only it had still to read are kept up to the bound."""
-        self._cursors.remove(cursor)
-        self.trim()
+        """Give a cursor up, once: the messages that only it had still to read are kept up to the bound."""
+        if cursor in self._cursors:
+            self._cursors.remove(cursor)
+            self.trim()
+
+    def _close_collected(self) -> None:
+        """Give up the cursors of channels that nobody holds: what they have read nobody else is to read."""
+        for cursor in tuple(self._cursors):
+            if cursor.subscription.is_collected:
+                self.close_cursor(cursor)
 
     def read(self, cursor: Cursor) -> JsonValue:
         """Read the message at a cursor, and move it on.
@@ -239,6 +249,7 @@ class Inbox:
 
     def list_held(self) -> list[tuple[int, int, JsonValue]]:
         """List what is held: for each message its arrival, its number, and its payload."""
+        self._close_collected()
         return [(arrival, number, payload) for number, (payload, _, arrival) in enumerate(self._held, self.first)]
 
     def note_heard(self) -> None:
@@ -279,10 +290,10 @@ class MessageChannel(CursorChannel[JsonValue]):
     """The payloads of one process, from the oldest that is still held. Ends when the process has."""
 
     def __init__(self, inbox: Inbox) -> None:
-        readers = trio.lowlevel.ParkingLot()
+        subscription = Subscription()
         self._inbox = inbox
-        self._cursor = inbox.open_cursor(waker_of(readers))
-        super().__init__(readers, partial(inbox.close_cursor, self._cursor))
+        self._cursor = inbox.open_cursor(subscription, subscription.wake)
+        super().__init__(subscription, partial(inbox.close_cursor, self._cursor))
 
     def __repr__(self) -> str:
         return f"<MessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"

@@ -98,12 +98,28 @@ async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[objec
             continue
 
 
+class Subscription:
+    """What a channel shares with its cursors. They must not hold the channel, which could not be collected then."""
+
+    def __init__(self) -> None:
+        self.readers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        """Who waits in the channel."""
+        self.is_collected: bool = False
+        """Whether nobody holds the channel any more: its cursors are about to be given up."""
+
+    def wake(self) -> None:
+        """Wake the channel's readers."""
+        if self.readers:
+            self.readers.unpark_all()
+
+
 class CursorChannel(MessageReceiveChannel[T]):
     """What both kinds of message channel share: waiting, closing, and giving up cursors when collected."""
 
-    def __init__(self, readers: trio.lowlevel.ParkingLot, give_up: Callable[[], None]) -> None:
+    def __init__(self, subscription: Subscription, give_up: Callable[[], None]) -> None:
         self._is_closed = False
-        self._readers = readers
+        self._subscription = subscription
+        self._readers = subscription.readers
         self._give_up = give_up  # must not hold the channel, which could not be collected then
         self._token = trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
 
@@ -142,8 +158,10 @@ class CursorChannel(MessageReceiveChannel[T]):
     def __del__(self) -> None:
         # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child. A
         # collection may happen in any thread and in the middle of anything, an inbox's own work too: so not just now.
+        # Who subscribes before then sees to it first.
         if getattr(self, "_is_closed", True):
             return
+        self._subscription.is_collected = True
         if self._token is None:
             self._give_up()
             return
@@ -159,13 +177,3 @@ class CursorChannel(MessageReceiveChannel[T]):
     @abstractmethod
     def _next_many(self, most: int | None) -> list[T]:
         """Read one message or more, or raise what `receive_nowait` does."""
-
-
-def waker_of(lot: trio.lowlevel.ParkingLot) -> Callable[[], None]:
-    """Make what wakes a channel's readers without holding the channel, so that it can be collected."""
-
-    def wake() -> None:
-        if lot:
-            lot.unpark_all()
-
-    return wake

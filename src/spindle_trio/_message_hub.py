@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spindle_trio._broadcast import Handlers
-from spindle_trio._message_channel import CursorChannel
+from spindle_trio._message_channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue, ProcessMessage
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ _SMALL_QUEUE: Final = 1024
 """Places in a hub's queue up to which nobody looks whether their messages still exist."""
 
 
-class _Arrivals:
+class _Arrivals(Subscription):
     """What a hub's channel has still to read, in the order of arrival, with its cursors."""
 
     def __init__(self) -> None:
-        self.lot: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        super().__init__()
         self.cursors: dict[Inbox, Cursor] = {}
         self.queue: deque[tuple[Inbox, int, int]] = deque()
         """Messages that have arrived in a row: an inbox, the number of the first, and the number after the last."""
@@ -50,7 +50,7 @@ class _Arrivals:
         def arrived() -> None:
             nonlocal queued
             if inbox.is_closed:
-                self.lot.unpark_all()
+                self.readers.unpark_all()
                 self.forget_if_read(inbox)
                 return
             if queued < inbox.received:  # not so if a handler of these messages has subscribed, and found them held
@@ -58,9 +58,9 @@ class _Arrivals:
                 queued = inbox.received
             if len(self.queue) >= self._sweep_at:
                 self._forget_dropped()
-            self.lot.unpark_all()
+            self.readers.unpark_all()
 
-        self.cursors[inbox] = inbox.open_cursor(arrived)
+        self.cursors[inbox] = inbox.open_cursor(self, arrived)
 
     def read(self) -> tuple[Inbox, JsonValue] | None:
         """Read the next message, or none where there is none."""
@@ -127,7 +127,7 @@ class WorkerMessageChannel(CursorChannel[ProcessMessage]):
     """The messages of all processes of one worker, in order of arrival. Ends when the worker has."""
 
     def __init__(self, hub: MessageHub, arrivals: _Arrivals) -> None:
-        super().__init__(arrivals.lot, partial(hub._leave, arrivals))
+        super().__init__(arrivals, partial(hub._leave, arrivals))
         self._hub = hub
         self._arrivals = arrivals
 
@@ -203,7 +203,7 @@ class MessageHub:
         """Say that no process will send any more: channels end once they have read what there is."""
         self.is_closed = True
         for arrivals in self._channels:
-            arrivals.lot.unpark_all()
+            arrivals.readers.unpark_all()
 
     def _list_held(self) -> list[tuple[Inbox, int, JsonValue]]:
         """List all messages that are held, in order of arrival: each with its inbox and its number there."""

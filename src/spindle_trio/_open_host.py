@@ -67,8 +67,12 @@ def open_host(
 
     Raises:
         ValueError: `grace_period` or `max_processes` is out of range.
+        TypeError: `environment` maps something else than texts to texts.
     """
     _check_bounds(grace_period, max_processes)
+    for name, value in (environment or {}).items():
+        if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"environment maps names to texts, and not {name!r} to {value!r}")
     return _HostBlock(launcher, grace_period, max_processes, limits, environment, new_process_id, wall_clock)
 
 

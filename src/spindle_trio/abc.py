@@ -45,12 +45,14 @@ class LaunchOrder:
 
 @attrs.frozen
 class ExitStatus:
-    """What the operating system said about an end. Both fields `None`: it could not be learned."""
+    """What the operating system said about an end. All fields `None`: it could not be learned."""
 
     code: int | None = None
     """The exit code, if the process exited by itself."""
     signal: int | None = None
     """The number of the signal that ended it."""
+    together_with: str | None = None
+    """What has taken it along, where nothing else could be learned: ``its fork server (pid 12)``."""
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -60,6 +62,8 @@ class ExitStatus:
                 return f"killed by signal {self.signal}"
         if self.code is not None:
             return f"exited with code {self.code}"
+        if self.together_with is not None:
+            return f"ended together with {self.together_with}"
         return "ended, in a way that could not be learned"
 
 

@@ -623,6 +623,41 @@ async def test_a_handler_and_each_channel_get_every_message(autojump_clock: Mock
     assert host.frames_so_far()[0]["result"] == [["a", "b"], ["a", "b", "a", "b"]]
 
 
+@pytest.mark.parametrize("waits_for_collection", [False, True])
+async def test_a_broken_off_loop_is_followed_by_what_comes_next_each_time(
+    autojump_clock: MockClock, waits_for_collection: bool
+) -> None:
+    """A collected channel counts no more for whoever asks next, also before this program has had its turn to see it."""
+
+    async def entry(process: ProcessContext) -> list[object]:
+        got: list[object] = []
+        while len(got) < 20:
+            async for payload in process.messages():
+                got.append(payload)
+                break
+            if waits_for_collection:
+                await trio.lowlevel.checkpoint()
+        return got
+
+    async with running(entry) as host:
+        await host.send(*range(20))
+    assert host.frames_so_far()[0]["result"] == list(range(20))
+
+
+async def test_a_handler_gets_nothing_that_a_broken_off_loop_has_had(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> None:
+        async for _ in process.messages():
+            break
+        handled: list[object] = []
+        process.on_message(handled.append)
+        await trio.sleep(1)
+        process.complete(handled)
+
+    async with running(entry) as host:
+        await host.send(1, 2, 3, 4)
+    assert host.frames_so_far()[0]["result"] == [2, 3, 4]
+
+
 async def test_a_broken_off_loop_leaves_what_it_has_not_received_to_the_next(autojump_clock: MockClock) -> None:
     async def entry(process: ProcessContext) -> list[object]:
         got: list[object] = []

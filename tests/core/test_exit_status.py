@@ -16,6 +16,7 @@ from spindle_trio._model import Limits
     ("status", "text"),
     [
         (abc.ExitStatus(), "ended, in a way that could not be learned"),
+        (abc.ExitStatus(together_with="its fork server (pid 12)"), "ended together with its fork server (pid 12)"),
         (abc.ExitStatus(code=0), "exited with code 0"),
         (abc.ExitStatus(code=3), "exited with code 3"),
         (abc.ExitStatus(signal=signal.SIGKILL), "killed by SIGKILL"),

@@ -101,6 +101,38 @@ def test_a_collected_subscription_gives_up_its_cursor() -> None:
     assert (inbox.held, inbox.subscriptions) == (0, 1)
 
 
+@pytest.mark.parametrize("reader", ["one process", "all processes", "both"])
+async def test_what_a_collected_channel_has_read_nobody_reads_again(reader: str) -> None:
+    """Within one step: the program has had no turn to see that the channel was collected."""
+    hub = MessageHub()
+    inbox = inbox_of(hub=hub, messages=100)
+    put(inbox, *range(6))
+    channels: dict[str, tuple[Callable[[], MessageChannel | WorkerMessageChannel], ...]] = {
+        "one process": (inbox.subscribe,),
+        "all processes": (hub.subscribe,),
+        "both": (inbox.subscribe, hub.subscribe),
+    }
+    got: list[object] = []
+    while len(got) < 6:
+        for subscribe in channels[reader]:
+            message = subscribe().receive_nowait()
+            got.append(message.payload if isinstance(message, ProcessMessage) else message)
+    assert got == list(range(6))
+    await trio.testing.wait_all_tasks_blocked()
+    put(inbox, 6)
+    assert received(inbox.subscribe()) == [6]
+
+
+async def test_a_handler_gets_nothing_that_a_collected_channel_has_read() -> None:
+    hub = MessageHub()
+    inbox = inbox_of(hub=hub)
+    put(inbox, 1, 2)
+    hub.subscribe().receive_nowait()
+    handled: list[JsonValue] = []
+    hub.add_handler(lambda message: handled.append(message.payload))
+    assert handled == [2]
+
+
 async def test_a_subscription_may_be_collected_in_any_thread() -> None:
     """A collection happens where something was allocated last, and Trio's parking lots belong to Trio's thread."""
     inbox = inbox_of(messages=1)

@@ -335,6 +335,12 @@ async def test_a_launcher_refuses_a_second_host_at_the_same_time(tmp_path: Path)
                     raise AssertionError("opened")
 
 
+@pytest.mark.parametrize("environment", [{"A": 1}, {1: "A"}, {"A": None}])
+def test_an_environment_that_holds_something_else_than_texts_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match="environment maps names to texts"):
+        open_host(environment=environment)
+
+
 async def test_a_mock_clock_is_refused(mock_clock: trio.testing.MockClock) -> None:
     with pytest.raises(RuntimeError, match=r"ForkServerLauncher starts real processes, .* mock clock"):
         await ForkServerLauncher().start()

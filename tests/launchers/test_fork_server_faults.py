@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,7 @@ async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_
         for handle in handles:
             await handle.wait_ended()
             assert handle.state == "failed"
+            assert f"ended together with its fork server (pid {killed})" in str(handle.info.error)
         assert sorted(forked.ends()) == sorted(handle.process_id for handle in handles)
         assert (
             await forked.result("import os\ndef run(process):\n    process.ready()\n    return os.getppid()") != killed
@@ -305,6 +307,39 @@ async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: P
 async def spawn_in_vain(forked: Forked) -> None:
     with suppress(StartupCancelledError):
         await forked.spawn(WAITS)
+
+
+async def test_a_forked_copy_of_the_host_does_not_hold_up_its_end(tmp_path: Path) -> None:
+    """Such a copy has the host's end of the socket, too; a duplicate of that stands for it here."""
+    async with fork_host(tmp_path, spares=1) as forked:
+        assert await forked.result(ENDS) is None
+        assert forked.launcher._server is not None
+        copy = os.dup(forked.launcher._server._link.fileno())
+        begin = trio.current_time()
+    os.close(copy)
+    assert trio.current_time() - begin < _fork_server.END_SECONDS / 2
+
+
+def test_ctrl_c_while_a_host_closes_comes_out_bare(tmp_path: Path) -> None:
+    async def leave() -> None:
+        async with fork_host(tmp_path) as forked:
+            await stop_server(forked)
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(leave)
+
+
+async def test_a_program_that_has_changed_its_user_is_not_served_by_an_old_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fork_host(tmp_path, spares=1) as forked:
+        await forked.wait_spares(1)
+        monkeypatch.setattr(os, "getresuid", lambda: (65534, 65534, 65534))
+        with pytest.raises(LaunchError, match=r"changed its user .*; open the host after the change"):
+            await forked.spawn(ENDS)
+        monkeypatch.undo()
+        assert await forked.result(ENDS) is None
 
 
 async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,10 @@ async def refusal(tmp_path: Path, *preload: str) -> str:
         ("import os\nos._exit(7)", "ended while"),
         ("import os\nos.kill(os.getpid(), 11)", "ended while"),
         ("import os\nos.closerange(3, 100)", "ended while"),
+        ("import os\nos.close(0)", "closed descriptors that processes need: [0]"),
+        ("import os\nos.closerange(0, 3)", "closed descriptors that processes need: [0, 1, 2]"),
+        ("import sys\nsys.stdout.close()", "closed"),
+        ("import sys\nsys.stderr = None", "sys.stderr"),
         ("import subprocess\nproc = subprocess.Popen(['sleep', '60'])", "process"),
         ("import os\nif os.fork() == 0:\n    import time; time.sleep(60)", "process"),
     ],
@@ -119,6 +123,33 @@ def test_ctrl_c_while_a_host_opens_comes_out_bare_and_leaves_no_server(
         trio.run(open_one)
 
 
+def test_an_impatient_ctrl_c_while_a_host_opens_leaves_no_server_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: Callable[[], set[str]]
+) -> None:
+    """The second one comes while the server is being ended, for which it takes its time, since it is busy."""
+    monkeypatch.setattr(_fork_server, "END_SECONDS", 0.5)
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        f"""
+        import os, signal, time
+        os.kill({os.getpid()}, signal.SIGINT)
+        time.sleep(0.1)
+        os.kill({os.getpid()}, signal.SIGINT)
+        time.sleep(3600)
+    """,
+    )
+    before = descriptors()
+
+    async def open_one() -> None:
+        async with fork_host(tmp_path, preload=(module,)):
+            raise AssertionError("opened")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(open_one)
+    assert descriptors() <= before
+
+
 async def test_much_that_a_module_prints_does_not_hold_up_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,9 +197,12 @@ async def test_what_a_module_changes_of_the_program_is_put_back(
         sys.path.insert(0, "/no/such/folder")
         sys.argv.append("more")
         gc.disable()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
     """,
     )
     async with fork_host(tmp_path, preload=(module,), spares=spares) as forked:
+        await trio.testing.wait_all_tasks_blocked(0.1)  # the timer, if it still ran, would end the server
+        server_pid = forked.server_pid
         seen = await forked.result("""
             import gc, os, signal, sys
             def run(process):
@@ -180,7 +214,17 @@ async def test_what_a_module_changes_of_the_program_is_put_back(
                         list(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))), "SET_BY_MODULE" in os.environ,
                         "PATH" in os.environ, "/no/such/folder" in sys.path, sys.argv, gc.isenabled()]
         """)
+        assert forked.server_pid == server_pid
     assert seen == [[True] * 4, True, True, [], False, True, False, ["entry.py"], True]
+
+
+async def test_a_module_that_replaces_the_search_path_hurts_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = write_module(tmp_path, monkeypatch, "import sys\nsys.path = []")
+    async with fork_host(tmp_path, preload=("trio", module), spares=1) as forked:
+        source = "import colorsys\nasync def run(process):\n    process.ready()\n    return colorsys.__name__"
+        assert await forked.result(source) == "colorsys"
 
 
 async def test_a_thread_that_was_there_before_any_module_is_blamed_on_none(

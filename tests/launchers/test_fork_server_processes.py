@@ -274,6 +274,61 @@ import os
         assert await forked.result(source) == "the process"
 
 
+FORKS_AT_THE_MODULE_LEVEL = """
+import os, sys
+copy = os.fork()
+if copy == 0:
+    sys.exit(5)
+status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+{head} run(process):
+    process.ready()
+    return status
+"""
+
+FORKS_AND_GOES_ON = """
+import os, sys, trio
+async def run(process):
+    channel = process.messages()
+    process.ready()
+    await channel.receive()
+    copy = os.fork()
+    if copy == 0:
+        {end}
+    status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+    answer = await trio.to_thread.run_sync(lambda: "from a thread")
+    notice = await channel.receive()
+    return [status, answer, notice]
+"""
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+@pytest.mark.parametrize("head", ["def", "async def"])
+async def test_a_forked_copy_that_comes_out_of_the_entrys_file_ends_there(
+    tmp_path: Path, head: str, spares: int
+) -> None:
+    async with fork_host(tmp_path, preload=("trio",), spares=spares) as forked:
+        await forked.wait_spares(spares)
+        assert await forked.result(FORKS_AT_THE_MODULE_LEVEL.format(head=head)) == 5
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("sys.exit(5)", 5), ("sys.exit()", 0), ("return 'the copy'", 0), ("raise ValueError('of the copy')", 1)],
+)
+async def test_a_forked_copy_that_comes_out_of_an_async_entry_leaves_the_process_its_ears(
+    tmp_path: Path, end: str, status: int, spares: int
+) -> None:
+    """The copy shares the instance of epoll that the process waits with, and must not unregister anything there."""
+    async with fork_host(tmp_path, preload=("trio",), spares=spares) as forked:
+        await forked.wait_spares(spares)
+        handle = await forked.spawn(FORKS_AND_GOES_ON.format(end=end))
+        await handle.send("fork")
+        await handle.send("go on")
+        await handle.wait_ended()
+        assert handle.result == [status, "from a thread", "go on"], handle.info.error
+
+
 async def test_a_process_cannot_leave_its_session(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         with pytest.raises(AssertionError, match="PermissionError"):

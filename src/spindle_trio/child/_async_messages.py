@@ -62,6 +62,7 @@ class MessageIntake:
         self._handlers: Handlers[JsonValue] | None = None
         self._handled = 0
         self._cursors: dict[int, int] = {}
+        self._collected: deque[int] = deque()  # cursors of channels that nobody holds any more
         self._next_cursor = 0
         self._is_reading = self._has_ended = False
         self._arrived = trio.lowlevel.ParkingLot()
@@ -74,6 +75,7 @@ class MessageIntake:
 
     def add_handler(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:
         """Call this function with each message, from the oldest still held on; see `ProcessContext.on_message`."""
+        self._give_up_collected()
         handlers = self._handlers
         if handlers is None:
             handlers = self._handlers = Handlers("on_message", self._report)
@@ -91,6 +93,7 @@ class MessageIntake:
 
     def open_channel(self) -> MessageChannel:
         """Open a channel with a cursor of its own; see `ProcessContext.messages`."""
+        self._give_up_collected()
         cursor = self._next_cursor
         self._next_cursor += 1
         self._cursors[cursor] = self._first
@@ -151,10 +154,16 @@ class MessageIntake:
 
     def give_up_later(self, cursor: int) -> None:
         """Forget a cursor whose channel was collected, which may happen at any moment and in any thread."""
+        self._collected.append(cursor)
         try:
-            self._token.run_sync_soon(self.give_up, cursor)
+            self._token.run_sync_soon(self._give_up_collected)
         except trio.RunFinishedError:
             pass
+
+    def _give_up_collected(self) -> None:
+        """Forget these cursors now: what they have had nobody else is to have."""
+        while self._collected:
+            self.give_up(self._collected.popleft())
 
     def _read_from_now_on(self) -> None:
         if self._is_reading:

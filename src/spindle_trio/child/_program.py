@@ -125,6 +125,7 @@ def load(child: ChildProcess, order: bytes) -> None:
         child.function = load_entry(take_on(read_json(order)))
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         child.load_error = error  # noqa: ASYNC104  # said as soon as it is known how
+    end_if_copy(child, child.load_error)
 
 
 def begin(child: ChildProcess, init: bytes) -> Callable[[object], object] | None:
@@ -157,6 +158,26 @@ def end(child: ChildProcess) -> NoReturn:
     os._exit(child.code)
 
 
+def end_if_copy(child: ChildProcess, error: BaseException | None) -> None:
+    """End a forked copy of this process that has come out of the entry's own code, as a program that has done so ends.
+
+    It must not go on: it shares the epoll instance of a Trio run, and to leave that would make the original deaf.
+
+    Args:
+        child: the process, as the copy knows it.
+        error: what the entry's code has raised in the copy.
+    """
+    if os.getpid() == child.pid:
+        return
+    child.code = 0
+    if error is not None:
+        code = system_exit_code(error, report)
+        if code is None:
+            report(describe_error(error))
+        child.code = 1 if code is None else code
+    end(child)
+
+
 def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLane) -> int:
     """Say what follows from what loading the entry has raised, and return the exit code."""
     code = system_exit_code(error, report)
@@ -171,7 +192,12 @@ def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLan
 
 def mute(*lanes: int) -> None:
     """Take the lanes away from a forked copy of this process: what it says is not this process's word."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        for fd in lanes:
+            os.close(fd)  # no descriptor is left, or no `/dev`
+        return
     for fd in lanes:
         os.dup2(nowhere, fd, inheritable=False)
     os.close(nowhere)

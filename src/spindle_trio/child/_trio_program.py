@@ -23,12 +23,13 @@ from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._final_word import describe_error
 from spindle_trio.child._page import BEAT
 from spindle_trio.child._plain_lane import end_without_host
-from spindle_trio.child._program import ChildProcess, begin, end, load, mute, report, run_blocking
+from spindle_trio.child._program import ChildProcess, begin, end, end_if_copy, load, mute, report, run_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import NoReturn
 
+    from spindle_trio.child._async_context import ProcessContext
     from spindle_trio.child._async_runtime import EntryFunction
 
 
@@ -110,14 +111,25 @@ async def _wait_for_frame(child: ChildProcess) -> bytes:
 
 
 async def _run_entry(child: ChildProcess, lanes: _Lanes, function: Callable[[object], object]) -> None:
-    words = child.words
+    entry, words = cast("EntryFunction", function), child.words
 
     def beat() -> None:
         words[BEAT] = monotonic()
 
+    async def call(context: ProcessContext) -> object:
+        error: BaseException | None = None
+        try:
+            return await entry(context)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            end_if_copy(child, error)
+            error = None  # it refers to this frame
+
     try:
         child.code, child.sent = await run_async_child(
-            cast("EntryFunction", function),
+            call,
             child.facts,
             lanes.control,
             lanes.messages,

@@ -32,6 +32,7 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
     Raises:
         PreloadError: a module cannot be imported, has started a thread or a process, or has opened a descriptor.
     """
+    path = list(sys.path)
     _verify("the start of Python itself (a sitecustomize or a .pth file)", "see what it loads", known_fds)
     for number, name in enumerate(modules):
         announce(number)
@@ -41,6 +42,7 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
             what = f"the module {name!r} cannot be preloaded: take it out of preload=; {_in_words(error)}"
             raise PreloadError(what) from None  # noqa: ASYNC104  # no Trio runs here
         _verify(f"the module {name!r}", "take it out of preload=, and import it in the entry", known_fds)
+    sys.path = path  # a module may have put anything in its place
     if "trio" in sys.modules:
         import spindle_trio.child._trio_program
         import spindle_trio.fork_server._rehearsal  # noqa: F401  # all that a spare needs
@@ -78,10 +80,17 @@ def _verify(who: str, advice: str, known_fds: set[int]) -> None:
         raise PreloadError(
             f"{who} has started process {', '.join(children)}, which nobody would wait for or end; {advice}"
         )
-    opened = {fd: target for fd, target in _open_fds().items() if fd not in known_fds}
+    open_fds = _open_fds()
+    closed = known_fds - open_fds.keys()
+    if closed:
+        raise PreloadError(f"{who} has closed descriptors that processes need: {sorted(closed)}; {advice}")
+    opened = {fd: target for fd, target in open_fds.items() if fd not in known_fds}
     if opened:
         listed = ", ".join(f"{fd} ({target})" for fd, target in sorted(opened.items()))
         raise PreloadError(f"{who} has opened descriptors, which all processes would share: {listed}; {advice}")
+    for name in ("stdout", "stderr"):
+        if getattr(getattr(sys, name), "closed", True):
+            raise PreloadError(f"{who} has closed sys.{name}, or put None in its place; {advice}")
 
 
 def _own_children() -> list[str]:
@@ -103,7 +112,9 @@ def _open_fds() -> dict[int, str]:
 
 
 def _reset_signals() -> None:
-    """Give every signal back what a fresh interpreter does about it; a module may have changed that."""
+    """Give every signal back what a fresh interpreter does about it, and stop timers that a module has started."""
+    for timer in (signals.ITIMER_REAL, signals.ITIMER_VIRTUAL, signals.ITIMER_PROF):
+        signals.setitimer(timer, 0)
     signals.set_wakeup_fd(-1)
     for number in signals.valid_signals():
         if number in (signals.SIGKILL, signals.SIGSTOP):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,6 +96,7 @@ class ForkServerLauncher(Launcher):
             raise ValueError(f"spares must be an integer, 0 or more, not {spares!r}")
         self._wanted_spares = spares
         self._server: ForkServer | None = None
+        self._credentials: tuple[object, ...] = ()  # the server's
         self._pool: deque[ForkedProcess] = deque()
         self._spares_owed = 0
         self._waiting: deque[_Claim] = deque()
@@ -143,6 +145,10 @@ class ForkServerLauncher(Launcher):
         self._nursery.cancel_scope.shield = True  # its task ends at once, within the bounds of `ForkServer.end`
         try:
             await self._nursery_manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            if group.split(KeyboardInterrupt)[1] is not None:
+                raise
+            raise KeyboardInterrupt from None  # came while its task ended; nobody else has made a group
         finally:
             self._is_started = False
 
@@ -156,6 +162,11 @@ class ForkServerLauncher(Launcher):
 
     async def _launch(self, order: LaunchOrder) -> ProcessParts:
         check_surroundings(order)
+        if _credentials() != self._credentials:
+            raise PermissionError(
+                "this program has changed its user or groups since its fork server was started, and processes would "
+                "have the old ones; open the host after the change, or use PythonLauncher"
+            )
         forked = self._take_spare()
         if forked is None:
             forked = await self._wait_for_process()
@@ -316,6 +327,7 @@ class ForkServerLauncher(Launcher):
 
     def _use(self, server: ForkServer) -> None:
         self._server = server
+        self._credentials = _credentials()
         self._spares_owed = 0
         for _ in self._waiting:
             server.request(spare=False)
@@ -324,6 +336,11 @@ class ForkServerLauncher(Launcher):
     def _refuse_waiting(self, error: OSError) -> None:
         while self._waiting:
             self._waiting.popleft().refuse(error)
+
+
+def _credentials() -> tuple[object, ...]:
+    """Tell with whose rights this program runs."""
+    return os.getresuid(), os.getresgid(), os.getgroups()
 
 
 @attrs.define(eq=False)

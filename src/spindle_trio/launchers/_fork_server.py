@@ -19,7 +19,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import attrs
@@ -148,6 +148,7 @@ class ForkServer(Reaper):
         return f"<ForkServer {'gone' if self.is_gone else 'running'} pid={self.pid}>"
 
     @staticmethod
+    @trio.lowlevel.enable_ki_protection
     async def start(preload: Sequence[str], environment: Mapping[str, str]) -> ForkServer:
         """Start a server, and return once it can fork.
 
@@ -207,6 +208,8 @@ class ForkServer(Reaper):
         if self.is_gone and status == ExitStatus():
             # What it leaves behind is this program's own where that adopts orphans, as the first one of a container.
             status = OwnReaper().reap_nowait(pidfd)
+        if self.is_gone and status == ExitStatus():
+            status = ExitStatus(together_with=f"its fork server (pid {self.pid})")
         return status
 
     async def have_reaped(self, request: str, pid: int) -> ExitStatus:
@@ -242,16 +245,20 @@ class ForkServer(Reaper):
         os.close(pidfd)
         self._send({"type": "reap", "pid": pid})
 
+    @trio.lowlevel.enable_ki_protection
     async def end(self) -> None:
-        """End the server with all that it has forked, and reap it. Bounded, and shielded."""
+        """End the server with all that it has forked, and reap it. Bounded, and shielded.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came meanwhile. The server is gone all the same.
+        """
         self.is_gone = True
+        with suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)  # a forked copy of this program may hold the socket too
         self._link.close()  # its own end sees the end of the stream, and ends
-        with trio.CancelScope(shield=True):
-            with trio.move_on_after(END_SECONDS):
-                await trio.lowlevel.wait_readable(self._pidfd)
-            kill_tree(self.pid, self._pidfd)  # with whatever a module has started while it was loaded
-            with trio.move_on_after(PATIENCE):
-                await trio.lowlevel.wait_readable(self._pidfd)
+        is_interrupted = await self._wait_ended(END_SECONDS)
+        kill_tree(self.pid, self._pidfd)  # with whatever a module has started while it was loaded
+        is_interrupted = await self._wait_ended(PATIENCE) or is_interrupted
         if has_ended(self._pidfd):
             OwnReaper().reap_nowait(self._pidfd)
             os.close(self._pidfd)
@@ -259,6 +266,17 @@ class ForkServer(Reaper):
             reap_in_background("(fork server)", self.pid, self._pidfd)
         self._output.drain_nowait()
         self._output.close()
+        if is_interrupted:
+            raise KeyboardInterrupt
+
+    async def _wait_ended(self, seconds: float) -> bool:
+        """Wait until the server has ended, so long at most; says whether that was cut short by Ctrl-C."""
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
+                await trio.lowlevel.wait_readable(self._pidfd)
+        except KeyboardInterrupt:
+            return True
+        return False
 
     def output_tail(self) -> str:
         """Return the last of what the server has written to stdout and stderr, as text."""
@@ -336,7 +354,9 @@ class ForkServer(Reaper):
         """Take over a process, or have it killed if this program has no descriptors left for it."""
         try:
             if len(fds) != _FDS:
-                raise OSError("this program has no descriptors left")
+                raise OSError(
+                    "this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes"
+                )
             pidfd, control, messages, stdout, stderr, page = fds
             mapped = HeartbeatPage(page)  # closes the descriptor where it cannot map it
         except OSError as error:
