@@ -1,6 +1,6 @@
 """The first frame that a child reads: the order of its launcher, which says what this process is to become.
 
-    {"entry": "entry.py", "file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …}}
+    {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …}}
 
 `path`, `root` and `environment` are null where the process has them already: an exec'ed one was started with the last
 two, and one that was forked has those of its server. Texts are what the file system and the environment hold, with lone
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 
-def take_on(order: JsonValue) -> str:
+def take_on(order: JsonValue, entry: str) -> str:
     """Make this process what an entry may expect, and return the file that is to be run.
 
     Args:
         order: the decoded frame.
+        entry: the entry's name, for `sys.argv`.
 
     Raises:
         OSError: the working directory cannot be entered.
@@ -35,9 +36,9 @@ def take_on(order: JsonValue) -> str:
     """
     if not isinstance(order, dict):
         raise PeerProtocolError("the first frame from the launcher is no order")
-    entry, file, path = order.get("entry"), order.get("file"), order.get("path")
+    file, path = order.get("file"), order.get("path")
     root, environment = order.get("root"), order.get("environment")
-    if not isinstance(entry, str) or not isinstance(file, str):
+    if not isinstance(file, str):
         raise PeerProtocolError("an order that names no file")
     if isinstance(environment, dict):
         replace_environment(environment)

@@ -4,11 +4,11 @@ Theory of operation
 -------------------
 
 1. The lanes and the page are taken over; no process that the entry starts will inherit them.
-2. The first frame is the launcher's order: which file to run, and in which surroundings. `sys.path`, `sys.argv` and
-   the like become what an entry may expect, and its file is loaded.
-3. The second frame, `init`, is the host's, and tells the facts. Nothing else is read before it is known how to read on,
-   but what came with it stays in the lane's decoder, which is handed over together with the lane. Only now it is looked
-   at whether the entry is `async`. A blocking one never pays for Trio.
+2. The first frame is the launcher's order: which file to run, and in which surroundings. The second one, `init`, is
+   the host's, and tells the facts. Nothing else is read before it is known how to read on, but what came with them
+   stays in the lane's decoder, which is handed over together with the lane.
+3. `sys.path`, `sys.argv` and the like become what an entry may expect, and its file is loaded. Only then it
+   is known whether the entry is `async`. A blocking one never pays for Trio.
 4. The runtime of its kind runs the entry and says the final word (`_blocking_runtime`, `_async_runtime`).
    `_trio_program` has what an `async` entry needs, and the spare that waits for its order with Trio running.
 5. What the interpreter does at its own end is done here, while the host can still see it: threads are joined, functions
@@ -77,8 +77,8 @@ def prepare_output() -> None:
 def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     """Do the same as `main`, in a process whose output is prepared."""
     child = ChildProcess(control_fd, messages_fd, page_fd)
-    load(child, _wait_for_frame(child.control))
-    function = begin(child, _wait_for_frame(child.control))
+    order, init = _wait_for_frame(child.control), _wait_for_frame(child.control)
+    function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
         # Not before: a blocking entry never pays for Trio.
         from spindle_trio.child._trio_program import run_async
@@ -105,10 +105,6 @@ class ChildProcess:
         self.messages: PlainLane = PlainLane(messages_fd)
         self.words: memoryview[float] = map_page(page_fd)
         self.pid: int = os.getpid()
-        self.function: Callable[[object], object] | None = None
-        """What is to be called, once it is loaded."""
-        self.load_error: BaseException | None = None
-        """What loading it has raised."""
         self.facts: ProcessFacts
         self.code: int = 0
         """What it exits with."""
@@ -117,26 +113,21 @@ class ChildProcess:
         os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd))
 
 
-def load(child: ChildProcess, order: bytes) -> None:
-    """Become what the first frame says, and load the entry: the host has still to write the second one meanwhile."""
-    if child.words[STOP]:
-        return  # what the file does when it is loaded is part of the entry
-    try:
-        child.function = load_entry(take_on(read_json(order)))
-    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        child.load_error = error  # noqa: ASYNC104  # said as soon as it is known how
-    end_if_copy(child, child.load_error)
-
-
-def begin(child: ChildProcess, init: bytes) -> Callable[[object], object] | None:
-    """Learn the facts from the second frame, and return what is to be called; `None` if this was the end already."""
+def load(child: ChildProcess, order: bytes, init: bytes) -> Callable[[object], object] | None:
+    """Become what the first two frames say, and load the entry; `None` if that was its end already."""
     child.facts = facts_from_init(read_json(init))
-    error, child.load_error = child.load_error, None
-    if error is not None:
-        child.code = _end_by_loading(error, child.facts, child.control)
-    elif child.function is None:
+    if child.words[STOP]:
+        # What the file does when it is loaded is part of the entry.
         _push(child.control, encode_stopped(0))
-    return child.function
+        return None
+    try:
+        function = load_entry(take_on(read_json(order), child.facts.entry))
+    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
+        end_if_copy(child, error)
+        child.code = _end_by_loading(error, child.facts, child.control)
+        return None  # noqa: ASYNC104  # as above
+    end_if_copy(child, None)
+    return function
 
 
 def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:

@@ -23,7 +23,7 @@ from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._final_word import describe_error
 from spindle_trio.child._page import BEAT
 from spindle_trio.child._plain_lane import end_without_host
-from spindle_trio.child._program import ChildProcess, begin, end, end_if_copy, load, mute, report, run_blocking
+from spindle_trio.child._program import ChildProcess, end, end_if_copy, load, mute, report, run_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,10 +89,10 @@ class _Lanes:
 async def _wait_and_run(
     child: ChildProcess, lanes: _Lanes, rehearse: Callable[[], Awaitable[None]]
 ) -> Callable[[], None] | None:
-    """Wait for the first two frames, and run the entry if it is `async`; return what runs it if it is not."""
+    """Wait for the first frames, and run the entry if it is `async`; return what runs it if it is not."""
     await rehearse()
-    load(child, await _wait_for_frame(child))
-    function = begin(child, await _wait_for_frame(child))
+    order, init = await _wait_for_frame(child), await _wait_for_frame(child)
+    function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
         await _run_entry(child, lanes, function)
         return None

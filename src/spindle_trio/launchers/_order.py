@@ -42,7 +42,6 @@ def encode_order(
         environment: the environment that it has still to take on; `None` to let it keep its own.
     """
     frame = {
-        "entry": order.entry.entry,
         "file": str(order.entry.path),
         "path": path,
         "root": None if root is None else str(root),

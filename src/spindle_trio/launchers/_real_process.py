@@ -58,7 +58,7 @@ class ProcessParts:
     page: HeartbeatPage
     """The page that it writes its heartbeats to."""
     first_frame: bytes
-    """The order: the body of the first frame on its control lane."""
+    """The order: the body of the first frame on its control lane, which leaves together with the host's first one."""
 
     def close(self) -> None:
         """Close everything but the pidfd."""
@@ -79,14 +79,9 @@ class RealProcess(LaunchedProcess):
         limits = order.limits
         self.pid: int = parts.pid
         self.control, self.messages = (
-            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds)
-            for sock in (parts.control, parts.messages)
+            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frame=first_frame)
+            for sock, first_frame in ((parts.control, parts.first_frame), (parts.messages, None))
         )
-        # Before all else: it begins with that, and loads the entry, while the host does what is left to do for it.
-        try:
-            self.control.send_nowait(parts.first_frame)
-        except trio.BrokenResourceError:
-            pass  # it has ended already, as will be seen
         self._process_id: Final = order.process_id
         self._entry: Final = order.entry.entry
         self._pidfd = parts.pidfd
