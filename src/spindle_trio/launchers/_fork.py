@@ -33,7 +33,8 @@ from spindle_trio._model import ResolvedEntry
 from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers._descriptors import raise_limit
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES, resolve_entry
-from spindle_trio.launchers._fork_server import ForkedProcess, ForkServer, NotForked
+from spindle_trio.launchers._fork_server import ForkServer
+from spindle_trio.launchers._forked_process import ForkedProcess, NotForked
 from spindle_trio.launchers._interpreter import search_path
 from spindle_trio.launchers._order import check_surroundings, encode_order
 from spindle_trio.launchers._real_process import ProcessBlock, ProcessParts

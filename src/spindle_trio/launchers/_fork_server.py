@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 from array import array
@@ -26,17 +25,14 @@ import attrs
 import trio
 
 from spindle_trio.abc import ExitStatus
+from spindle_trio.launchers._forked_process import DESCRIPTORS, REAP_SECONDS, ForkedProcess, NotForked, take_process
 from spindle_trio.launchers._interpreter import search_path, start_interpreter
 from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
 from spindle_trio.launchers._output import LineLog, OutputPipe
-from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._reaper import OwnReaper, Reaper, has_ended
 from spindle_trio.launchers._tree import kill_tree
 
-__all__ = ["ForkServer", "ForkedProcess", "NotForked"]
-
-REAP_SECONDS: Final = 0.5
-"""Seconds that the server may take to reap a process. It takes microseconds, unless somebody has stopped it."""
+__all__ = ["ForkServer"]
 
 START_SECONDS: Final = 60.0
 """Seconds that a server may take to load what it preloads."""
@@ -45,7 +41,6 @@ END_SECONDS: Final = 1.0
 """Seconds that a server may take to end its processes and itself before it is killed."""
 
 _DATAGRAM_BYTES: Final = 64 * 1024
-_FDS: Final = 6
 _SAID_CHARACTERS: Final = 4000
 _DRAIN_SECONDS: Final = 0.05
 _DATAGRAMS_AT_A_TIME: Final = 16
@@ -53,63 +48,6 @@ _DATAGRAMS_AT_A_TIME: Final = 16
 _log = logging.getLogger("spindle_trio.launchers")
 
 Message = dict[str, object]
-
-
-@attrs.frozen
-class ForkedProcess:
-    """A process that waits for its first frame."""
-
-    server: ForkServer
-    """Its parent."""
-    pid: int
-    pidfd: int
-    control: socket.socket
-    messages: socket.socket
-    stdout: int
-    stderr: int
-    page: HeartbeatPage
-    is_spare: bool
-    """Whether it was forked ahead of any need, and has warmed itself up."""
-
-    def discard(self) -> None:
-        """Have it killed and reaped, and close everything. Never blocks."""
-        self._kill()
-        self._close()
-        self.server.discard(self.pid)
-
-    async def end(self) -> None:
-        """Do the same, and wait until it is gone, as long as for any reaping."""
-        self._kill()
-        try:
-            if self.server.is_gone:
-                with trio.move_on_after(REAP_SECONDS):
-                    await trio.lowlevel.wait_readable(self.pidfd)
-                OwnReaper().reap_nowait(self.pidfd)  # it is this program's own now, where that adopts orphans
-        finally:
-            self._close()
-        await self.server.have_reaped("discard", self.pid)
-
-    def _kill(self) -> None:
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)  # the server may have been stopped
-        except ProcessLookupError:
-            pass  # reaped already, by whoever reaps what a dead server leaves behind
-
-    def _close(self) -> None:
-        os.close(self.pidfd)
-        self.control.close()
-        self.messages.close()
-        os.close(self.stdout)
-        os.close(self.stderr)
-        self.page.close()
-
-
-@attrs.frozen
-class NotForked:
-    """The server's word that it could not fork."""
-
-    error: OSError
-    is_spare: bool
 
 
 class ForkServer(Reaper):
@@ -324,7 +262,7 @@ class ForkServer(Reaper):
         for _ in range(_DATAGRAMS_AT_A_TIME):
             try:
                 data, ancillary, _, _ = self._link.recvmsg(
-                    _DATAGRAM_BYTES, socket.CMSG_SPACE(_FDS * 4), socket.MSG_CMSG_CLOEXEC
+                    _DATAGRAM_BYTES, socket.CMSG_SPACE(DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return False
@@ -339,7 +277,7 @@ class ForkServer(Reaper):
     def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
         match message:
             case {"type": "forked", "pid": int(pid), "spare": bool(is_spare)}:
-                hear(self._take_process(pid, fds, is_spare=is_spare))
+                hear(take_process(self, pid, fds, is_spare=is_spare))
             case {"type": "not forked", "errno": int(number), "error": str(text), "spare": bool(is_spare)}:
                 hear(NotForked(OSError(number, f"the fork server could not fork: {text}"), is_spare))
             case {"type": "reaped", "pid": int(pid), "status": int(status)}:
@@ -349,33 +287,6 @@ class ForkServer(Reaper):
                     reaping.is_over.set()
             case _:
                 _log.error("fork server %d said what this host does not know: %r", self.pid, message)
-
-    def _take_process(self, pid: int, fds: list[int], *, is_spare: bool) -> ForkedProcess | NotForked:
-        """Take over a process, or have it killed if this program has no descriptors left for it."""
-        try:
-            if len(fds) != _FDS:
-                raise OSError(
-                    "this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes"
-                )
-            pidfd, control, messages, stdout, stderr, page = fds
-            mapped = HeartbeatPage(page)  # closes the descriptor where it cannot map it
-        except OSError as error:
-            for fd in fds[:5]:
-                os.close(fd)
-            self.discard(pid)
-            return NotForked(error, is_spare)
-        mapped.close_fd()
-        return ForkedProcess(
-            self,
-            pid,
-            pidfd,
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
-            stdout,
-            stderr,
-            mapped,
-            is_spare,
-        )
 
     def _send(self, message: Message) -> None:
         """Send a datagram, or queue it if the server does not read. A server that is gone hears nothing."""
