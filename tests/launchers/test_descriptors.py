@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +29,26 @@ def run(process):
         code = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
         return list(map(int, subprocess.check_output([sys.executable, "-S", "-c", code]).split()))
     return list(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+WITHOUT_STREAMS = """
+import os, sys, trio
+from spindle_trio import open_host
+from spindle_trio.launchers import {launcher}
+
+said = os.dup(1)
+for fd in {closed}:
+    os.close(fd)
+
+async def main():
+    with trio.fail_after(20):
+        async with open_host({launcher}()) as host, host.open_worker("w", root=sys.argv[1], user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn("entry.py")
+            await handle.send("and you?")
+            os.write(said, repr(await handle.messages().receive()).encode())
+
+trio.run(main)
 """
 
 
@@ -186,3 +208,15 @@ async def test_a_process_takes_as_many_descriptors_as_doctor_says(
             await worker.backend_processes.spawn("entry.py")
         await trio.testing.wait_all_tasks_blocked()
         assert len(descriptors()) - before == 3 * _doctor._DESCRIPTORS_A_PROCESS
+
+
+@pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("launcher", ["PythonLauncher", "ForkServerLauncher"])
+def test_a_program_without_standard_streams_starts_processes(
+    tmp_path: Path, launcher: str, closed: tuple[int, ...]
+) -> None:
+    """What it opens then has their numbers, which mean something else in a process."""
+    (tmp_path / "entry.py").write_text("def run(process):\n    process.ready()\n    process.send(process.receive())")
+    program = WITHOUT_STREAMS.format(launcher=launcher, closed=closed)
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("'and you?'", 0), done.stderr

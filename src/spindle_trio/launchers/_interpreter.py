@@ -7,17 +7,21 @@ alone does not bring those over.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from spindle_trio.launchers._descriptors import give_back_limit
+
+_STANDARD_FDS: Final = 2
+"""The last of those that a started program finds its own streams at."""
 
 _PROGRAM: Final = Path(__file__).resolve().parent.parent / "child" / "__main__.py"
 
@@ -51,7 +55,7 @@ def start_interpreter(
         python: the interpreter.
         name: shown in a list of processes.
         module: whose `main` is called with the descriptors.
-        pass_fds: descriptors that it inherits under the same numbers.
+        pass_fds: descriptors that it inherits.
         stdout: the descriptor that becomes its stdout.
         stderr: the descriptor that becomes its stderr.
         root: its working directory; `None` for this program's.
@@ -65,16 +69,18 @@ def start_interpreter(
     if sys.dont_write_bytecode:
         flags.append("-B")
     flags += ["-O"] * sys.flags.optimize
-    process = subprocess.Popen(
-        [python, *flags, str(_PROGRAM), name, str(os.getpid()), module, *map(str, pass_fds)],
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        cwd=root,
-        env=dict(environment),
-        pass_fds=pass_fds,
-        start_new_session=True,
-    )
+    with ExitStack() as duplicates:
+        given = [_beyond_standard(fd, duplicates) for fd in pass_fds]
+        process = subprocess.Popen(
+            [python, *flags, str(_PROGRAM), name, str(os.getpid()), module, *map(str, given)],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=root,
+            env=dict(environment),
+            pass_fds=given,
+            start_new_session=True,
+        )
     try:
         pidfd = os.pidfd_open(process.pid)
     except BaseException:
@@ -85,6 +91,15 @@ def start_interpreter(
     process.returncode = 0
     give_back_limit(process.pid)  # before its first frame, and so before its entry runs
     return StartedInterpreter(process.pid, pidfd)
+
+
+def _beyond_standard(fd: int, duplicates: ExitStack) -> int:
+    """Return a descriptor, or a duplicate of it where a program without standard streams was given a low one."""
+    if fd > _STANDARD_FDS:
+        return fd
+    duplicate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS + 1)
+    duplicates.callback(os.close, duplicate)
+    return duplicate
 
 
 def search_path() -> list[str]:
