@@ -38,10 +38,10 @@ from spindle_trio import open_host
 from spindle_trio.launchers import {launcher}
 
 said = os.dup(1)
-for fd in {closed}:
-    os.close(fd)
 
 async def main():
+    for fd in {closed}:  # here, since Trio would take them for itself
+        os.close(fd)
     with trio.fail_after(20):
         async with open_host({launcher}()) as host, host.open_worker("w", root=sys.argv[1], user_id="ada") as worker:
             handle = await worker.backend_processes.spawn("entry.py")
