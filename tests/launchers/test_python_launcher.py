@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ import trio.testing
 
 from spindle_trio._model import Limits
 from spindle_trio.abc import ExitStatus, LaunchOrder
+from spindle_trio.child._page import map_page
 from spindle_trio.launchers import PythonLauncher, _python, _real_process
 from spindle_trio.launchers._launch_thread import run_in_launch_thread
+from spindle_trio.launchers._page import HeartbeatPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -719,6 +722,27 @@ async def test_a_page_that_was_tampered_with_neither_kills_the_host_nor_beats_in
         child.send(0)
         assert await child.payload() == "sealed"
         assert child.process.last_heartbeat() <= trio.current_time()
+
+
+async def test_one_heartbeat_has_one_time_however_late_the_host_looks_at_its_clocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may lose the processor between its looks at the clock of the page and at Trio's."""
+    page = HeartbeatPage()
+    words = map_page(os.dup(page.fd))
+    try:
+        words[0] = time.monotonic()
+        first = page.last_heartbeat()
+        assert first <= trio.current_time()
+        clock = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: clock() - 0.001)
+        assert page.last_heartbeat() == first
+        monkeypatch.undo()
+        words[0] = time.monotonic()
+        assert first < page.last_heartbeat() <= trio.current_time()
+    finally:
+        words.release()
+        page.close()
 
 
 async def test_the_launcher_starts_where_it_can_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,23 +44,23 @@ class HeartbeatPage:
             raise
         self._words = memoryview(self._map).cast("d")
         self._last_value = 0.0
-        self._future_value = math.inf
-        self._future_seen_at = -math.inf
+        self._seen_value = 0.0
+        self._seen_beat_at = -math.inf
 
     def last_heartbeat(self) -> float:
         """Tell when the child last beat, on Trio's clock in seconds; `-math.inf` before the first."""
         value = self._last_value if self._map.closed else self._words[_BEAT]
         if math.isnan(value) or value == 0:
             return -math.inf
-        # By age, since Trio's clock has an offset of its own.
-        age = time.monotonic() - value
-        if age >= 0:
-            return trio.current_time() - age
-        # A time in the future is taken for the moment when it is first seen. Taking it for now at every look would let
-        # a child beat once and for all.
-        if value != self._future_value:
-            self._future_value, self._future_seen_at = value, trio.current_time()
-        return self._future_seen_at
+        # Once for each heartbeat: this program may lose the processor between the looks at the two clocks, and the same
+        # heartbeat would be a later one at the next look.
+        if value != self._seen_value:
+            self._seen_value = value
+            # By age, since Trio's clock has an offset of its own. A time in the future is taken for the moment when it
+            # is first seen. Taking it for now at every look would let a child beat once and for all.
+            age = max(0.0, time.monotonic() - value)
+            self._seen_beat_at = trio.current_time() - age
+        return self._seen_beat_at
 
     def request_stop(self) -> None:
         """Leave the mark of a stop."""
