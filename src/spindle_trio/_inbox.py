@@ -194,9 +194,9 @@ class Inbox:
 
     def open_cursor(self, subscription: Subscription, wake: Callable[[], None]) -> Cursor:
         """Open a cursor at the oldest message held."""
-        self._close_collected()
         cursor = Cursor(subscription, self.first, wake)
         self._cursors.append(cursor)
+        self._close_collected()  # only now: what they leave unread is not dropped, since somebody listens
         return cursor
 
     def close_cursor(self, cursor: Cursor) -> None:

@@ -123,6 +123,17 @@ async def test_what_a_collected_channel_has_read_nobody_reads_again(reader: str)
     assert received(inbox.subscribe()) == [6]
 
 
+async def test_what_is_held_beyond_the_bound_passes_from_a_collected_channel_to_the_next() -> None:
+    """The bound in bytes is passed by one message, and nothing of it is lost as long as somebody listens."""
+    inbox = inbox_of(messages=100, size=10)
+    first = inbox.subscribe()
+    put(inbox, "a", "b", "c", size=9)
+    assert first.receive_nowait() == "a"
+    del first
+    assert received(inbox.subscribe()) == ["b", "c"]
+    assert inbox.dropped == 0
+
+
 async def test_a_handler_gets_nothing_that_a_collected_channel_has_read() -> None:
     hub = MessageHub()
     inbox = inbox_of(hub=hub)
