@@ -30,7 +30,8 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
         announce: told the place of each in the list before it is imported, for it may not come back.
 
     Raises:
-        PreloadError: a module cannot be imported, has started a thread or a process, or has opened a descriptor.
+        PreloadError: a module cannot be imported, has started a thread or a process, has opened a descriptor, or has
+            closed one that processes need.
     """
     path = list(sys.path)
     _verify("the start of Python itself (a sitecustomize or a .pth file)", "see what it loads", known_fds)
