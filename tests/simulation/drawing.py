@@ -67,6 +67,7 @@ class Drawing:
             kills=tuple(self._time(0.0, self.horizon) for _ in range(chance.choice((0, 0, 0, 0, 1, 2)))),
             grace_period=chance.choice((0.0, 0.5, 1.0, 2.5)),
             max_processes=chance.choice((2, 3, 16, 16)),
+            inbox_messages=chance.choice((2, 3, 16)),
         )
 
     def _time(self, least: float, most: float) -> float:
