@@ -137,11 +137,20 @@ class StagedProcess(MemoryProcess):
             self.log.note(self.worker, "died", self.number)
             self.end(KILLED)
             return
-        # Those of its acts that it could do are noted, before the host can see any of them.
-        acts = tuple(act for act in moment.acts if not (self._is_closed and act.what in SPOKEN))
+        acts = self._possible(moment.acts)  # noted before the host can see any of them
         self.log.note(self.worker, "act", self.number, acts)
         for act in acts:
             self._do(act)
+
+    def _possible(self, acts: tuple[Act, ...]) -> tuple[Act, ...]:
+        """Leave out what needs the control lane, once that is closed."""
+        possible: list[Act] = []
+        is_closed = self._is_closed
+        for act in acts:
+            if not (is_closed and act.what in SPOKEN):
+                possible.append(act)
+            is_closed |= act.what == "close control"
+        return tuple(possible)
 
     def _do(self, act: Act) -> None:
         value = act.value
