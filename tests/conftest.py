@@ -14,3 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Examples are counted, not timed: a machine that is busy with something else makes no test fail.
 settings.register_profile("spindle_trio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spindle_trio")
+
+# What the soak runs instead; machines also take more steps. Machines and lists of commands have twins for it, with the
+# marker `soak`.
+settings.register_profile("soak", settings.get_profile("spindle_trio"), max_examples=5_000, stateful_step_count=100)

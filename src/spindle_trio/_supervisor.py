@@ -31,6 +31,7 @@ reading goes on beyond the bound, since the terminal event never waits for a rea
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -322,6 +323,8 @@ class Supervisor(ProcessRecord):
 
     def next_look(self) -> float:
         """Tell when to look next: at the next deadline, and while it starts after a slice of its time at most."""
+        if self._launched is None and self._launching.cancel_called:
+            return math.inf  # the launch has been called off, and takes as long as it takes: nobody can do more
         deadline = self._lifecycle.deadline()
         if self._lifecycle.phase is not Phase.STARTING:
             return deadline
@@ -414,8 +417,9 @@ class Supervisor(ProcessRecord):
             case Ready():
                 self._feed(Input.READY)
             case Heartbeat():
-                now = trio.current_time()
-                self._lifecycle.note_heartbeat(now, now)
+                if self._lifecycle.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
+                    now = trio.current_time()
+                    self._lifecycle.note_heartbeat(now, now)
             case Complete(result, messages):
                 self._announced_messages = messages
                 self._feed(Input.COMPLETE, result=result)
