@@ -126,13 +126,11 @@ class WireProcess(LaunchedProcess):
 
     async def play(self) -> None:
         """Write the scenario and exit; or where it is a breach, now and then wait to be killed for it."""
-        control, messages = (
-            trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (self._control, self._messages)
-        )
-        written = control if self._scenario.lane == "control" else messages
+        is_message = self._scenario.lane == "messages"
+        written = trio.SocketStream(trio.socket.from_stdlib_socket(self._messages if is_message else self._control))
         try:
-            if written is messages:
-                await control.send_all(with_header(READY))
+            if is_message:
+                self._control.send(with_header(READY))  # in one step with a message: the host may find that one first
             for data in self._scenario.reads():
                 await written.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

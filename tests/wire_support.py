@@ -158,6 +158,7 @@ _LARGE: Final[list[Callable[[], bytes]]] = [
     lambda: b"[" * 100_000 + b"]" * 100_000,
     lambda: b"[" * 64 + b"]" * 64,
     lambda: b"[" * 65 + b"]" * 65,
+    lambda: b"[" * 65 + b"1" + b"]" * 65,
     lambda: b'{"a":' * 65 + b"1" + b"}" * 65,
     lambda: b"[" + b"[]," * 60_000 + b"[]]",
     lambda: b"[" + b"0," * 99_998 + b"0]",
