@@ -17,7 +17,7 @@ import os
 import signal
 from typing import Final
 
-__all__ = ["kill_group", "kill_tree"]
+__all__ = ["kill_group", "kill_tree", "pid_of", "signal_pidfd"]
 
 _MAX_WALKS: Final = 16
 """How often the tree is walked; a tree that still grows then is left to the kill of the group."""
@@ -38,13 +38,13 @@ def kill_tree(pid: int, pidfd: int) -> None:
         pid: the process's number. Its parent, be it this program or another, does not reap it meanwhile.
         pidfd: refers to the process. If that has been reaped, nothing happens.
     """
-    if not _signal(pidfd, signal.SIGSTOP):
+    if not signal_pidfd(pidfd, signal.SIGSTOP):
         return  # somebody else has reaped it, and the number may mean another process by now
     # Deepest first: each parent is still there, and proves the number of the one that is killed.
     for descendant, parent in reversed(_freeze_descendants(pid)):
         _signal_child_of(parent, descendant, signal.SIGKILL)
     kill_group(pid)
-    _signal(pidfd, signal.SIGKILL)
+    signal_pidfd(pidfd, signal.SIGKILL)
 
 
 def kill_group(pid: int) -> None:
@@ -87,13 +87,13 @@ def _signal_child_of(parent: int, pid: int, number: signal.Signals) -> bool:
     except OSError:
         return False  # gone, or no descriptor left: the group is killed all the same
     try:
-        return _parent_of(pid) == parent and _signal(pidfd, number)
+        return _parent_of(pid) == parent and signal_pidfd(pidfd, number)
     finally:
         os.close(pidfd)
 
 
-def _signal(pidfd: int, number: signal.Signals) -> bool:
-    """Signal a process, and say whether it exists, be it as a zombie."""
+def signal_pidfd(pidfd: int, number: int) -> bool:
+    """Signal a process, or only look with number 0, and say whether it exists, be it as a zombie. Never raises."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -101,6 +101,15 @@ def _signal(pidfd: int, number: signal.Signals) -> bool:
     except PermissionError:
         pass  # it has taken on another user's rights
     return True
+
+
+def pid_of(pidfd: int) -> int | None:
+    """Return the number of a process as this program sees it; `None` if it has been reaped."""
+    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
+        if line.startswith(b"Pid:"):
+            number = int(line[4:])
+            return number if number > 0 else None
+    return None
 
 
 def _children_of(pid: int) -> list[int]:
