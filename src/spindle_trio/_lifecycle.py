@@ -24,7 +24,8 @@ Two things are not in the table since they are no choice between phases: a host 
 settles its exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
 and the deadlines (`Lifecycle.deadline` and `Lifecycle.due`).
 
-Time is an argument, in seconds on any one monotonic clock.
+Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run is nobody's silence:
+`stood_still_since` says how much that is taken to be, and `Lifecycle.leave_out` puts off what was running meanwhile.
 """
 
 from __future__ import annotations
@@ -40,6 +41,25 @@ from spindle_trio._model import ExitReason, JsonValue, ProcessState
 
 ABANDON_SECONDS: Final = 1.5
 """How long after its kill a process may still exist before it is abandoned (contract, rule 1)."""
+
+STALL_SECONDS: Final = 0.05
+"""A program that wakes up later than planned by less than this is busy; by more, it has stood still."""
+
+
+def stood_still_since(planned_at: float, awake_at: float, now: float) -> float:
+    """Tell since when a program is taken to have stood still that wakes up now; `now` if it has not.
+
+    It knows when it should have woken up, not when it was stopped before that, and its processes may have been stopped
+    together with it. So as much time again as it is late counts as well, back to when it was last awake: all there can
+    be, after a stall that is long enough, and next to nothing where it is late a little and often.
+
+    Args:
+        planned_at: when it should have woken up.
+        awake_at: when it was last awake for certain.
+        now: the present.
+    """
+    late = now - planned_at
+    return now if late < STALL_SECONDS else max(planned_at - late, awake_at)
 
 
 class Phase(enum.Enum):
@@ -198,6 +218,7 @@ class Lifecycle:
         "grace_deadline",
         "grace_period",
         "heartbeat_at",
+        "heartbeat_deadline",
         "heartbeat_timeout",
         "host_reason",
         "kill_deadline",
@@ -232,7 +253,7 @@ class Lifecycle:
         self.ready_at: float | None = None
         self.heartbeat_at: float | None = None
         self.ended_at: float | None = None
-        self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
+        self.heartbeat_deadline = self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
 
     @property
     def is_settled(self) -> bool:
@@ -288,6 +309,7 @@ class Lifecycle:
         previous, self.state = self.state, state
         if state is ProcessState.RUNNING:
             self.ready_at = self.heartbeat_at = now
+            self.heartbeat_deadline = now + self.heartbeat_timeout
         return Transition(previous, state, now)
 
     def _own_words(self, said: Input) -> str | None:
@@ -325,10 +347,26 @@ class Lifecycle:
         """Take in when the process last beat: never before ready, never in the future, never backwards."""
         if self.heartbeat_at is not None:
             self.heartbeat_at = max(self.heartbeat_at, min(at, now))
+            self.heartbeat_deadline = max(self.heartbeat_deadline, self.heartbeat_at + self.heartbeat_timeout)
 
     def excuse(self, seconds: float) -> None:
         """Leave time in which the host did not read out of the startup deadline (contract, rule 8)."""
         self.startup_deadline += seconds
+
+    def leave_out(self, since: float, now: float) -> None:
+        """Leave time in which this program stood still out of the deadline that follows `ready`, a stop or a kill.
+
+        The startup deadline has `excuse`: it is slept out in slices, and so knows more exactly what to leave out.
+        """
+        lost = now - since
+        match self.phase:
+            case Phase.RUNNING:
+                self.heartbeat_deadline = _put_off(self.heartbeat_deadline, lost, now + self.heartbeat_timeout)
+            case Phase.STOPPING | Phase.ENDING:
+                self.grace_deadline = _put_off(self.grace_deadline, lost, now + self.grace_period)
+                self.kill_deadline = _put_off(self.kill_deadline, lost, now + ABANDON_SECONDS)
+            case _:
+                pass
 
     def note_control_closed(self, now: float, patience: float) -> None:
         """Start the clock for a process that closed its control lane: it should be gone within `patience` seconds."""
@@ -340,8 +378,7 @@ class Lifecycle:
             case Phase.STARTING:
                 return min(self.startup_deadline, self.closed_deadline)
             case Phase.RUNNING:
-                assert self.heartbeat_at is not None, "a process runs only once it has been ready"
-                return min(self.heartbeat_at + self.heartbeat_timeout, self.closed_deadline)
+                return min(self.heartbeat_deadline, self.closed_deadline)
             case Phase.STOPPING:
                 return min(self.grace_deadline, self.closed_deadline)
             case Phase.ENDING:
@@ -364,3 +401,8 @@ class Lifecycle:
                 return Input.ABANDON_DEADLINE
             case _:
                 return Input.GRACE_DEADLINE
+
+
+def _put_off(deadline: float, seconds: float, at_most: float) -> float:
+    """Move a deadline that runs: a process never has more than its whole period before it."""
+    return min(deadline + seconds, at_most) if deadline < math.inf else deadline

@@ -31,6 +31,7 @@ from fork_server_support import (
 )
 from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
 from spindle_trio.launchers import _fork_server, _server_launcher
+from stall_support import stall
 
 
 @pytest.fixture(autouse=True)
@@ -275,6 +276,25 @@ async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_s
         os.kill(pid, signal.SIGCONT)
         await forked.wait_spares(1)
         assert await forked.result(ENDS) is None
+
+
+async def test_a_host_that_stood_still_together_with_its_server_waits_for_its_answers_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is frozen; here the host is the first to go on. A launch and a reaping are under way."""
+    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 1.0)
+    async with fork_host(tmp_path) as forked, trio.open_nursery() as nursery:
+        ends = await forked.spawn(
+            "def run(process):\n    process.ready()\n    process.receive()\n    import os; os._exit(7)"
+        )
+        pid = await stop_server(forked)
+        nursery.start_soon(forked.result, ENDS)
+        await ends.send("now")
+        await wait_until(lambda: forked.launcher._waiting and forked.launcher._server._reaping)  # type: ignore[union-attr]
+        stall(2.5)
+        await trio.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+        assert "exited with code 7" in str((await ends.wait_ended()).error)
 
 
 async def test_a_launch_that_was_given_up_does_not_keep_spares_from_being_made(tmp_path: Path) -> None:

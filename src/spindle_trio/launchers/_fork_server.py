@@ -25,6 +25,7 @@ from typing import Final
 import attrs
 import trio
 
+from spindle_trio._lifecycle import stood_still_since
 from spindle_trio._model import Containment
 from spindle_trio.abc import ExitStatus
 from spindle_trio.launchers._containment import LEVELS
@@ -187,6 +188,8 @@ class ForkServer(Reaper):
                     break
                 with trio.CancelScope(deadline=give_up_at):
                     await reaping.is_over.wait()
+                now = trio.current_time()  # time in which this program stood still says nothing about its server
+                began_at += now - stood_still_since(give_up_at, began_at, now)
         finally:
             del self._reaping[number]
         return self._said_status.pop(number, reaping.status)

@@ -30,6 +30,7 @@ import attrs
 import trio
 
 from spindle_trio._environment import passed_on_environment
+from spindle_trio._lifecycle import stood_still_since
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers._descriptors import raise_limit
@@ -243,12 +244,15 @@ class ServerLauncher(Launcher):
 
     async def _wait_for_answer(self, claim: _Claim) -> None:
         while not claim.is_over.is_set():
-            give_up_at = self._heard_at(claim) + ANSWER_SECONDS
+            heard_at = self._heard_at(claim)
+            give_up_at = heard_at + ANSWER_SECONDS
             if trio.current_time() >= give_up_at and not (self._server is not None and self._server.has_said_more()):
                 who = "the fork server" if self._server is None else f"the fork server (pid {self._server.pid})"
                 raise OSError(f"{who} has not answered for {ANSWER_SECONDS:g} s")
             with trio.CancelScope(deadline=give_up_at):
                 await claim.is_over.wait()
+            now = trio.current_time()  # time in which this program stood still says nothing about its server
+            claim.began_at = heard_at + now - stood_still_since(give_up_at, heard_at, now)
 
     def _heard_at(self, claim: _Claim) -> float:
         return claim.began_at if self._server is None else max(claim.began_at, self._server.heard_at)
