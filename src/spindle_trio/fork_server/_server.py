@@ -60,6 +60,9 @@ _DATAGRAM_BYTES = 1024 * 1024
 
 _HOST_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 _ERROR_BYTES = 4000
+_TRACED_PAUSE_MS = 100
+"""Milliseconds between two attempts to reap what has ended and is being traced: readable, and not to be had."""
+
 _IN_FLIGHT_PAUSE_MS = 5
 """Milliseconds before a datagram is sent again that had too many descriptors on the way before it."""
 
@@ -91,6 +94,7 @@ class _Server:
         self._asked: list[bool] = []  # a process each, to be forked; whether it is to be a spare
         self._unreaped: set[int] = set()
         self._ending: dict[int, int] = {}  # pidfd → pid of what was to be reaped and had not ended
+        self._traced: set[int] = set()  # what has ended, and is withheld from this program
 
     def start(self) -> None:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
@@ -122,8 +126,8 @@ class _Server:
 
     def serve_once(self) -> None:
         """Wait for the next thing to do, and do it. Forks come last: the end of a process must not wait for them."""
-        events = self._poll.poll(0 if self._asked else None)
-        if not events:
+        events = self._poll.poll(0 if self._asked else _TRACED_PAUSE_MS if self._traced else None)
+        if self._asked and not events:
             self._fork(is_spare=self._asked.pop(0))
         for fd, _ in events:
             if fd == self._link.fileno():
@@ -131,7 +135,12 @@ class _Server:
             else:
                 self._poll.unregister(fd)
                 os.close(fd)
-                self._reap(self._ending.pop(fd))
+                pid = self._ending.pop(fd)
+                if not self._reap_nowait(pid):
+                    # A tracer has to take note of the end first, or to end itself, and nothing tells of that.
+                    self._traced.add(pid)
+        for pid in tuple(self._traced):
+            self._reap_nowait(pid)
 
     def end(self) -> None:
         """Kill and reap whatever has been forked and not reaped, within `LAST_REAP_SECONDS`."""
@@ -153,7 +162,8 @@ class _Server:
         elif isinstance(pid, int) and pid in self._unreaped and pid not in self._ending.values():
             if kind == "discard":
                 os.kill(pid, signals.SIGKILL)
-            self._reap(pid)
+            if pid not in self._traced:
+                self._reap(pid)
 
     def _fork(self, *, is_spare: bool) -> None:
         try:
@@ -168,17 +178,23 @@ class _Server:
 
     def _reap(self, pid: int) -> None:
         """Reap a process that has ended; one that has not, as soon as it does."""
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-        if not reaped:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                return  # no descriptor left: it is reaped at this program's own end
-            self._ending[pidfd] = pid
-            self._poll.register(pidfd, select.POLLIN)
+        if self._reap_nowait(pid):
             return
-        self._unreaped.discard(pid)
-        self._send({"type": "reaped", "pid": pid, "status": status})
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return  # no descriptor left: it is reaped at this program's own end
+        self._ending[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _reap_nowait(self, pid: int) -> bool:
+        """Reap a process if the system lets this program do so, and say whether it did."""
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+        if reaped:
+            self._unreaped.discard(pid)
+            self._traced.discard(pid)
+            self._send({"type": "reaped", "pid": pid, "status": status})
+        return bool(reaped)
 
     def _receive(self) -> dict[str, JsonValue]:
         data = self._link.recv(_DATAGRAM_BYTES)
