@@ -7,7 +7,10 @@ import os
 import resource
 import signal
 from contextlib import suppress
+from time import monotonic
 from typing import Any
+
+from tricks import LIFE_SECONDS
 
 from spindle_trio.child import BlockingProcessContext
 
@@ -46,5 +49,6 @@ def run(process: BlockingProcessContext) -> None:
             os.execv("/bin/sleep", ["sleep", "60"])  # noqa: S606  # there is no need of one
         case _:
             raise ValueError(how)
-    while True:
+    end = monotonic() + LIFE_SECONDS
+    while monotonic() < end:
         pass
