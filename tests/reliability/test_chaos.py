@@ -104,6 +104,7 @@ class Chaos:
         self.place = place
         self.dice = dice
         self.cases: dict[str, Case] = {}
+        self.live: dict[str, Case] = {}
         self.disturbances: list[tuple[float, float]] = []
         """From when to when the server was not itself."""
         self.refused: list[tuple[SpawnError, str | None, float, float]] = []
@@ -112,9 +113,11 @@ class Chaos:
 
     def _note(self, event: LifecycleEvent) -> None:
         if event.state == "starting":
-            self.cases[event.process_id] = Case(event.entry, event.key, began_at=trio.current_time())
+            case = Case(event.entry, event.key, began_at=trio.current_time())
+            self.cases[event.process_id] = self.live[event.process_id] = case
         if event.state.is_terminal:
-            self.cases[event.process_id].ended_at = trio.current_time()
+            case = self.live.pop(event.process_id)
+            case.ended_at, case.handle = trio.current_time(), None  # there are too many to keep them all
 
     # ---- ordinary work
 
@@ -122,7 +125,7 @@ class Chaos:
         while True:
             await trio.sleep(self.dice.uniform(0, PACE))
             chance = self.dice.random()
-            live = [case for case in self.cases.values() if case.handle is not None and not case.ended_at]
+            live = [case for case in self.live.values() if case.handle is not None]
             if len(live) < MOST / 2 or (chance < 0.4 and len(live) < MOST):
                 await self.spawn()
             elif chance < 0.7:
@@ -140,7 +143,7 @@ class Chaos:
             ]
         )
         key = self.dice.choice([None, *KEYS])
-        seen, began_at = set(self.cases), trio.current_time()
+        seen, began_at = set(self.live), trio.current_time()
         try:
             handle = await self.place.spawn(
                 entry,
@@ -154,11 +157,12 @@ class Chaos:
         except SpawnError as error:
             self.refused.append((error, key, began_at, trio.current_time()))
         except trio.Cancelled:
-            for process_id in set(self.cases) - seen:  # one of these; the others have a handle, or will not need one
+            for process_id in set(self.live) - seen:  # one of these; the others have a handle, or will not need one
                 self.cases[process_id].was_cancelled = True
             raise
         else:
-            self.cases[handle.process_id].handle = handle
+            case = self.cases[handle.process_id]
+            case.handle = None if case.ended_at else handle
 
     async def write_to(self, case: Case) -> None:
         assert case.handle is not None
@@ -180,23 +184,24 @@ class Chaos:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(self.dice.uniform(0, 0.1))
-                victims = [case for case in self.cases.values() if case.is_fair_game]
+                victims = [case for case in self.live.values() if case.is_fair_game]
                 if victims:
                     nursery.start_soon(self.hit, self.dice.choice(victims))
 
     async def hit(self, case: Case) -> None:
         assert case.handle is not None
+        pid = case.handle.pid
         how = self.dice.choice(["kill", "crash", "stop", "stop for a moment", "continue"])
         number = {"kill": signal.SIGKILL, "crash": signal.SIGSEGV, "continue": signal.SIGCONT}.get(how, signal.SIGSTOP)
         if how in ("kill", "crash", "stop"):
             case.deadly, case.hit_at = number, trio.current_time()
         case.is_stopped = how == "stop for a moment"
-        send_signal(case.handle.pid, number)
+        send_signal(pid, number)
         if case.is_stopped:
             try:
                 await trio.sleep(self.dice.uniform(0, HEARTBEAT_SECONDS / 4))
             finally:
-                send_signal(case.handle.pid, signal.SIGCONT)
+                send_signal(pid, signal.SIGCONT)
                 case.is_stopped = False
 
     async def torment_server(self) -> None:
@@ -252,7 +257,10 @@ class Chaos:
                 assert case.was_asked or case.was_cancelled or was_replaced, (case, error)
             case _:
                 assert not is_known, (case, error)
-                assert re.fullmatch(UNKNOWN if "running" in fate.states else NOT_LAUNCHED, error), (case, error)
+                assert re.fullmatch(UNKNOWN if "running" in fate.states else f"{UNKNOWN}|{NOT_LAUNCHED}", error), (
+                    case,
+                    error,
+                )
         return False
 
 
@@ -295,18 +303,18 @@ async def test_after_chaos_nothing_is_left_and_each_end_was_told_for_what_it_was
                 nursery.start_soon(chaos.torment_children)
                 nursery.start_soon(chaos.torment_server)
         # Who has been hit has still to say so.
-        await wait_until(lambda: all(case.ended_at for case in chaos.cases.values() if case.is_hit))
-        for case in chaos.cases.values():
-            case.was_asked = case.was_asked or not case.ended_at
+        await wait_until(lambda: not any(case.is_hit for case in chaos.live.values()))
+        for case in chaos.live.values():
+            case.was_asked = True
         async with trio.open_nursery() as nursery:
             for info in await place.worker.backend_processes.list():
                 nursery.start_soon(place.worker.backend_processes.stop, info.process_id)
-        await wait_until(lambda: all(case.ended_at for case in chaos.cases.values()))
+        await wait_until(lambda: not chaos.live)
         told = chaos.judge()
         print(
             f"{len(chaos.cases)} processes, {len(chaos.disturbances)} disturbances of the server, {told} told signals"
         )
-        assert told >= seconds, "hardly anybody was hit while the server was itself"
+        assert told >= seconds / 2, "hardly anybody was hit while the server was itself"
         await wait_until(lambda: server_of(place.launcher) is not None)
         server: Any = server_of(place.launcher)
         await wait_until(lambda: children_of(server) == [])
