@@ -37,7 +37,7 @@ def run_init(entry: int, birth: Birth) -> NoReturn:
     for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
         signals.signal(number, signals.SIG_IGN)
     pid, status = os.waitpid(-1, 0)
-    while pid != entry:
+    while pid != entry or os.WIFSTOPPED(status):  # which is told only of one that has made this program its tracer
         pid, status = os.waitpid(-1, 0)
     if os.getpid() != 1:
         sweep()

@@ -201,9 +201,10 @@ class _Server:
 
     def _reap_nowait(self, number: int) -> bool:
         """Reap a process if the system lets this program do so, and say whether it did."""
-        reaped, status = os.waitpid(self._unreaped[number], os.WNOHANG)
-        if reaped:
+        pid, status = os.waitpid(self._unreaped[number], os.WNOHANG)
+        is_reaped = pid != 0 and not os.WIFSTOPPED(status)  # as in `_init`
+        if is_reaped:
             del self._unreaped[number]
             self._traced.discard(number)
             self._link.send({"type": "reaped", "number": number, "status": status})
-        return bool(reaped)
+        return is_reaped
