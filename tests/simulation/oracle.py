@@ -17,7 +17,8 @@ from simulation.model import KILL, PARTED, Refuted, Told
 from simulation.playing import Seen
 from simulation.scenario import Scenario, Send, place_of
 from simulation.stage import Entry, Log
-from simulation.worker_model import Outcome, Step, WorkerModel
+from simulation.worker_model import WorkerModel
+from simulation.worker_state import Outcome, Step
 
 SHOWN = ("event", "killed")
 MOST_STATES = 20_000
@@ -132,7 +133,7 @@ class _Search:
 
     def _is_over(self, model: WorkerModel, place: int) -> bool:
         open_ones = [number for number in model.phases if model.phases[number] != "over"]
-        if open_ones or model.live or model.claims:
+        if open_ones or model.live or model.keys.taken:
             self._note(place, f"commands {open_ones} have come to nothing, processes {list(model.live)} live on")
             return False
         return True

@@ -95,8 +95,6 @@ def those_who_wait_for_a_key_overtake_one_another(patch: Patch) -> None:
         def release(registry: Registry, claim: Claim) -> Claim | None:
             keyed = None if claim.place is None else registry._keys.get(claim.place)
             if keyed is not None and not claim.is_waiting:
-                for waiting in sorted(keyed.waiting, key=id)[:1]:
-                    keyed.waiting.move_to_end(waiting, last=False)
                 keyed.waiting = type(keyed.waiting)(reversed(keyed.waiting.items()))
             return original(registry, claim)  # type: ignore[no-any-return]  # as above
 

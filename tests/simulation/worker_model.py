@@ -7,17 +7,13 @@ lists those that may come next, at this instant; each says what the log has to s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable
 
-from simulation.model import Proc, Refuted, Stops, Told
+from simulation.model import Proc, Refuted, Told
 from simulation.scenario import (
-    AnyCommand,
     Get,
     List,
     Place,
-    Scenario,
     Send,
     Spawn,
     Stop,
@@ -25,129 +21,14 @@ from simulation.scenario import (
     place_of,
     user_of,
 )
-
-Step: TypeAlias = tuple[str, int]
-Outcome: TypeAlias = tuple[object, ...]
+from simulation.worker_state import Outcome, Step, WorkerState
 
 CLOSED = ("ClosedResourceError",)
 BROKEN = ("BrokenResourceError",)
 
 
-class WorkerModel:
+class WorkerModel(WorkerState):
     """One worker. `told` collects what the log has to show."""
-
-    def __init__(
-        self, scenario: Scenario, worker: int, outcomes: Mapping[int, tuple[float, Outcome]], stops: Stops
-    ) -> None:
-        self.scenario, self.worker, self.plan = scenario, worker, scenario.workers[worker]
-        self.outcomes, self.stops = outcomes, stops
-        self.now = 0.0
-        self.commands: dict[int, AnyCommand] = {
-            number: command for number, command in enumerate(scenario.commands) if command.worker == worker
-        }
-        self.begins: dict[int, float] = {
-            number: math.inf if isinstance(command, Spawn) and command.after_end_of is not None else command.at
-            for number, command in self.commands.items()
-        }
-        self.phases: dict[int, str] = {}
-        self.cancelled: dict[int, bool] = {}
-        self.live: dict[int, Proc] = {}
-        self.started: dict[int, Proc] = {}  # all that ever were, as they are now or were last
-        self.handles: frozenset[int] = frozenset()
-        # Keys: who has each, and who waits; and which process had it before, for who has no process of its own yet.
-        self.holders: dict[Place, int] = {}
-        self.queues: dict[Place, tuple[int, ...]] = {}
-        self.claims: frozenset[int] = frozenset()
-        self.last: dict[int, int] = {}
-        self.is_closed = False
-        self.ahead: tuple[tuple[float, str], ...] = tuple(
-            sorted(
-                [
-                    (self.plan.block.left_at, "unload"),
-                    (scenario.host.left_at, "unload"),
-                    *((at, "kill") for at in scenario.kills),
-                ]
-            )
-        )
-
-    def copy(self) -> WorkerModel:
-        new = object.__new__(WorkerModel)
-        new.__dict__.update(self.__dict__)
-        new.begins, new.phases, new.cancelled = dict(self.begins), dict(self.phases), dict(self.cancelled)
-        new.live = {number: process.copy() for number, process in self.live.items()}
-        new.started = {**self.started, **new.live}
-        new.holders, new.queues, new.last = dict(self.holders), dict(self.queues), dict(self.last)
-        return new
-
-    def key(self) -> tuple[object, ...]:
-        """Tell apart what is not the same."""
-        return (
-            self.now,
-            self.is_closed,
-            self.ahead,
-            self.handles,
-            self.claims,
-            tuple(self.begins.items()),
-            tuple(sorted(self.phases.items())),
-            tuple(sorted(self.cancelled)),
-            tuple(self.holders.items()),
-            tuple(self.queues.items()),
-            tuple(tuple(process.__dict__.values()) for process in self.live.values()),
-        )
-
-    # What may come next.
-
-    def steps(self) -> list[Step]:
-        """List what may happen at this instant without the log's showing it beforehand."""
-        now = self.now
-        steps: list[Step] = [(what, place) for place, (at, what) in enumerate(self.ahead) if at <= now]
-        for number, begin in self.begins.items():
-            phase = self.phases.get(number)
-            if phase == "over":
-                continue
-            if begin <= now and phase is None:
-                steps.append(("begin", number))
-            if self.commands[number].cancelled_at <= now and number not in self.cancelled and begin <= now:
-                steps.append(("cancel", number))
-            if phase == "turned":
-                steps.append(("take turn", number))
-            elif phase == "queued" and self.is_closed:
-                steps.append(("refuse", number))
-            elif phase in ("called off", "waiting") and number in self.cancelled:
-                steps.append(("give up", number))
-            elif phase == "sending" and self._target(number).launch == "launched":
-                steps.append(("put", number))
-        for number, process in self.live.items():
-            if process.has_sent_nonsense:
-                steps.append(("nonsense", number))
-            if process.exit is not None:
-                steps.append(("exit", number))
-                continue
-            if process.control:
-                steps.append(("listen", number))
-            if process.deadline()[0] <= now:
-                steps.append(("judge", number))
-        return steps
-
-    def next_time(self) -> float:
-        """Tell when something is due next, if nothing happens before."""
-        times = [at for at, _ in self.ahead]
-        for number, begin in self.begins.items():
-            if self.phases.get(number) is None:
-                times.append(begin)
-            elif self.phases[number] != "over" and number not in self.cancelled:
-                times.append(self.commands[number].cancelled_at)
-        times += [process.deadline()[0] for process in self.live.values() if process.exit is None]
-        return min(times, default=math.inf)
-
-    def overdue(self) -> str | None:
-        """Tell what should have happened at this instant, and has not."""
-        for process in self.live.values():
-            if process.launch == "asked for" or (
-                process.launch == "called off" and not process.part.is_launched_regardless
-            ):
-                return f"process {process.number}: its launch is {process.launch}, and nothing comes of it"
-        return None
 
     def take(self, step: Step) -> list[Told]:
         """Take a step; returns what the log has to show next."""
@@ -330,23 +211,23 @@ class WorkerModel:
             self._resolve(number, ("EntryError",))
         elif not user_of(self.plan, command):
             self._resolve(number, ("UserRequiredError",))
-        elif place in self.holders:
+        elif place is not None and self.keys.holder(place) is not None:
             self._spawn_over(number, place, told)
-        elif len(self.claims) >= self.scenario.max_processes:
+        elif self.keys.taken >= self.scenario.max_processes:
             self._resolve(number, ("ProcessLimitError",))
         else:
-            self.claims |= {number}
-            if place is not None:
-                self.holders[place] = number
+            self.keys.take(number, place)
             self._start(number, told)
 
     def _spawn_over(self, number: int, place: Place, told: list[Told]) -> None:
-        holder = self.holders[place]
+        holder = self.keys.holder(place)
+        assert holder is not None, "somebody has the key"
         if not self.scenario.spawn(number).replace_existing:
-            self._resolve(number, ("DuplicateKeyError", holder if holder in self.live else self.last[holder]))
+            shown = holder if holder in self.live else self.keys.process_before(holder)
+            self._resolve(number, ("DuplicateKeyError", shown))
             return
         self.phases[number] = "queued"
-        self.queues[place] = (*self.queues.get(place, ()), number)
+        self.keys.wait(number, place)
         if holder in self.live:
             self._stop(self.live[holder], "replaced", "replaced", told)
 
@@ -370,8 +251,7 @@ class WorkerModel:
         self.live[number] = self.started[number] = process
         self.phases[number] = "waiting"
         told.append(Told(number, "starting"))
-        place = place_of(self.plan, command, number)
-        if place is not None and self.queues.get(place):
+        if self.keys.has_heir(number):
             self._stop(process, "replaced", "replaced", told)
 
     def _give_up(self, number: int, told: list[Told]) -> None:
@@ -387,28 +267,14 @@ class WorkerModel:
 
     def _leave_queue(self, number: int) -> None:
         """Give a claim up that waits, or has its turn and no process."""
-        place = place_of(self.plan, self.scenario.spawn(number), number)
-        assert place is not None, "only who wants a key waits"
-        if number in self.claims:
+        if not self.keys.leave(number):
             self._release(number)
-        else:
-            self.queues[place] = tuple(other for other in self.queues[place] if other != number)
 
     def _release(self, number: int) -> None:
         """Pass a place on to whoever waits for it."""
-        self.claims -= {number}
-        place = place_of(self.plan, self.scenario.spawn(number), number)
-        if place is None:
-            return
-        del self.holders[place]
-        queue = self.queues.get(place, ())
-        if queue:
-            heir, self.queues[place] = queue[0], queue[1:]
-            self.claims |= {heir}
-            self.holders[place] = heir
-            self.last[heir] = number if number in self.started else self.last[number]
-            if self.phases[heir] == "queued":
-                self.phases[heir] = "turned"
+        heir = self.keys.release(number, had_process=number in self.started)
+        if heir is not None and self.phases[heir] == "queued":
+            self.phases[heir] = "turned"
 
     # Answers.
 
@@ -465,11 +331,6 @@ class WorkerModel:
                     self._resolve(number, ("ended", process.state, *times))
             elif phase == "sending" and self._target(number) is process:
                 self._resolve(number, BROKEN)
-
-    def _target(self, number: int) -> Proc:
-        command = self.commands[number]
-        assert isinstance(command, Send), "only messages wait for a launch"
-        return self.started[command.target]
 
     # The whole worker.
 
