@@ -31,6 +31,7 @@ reading goes on beyond the bound, since the terminal event never waits for a rea
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -309,6 +310,12 @@ class Supervisor(TimedProcess):
             if self.is_abandoned:
                 return None
 
+    def next_look(self) -> float:
+        """Tell when to look next; see `TimedProcess.next_look`."""
+        if self._launched is None and self._launching.cancel_called:
+            return math.inf  # the launch has been called off, and takes as long as it takes: nobody can do more
+        return super().next_look()
+
     def _judge(self, launched: LaunchedProcess, intake: Intake) -> None:
         """Act on a deadline that has passed, once what was already sent has been taken in."""
         if self._lifecycle.due(trio.current_time()) is None:
@@ -389,8 +396,9 @@ class Supervisor(TimedProcess):
             case Ready():
                 self._feed(Input.READY)
             case Heartbeat():
-                now = trio.current_time()
-                self._lifecycle.note_heartbeat(now, now)
+                if self._lifecycle.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
+                    now = trio.current_time()
+                    self._lifecycle.note_heartbeat(now, now)
             case Complete(result, messages):
                 self._announced_messages = messages
                 self._feed(Input.COMPLETE, result=result)

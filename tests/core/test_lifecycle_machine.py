@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import attrs
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -187,3 +189,11 @@ class LifecycleMachine(RuleBasedStateMachine):
 
 
 TestLifecycleMachine = LifecycleMachine.TestCase
+
+
+class LongLifecycleMachine(LifecycleMachine):
+    """The same, in the soak's numbers."""
+
+
+TestLongLifecycleMachine = pytest.mark.soak(LongLifecycleMachine.TestCase)
+TestLongLifecycleMachine.settings = settings.get_profile("soak")

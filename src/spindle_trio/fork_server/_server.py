@@ -65,6 +65,9 @@ LAST_REAP_SECONDS = 0.5
 
 _ERROR_BYTES = 4000
 
+_TRACED_PAUSE_MS = 100
+"""Milliseconds between two attempts to reap what has ended and is being traced: readable, and not to be had."""
+
 
 def serve(link: Link, level: Level) -> NoReturn:
     """Serve one host until it is gone.
@@ -96,6 +99,7 @@ class _Server:
         self._execs = False
         self._unreaped: dict[int, int] = {}  # number → pid
         self._ending: dict[int, int] = {}  # pidfd → number of what was to be reaped and had not ended
+        self._traced: set[int] = set()  # numbers of what has ended, and is withheld from this program
 
     def start(self) -> None:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
@@ -128,8 +132,8 @@ class _Server:
 
     def serve_once(self) -> None:
         """Wait for the next thing to do, and do it. Forks come last: the end of a process must not wait for them."""
-        events = self._poll.poll(0 if self._asked else None)
-        if not events:
+        events = self._poll.poll(0 if self._asked else _TRACED_PAUSE_MS if self._traced else None)
+        if self._asked and not events:
             self._fork(is_spare=self._asked.pop(0))
         for fd, _ in events:
             if fd == self._link.fileno():
@@ -137,7 +141,12 @@ class _Server:
             else:
                 self._poll.unregister(fd)
                 os.close(fd)
-                self._reap(self._ending.pop(fd))
+                number = self._ending.pop(fd)
+                if not self._reap_nowait(number):
+                    # A tracer has to take note of the end first, or to end itself, and nothing tells of that.
+                    self._traced.add(number)
+        for number in tuple(self._traced):
+            self._reap_nowait(number)
 
     def end(self) -> None:
         """Kill and reap whatever has been forked and not reaped, within `LAST_REAP_SECONDS`."""
@@ -159,7 +168,8 @@ class _Server:
         elif isinstance(number, int) and number in self._unreaped and number not in self._ending.values():
             if kind == "discard":
                 os.kill(self._unreaped[number], signals.SIGKILL)
-            self._reap(number)
+            if number not in self._traced:
+                self._reap(number)
 
     def _fork(self, *, is_spare: bool) -> None:
         self._last_number += 1
@@ -180,15 +190,20 @@ class _Server:
 
     def _reap(self, number: int) -> None:
         """Reap a process that has ended; one that has not, as soon as it does."""
-        pid = self._unreaped[number]
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-        if not reaped:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                return  # no descriptor left: it is reaped at this program's own end
-            self._ending[pidfd] = number
-            self._poll.register(pidfd, select.POLLIN)
+        if self._reap_nowait(number):
             return
-        del self._unreaped[number]
-        self._link.send({"type": "reaped", "number": number, "status": status})
+        try:
+            pidfd = os.pidfd_open(self._unreaped[number])
+        except OSError:
+            return  # no descriptor left: it is reaped at this program's own end
+        self._ending[pidfd] = number
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _reap_nowait(self, number: int) -> bool:
+        """Reap a process if the system lets this program do so, and say whether it did."""
+        reaped, status = os.waitpid(self._unreaped[number], os.WNOHANG)
+        if reaped:
+            del self._unreaped[number]
+            self._traced.discard(number)
+            self._link.send({"type": "reaped", "number": number, "status": status})
+        return bool(reaped)

@@ -1,0 +1,11 @@
+"""Loops for ever, in Python, without a heartbeat."""
+
+from __future__ import annotations
+
+from spindle_trio.child import BlockingProcessContext
+
+
+def run(process: BlockingProcessContext) -> None:
+    process.ready()
+    while True:
+        pass

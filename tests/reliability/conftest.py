@@ -1,0 +1,46 @@
+"""Each test here runs at each level of containment that works on this machine, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract_support import exists
+from fork_server_support import none_survives
+from reliability_support import LEVELS, RARE_LEVELS, descriptors, why_not
+
+
+@pytest.fixture(
+    params=[pytest.param(level, marks=pytest.mark.soak if level in RARE_LEVELS else ()) for level in LEVELS]
+)
+def level(request: pytest.FixtureRequest) -> str:
+    """A level of containment, if it works here."""
+    reason = why_not(request.param)
+    if reason is not None:
+        pytest.skip(f"{request.param} does not work on this machine: {reason}")
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse a test that leaves a process, a zombie or a descriptor."""
+    before = descriptors()
+    with none_survives(monkeypatch):
+        yield
+    assert [pid for pid in own_children() if not exists(pid)] == [], "zombies"
+    assert own_children() == []
+    assert descriptors() == before
+
+
+def own_children() -> list[int]:
+    """Which processes this program has started and not reaped."""
+    found: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            found += map(int, Path(f"/proc/self/task/{thread}/children").read_text().split())
+        except FileNotFoundError:
+            pass  # the thread has just ended
+    return found
