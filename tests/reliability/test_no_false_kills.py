@@ -368,7 +368,7 @@ go_on.set()
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*os.environ.get("PYTHONPATH", "").split(os.pathsep), TESTS])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert (run.returncode, run.stderr) == (0, "")
