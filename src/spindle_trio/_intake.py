@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 CONTROL_FRAMES_AT_A_TIME: Final = 64
 """How many control frames are taken in before other tasks have their turn; a child sends a handful in its life."""
 
+CONTROL_FRAMES_AT_END: Final = 32_768
+"""How many are taken in of a process that has ended: more than a socket holds. There are more only where somebody else
+has the lane as well, and goes on talking; who believed that this comes to an end would never come back."""
+
 
 class Listener(Protocol):
     """Whoever hears what a process says."""
@@ -59,6 +63,7 @@ class Intake:
         "_bounds",
         "_ending_bytes",
         "_has_control",
+        "_has_ended",
         "_has_messages",
         "_inbox",
         "_is_broken",
@@ -97,6 +102,7 @@ class Intake:
         self._has_control = self._has_messages = False  # told of by a lane, and not taken in
         self._paused_since: float | None = None
         self._ending_bytes = 0
+        self._has_ended = False
         self._is_broken = False  # after a broken message nothing that follows it can be trusted
 
     @property
@@ -184,7 +190,8 @@ class Intake:
 
     def take_in_all(self) -> None:
         """Take in all that a process which has exited has sent: what it said first, then its messages."""
-        self.take_in_control(most=None)
+        self._has_ended = True  # and yet there may be no end of messages, where somebody else has the lane as well
+        self.take_in_control(most=CONTROL_FRAMES_AT_END)
         try:
             while not self._is_broken:
                 self._take_messages(self._launched.messages.receive_nowait(self._limits.inbox_messages))
@@ -193,11 +200,11 @@ class Intake:
         except PeerProtocolError as error:
             self._listener.breach(error)
 
-    def take_in_control(self, most: int | None) -> None:
-        """Take in the control frames that have arrived, without waiting: all of them, or about as many as `most`."""
+    def take_in_control(self, most: int) -> None:
+        """Take in the control frames that have arrived, without waiting: about as many as `most` of them."""
         taken = 0
         try:
-            while most is None or taken < most:
+            while taken < most:
                 bodies = self._launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME)
                 taken += len(bodies)
                 self._take_control(bodies)
@@ -226,7 +233,7 @@ class Intake:
         """Take in messages that have arrived together; those before one that breaks the protocol count."""
         sizes = list(map(len, bodies))
         breach: PeerProtocolError | None = None
-        if self._listener.reads_on:
+        if self._listener.reads_on or self._has_ended:
             whole = self._count_at_end(sizes)
             if whole < len(sizes):
                 most = self._limits.ending_bytes

@@ -136,6 +136,22 @@ async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, 
         await place.all_answer()
 
 
+async def test_who_goes_on_talking_on_the_lanes_of_a_process_that_has_ended_holds_up_nobody(
+    level: str, tmp_path: Path
+) -> None:
+    """What a process has sent before its end is taken in, and somebody sees to it that this is never done."""
+    state, exits = ENDS["exits"]
+    too_much = "broke the protocol: more than 1048576 bytes of messages sent while it was ending"
+    await suffer_all(
+        level,
+        tmp_path,
+        [
+            Mischief("floods_from_the_grave", "control", ends=state, error=exits),
+            Mischief("floods_from_the_grave", "messages", ends=state, error=f"{exits}|{too_much}"),
+        ],
+    )
+
+
 async def test_a_process_that_a_daemon_traces_ends_all_the_same_and_is_reaped_when_it_can_be(
     level: str, tmp_path: Path
 ) -> None:
