@@ -1,8 +1,10 @@
-"""The host's side of the page that it shares with a child: heartbeats up, the mark of a stop down.
+"""The host's side of the page that it shares with a child: heartbeats up, the mark of a stop down, stacks at the end.
 
-A page is a sealed memfd of one memory page, read as native doubles. Word 0 is the monotonic time of the latest
+A page is the first memory page of a sealed memfd, read as native doubles. Word 0 is the monotonic time of the latest
 heartbeat in seconds, written by the child alone; 0 before the first. Word 1 is 1 once a stop was requested, written by
-the host alone. `spindle_trio.child._page` is the other side.
+the host alone. Behind it is the dump area, into which a process leaves the stacks of its threads before it is killed,
+or when it crashes; it may as well hold anything else, and is read as text up to the first zero byte.
+`spindle_trio.child._page` is the other side.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Final
 
 import trio
 
-from spindle_trio.child._page import make_page
+from spindle_trio.child._page import DUMP_BYTES, DUMP_OFFSET, make_page
 
 __all__ = ["HeartbeatPage"]
 
@@ -38,7 +40,7 @@ class HeartbeatPage:
         self.fd: int = make_page() if fd is None else fd
         """To be passed to the child, and closed by `close_fd` then; the mapping stays."""
         try:
-            self._map = mmap.mmap(self.fd, mmap.PAGESIZE)
+            self._map = mmap.mmap(self.fd, DUMP_OFFSET + DUMP_BYTES)
         except BaseException:
             os.close(self.fd)
             raise
@@ -66,6 +68,12 @@ class HeartbeatPage:
         """Leave the mark of a stop."""
         if not self._map.closed:
             self._words[_STOP] = 1.0
+
+    def dump(self) -> str | None:
+        """Return what the process has left in the dump area; `None` if nothing, or once the page is closed."""
+        if self._map.closed or not self._map[DUMP_OFFSET]:
+            return None
+        return self._map[DUMP_OFFSET:].partition(b"\0")[0].decode(errors="replace").strip() or None
 
     def close_fd(self) -> None:
         """Close the descriptor, once it has been passed on."""

@@ -28,6 +28,7 @@ from spindle_trio.launchers._descriptors import raise_limit
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES, resolve_entry
 from spindle_trio.launchers._interpreter import search_path, start_interpreter
 from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
+from spindle_trio.launchers._memory_events import MemoryEvents
 from spindle_trio.launchers._order import check_surroundings, encode_order
 from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._real_process import ProcessBlock, ProcessParts
@@ -54,6 +55,7 @@ class PythonLauncher(Launcher):
         # Looked up now: the child's environment need not have a PATH, and its working directory is another one.
         found = shutil.which(self._python)
         self._command = None if found is None else os.path.abspath(found)
+        self._memory_events: MemoryEvents | None = None
 
     def __repr__(self) -> str:
         return f"PythonLauncher({self._python!r})"
@@ -68,6 +70,7 @@ class PythonLauncher(Launcher):
         if self._command is None:
             raise RuntimeError(f"PythonLauncher: there is no interpreter {self._python!r}; name an executable file")
         raise_limit()
+        self._memory_events = MemoryEvents.of_this_program()
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:
         """Accept or refuse an entry; see `Launcher.resolve`."""
@@ -76,12 +79,18 @@ class PythonLauncher(Launcher):
     def launch(self, order: LaunchOrder) -> ProcessBlock:
         """Start an interpreter for the entry; see `Launcher.launch`."""
         start = functools.partial(
-            _start_process, self._command or self._python, search_path() if self._is_own_python else None, order
+            _start_process,
+            self._command or self._python,
+            search_path() if self._is_own_python else None,
+            order,
+            self._memory_events,
         )
         return ProcessBlock(order, lambda: run_in_launch_thread(start, _dispose))
 
 
-def _start_process(python: str, path: list[str] | None, order: LaunchOrder) -> ProcessParts:
+def _start_process(
+    python: str, path: list[str] | None, order: LaunchOrder, memory_events: MemoryEvents | None
+) -> ProcessParts:
     """Start a process; runs on the launch thread.
 
     Raises:
@@ -111,7 +120,16 @@ def _start_process(python: str, path: list[str] | None, order: LaunchOrder) -> P
         )
         ours.pop_all()
         return ProcessParts(
-            process.pid, process.pidfd, OwnReaper(), control, messages, stdout, stderr, page, first_frame
+            process.pid,
+            process.pidfd,
+            OwnReaper(),
+            control,
+            messages,
+            stdout,
+            stderr,
+            page,
+            first_frame,
+            memory_events,
         )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -28,11 +29,13 @@ import trio
 
 from spindle_trio._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
+from spindle_trio.child._page import DUMP_SIGNAL
 from spindle_trio.launchers._launch_thread import PATIENCE
+from spindle_trio.launchers._memory_events import MemoryEvents
 from spindle_trio.launchers._output import LineLog, OutputPipe
 from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._reaper import Reaper, has_ended
-from spindle_trio.launchers._tree import kill_group, kill_tree
+from spindle_trio.launchers._tree import hold_tree, is_stopped, kill_group, kill_held, kill_tree
 
 __all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
 
@@ -59,6 +62,8 @@ class ProcessParts:
     """The page that it writes its heartbeats to."""
     first_frame: bytes
     """The order: the body of the first frame on its control lane, which leaves together with the host's first one."""
+    memory_events: MemoryEvents | None = None
+    """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
 
     def close(self) -> None:
         """Close everything but the pidfd."""
@@ -91,13 +96,16 @@ class RealProcess(LaunchedProcess):
         self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(parts.stderr, "stderr", log)
         self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
+        self._memory_events: Final = parts.memory_events
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
+        self._held: list[int] | None = None  # its descendants, while it dumps its stacks
+        self._was_stopped = False
 
     def __repr__(self) -> str:
         state = "running" if self._killed_at is None else "killed"
         if self._status is not None:
-            state = str(self._status)
+            state = self._status.in_words(by_host=self._killed_at is not None)
         return f"<{type(self).__name__} {state} {self._entry} {self._process_id} pid={self.pid}>"
 
     def last_heartbeat(self) -> float:
@@ -114,6 +122,35 @@ class RealProcess(LaunchedProcess):
             if self._killed_at is None:
                 self._killed_at = trio.current_time()
             kill_tree(self.pid, self._pidfd)
+            self._kill_held()
+
+    def request_dump(self) -> bool:
+        """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
+        if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._held is not None:
+            return False
+        self._was_stopped = is_stopped(self.pid)
+        # What it waits for must not end before it has said so: what has been started is held, and killed afterwards.
+        self._held = hold_tree(self.pid, self._pidfd)
+        if self._held is None:
+            return False
+        try:
+            signal.pidfd_send_signal(self._pidfd, DUMP_SIGNAL)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+        except OSError:
+            return False  # it has taken on another user's rights, or is gone
+        return True
+
+    def _kill_held(self) -> None:
+        if self._held:
+            kill_held(self._held)
+
+    def stacks(self) -> str | None:
+        """Return what it has left in its page; see `LaunchedProcess.stacks`."""
+        return self._page.dump()
+
+    def remark(self) -> str | None:
+        """Say that it had been stopped; see `LaunchedProcess.remark`."""
+        return "it was stopped by a signal" if self._was_stopped else None
 
     def has_exited(self) -> bool:
         """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
@@ -180,6 +217,7 @@ class RealProcess(LaunchedProcess):
         self._stdout.close()
         self._stderr.close()
         self._page.close()
+        self._kill_held()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -189,10 +227,13 @@ class RealProcess(LaunchedProcess):
         if not has_ended(self._pidfd):
             return None
         kill_group(self.pid)
+        self._kill_held()
         with trio.CancelScope(shield=True):  # bounded by the reaper
             status = await self._reaper.reap(self.pid, self._pidfd)
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
+        if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
+            status = attrs.evolve(status, out_of_memory=self._memory_events.has_killed())
         self._status = status
         return status
 

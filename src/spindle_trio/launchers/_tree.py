@@ -17,13 +17,16 @@ import os
 import signal
 from typing import Final
 
-__all__ = ["kill_group", "kill_tree"]
+__all__ = ["hold_tree", "is_stopped", "kill_group", "kill_held", "kill_tree"]
 
 _MAX_WALKS: Final = 16
 """How often the tree is walked; a tree that still grows then is left to the kill of the group."""
 
 _MAX_DESCENDANTS: Final = 4_096
 """How many descendants are looked at, so that a fork bomb cannot hold up whoever kills it."""
+
+_MAX_HELD: Final = 256
+"""How many descendants are held, each by a descriptor, while their process dumps its stacks."""
 
 _LINKS_WITH_ONE_THREAD: Final = 3
 """How many links the kernel counts for `/proc/PID/task`: two as for any empty folder, and one for each thread."""
@@ -57,6 +60,54 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass  # nobody is left in it, or only what has taken on another user's rights
+
+
+def hold_tree(pid: int, pidfd: int) -> list[int] | None:
+    """Stop a process and its descendants, before the process alone goes on for its last moment.
+
+    Args:
+        pid: as in `kill_tree`.
+        pidfd: as in `kill_tree`.
+
+    Returns:
+        A pidfd for each descendant, for `kill_held`: nobody finds them any more once their process has ended. `None` if
+        the process is gone, or they are too many to be held; they are stopped then, and `kill_tree` is to follow.
+    """
+    if not _signal(pidfd, signal.SIGSTOP):
+        return None
+    descendants = _freeze_descendants(pid)
+    held: list[int] = []
+    for descendant, parent in descendants[: _MAX_HELD + 1]:
+        try:
+            held.append(os.pidfd_open(descendant))
+        except ProcessLookupError:
+            continue  # reaped meanwhile, by a parent that had not yet stopped
+        except OSError:
+            break  # no descriptor left
+        if _parent_of(descendant) != parent:
+            os.close(held.pop())
+    else:
+        if len(descendants) <= _MAX_HELD:
+            return held
+    for fd in held:
+        os.close(fd)
+    return None
+
+
+def kill_held(held: list[int]) -> None:
+    """Kill the descendants that are held, whether their process has ended or not, and let go of them. Never raises."""
+    while held:
+        fd = held.pop()
+        _signal(fd, signal.SIGKILL)
+        os.close(fd)
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a signal has stopped a process, so that it does nothing until another one lets it go on."""
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
 
 
 def _freeze_descendants(root: int) -> list[tuple[int, int]]:
