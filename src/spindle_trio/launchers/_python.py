@@ -89,7 +89,7 @@ class PythonLauncher(Launcher):
 
 
 def _start_process(
-    python: str, path: list[str] | None, order: LaunchOrder, memory_events: MemoryEvents | None
+    python: str, path: list[str] | None, order: LaunchOrder, memory_events: MemoryEvents | None = None
 ) -> ProcessParts:
     """Start a process; runs on the launch thread.
 
