@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import (
         OMITTED,
         REFERENCE_LIMITS,
+        Containment,
         ExitReason,
         HostStatistics,
         HostToWorker,
@@ -93,6 +94,7 @@ _NAMES = {
     "_model": (
         "OMITTED",
         "REFERENCE_LIMITS",
+        "Containment",
         "ExitReason",
         "HostStatistics",
         "HostToWorker",
@@ -126,6 +128,7 @@ __all__ = [
     "OMITTED",
     "REFERENCE_LIMITS",
     "BackendProcesses",
+    "Containment",
     "DuplicateKeyError",
     "EntryError",
     "ExitReason",

@@ -16,7 +16,7 @@ from typing import ClassVar, Final, Protocol
 
 import attrs
 
-from spindle_trio._model import Limits, ResolvedEntry
+from spindle_trio._model import Containment, Limits, ResolvedEntry
 
 __all__ = ["ArrivalListener", "ExitStatus", "FrameLane", "LaunchOrder", "LaunchedProcess", "Launcher", "ResolvedEntry"]
 
@@ -261,6 +261,19 @@ class LaunchedProcess(ABC):
 
 class Launcher(ABC):
     """Brings processes into being. One launcher serves one host."""
+
+    @property
+    def containment(self) -> Containment | None:
+        """How well the trees of its processes are held together, once it has been started.
+
+        `None`, the default, is for a launcher that starts no processes of the operating system, or cannot say.
+        """
+        return None
+
+    @property
+    def containment_problems(self) -> Mapping[Containment, str]:
+        """Why each stronger level does not work here, once it has been started."""
+        return {}
 
     async def start(self) -> None:
         """Make ready to launch at once; called when the host opens, before anything else.

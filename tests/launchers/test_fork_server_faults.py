@@ -29,7 +29,7 @@ from fork_server_support import (
     wait_until,
     write_module,
 )
-from spindle_trio import LaunchError, StartupCancelledError, StartupTimeoutError
+from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
 from spindle_trio.launchers import _fork, _fork_server
 
 
@@ -186,7 +186,7 @@ async def test_a_host_that_adopts_orphans_reaps_what_a_killed_server_leaves_behi
     prctl = ctypes.CDLL(None).prctl
     assert prctl(adopt_orphans, 1, 0, 0, 0) == 0
     try:
-        async with fork_host(tmp_path, spares=2) as forked:
+        async with fork_host(tmp_path, spares=2, containment=Containment.KILLPG) as forked:
             handles = [await forked.spawn(BUSY) for _ in range(3)]
             await forked.wait_spares(2)
             await wait_until(lambda: len(children_of(forked.server_pid)) == 5)  # none is still to be reaped
@@ -215,7 +215,7 @@ async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
 
 async def test_a_server_that_came_up_when_nobody_waited_any_more_is_ended_at_once() -> None:
     """The launch thread does this when its answer finds nobody."""
-    started = await trio.to_thread.run_sync(_fork_server._start, {})
+    started = await trio.to_thread.run_sync(_fork_server._start, {}, None)
     assert state_of(started[0]) is not None
     await trio.to_thread.run_sync(_fork_server._end_at_once, started)
     assert state_of(started[0]) is None
@@ -235,7 +235,8 @@ async def test_a_stopped_server_delays_no_end_by_more_than_a_moment(tmp_path: Pa
                 os.kill(ended._process._launched.pid, signal.SIGKILL)  # type: ignore[attr-defined]
                 nursery.start_soon(ended.wait_ended)
         assert [handle.state for handle in (asked, killed, ended)] == ["stopped", "stopped", "failed"]
-        assert "could not be learned" in str(ended.info.error)
+        has_init = forked.launcher.containment in (Containment.PIDNS, Containment.SWEEP)  # which says it
+        assert ("killed by SIGKILL" if has_init else "could not be learned") in str(ended.info.error)
         assert len(forked.ends()) == 3
         os.kill(pid, signal.SIGCONT)
         await wait_until(lambda: children_of(pid) == [])
@@ -348,11 +349,14 @@ async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(
     """Simulated: a server in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
     monkeypatch.setattr(_fork_server, "END_SECONDS", 0.05)
     monkeypatch.setattr(_fork_server, "PATIENCE", 0.05)
+    monkeypatch.setattr(_fork_server, "LAST_SECONDS", 0.05)
     monkeypatch.setattr(_fork_server, "kill_tree", lambda pid, pidfd: None)
+    monkeypatch.setattr(_fork_server, "signal_pidfd", lambda pidfd, number: None)
     with trio.fail_after(10):
         async with fork_host(tmp_path) as forked:
             pid = await stop_server(forked)
-        assert f"(fork server) (pid {pid}) has withstood SIGKILL" in caplog.text
+            guard = own_children().pop()
+        assert f"(fork server) (pid {guard}) has withstood SIGKILL" in caplog.text
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: "has ended" in caplog.text)
 

@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from fork_server_support import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
-from spindle_trio import LaunchError
-from spindle_trio.launchers import _fork, _real_process
+from spindle_trio import Containment, LaunchError
+from spindle_trio.launchers import _containment, _fork
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,8 @@ async def test_a_process_that_withstands_its_kill_is_reaped_by_the_server_when_i
         handle = await forked.spawn(BUSY)
         pid = handle._process._launched.pid  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
-            patch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
+            for tree in (_containment.NamespaceTree, _containment.ControlGroupTree, _containment.GroupTree):
+                patch.setattr(tree, "kill", lambda tree: None)
             await handle.stop()
         assert f"(pid {pid}) has withstood SIGKILL" in caplog.text or "abandoned" in str(handle.info.error)
         assert state_of(pid) == "R"
@@ -243,8 +244,9 @@ async def test_what_a_hostile_process_does_is_bounded_and_hurts_no_later_one(
 async def test_a_process_that_stops_its_server_holds_up_later_ones_until_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where it can: in a namespace a process has no number for what is outside."""
     monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.2)
-    async with fork_host(tmp_path) as forked:
+    async with fork_host(tmp_path, containment=Containment.KILLPG) as forked:
         handle = await forked.spawn("import os\ndef run(process):\n    process.ready()\n    os.kill(os.getppid(), 19)")
         await handle.wait_ended()
         assert handle.state == "completed"

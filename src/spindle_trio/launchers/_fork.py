@@ -21,7 +21,7 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ import attrs
 import trio
 
 from spindle_trio._environment import passed_on_environment
-from spindle_trio._model import ResolvedEntry
+from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers._descriptors import raise_limit
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES, resolve_entry
@@ -76,7 +76,13 @@ class ForkServerLauncher(Launcher):
     launcher also share their address layout and hash seed; `PythonLauncher` gives each its own.
     """
 
-    def __init__(self, *, preload: Iterable[str] = DEFAULT_PRELOAD, spares: int = DEFAULT_SPARES) -> None:
+    def __init__(
+        self,
+        *,
+        preload: Iterable[str] = DEFAULT_PRELOAD,
+        spares: int = DEFAULT_SPARES,
+        containment: Containment | None = None,
+    ) -> None:
         """Prepare; starts nothing.
 
         Args:
@@ -84,10 +90,12 @@ class ForkServerLauncher(Launcher):
                 ``(*DEFAULT_PRELOAD, "numpy")``, or ``()`` for a lean server, whose `async` entries import Trio
                 themselves. A module that starts a thread or opens a descriptor is refused when the host opens.
             spares: how many processes wait, warm, for the next launches.
+            containment: how well the trees of processes are to be held together, by exactly this level, or the host
+                refuses to open; `None` for the strongest that works here.
 
         Raises:
             TypeError: `preload` is one text, or has something else in it than texts.
-            ValueError: `spares` is negative or no integer.
+            ValueError: `spares` is negative or no integer, or `containment` is no level.
         """
         if isinstance(preload, str):
             raise TypeError(f"preload must be a collection of module names, not the text {preload!r}")
@@ -97,6 +105,7 @@ class ForkServerLauncher(Launcher):
         if type(spares) is not int or spares < 0:
             raise ValueError(f"spares must be an integer, 0 or more, not {spares!r}")
         self._wanted_spares = spares
+        self._wanted_containment = None if containment is None else Containment(containment)
         self._server: ForkServer | None = None
         self._credentials: tuple[object, ...] = ()  # the server's
         self._pool: deque[ForkedProcess] = deque()
@@ -105,10 +114,22 @@ class ForkServerLauncher(Launcher):
         self._is_short = trio.lowlevel.ParkingLot()
         self._memory_events: MemoryEvents | None = None
         self._is_started = False
+        self._containment: Containment | None = None
+        self._containment_problems: Mapping[Containment, str] = {}
 
     def __repr__(self) -> str:
         server = "no server" if self._server is None else f"server pid={self._server.pid}"
         return f"ForkServerLauncher(preload={self._preload!r}, spares={self._wanted_spares}) <{server}>"
+
+    @property
+    def containment(self) -> Containment | None:
+        """The level that works here; see `Launcher.containment`."""
+        return self._containment
+
+    @property
+    def containment_problems(self) -> Mapping[Containment, str]:
+        """Why each stronger one does not; see `Launcher.containment_problems`."""
+        return self._containment_problems
 
     @property
     def server_pid(self) -> int | None:
@@ -129,7 +150,7 @@ class ForkServerLauncher(Launcher):
         self._is_started = True
         try:
             raise_limit()
-            server = await ForkServer.start(self._preload, passed_on_environment())
+            server = await ForkServer.start(self._preload, passed_on_environment(), self._wanted_containment)
         except BaseException:
             self._is_started = False
             raise
@@ -187,7 +208,9 @@ class ForkServerLauncher(Launcher):
         return ProcessParts(
             forked.pid,
             forked.pidfd,
+            forked.number,
             forked.server,
+            forked.tree,
             forked.control,
             forked.messages,
             forked.stdout,
@@ -322,7 +345,7 @@ class ForkServerLauncher(Launcher):
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             try:
-                server = await ForkServer.start(self._preload, passed_on_environment())
+                server = await ForkServer.start(self._preload, passed_on_environment(), self._containment)
             except Exception as error:
                 _log.exception("no fork server could be started; the next attempt follows in %g s", pause)
                 self._refuse_waiting(OSError(f"no fork server could be started: {error}"))
@@ -332,6 +355,8 @@ class ForkServerLauncher(Launcher):
 
     def _use(self, server: ForkServer) -> None:
         self._server = server
+        self._containment = server.containment
+        self._containment_problems = server.containment_problems
         self._credentials = _credentials()
         self._spares_owed = 0
         for _ in self._waiting:

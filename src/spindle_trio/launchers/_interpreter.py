@@ -44,6 +44,7 @@ def start_interpreter(
     module: str,
     *,
     pass_fds: Sequence[int],
+    arguments: Sequence[int] = (),
     stdout: int,
     stderr: int,
     root: Path | None,
@@ -56,6 +57,7 @@ def start_interpreter(
         name: shown in a list of processes.
         module: whose `main` is called with the descriptors.
         pass_fds: descriptors that it inherits.
+        arguments: what `main` is called with after them.
         stdout: the descriptor that becomes its stdout.
         stderr: the descriptor that becomes its stderr.
         root: its working directory; `None` for this program's.
@@ -72,7 +74,7 @@ def start_interpreter(
     with ExitStack() as duplicates:
         given = [_beyond_standard(fd, duplicates) for fd in pass_fds]
         process = subprocess.Popen(
-            [python, *flags, str(_PROGRAM), name, str(os.getpid()), module, *map(str, given)],
+            [python, *flags, str(_PROGRAM), name, str(os.getpid()), module, *map(str, given), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from spindle_trio._model import ResolvedEntry
 from spindle_trio.abc import Launcher, LaunchOrder
+from spindle_trio.launchers._containment import GroupTree
 from spindle_trio.launchers._descriptors import raise_limit
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES, resolve_entry
 from spindle_trio.launchers._interpreter import search_path, start_interpreter
@@ -122,7 +123,9 @@ def _start_process(
         return ProcessParts(
             process.pid,
             process.pidfd,
+            process.pid,
             OwnReaper(),
+            GroupTree(process.pid, process.pidfd),
             control,
             messages,
             stdout,
