@@ -75,7 +75,7 @@ class World:
         if self.kind == "forked":
             return ForkServerLauncher(spares=spares)
         if self.kind == "python":
-            return PythonLauncher()
+            return PythonLauncher(spares=spares)
         return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
 
     @asynccontextmanager

@@ -30,7 +30,7 @@ from fork_server_support import (
     write_module,
 )
 from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
-from spindle_trio.launchers import _fork, _fork_server
+from spindle_trio.launchers import _fork_server, _server_launcher
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ async def stop_server(forked: Forked) -> int:
 async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_each_and_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     async with fork_host(tmp_path, spares=2) as forked:
         handles = [await forked.spawn(source) for source in (BUSY, WAITS, BUSY, WAITS)]
         await forked.wait_spares(2)
@@ -75,7 +75,7 @@ async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_
 async def test_launches_that_wait_for_a_server_that_is_killed_fail_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     errors: list[str] = []
     async with fork_host(tmp_path) as forked:
         killed = await stop_server(forked)
@@ -120,14 +120,14 @@ async def test_a_launch_between_two_servers_waits_for_the_next_one(
 async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_pauses_up_to_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(_fork, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(_server_launcher, "LONGEST_PAUSE", 0.2)
     started: list[float] = []
     real = _fork_server.ForkServer.start
 
-    async def start(*arguments: Any) -> _fork_server.ForkServer:
+    async def start(*arguments: Any, **options: Any) -> _fork_server.ForkServer:
         started.append(trio.current_time())
-        return await real(*arguments)
+        return await real(*arguments, **options)
 
     async with fork_host(tmp_path) as forked:
         monkeypatch.setattr(_fork_server.ForkServer, "start", start)
@@ -146,8 +146,8 @@ async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_
 async def test_a_server_that_cannot_be_started_again_fails_launches_with_the_reason_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(_fork, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "LONGEST_PAUSE", 0.02)
     module = write_module(tmp_path, monkeypatch, "")
     source = tmp_path / "modules" / f"{module}.py"
     async with fork_host(tmp_path, preload=(module,), spares=1) as forked:
@@ -166,7 +166,7 @@ async def test_a_server_that_somebody_else_has_reaped_is_replaced_like_any_other
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that ignores SIGCHLD has its children reaped by the system; so has one that waits for any child."""
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         async with fork_host(tmp_path) as forked:
@@ -201,7 +201,7 @@ async def test_a_host_that_adopts_orphans_reaps_what_a_killed_server_leaves_behi
 async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     module = write_module(tmp_path, monkeypatch, "")
     async with fork_host(tmp_path, preload=(module,)) as forked:
         write_module(
@@ -253,7 +253,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
         with pytest.raises(StartupTimeoutError):
             await forked.spawn(ENDS, startup_timeout=1.0)
         assert 1.0 <= trio.current_time() - began_at < 1.5
-        monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.3)
         with pytest.raises(LaunchError, match=rf"the fork server \(pid {pid}\) has not answered for 0.3 s"):
             await forked.spawn(ENDS)
         monkeypatch.undo()
@@ -265,7 +265,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
 async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.2)
     async with fork_host(tmp_path, spares=1) as forked:
         await forked.wait_spares(1)
         pid = await stop_server(forked)
@@ -355,7 +355,8 @@ async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(
     with trio.fail_after(10):
         async with fork_host(tmp_path) as forked:
             pid = await stop_server(forked)
-            guard = own_children().pop()
+            assert forked.launcher._server is not None
+            guard = forked.launcher._server._guard_pid
         assert f"(fork server) (pid {guard}) has withstood SIGKILL" in caplog.text
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: "has ended" in caplog.text)

@@ -15,7 +15,7 @@ import trio
 
 from fork_server_support import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
 from spindle_trio import Containment, LaunchError
-from spindle_trio.launchers import _containment, _fork
+from spindle_trio.launchers import _containment, _server_launcher
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +230,7 @@ HOSTILE = {
 async def test_what_a_hostile_process_does_is_bounded_and_hurts_no_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, what: str
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     async with fork_host(tmp_path, preload=("trio",), spares=1, seconds=15) as forked:
         source = f"import os, signal, sys\n{head} run(process):\n    process.ready()\n    {HOSTILE[what]}"
         handle = await forked.spawn(source, heartbeat_timeout=0.5)
@@ -245,7 +245,7 @@ async def test_a_process_that_stops_its_server_holds_up_later_ones_until_it_goes
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it can: in a namespace a process has no number for what is outside."""
-    monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.2)
     async with fork_host(tmp_path, containment=Containment.KILLPG) as forked:
         handle = await forked.spawn("import os\ndef run(process):\n    process.ready()\n    os.kill(os.getppid(), 19)")
         await handle.wait_ended()

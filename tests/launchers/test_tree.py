@@ -138,7 +138,7 @@ async def test_a_second_kill_and_one_after_the_reaping_are_harmless(tree: Tree) 
     _tree.kill_tree(tree.root.pid, tree.pidfd)
     await tree.wait_gone()
     tree.root.wait()
-    assert _tree._signal(tree.pidfd, signal.SIGKILL) is False
+    assert _tree.signal_pidfd(tree.pidfd, signal.SIGKILL) is False
 
 
 def test_a_number_is_signalled_only_as_a_child_of_the_right_parent(tree: Tree) -> None:

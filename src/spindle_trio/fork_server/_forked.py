@@ -8,19 +8,27 @@ import sys
 
 from spindle_trio.child import _program
 from spindle_trio.fork_server._birth import Birth, close_all_but
+from spindle_trio.fork_server._exec import wait_and_exec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def become_process(birth: Birth) -> NoReturn:
-    """Turn the copy of the server into a process of its own. Nothing may come out of here."""
+def become_process(birth: Birth, *, execs: bool) -> NoReturn:
+    """Turn the copy of the server into a process of its own. Nothing may come out of here.
+
+    Args:
+        birth: has what was made for it.
+        execs: whether it then becomes another program.
+    """
     try:
         os.setsid()
         for target, fd in enumerate(birth.output, start=1):
             os.dup2(fd, target)
         close_all_but(birth.lanes, first=3)
+        if execs:
+            wait_and_exec(*birth.lanes)
         _seed_again()
         gc.enable()
         if birth.is_spare and "trio" in sys.modules:

@@ -38,13 +38,14 @@ _CLONE_NEWPID = 0x20000000
 _PR_SET_CHILD_SUBREAPER = 36
 _CAPABILITY_VERSION_3 = 0x20080522
 
-TREE_NUMBERS = 4096
+TREE_NUMBERS = max(2048, 16 * (os.cpu_count() or 1))
 """The numbers of one process's tree stay below this, at level pidns and from Linux 6.14 on: so many processes and
-threads can it have, and a fork bomb no more."""
+threads can it have, and a fork bomb no more. The kernel demands 8 for each processor."""
 
-_FIRST_NUMBER = 1000
-_NUMBERED = 3000
-"""Entries are numbered from the first on, this many, and then again."""
+_FIRST_NUMBER = 300
+_NUMBERED = 1500
+"""Entries are numbered from the first on, this many, and then again. What a process starts has the numbers after its
+own, and later those from 300 on (`RESERVED_PIDS` of the kernel)."""
 
 
 class Level:

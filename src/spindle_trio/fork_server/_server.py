@@ -10,7 +10,7 @@ would stay locked for good. What it loads for its processes it verifies afterwar
 
 Host and server exchange datagrams, one JSON object each, over a socket that keeps their bounds:
 
-    host → server   {"type": "preload", "modules": [name, …], "path": [folder, …]}      first of all, once
+    host → server   {"type": "preload", "modules": [name, …], "path": [folder, …], "execs": bool}  first of all, once
                     {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
                     {"type": "reap", "number": n}           it has ended, and its number is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
@@ -23,9 +23,10 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
                     {"type": "reaped", "number": n, "status": n}      what waitpid(2) says of what it has forked itself
     init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of the process
 
-A process waits on its control lane for the first frame, as an exec'ed one does; so the server need not know what it is
-for. A spare warms itself up before it waits (`_forked`). Where each process has an init, that announces its birth and
-its end; so the host learns how it has ended, whatever has become of the server.
+A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
+itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where each
+process has an init, that announces its birth and its end; so the host learns how it has ended, whatever has become of
+the server.
 
 Nobody is reaped unasked: what has ended keeps its number in the system until the host has looked at it and says so.
 What the two call it is another number, which means the same in every PID namespace.
@@ -92,6 +93,7 @@ class _Server:
         self._poll.register(link.fileno(), select.POLLIN)
         self._asked: list[bool] = []  # a process each, to be forked; whether it is to be a spare
         self._last_number = 0
+        self._execs = False
         self._unreaped: dict[int, int] = {}  # number → pid
         self._ending: dict[int, int] = {}  # pidfd → number of what was to be reaped and had not ended
 
@@ -99,6 +101,7 @@ class _Server:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
         order = self._link.receive()
         modules, path = order["modules"], order["path"]
+        self._execs = bool(order["execs"])
         assert isinstance(modules, list)
         assert isinstance(path, list)
         sys.path[:] = path  # type: ignore[assignment]  # a list of texts
@@ -165,7 +168,7 @@ class _Server:
             try:
                 pid = self._level.fork(birth)
                 if pid == 0:
-                    become_process(birth)
+                    become_process(birth, execs=self._execs)
             finally:
                 birth.close()
         except OSError as error:

@@ -101,7 +101,7 @@ class ForkServer(Reaper):
     @staticmethod
     @trio.lowlevel.enable_ki_protection
     async def start(
-        preload: Sequence[str], environment: Mapping[str, str], containment: Containment | None
+        preload: Sequence[str], environment: Mapping[str, str], containment: Containment | None, *, execs: bool
     ) -> ForkServer:
         """Start a server, and return once it can fork.
 
@@ -111,6 +111,7 @@ class ForkServer(Reaper):
             preload: the names of modules that it loads before it forks.
             environment: its environment; processes get their own.
             containment: the level that alone will do; `None` for the strongest that works.
+            execs: whether its processes become other programs.
 
         Raises:
             OSError: the system has refused.
@@ -120,7 +121,7 @@ class ForkServer(Reaper):
         path = search_path()
         server = ForkServer(*started, path=path, environment=environment)
         try:
-            server._send({"type": "preload", "modules": list(preload), "path": path})
+            server._send({"type": "preload", "modules": list(preload), "path": path, "execs": execs})
             await server._wait_up(preload)
         except BaseException:
             await server.end()  # noqa: ASYNC102  # shields itself, and is bounded
@@ -216,8 +217,6 @@ class ForkServer(Reaper):
         is_interrupted = await self._wait_ended(END_SECONDS)
         if self._pidfd >= 0:
             signal_pidfd(self._pidfd, signal.SIGKILL)
-            os.close(self._pidfd)
-            self._pidfd = -1
         is_interrupted = await self._wait_ended(LAST_SECONDS) or is_interrupted
         kill_tree(self._guard_pid, self._guard_pidfd)  # with whatever a module has started while it was loaded
         is_interrupted = await self._wait_ended(PATIENCE) or is_interrupted
@@ -226,16 +225,21 @@ class ForkServer(Reaper):
             os.close(self._guard_pidfd)
         else:
             reap_in_background("(fork server)", self._guard_pid, self._guard_pidfd)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         self._output.drain_nowait()
         self._output.close()
         if is_interrupted:
             raise KeyboardInterrupt
 
     async def _wait_ended(self, seconds: float) -> bool:
-        """Wait until the guard has ended, so long at most; says whether that was cut short by Ctrl-C."""
+        """Wait until server and guard have ended, so long at most; says whether that was cut short by Ctrl-C."""
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
                 await trio.lowlevel.wait_readable(self._guard_pidfd)
+                if self._pidfd >= 0:
+                    await trio.lowlevel.wait_readable(self._pidfd)
         except KeyboardInterrupt:
             return True
         return False

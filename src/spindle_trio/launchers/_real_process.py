@@ -19,7 +19,7 @@ import functools
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final
@@ -65,8 +65,8 @@ class ProcessParts:
     """The reading end of the pipe that its stderr is."""
     page: HeartbeatPage
     """The page that it writes its heartbeats to."""
-    first_frame: bytes
-    """The order: the body of the first frame on its control lane, which leaves together with the host's first one."""
+    first_frames: Sequence[bytes]
+    """Its order: the bodies of the first frames on its control lane, which leave together with the host's first one."""
     memory_events: MemoryEvents | None = None
     """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
 
@@ -89,8 +89,10 @@ class RealProcess(LaunchedProcess):
         limits = order.limits
         self.pid: int = parts.pid
         self.control, self.messages = (
-            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frame=first_frame)
-            for sock, first_frame in ((parts.control, parts.first_frame), (parts.messages, None))
+            SocketLane(
+                sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frames=first_frames
+            )
+            for sock, first_frames in ((parts.control, parts.first_frames), (parts.messages, ()))
         )
         self._process_id: Final = order.process_id
         self._entry: Final = order.entry.entry
