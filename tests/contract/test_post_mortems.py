@@ -6,7 +6,10 @@ In memory there is nothing to dump; `tests/collaboration/test_post_mortems.py` h
 from __future__ import annotations
 
 import os
+import signal
 import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -307,6 +310,22 @@ async def test_nothing_that_an_entry_starts_gets_the_page(real_world) -> None:
     assert "memfd" not in handle.result
 
 
+@asynccontextmanager
+async def all_gone_afterwards(pids: list[int]) -> AsyncIterator[None]:
+    """Refuse processes that live on after a block for longer than is promised; they are ended then."""
+    pidfds = [os.pidfd_open(pid) for pid in pids]
+    try:
+        yield
+        with trio.fail_after(GONE_SECONDS):
+            for pidfd in pidfds:
+                await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        for pidfd in pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+
+
 def launcher_of(kind: str, level: Containment) -> Launcher:
     return PythonLauncher(containment=level) if kind == "python" else ForkServerLauncher(containment=level)
 
@@ -342,15 +361,9 @@ def waits_for(child):
     async with real_world.quiet_worker(launcher=launcher) as worker:
         handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=HEARTBEAT)
         messages = handle.messages()
-        family = [os.pidfd_open(await messages.receive()) for _ in range(2)]
-        try:
+        family = [await messages.receive() for _ in range(2)]
+        async with all_gone_afterwards(family):
             info = await handle.wait_ended()
-            with trio.fail_after(GONE_SECONDS):
-                for pidfd in family:
-                    await trio.lowlevel.wait_readable(pidfd)
-        finally:
-            for pidfd in family:
-                os.close(pidfd)
     assert info.state is ProcessState.TIMED_OUT
     assert handle.post_mortem is not None
     assert "in waits_for\n" in str(handle.post_mortem.stacks)
@@ -371,15 +384,9 @@ def run(process):
     async with real_world.quiet_worker(launcher=launcher) as worker:
         handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=HEARTBEAT)
         messages = handle.messages()
-        family = [os.pidfd_open(await messages.receive()) for _ in range(2)]
-        try:
+        family = [await messages.receive() for _ in range(2)]
+        async with all_gone_afterwards(family):
             await handle.wait_ended()
-            with trio.fail_after(GONE_SECONDS):
-                for pidfd in family:
-                    await trio.lowlevel.wait_readable(pidfd)
-        finally:
-            for pidfd in family:
-                os.close(pidfd)
     assert handle.post_mortem is not None
     assert handle.post_mortem.stacks is None
     assert handle.post_mortem.exit_status == "killed by SIGKILL, sent by its host"
