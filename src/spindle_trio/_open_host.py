@@ -44,9 +44,9 @@ def open_host(
     max_processes: int = 16,
     limits: Limits = Limits(),  # noqa: B008  # a frozen value
     environment: Mapping[str, str] | None = None,
-    require_containment: Containment | None = None,
     new_process_id: Callable[[], str] = new_process_id,
     wall_clock: Callable[[], datetime] = utc_now,
+    require_containment: Containment | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -63,10 +63,10 @@ def open_host(
         limits: bounds on messages, frames and queues.
         environment: the environment of the processes; by default a short allow-list from this program's;
             `os.environ` for all of it.
-        require_containment: how well the trees of processes have to be held together at least; `None` for as well as
-            the system lets it. ``host.statistics().containment`` tells the level.
         new_process_id: makes an id for each process, unique within the host.
         wall_clock: read once, when the host opens; every time in events is that plus monotonic differences.
+        require_containment: how well the trees of processes have to be held together at least; `None` for as well as
+            the system lets it. ``host.statistics().containment`` tells the level.
 
     Raises:
         ValueError: `grace_period` or `max_processes` is out of range, or `require_containment` is no level.

@@ -394,7 +394,7 @@ async def test_a_launch_that_cannot_succeed_leaves_nothing(tmp_path: Path) -> No
             async with launcher.launch(LaunchOrder("p-1", entry, tmp_path / "gone", {}, Limits())):
                 raise AssertionError("entered")
         python.unlink()
-        with pytest.raises(FileNotFoundError, match="has vanished"):
+        with pytest.raises(FileNotFoundError, match="No such file or directory"):
             async with launcher.launch(LaunchOrder("p-1", entry, tmp_path, {}, Limits())):
                 raise AssertionError("entered")
     finally:

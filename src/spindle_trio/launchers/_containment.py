@@ -127,8 +127,9 @@ class ControlGroupTree(Tree):
         """Kill the group, wait until it is empty, and remove it; see `Tree.clear`."""
         self._kill_group()
         deadline = trio.current_time() + CLEAR_SECONDS
-        while not self._is_removed() and trio.current_time() < deadline:
-            await trio.sleep(_LOOK_SECONDS)  # the kernel tells of it in a way that Trio cannot wait for (POLLPRI)
+        # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
+        while not self._is_removed() and trio.current_time() < deadline:  # noqa: ASYNC110
+            await trio.sleep(_LOOK_SECONDS)
 
     def _kill_group(self) -> None:
         try:

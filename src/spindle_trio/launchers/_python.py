@@ -7,6 +7,7 @@ its order from the second.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -67,7 +68,7 @@ class PythonLauncher(ServerLauncher):
     def _first_frames(self, order: LaunchOrder, server: ForkServer) -> Sequence[bytes]:
         assert self._command is not None, "a launcher that was started has an interpreter"
         if not os.access(self._command, os.X_OK):
-            raise FileNotFoundError(f"the interpreter {self._command!r} has vanished, or may not be executed any more")
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory, or not to be executed", self._command)
         return [
             encode_execution(order, self._command),
             encode_order(order, search_path() if self._is_own_python else None),
