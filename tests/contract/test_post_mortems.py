@@ -128,7 +128,7 @@ async def test_an_entry_that_waits_for_a_program_shows_where(real_world) -> None
     )
     assert handle.post_mortem is not None
     assert 'subprocess.py"' in str(handle.post_mortem.stacks)
-    assert 'entry.py", line 6 in run\n' in str(handle.post_mortem.stacks)
+    assert str(handle.post_mortem.stacks).endswith('entry.py", line 6 in run')
 
 
 async def test_a_process_that_a_signal_has_stopped_says_so_and_shows_where(real_world) -> None:

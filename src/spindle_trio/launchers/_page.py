@@ -24,6 +24,9 @@ __all__ = ["HeartbeatPage"]
 _BEAT: Final = 0
 _STOP: Final = 1
 
+_FRAME: Final = '  File "'
+_RUNTIME_FRAME: Final = f"{_FRAME}{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}{os.sep}"
+
 
 class HeartbeatPage:
     """One shared page, mapped into this program."""
@@ -73,7 +76,8 @@ class HeartbeatPage:
         """Return what the process has left in the dump area; `None` if nothing, or once the page is closed."""
         if self._map.closed or not self._map[DUMP_OFFSET]:
             return None
-        return self._map[DUMP_OFFSET:].partition(b"\0")[0].decode(errors="replace").strip() or None
+        text = self._map[DUMP_OFFSET:].partition(b"\0")[0].decode(errors="replace")
+        return without_runtime(text.strip()) or None
 
     def close_fd(self) -> None:
         """Close the descriptor, once it has been passed on."""
@@ -88,3 +92,24 @@ class HeartbeatPage:
             self._last_value = self._words[_BEAT]
             self._words.release()
             self._map.close()
+
+
+def without_runtime(dump: str) -> str:
+    """Leave the library's own frames out at the outer end of each stack: they tell the author of an entry nothing.
+
+    Args:
+        dump: stacks, as `faulthandler` writes them: each with a line before it, and its innermost frame first.
+    """
+    kept: list[str] = []
+    outer: list[str] = []
+    for line in dump.split("\n"):
+        if line.startswith(_RUNTIME_FRAME):
+            outer.append(line)
+            continue
+        if line.startswith(_FRAME) or not (kept and kept[-1].startswith(_FRAME)):
+            kept += outer  # they called something, or there is no other frame in this stack
+        outer.clear()
+        kept.append(line)
+    if not (kept and kept[-1].startswith(_FRAME)):
+        kept += outer
+    return "\n".join(kept)
