@@ -10,7 +10,8 @@ A process is in one of five *phases*. Three of them are the live states that eve
 * ``STOPPING``: somebody wants it gone; the grace period runs. The watchdog is off.
 
 The fourth, ``ENDING``, is not seen from outside: *how* the process ends is settled, and all that is left is that it
-goes. A child that has said `complete` has the grace period for that; one that was killed has `ABANDON_SECONDS`. What
+goes. A child that has said `complete` has the grace period for that; one that a watchdog has given up has
+`DUMP_SECONDS` to leave its stacks, and then is killed; one that was killed has `ABANDON_SECONDS`. What
 the child says in this phase changes nothing. Outside it still counts as being in the state that it had before,
 because a terminal state means that the process has been reaped. ``ENDED`` is that terminal state.
 
@@ -62,6 +63,10 @@ def stood_still_since(planned_at: float, awake_at: float, now: float) -> float:
     return now if late < STALL_SECONDS else max(planned_at - late, awake_at)
 
 
+DUMP_SECONDS: Final = 0.3
+"""How long a process that is to be killed by a watchdog may take to leave the stacks of its threads."""
+
+
 class Phase(enum.Enum):
     """Where a process is, as the table sees it."""
 
@@ -99,6 +104,7 @@ class Action(enum.Enum):
     NOTHING = "nothing"
     ASK = "ask the process to stop"
     LET_GO = "let it exit within the grace period"
+    DUMP = "have it dump its stacks, or kill it"
     KILL = "kill it"
     ABANDON = "stop waiting for it"
 
@@ -138,7 +144,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.STARTING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.STARTING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.STARTING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, FAILED),
-    (Phase.STARTING, Input.STARTUP_DEADLINE): Rule(Phase.ENDING, Action.KILL, TIMED_OUT),
+    (Phase.STARTING, Input.STARTUP_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.STARTING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.STARTING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.STARTING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
@@ -149,7 +155,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED),
     (Phase.RUNNING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.RUNNING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.KILL, TIMED_OUT),
+    (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.RUNNING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.RUNNING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
     # The caller was cancelled in the very moment in which the process became ready: nobody holds its handle.
@@ -226,6 +232,7 @@ class Lifecycle:
         "ready_at",
         "result",
         "settled",
+        "settled_at",
         "started_at",
         "startup_deadline",
         "startup_timeout",
@@ -252,6 +259,7 @@ class Lifecycle:
         self.started_at, self.startup_deadline = now, now + startup_timeout
         self.ready_at: float | None = None
         self.heartbeat_at: float | None = None
+        self.settled_at: float | None = None
         self.ended_at: float | None = None
         self.heartbeat_deadline = self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
 
@@ -259,6 +267,15 @@ class Lifecycle:
     def is_settled(self) -> bool:
         """Whether it is settled how the process ends."""
         return self.phase in (Phase.ENDING, Phase.ENDED)
+
+    def settled_as(self, state: ProcessState) -> bool:
+        """Tell whether this is the state that its end was settled with, whatever its host makes of it."""
+        return self.settled is not None and self.settled.state is state
+
+    @property
+    def ending_state(self) -> ProcessState:
+        """In which state it will have ended."""
+        return self._end().state
 
     def begin(self) -> Transition:
         """Make the first transition, into `starting`."""
@@ -288,11 +305,13 @@ class Lifecycle:
         if rule is None:
             return _IGNORED
         if rule.end is not None:
-            self.settled = rule.end
+            self.settled, self.settled_at = rule.end, now
             self.error = text if text is not None else self._own_words(said)
             self.result = result if rule.end is COMPLETED else None
         if rule.action in (Action.ASK, Action.LET_GO):
             self.grace_deadline = min(self.grace_deadline, now + self.grace_period)
+        elif rule.action is Action.DUMP:
+            self.grace_deadline = min(self.grace_deadline, now + DUMP_SECONDS)
         elif rule.action is Action.KILL:
             self.kill_deadline = min(self.kill_deadline, now + ABANDON_SECONDS)
         elif rule.action is Action.ABANDON:
@@ -334,14 +353,18 @@ class Lifecycle:
 
     def conclude(self, now: float) -> Transition:
         """Make the terminal transition: the process has been reaped, or abandoned."""
-        assert self.settled is not None, "a process concludes only once its end is settled"
-        end = self.settled
-        if self.host_reason is not None:  # the host's reason wins over whatever the child said
-            end = End(ProcessState.STOPPED, self.host_reason)
+        end = self._end()
+        if self.host_reason is not None:
             self.result = None
         previous, self.state = self.state, end.state
         self.phase, self.exit_reason, self.ended_at = Phase.ENDED, end.exit_reason, now
         return Transition(previous, end.state, now, end.exit_reason, self.error, self.result)
+
+    def _end(self) -> End:
+        assert self.settled is not None, "a process concludes only once its end is settled"
+        if self.host_reason is not None:  # the host's reason wins over whatever the child said
+            return End(ProcessState.STOPPED, self.host_reason)
+        return self.settled
 
     def note_heartbeat(self, at: float, now: float) -> None:
         """Take in when the process last beat: never before ready, never in the future, never backwards."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
+from spindle_trio._post_mortem import PostMortem
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -193,7 +195,7 @@ class ProcessInfo:
     exit_reason: ExitReason | None = None
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
-    """What went wrong, where something did."""
+    """What went wrong, where something did: one line, unless the entry gave several to `fail`."""
 
     def __repr__(self) -> str:
         return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"
@@ -224,9 +226,11 @@ class LifecycleEvent:
     exit_reason: ExitReason | None = None
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
-    """What went wrong, where something did."""
+    """What went wrong, where something did: the text of `post_mortem` where there is one."""
     result: JsonValue = None
     """What `complete(result)` or the entry's return said; only ever set with `completed`."""
+    post_mortem: PostMortem | None = None
+    """Explains an end that nobody asked for; only ever set with a terminal state."""
 
     def __repr__(self) -> str:
         previous = f"{self.previous_state} → " if self.previous_state else ""

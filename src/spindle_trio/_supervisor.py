@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from spindle_trio._autopsy import LastWords, find_out, one_line
 from spindle_trio._control import (
     ChildFrame,
     Complete,
@@ -61,11 +62,7 @@ from spindle_trio._errors import (
 from spindle_trio._intake import CONTROL_FRAMES_AT_A_TIME, Intake
 from spindle_trio._lifecycle import Action, Input, Phase, Transition
 from spindle_trio._message_hub import MessageHub
-from spindle_trio._model import (
-    ExitReason,
-    JsonValue,
-    ProcessState,
-)
+from spindle_trio._model import ExitReason, JsonValue, ProcessState
 from spindle_trio._outbox import Outbox
 from spindle_trio._process_record import Identity, Terms
 from spindle_trio._timed_process import TimedProcess
@@ -100,9 +97,9 @@ class Supervisor(TimedProcess):
         "_control",
         "_early",
         "_early_bytes",
-        "_exit_unasked",
         "_init",
         "_is_killing",
+        "_last_words",
         "_launching",
         "_reports",
         "_stop_reason",
@@ -149,7 +146,7 @@ class Supervisor(TimedProcess):
         self._early_bytes = 0
         self._stop_reason: str | None = None
         self._announced_messages = 0
-        self._exit_unasked: str | None = None
+        self._last_words: LastWords | None = None
 
     # What the worker and the host say.
 
@@ -243,7 +240,7 @@ class Supervisor(TimedProcess):
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
         if failure is not None:
             _log.info("process %s: the launch failed: %r", self.process_id, failure)
-            self._feed(Input.LAUNCH_FAILED, text=f"{type(failure).__name__}: {failure}")
+            self._feed(Input.LAUNCH_FAILED, text=one_line(f"{type(failure).__name__}: {failure}"))
         elif self._lifecycle.phase is Phase.STARTING:
             self._feed(Input.STARTUP_DEADLINE)
         else:
@@ -273,8 +270,9 @@ class Supervisor(TimedProcess):
             status = await self._until_exit(launched, intake, nursery)
             nursery.cancel_scope.cancel()
         if status is not None:
+            self._noted.note_exit(status, self._lifecycle)
             intake.take_in_all()
-            self._feed(Input.EXIT, text=self._exit_text(status))
+            self._feed(Input.EXIT, text=self._noted.judge_exit(status, self._lifecycle))
         self._conclude(None)
         if self.is_abandoned:
             with trio.CancelScope(shield=True) as self._abandoned_wait:
@@ -350,7 +348,10 @@ class Supervisor(TimedProcess):
                 self._ask()
             case Action.KILL if self._launched is not None:
                 self._launched.kill()
-            case Action.KILL:
+            case Action.DUMP if self._launched is not None:
+                if not self._launched.request_dump():
+                    self._feed(Input.KILL)
+            case Action.KILL | Action.DUMP:
                 self._launching.cancel()
             case Action.ABANDON:
                 self.is_abandoned = True
@@ -402,16 +403,19 @@ class Supervisor(TimedProcess):
             case Complete(result, messages):
                 self._announced_messages = messages
                 self._feed(Input.COMPLETE, result=result)
-            case Fail(text, messages):
+            case Fail(text, messages, traceback):
                 self._announced_messages = messages
+                if not self._lifecycle.is_settled:
+                    self._noted.traceback = traceback
                 self._feed(Input.FAIL, text=bounded_error(text, self._terms.limits))
             case Stopped(messages):
                 self._announced_messages = messages
                 self._feed(Input.SAID_STOPPED)
             case Exiting(messages, code):
                 # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
-                self._announced_messages = messages
-                self._feed(Input.EXIT, text=self._exit_text(ExitStatus(code=code)))
+                self._announced_messages, status = messages, ExitStatus(code=code)
+                self._noted.note_exit(status, self._lifecycle)
+                self._feed(Input.EXIT, text=self._noted.judge_exit(status, self._lifecycle))
                 self._feed(Input.KILL)
 
     def control_ended(self) -> None:
@@ -421,7 +425,7 @@ class Supervisor(TimedProcess):
 
     def breach(self, error: PeerProtocolError) -> None:
         _log.info("process %s: broke the protocol: %s", self.process_id, error)
-        self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
+        self._feed(Input.BROKEN, text=one_line(f"broke the protocol: {error}"))
 
     @property
     def is_starting(self) -> bool:
@@ -435,24 +439,19 @@ class Supervisor(TimedProcess):
 
     # The end.
 
-    def _exit_text(self, status: ExitStatus) -> str | None:
-        """Say how a process ended that nobody had asked to, and that said nothing itself."""
-        if self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING):
-            return None
-        self._exit_unasked = f"{status} without complete() or fail()"
-        return self._exit_unasked
+    @property
+    def _noted(self) -> LastWords:
+        """What has been noted of its end."""
+        if self._last_words is None:
+            self._last_words = LastWords()
+        return self._last_words
 
     def _conclude(self, refusal: type[SpawnError] | None) -> None:
         """Free what the process held, publish its end, and let those go on who wait for it."""
-        life = self._lifecycle
-        if self._exit_unasked is not None and life.error == self._exit_unasked and self._launched is not None:
-            tail = self._launched.stderr_tail().strip()
-            if tail:
-                life.error = f"{life.error}; the last it wrote to stderr:\n{tail}"
         lost = self._announced_messages - self.inbox.received
-        if lost > 0:
-            life.error = "; ".join(filter(None, [life.error, f"{lost} of its messages never arrived"]))
-        transition = life.conclude(trio.current_time())
+        self._post_mortem = find_out(self._lifecycle, self._launched, self._noted, lost)
+        self._last_words = None
+        transition = self._lifecycle.conclude(trio.current_time())
         pass_turn = self._reports.release(self)
         for outbox in (self._control, self._outbox):
             if outbox is not None:

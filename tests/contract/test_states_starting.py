@@ -230,7 +230,8 @@ async def test_an_end_before_ready_is_a_startup_failure(world, world_clock: Mock
             state, text = cases[statement]
             info = caught.value.info
             assert text in str(caught.value)
-            assert ("the disk is on fire" in str(caught.value)) == ("exit" in statement)
+            assert ("the disk is on fire" in (info.error or "")) == ("exit" in statement)
+            assert ("the disk is on fire" in str(caught.value)) == (state == "failed")
             assert (info.state, info.exit_reason, info.ready_at) == (state, state, None)
             assert world.states(info.process_id) == ["starting", state]
             last = [event for event in world.events if event.process_id == info.process_id][-1]

@@ -713,7 +713,7 @@ async def test_one_heartbeat_has_one_time_however_late_the_host_looks_at_its_clo
 ) -> None:
     """It may lose the processor between its looks at the clock of the page and at Trio's."""
     page = HeartbeatPage()
-    words = map_page(os.dup(page.fd))
+    words = map_page(page.fd)
     try:
         words[0] = time.monotonic()
         first = page.last_heartbeat()

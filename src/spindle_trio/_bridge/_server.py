@@ -28,6 +28,7 @@ from spindle_trio._model import (
     ProcessStop,
     Response,
 )
+from spindle_trio._post_mortem import PostMortem
 from spindle_trio.wire import error_response, parse_request, request_id_of, to_json
 
 if TYPE_CHECKING:
@@ -275,6 +276,11 @@ class _Connection:
                 )
             case ProcessMessage():
                 _log.error("process %s: a message of it was dropped: %s", notice.process_id, error)
+            case ProcessLifecycle(event=LifecycleEvent(post_mortem=PostMortem() as post_mortem)):
+                # What happened matters more than why.
+                _log.warning("process %s: its post-mortem was dropped: %s", notice.event.process_id, error)
+                shorter = attrs.evolve(notice.event, error=post_mortem.error, post_mortem=None)
+                self._put(attrs.evolve(notice, event=shorter))
             case _:
                 # Without an event the other end may have a process that never ends, without an answer a caller.
                 _log.error("worker %s: its connection is too narrow for it: %s", self._port.identifier, error)

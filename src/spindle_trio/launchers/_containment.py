@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from spindle_trio._model import Containment
-from spindle_trio.launchers._tree import kill_group, kill_tree, signal_pidfd
+from spindle_trio.launchers._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
 
 __all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "tree_of"]
 
@@ -34,6 +34,22 @@ class Tree(ABC):
     @abstractmethod
     def kill(self) -> None:
         """Kill all of it, at once. Never blocks, and never raises; does nothing once it has been reaped."""
+
+    def hold(self, entry: int) -> bool:
+        """See to it that all of it can still be ended once the entry's process alone has; `kill` or `clear` follows.
+
+        That process may be stopped by this, and is to be continued. Never blocks.
+
+        Args:
+            entry: the number of that process.
+
+        Returns:
+            Whether that is so. At the levels that lose nobody, nothing has to be done for it.
+        """
+        return True
+
+    def let_go(self) -> None:
+        """Let go of what `hold` has taken, if neither `kill` nor `clear` has."""
 
     async def clear(self) -> None:
         """Make sure that nothing is left, once the pidfd has told the end and before anything is reaped. Bounded."""
@@ -63,13 +79,28 @@ class GroupTree(Tree):
         """
         self._pid = pid
         self._pidfd = pidfd
+        self._held: list[int] | None = None
 
     def kill(self) -> None:
         """Kill the descendants and the group; see `Tree.kill`."""
         kill_tree(self._pid, self._pidfd)
+        self.let_go()
+
+    def hold(self, entry: int) -> bool:
+        """Stop it, and keep a descriptor of each descendant; see `Tree.hold`."""
+        if entry != self._pid:
+            return True  # its init adopts what it leaves behind, and kills that
+        self._held = hold_tree(self._pid, self._pidfd)
+        return self._held is not None
+
+    def let_go(self) -> None:
+        """Kill what is held; see `Tree.let_go`."""
+        if self._held:
+            kill_held(self._held)
 
     async def clear(self) -> None:
-        """Kill what is left of the group; see `Tree.clear`."""
+        """Kill what is left of the group, and what is held; see `Tree.clear`."""
+        self.let_go()
         if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
             kill_group(self._pid)
 

@@ -37,6 +37,7 @@ from spindle_trio.launchers._descriptors import raise_limit
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES, resolve_entry
 from spindle_trio.launchers._fork_server import ForkServer
 from spindle_trio.launchers._forked_process import ForkedProcess, NotForked
+from spindle_trio.launchers._memory_events import MemoryEvents
 from spindle_trio.launchers._order import check_surroundings
 from spindle_trio.launchers._real_process import ProcessBlock, ProcessParts
 from spindle_trio.launchers._reaper import has_ended
@@ -91,6 +92,7 @@ class ServerLauncher(Launcher):
         self._spares_owed = 0
         self._waiting: deque[_Claim] = deque()
         self._is_short = trio.lowlevel.ParkingLot()
+        self._memory_events: MemoryEvents | None = None
         self._is_started = False
         self._containment: Containment | None = None
         self._containment_problems: Mapping[Containment, str] = {}
@@ -130,6 +132,7 @@ class ServerLauncher(Launcher):
         except BaseException:
             self._is_started = False
             raise
+        self._memory_events = MemoryEvents.of_this_program()
         self._launched_at = -math.inf  # the clock of another Trio run would say nothing in this one
         self._scope = trio.CancelScope(shield=True)
         self._use(server)
@@ -200,6 +203,7 @@ class ServerLauncher(Launcher):
             forked.stderr,
             forked.page,
             first_frames,
+            self._memory_events,
         )
 
     def _take_spare(self) -> ForkedProcess | None:
