@@ -189,7 +189,8 @@ class Chaos:
                     nursery.start_soon(self.hit, self.dice.choice(victims))
 
     async def hit(self, case: Case) -> None:
-        assert case.handle is not None
+        if case.handle is None or not case.is_fair_game:
+            return  # something has happened to it before this task had its turn
         pid = case.handle.pid
         how = self.dice.choice(["kill", "crash", "stop", "stop for a moment", "continue"])
         number = {"kill": signal.SIGKILL, "crash": signal.SIGSEGV, "continue": signal.SIGCONT}.get(how, signal.SIGSTOP)
