@@ -154,7 +154,7 @@ class Chaos:
             ]
         )
         key = self.dice.choice([None, *KEYS])
-        seen, began_at = set(self.live), trio.current_time()
+        seen, began_at = len(self.cases), trio.current_time()
         try:
             handle = await self.place.spawn(
                 entry,
@@ -168,8 +168,10 @@ class Chaos:
         except SpawnError as error:
             self.refused.append((error, key, began_at, trio.current_time()))
         except trio.Cancelled:
-            for process_id in set(self.live) - seen:  # one of these; the others have a handle, or will not need one
-                self.cases[process_id].was_cancelled = True
+            for case in list(self.cases.values())[
+                seen:
+            ]:  # one of these; the others have a handle, or will not need one
+                case.was_cancelled = True
             raise
         else:
             case = self.cases[handle.process_id]
