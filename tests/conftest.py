@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
+import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and whatever that starts inherits it. The tests of
@@ -14,3 +17,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Examples are counted, not timed: a machine that is busy with something else makes no test fail.
 settings.register_profile("spindle_trio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spindle_trio")
+
+# What the soak runs instead; machines also take more steps. Machines and lists of commands have twins for it, with the
+# marker `soak`.
+settings.register_profile("soak", settings.get_profile("spindle_trio"), max_examples=5_000, stateful_step_count=100)
+
+# Trio runs tasks that are ready together in a random order. With a seed that order can be had again, for each test by
+# itself (`tests/reliability/repeat.py`). There is no public way to ask for it.
+_SCHEDULER_SEED = os.environ.get("SPINDLE_SCHEDULER_SEED")
+
+if _SCHEDULER_SEED is not None:
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # not as final as it says
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(item: pytest.Item) -> None:
+        trio._core._run._r.seed(_SCHEDULER_SEED)

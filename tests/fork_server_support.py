@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio import LifecycleEvent, ProcessHandle, Worker, open_host
+from spindle_trio import Containment, LifecycleEvent, ProcessHandle, Worker, open_host
 from spindle_trio.launchers import ForkServerLauncher
 
 GUARD_SECONDS = 30
@@ -73,10 +73,16 @@ class Forked:
 
 @asynccontextmanager
 async def fork_host(
-    root: Path, *, preload: tuple[str, ...] = (), spares: int = 0, seconds: float = GUARD_SECONDS, **options: Any
+    root: Path,
+    *,
+    preload: tuple[str, ...] = (),
+    spares: int = 0,
+    seconds: float = GUARD_SECONDS,
+    containment: Containment | None = None,
+    **options: Any,
 ) -> AsyncIterator[Forked]:
     """Open a host on a fork server of its own, and a worker."""
-    launcher = ForkServerLauncher(preload=preload, spares=spares)
+    launcher = ForkServerLauncher(preload=preload, spares=spares, containment=containment)
     options = {"grace_period": 0.5, "max_processes": 1000} | options
     with trio.fail_after(seconds):
         async with (

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import (
         OMITTED,
         REFERENCE_LIMITS,
+        Containment,
         ExitReason,
         HostStatistics,
         HostToWorker,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         WorkerToHost,
     )
     from spindle_trio._open_host import Host, open_host
+    from spindle_trio._post_mortem import PostMortem
     from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
     from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 
@@ -88,9 +90,11 @@ _NAMES = {
     ),
     "_message_channel": ("MessageReceiveChannel",),
     "_open_host": ("Host", "open_host"),
+    "_post_mortem": ("PostMortem",),
     "_model": (
         "OMITTED",
         "REFERENCE_LIMITS",
+        "Containment",
         "ExitReason",
         "HostStatistics",
         "HostToWorker",
@@ -124,6 +128,7 @@ __all__ = [
     "OMITTED",
     "REFERENCE_LIMITS",
     "BackendProcesses",
+    "Containment",
     "DuplicateKeyError",
     "EntryError",
     "ExitReason",
@@ -140,6 +145,7 @@ __all__ = [
     "MessageReceiveChannel",
     "PayloadError",
     "PeerProtocolError",
+    "PostMortem",
     "ProcessAccessError",
     "ProcessFilter",
     "ProcessGet",

@@ -46,9 +46,11 @@ class Fail:
     """The entry cannot do its work."""
 
     error: str
-    """Why: the text given to `fail`, or an exception with its traceback."""
+    """Why: the text given to `fail`, or an exception in one line."""
     messages: int
     """How many messages the child has sent so far."""
+    traceback: str | None = None
+    """Of that exception."""
 
 
 @attrs.frozen
@@ -143,7 +145,10 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
             error = frame.get("error")
             if not isinstance(error, str):
                 raise PeerProtocolError("a fail frame whose error is no text")
-            return Fail(error.strip() or _DEFAULT_FAILURE, _count(frame))
+            traceback = frame.get("traceback")
+            if not (traceback is None or isinstance(traceback, str)):
+                raise PeerProtocolError("a fail frame whose traceback is no text")
+            return Fail(error.strip() or _DEFAULT_FAILURE, _count(frame), traceback)
         case "stopped":
             return Stopped(_count(frame))
         case "exiting":

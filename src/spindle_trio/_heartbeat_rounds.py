@@ -5,6 +5,10 @@ process that is next to nothing. For a thousand it is a task that wakes up every
 has done something else meanwhile, and finds all well. So one task for all processes of a worker goes round now and
 then, at least twice within each heartbeat timeout, and puts their watchdogs off: what is looked at in a row costs a
 few microseconds each. It never judges; a process that is silent is still found by its own watchdog, at its own time.
+
+It is also who notices best that this program has stood still, stopped perhaps together with its processes: no watchdog
+knows of more than its own deadline, while a round that is late says that nothing ran for at least that long. That time
+is left out of every deadline, before anybody judges (`note_stall`).
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from typing import Final, Protocol
 
 import attrs
 import trio
+
+from spindle_trio._lifecycle import stood_still_since
 
 LOOKS_IN_A_ROW: Final = 100
 """How many processes are looked at before other tasks have their turn: about half a millisecond."""
@@ -27,6 +33,9 @@ class Watched(Protocol):
 
     def put_off_watchdog(self) -> None:
         """Look for a newer heartbeat, and if there is one, let the watchdog sleep on until that is too old."""
+
+    def leave_out(self, since: float) -> None:
+        """Leave the time since a moment out of its deadlines: this program stood still."""
 
 
 @attrs.define(eq=False)
@@ -48,6 +57,7 @@ class HeartbeatRounds:
         self._is_closed = False
         self._sleep = trio.CancelScope()
         self._sleeps_until = math.inf
+        self._awake_at = -math.inf  # when it was last known that this program runs
 
     def add(self, watched: Watched, timeout: float) -> None:
         """Go by a process from now on.
@@ -61,8 +71,10 @@ class HeartbeatRounds:
         exponent = math.frexp(timeout)[1]
         group = self._groups.get(exponent)
         if group is None:
-            period = math.ldexp(0.25, exponent)
-            group = self._groups[exponent] = _Group(period, trio.current_time() + period)
+            now, period = trio.current_time(), math.ldexp(0.25, exponent)
+            if not self._groups:
+                self._awake_at = now
+            group = self._groups[exponent] = _Group(period, now + period)
             if group.next_round < self._sleeps_until:
                 self._sleeps_until = group.next_round
                 self._sleep.cancel()
@@ -77,6 +89,20 @@ class HeartbeatRounds:
             if not group.members:
                 del self._groups[exponent]
 
+    def note_stall(self) -> None:
+        """If this program should have woken up before now, leave the time in which it stood still out for everybody.
+
+        A watchdog asks for this before it judges, since it may be woken before this task is.
+        """
+        now = trio.current_time()
+        since = stood_still_since(self._sleeps_until, self._awake_at, now)
+        self._awake_at = now
+        if since < now:
+            self._sleeps_until = now
+            for group in self._groups.values():
+                for watched in group.members:
+                    watched.leave_out(since)
+
     def close(self) -> None:
         """Have `run` return: no process is left."""
         self._is_closed = True
@@ -88,6 +114,7 @@ class HeartbeatRounds:
         while not self._is_closed:
             with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
                 await trio.sleep_forever()
+            self.note_stall()
             for group in list(self._groups.values()):
                 now = trio.current_time()
                 if group.next_round <= now:

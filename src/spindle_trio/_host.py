@@ -8,9 +8,10 @@ from pathlib import Path
 import trio
 
 from spindle_trio._host_settings import HostSettings
-from spindle_trio._model import HostStatistics
+from spindle_trio._model import Containment, HostStatistics
 from spindle_trio._scope import NurseryScope
 from spindle_trio._worker_scope import WorkerScope
+from spindle_trio.abc import Launcher
 
 
 class HostScope:
@@ -29,8 +30,16 @@ class HostScope:
         self._left = trio.lowlevel.ParkingLot()
 
     async def open(self) -> None:
-        """Make the launcher ready and open the nursery."""
-        await self.settings.launcher.start()
+        """Make the launcher ready and open the nursery.
+
+        Raises:
+            RuntimeError: the launcher holds trees of processes together less well than this host requires.
+        """
+        launcher, required = self.settings.launcher, self.settings.require_containment
+        await launcher.start()
+        if required is not None and not (launcher.containment and launcher.containment.is_at_least(required)):
+            await launcher.aclose()
+            raise RuntimeError(_refusal(launcher, required))
         await self._scope.open()
 
     async def close(self, error: BaseException | None) -> None:
@@ -78,4 +87,17 @@ class HostScope:
             states=dict(Counter(process.state for process in processes)),
             queued=sum(worker.queued for worker in self._workers),
             abandoned=sum(worker.abandoned for worker in self._workers),
+            containment=self.settings.launcher.containment,
+            containment_problems=self.settings.launcher.containment_problems,
         )
+
+
+def _refusal(launcher: Launcher, required: Containment) -> str:
+    """Say why a host that requires a level of containment cannot have it."""
+    name, level = type(launcher).__name__, launcher.containment
+    text = f"this host requires containment {str(required)!r} or better, and {name} offers "
+    if level is None:
+        return text + "none: it starts no processes of the operating system"
+    problems = "; ".join(f"{wanted}: {why}" for wanted, why in launcher.containment_problems.items())
+    why = problems or "the level that it was asked for"
+    return f"{text}{str(level)!r} here ({why}); require less, or see `spindle-trio doctor`"

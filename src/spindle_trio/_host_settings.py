@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import attrs
 import trio
 
-from spindle_trio._model import Limits
+from spindle_trio._model import Containment, Limits
 from spindle_trio.abc import Launcher
 
 
@@ -23,6 +23,7 @@ class HostSettings:
     environment: Mapping[str, str]
     new_process_id: Callable[[], str]
     wall_time: Callable[[float], datetime]
+    require_containment: Containment | None = None
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:

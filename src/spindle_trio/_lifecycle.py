@@ -10,7 +10,8 @@ A process is in one of five *phases*. Three of them are the live states that eve
 * ``STOPPING``: somebody wants it gone; the grace period runs. The watchdog is off.
 
 The fourth, ``ENDING``, is not seen from outside: *how* the process ends is settled, and all that is left is that it
-goes. A child that has said `complete` has the grace period for that; one that was killed has `ABANDON_SECONDS`. What
+goes. A child that has said `complete` has the grace period for that; one that a watchdog has given up has
+`DUMP_SECONDS` to leave its stacks, and then is killed; one that was killed has `ABANDON_SECONDS`. What
 the child says in this phase changes nothing. Outside it still counts as being in the state that it had before,
 because a terminal state means that the process has been reaped. ``ENDED`` is that terminal state.
 
@@ -24,7 +25,8 @@ Two things are not in the table since they are no choice between phases: a host 
 settles its exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
 and the deadlines (`Lifecycle.deadline` and `Lifecycle.due`).
 
-Time is an argument, in seconds on any one monotonic clock.
+Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run is nobody's silence:
+`stood_still_since` says how much that is taken to be, and `Lifecycle.leave_out` puts off what was running meanwhile.
 """
 
 from __future__ import annotations
@@ -40,6 +42,29 @@ from spindle_trio._model import ExitReason, JsonValue, ProcessState
 
 ABANDON_SECONDS: Final = 1.5
 """How long after its kill a process may still exist before it is abandoned (contract, rule 1)."""
+
+STALL_SECONDS: Final = 0.05
+"""A program that wakes up later than planned by less than this is busy; by more, it has stood still."""
+
+
+def stood_still_since(planned_at: float, awake_at: float, now: float) -> float:
+    """Tell since when a program is taken to have stood still that wakes up now; `now` if it has not.
+
+    It knows when it should have woken up, not when it was stopped before that, and its processes may have been stopped
+    together with it. So as much time again as it is late counts as well, back to when it was last awake: all there can
+    be, after a stall that is long enough, and next to nothing where it is late a little and often.
+
+    Args:
+        planned_at: when it should have woken up.
+        awake_at: when it was last awake for certain.
+        now: the present.
+    """
+    late = now - planned_at
+    return now if late < STALL_SECONDS else max(planned_at - late, awake_at)
+
+
+DUMP_SECONDS: Final = 0.3
+"""How long a process that is to be killed by a watchdog may take to leave the stacks of its threads."""
 
 
 class Phase(enum.Enum):
@@ -79,6 +104,7 @@ class Action(enum.Enum):
     NOTHING = "nothing"
     ASK = "ask the process to stop"
     LET_GO = "let it exit within the grace period"
+    DUMP = "have it dump its stacks, or kill it"
     KILL = "kill it"
     ABANDON = "stop waiting for it"
 
@@ -118,7 +144,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.STARTING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.STARTING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.STARTING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, FAILED),
-    (Phase.STARTING, Input.STARTUP_DEADLINE): Rule(Phase.ENDING, Action.KILL, TIMED_OUT),
+    (Phase.STARTING, Input.STARTUP_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.STARTING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.STARTING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.STARTING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
@@ -129,7 +155,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED),
     (Phase.RUNNING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.RUNNING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.KILL, TIMED_OUT),
+    (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.RUNNING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.RUNNING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
     # The caller was cancelled in the very moment in which the process became ready: nobody holds its handle.
@@ -198,6 +224,7 @@ class Lifecycle:
         "grace_deadline",
         "grace_period",
         "heartbeat_at",
+        "heartbeat_deadline",
         "heartbeat_timeout",
         "host_reason",
         "kill_deadline",
@@ -205,6 +232,7 @@ class Lifecycle:
         "ready_at",
         "result",
         "settled",
+        "settled_at",
         "started_at",
         "startup_deadline",
         "startup_timeout",
@@ -231,13 +259,23 @@ class Lifecycle:
         self.started_at, self.startup_deadline = now, now + startup_timeout
         self.ready_at: float | None = None
         self.heartbeat_at: float | None = None
+        self.settled_at: float | None = None
         self.ended_at: float | None = None
-        self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
+        self.heartbeat_deadline = self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
 
     @property
     def is_settled(self) -> bool:
         """Whether it is settled how the process ends."""
         return self.phase in (Phase.ENDING, Phase.ENDED)
+
+    def settled_as(self, state: ProcessState) -> bool:
+        """Tell whether this is the state that its end was settled with, whatever its host makes of it."""
+        return self.settled is not None and self.settled.state is state
+
+    @property
+    def ending_state(self) -> ProcessState:
+        """In which state it will have ended."""
+        return self._end().state
 
     def begin(self) -> Transition:
         """Make the first transition, into `starting`."""
@@ -267,11 +305,13 @@ class Lifecycle:
         if rule is None:
             return _IGNORED
         if rule.end is not None:
-            self.settled = rule.end
+            self.settled, self.settled_at = rule.end, now
             self.error = text if text is not None else self._own_words(said)
             self.result = result if rule.end is COMPLETED else None
         if rule.action in (Action.ASK, Action.LET_GO):
             self.grace_deadline = min(self.grace_deadline, now + self.grace_period)
+        elif rule.action is Action.DUMP:
+            self.grace_deadline = min(self.grace_deadline, now + DUMP_SECONDS)
         elif rule.action is Action.KILL:
             self.kill_deadline = min(self.kill_deadline, now + ABANDON_SECONDS)
         elif rule.action is Action.ABANDON:
@@ -288,6 +328,7 @@ class Lifecycle:
         previous, self.state = self.state, state
         if state is ProcessState.RUNNING:
             self.ready_at = self.heartbeat_at = now
+            self.heartbeat_deadline = now + self.heartbeat_timeout
         return Transition(previous, state, now)
 
     def _own_words(self, said: Input) -> str | None:
@@ -312,23 +353,43 @@ class Lifecycle:
 
     def conclude(self, now: float) -> Transition:
         """Make the terminal transition: the process has been reaped, or abandoned."""
-        assert self.settled is not None, "a process concludes only once its end is settled"
-        end = self.settled
-        if self.host_reason is not None:  # the host's reason wins over whatever the child said
-            end = End(ProcessState.STOPPED, self.host_reason)
+        end = self._end()
+        if self.host_reason is not None:
             self.result = None
         previous, self.state = self.state, end.state
         self.phase, self.exit_reason, self.ended_at = Phase.ENDED, end.exit_reason, now
         return Transition(previous, end.state, now, end.exit_reason, self.error, self.result)
 
+    def _end(self) -> End:
+        assert self.settled is not None, "a process concludes only once its end is settled"
+        if self.host_reason is not None:  # the host's reason wins over whatever the child said
+            return End(ProcessState.STOPPED, self.host_reason)
+        return self.settled
+
     def note_heartbeat(self, at: float, now: float) -> None:
         """Take in when the process last beat: never before ready, never in the future, never backwards."""
         if self.heartbeat_at is not None:
             self.heartbeat_at = max(self.heartbeat_at, min(at, now))
+            self.heartbeat_deadline = max(self.heartbeat_deadline, self.heartbeat_at + self.heartbeat_timeout)
 
     def excuse(self, seconds: float) -> None:
         """Leave time in which the host did not read out of the startup deadline (contract, rule 8)."""
         self.startup_deadline += seconds
+
+    def leave_out(self, since: float, now: float) -> None:
+        """Leave time in which this program stood still out of the deadline that follows `ready`, a stop or a kill.
+
+        The startup deadline has `excuse`: it is slept out in slices, and so knows more exactly what to leave out.
+        """
+        lost = now - since
+        match self.phase:
+            case Phase.RUNNING:
+                self.heartbeat_deadline = _put_off(self.heartbeat_deadline, lost, now + self.heartbeat_timeout)
+            case Phase.STOPPING | Phase.ENDING:
+                self.grace_deadline = _put_off(self.grace_deadline, lost, now + self.grace_period)
+                self.kill_deadline = _put_off(self.kill_deadline, lost, now + ABANDON_SECONDS)
+            case _:
+                pass
 
     def note_control_closed(self, now: float, patience: float) -> None:
         """Start the clock for a process that closed its control lane: it should be gone within `patience` seconds."""
@@ -340,8 +401,7 @@ class Lifecycle:
             case Phase.STARTING:
                 return min(self.startup_deadline, self.closed_deadline)
             case Phase.RUNNING:
-                assert self.heartbeat_at is not None, "a process runs only once it has been ready"
-                return min(self.heartbeat_at + self.heartbeat_timeout, self.closed_deadline)
+                return min(self.heartbeat_deadline, self.closed_deadline)
             case Phase.STOPPING:
                 return min(self.grace_deadline, self.closed_deadline)
             case Phase.ENDING:
@@ -364,3 +424,8 @@ class Lifecycle:
                 return Input.ABANDON_DEADLINE
             case _:
                 return Input.GRACE_DEADLINE
+
+
+def _put_off(deadline: float, seconds: float, at_most: float) -> float:
+    """Move a deadline that runs: a process never has more than its whole period before it."""
+    return min(deadline + seconds, at_most) if deadline < math.inf else deadline

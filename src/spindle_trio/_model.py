@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
+from spindle_trio._post_mortem import PostMortem
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -193,7 +195,7 @@ class ProcessInfo:
     exit_reason: ExitReason | None = None
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
-    """What went wrong, where something did."""
+    """What went wrong, where something did: one line, unless the entry gave several to `fail`."""
 
     def __repr__(self) -> str:
         return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"
@@ -224,9 +226,11 @@ class LifecycleEvent:
     exit_reason: ExitReason | None = None
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
-    """What went wrong, where something did."""
+    """What went wrong, where something did: the text of `post_mortem` where there is one."""
     result: JsonValue = None
     """What `complete(result)` or the entry's return said; only ever set with `completed`."""
+    post_mortem: PostMortem | None = None
+    """Explains an end that nobody asked for; only ever set with a terminal state."""
 
     def __repr__(self) -> str:
         previous = f"{self.previous_state} → " if self.previous_state else ""
@@ -432,6 +436,27 @@ class ProcessStatistics:
     """Bytes of stdout and stderr that were drained but not kept."""
 
 
+class Containment(StrEnum):
+    """How well the tree of a process is held together, so that all of it ends when the process does; strongest first.
+
+    Fork servers and inits are this package's own; see ``notes/reliability.md`` for what holds at which level.
+    """
+
+    PIDNS = "pidns"
+    """A PID namespace for each process: when it ends, the kernel has ended all that it has started."""
+    CGROUP = "cgroup"
+    """A control group for each process, which is killed as a whole."""
+    SWEEP = "sweep"
+    """A parent for each process that adopts and kills what it leaves behind."""
+    KILLPG = "killpg"
+    """The process group, and the descendants that can be found."""
+
+    def is_at_least(self, other: Containment) -> bool:
+        """Tell whether this level holds together all that another one does."""
+        levels = list(Containment)
+        return levels.index(self) <= levels.index(other)
+
+
 @attrs.frozen
 class HostStatistics:
     """What a host holds, as of one moment."""
@@ -448,6 +473,10 @@ class HostStatistics:
     """Spawns that wait for the process whose key they replace."""
     abandoned: int
     """Processes that SIGKILL has not ended and that are being reaped in the background."""
+    containment: Containment | None = None
+    """How well the trees of its processes are held together; `None` where the launcher starts no real processes."""
+    containment_problems: Mapping[Containment, str] = attrs.field(factory=dict)
+    """Why each stronger level does not work here; empty where a level was asked for."""
 
 
 @attrs.frozen

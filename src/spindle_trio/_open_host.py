@@ -21,7 +21,7 @@ from spindle_trio._default_launcher import default_launcher
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._host import HostScope
 from spindle_trio._host_settings import HostSettings, wall_time_from
-from spindle_trio._model import HostStatistics, Limits
+from spindle_trio._model import Containment, HostStatistics, Limits
 from spindle_trio._worker import Worker
 from spindle_trio._worker_scope import WorkerScope
 from spindle_trio.abc import Launcher
@@ -46,6 +46,7 @@ def open_host(
     environment: Mapping[str, str] | None = None,
     new_process_id: Callable[[], str] = new_process_id,
     wall_clock: Callable[[], datetime] = utc_now,
+    require_containment: Containment | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -64,16 +65,20 @@ def open_host(
             `os.environ` for all of it.
         new_process_id: makes an id for each process, unique within the host.
         wall_clock: read once, when the host opens; every time in events is that plus monotonic differences.
+        require_containment: how well the trees of processes have to be held together at least; `None` for as well as
+            the system lets it. ``host.statistics().containment`` tells the level.
 
     Raises:
-        ValueError: `grace_period` or `max_processes` is out of range.
+        ValueError: `grace_period` or `max_processes` is out of range, or `require_containment` is no level.
+        RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`.
         TypeError: `environment` maps something else than texts to texts.
     """
     _check_bounds(grace_period, max_processes)
     for name, value in (environment or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"environment maps names to texts, and not {name!r} to {value!r}")
-    return _HostBlock(launcher, grace_period, max_processes, limits, environment, new_process_id, wall_clock)
+    required = None if require_containment is None else Containment(require_containment)
+    return _HostBlock(launcher, grace_period, max_processes, limits, environment, required, new_process_id, wall_clock)
 
 
 class Host:
@@ -156,6 +161,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
         max_processes: int,
         limits: Limits,
         environment: Mapping[str, str] | None,
+        require_containment: Containment | None,
         new_process_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
     ) -> None:
@@ -164,6 +170,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
         self._max_processes = max_processes
         self._limits = limits
         self._environment = environment
+        self._require_containment = require_containment
         self._new_process_id = new_process_id
         self._wall_clock = wall_clock
 
@@ -179,6 +186,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
                 environment=environment,
                 new_process_id=self._new_process_id,
                 wall_time=wall_time_from(self._wall_clock()),
+                require_containment=self._require_containment,
             )
         )
         await self._scope.open()

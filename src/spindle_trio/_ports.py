@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SpawnOptions,
         StopOptions,
     )
+    from spindle_trio._post_mortem import PostMortem
 
 
 class ProcessPort(Protocol):
@@ -45,6 +46,10 @@ class ProcessPort(Protocol):
     @property
     def result(self) -> JsonValue:
         """What the process has completed with; `None` before."""
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains its end, if nobody asked for that; `None` before."""
 
     @property
     def inbox(self) -> Inbox:

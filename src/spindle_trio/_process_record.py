@@ -26,6 +26,7 @@ from spindle_trio._message_hub import MessageHub
 from spindle_trio._model import JsonValue, LifecycleEvent, Limits, ProcessInfo, ProcessState, ProcessStatistics
 from spindle_trio._outbox import Outbox
 from spindle_trio._payload import PayloadBounds, check_payload
+from spindle_trio._post_mortem import PostMortem
 
 if TYPE_CHECKING:
     from spindle_trio._registry import Claim
@@ -69,6 +70,7 @@ class ProcessRecord:
         "_lifecycle",
         "_nursery",
         "_outbox",
+        "_post_mortem",
         "_refusal",
         "_terms",
         "_waiters",
@@ -109,6 +111,7 @@ class ProcessRecord:
         self._launched: LaunchedProcess | None = None
         self._nursery: trio.Nursery | None = None  # once it has been launched
         self._outbox: Outbox | None = None
+        self._post_mortem: PostMortem | None = None
         self._refusal: type[SpawnError] | None = None
         # What it has come to. One place to wait for all of it, made for the first who waits: four events would cost
         # more than all the rest of a process that nobody waits for.
@@ -166,6 +169,11 @@ class ProcessRecord:
         return self._lifecycle.result if self.state is ProcessState.COMPLETED else None
 
     @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains its end, if nobody asked for that."""
+        return self._post_mortem
+
+    @property
     def info(self) -> ProcessInfo:
         """A snapshot, with the heartbeat as of now."""
         self._look_at_heartbeat()
@@ -200,9 +208,17 @@ class ProcessRecord:
             previous_state=transition.previous,
             at=self._terms.wall_time(transition.at),
             exit_reason=transition.exit_reason,
-            error=transition.error,
+            error=self._whole_error() if transition.state.is_terminal else transition.error,
             result=transition.result,
+            post_mortem=self._post_mortem,
         )
+
+    def _whole_error(self) -> str | None:
+        """Return the text of the post-mortem; the one line alone where that would be over a limit."""
+        if self._post_mortem is None:
+            return self._lifecycle.error
+        text, most = str(self._post_mortem), self._terms.limits.error_bytes
+        return text if most is None or len(text.encode()) <= most else self._post_mortem.error
 
     def statistics(self) -> ProcessStatistics:
         """Count what its lanes hold."""
@@ -300,10 +316,15 @@ class ProcessRecord:
             return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
         if self._refusal is StartupTimeoutError:
             advice = "call process.ready() earlier, or give it a longer startup_timeout"
-            return StartupTimeoutError(f"{who} timed out: {info.error}; {advice}", info=info)
+            return StartupTimeoutError(self._explain(f"{who} timed out: {info.error}; {advice}"), info=info)
         if self._refusal is LaunchError:
             return LaunchError(f"{who} could not be launched: {info.error}", info=info)
-        return StartupFailedError(f"{who} {info.state} before it was ready: {info.error or 'no error'}", info=info)
+        text = f"{who} {info.state} before it was ready: {info.error or 'no error'}"
+        return StartupFailedError(self._explain(text), info=info)
+
+    def _explain(self, text: str) -> str:
+        """Put what else the post-mortem has below a text."""
+        return text if self._post_mortem is None else str(attrs.evolve(self._post_mortem, error=text))
 
     def _look_at_heartbeat(self) -> None:
         if self._launched is not None and self._lifecycle.phase is Phase.RUNNING:

@@ -40,7 +40,7 @@ class SocketLane(FrameLane):
         max_bytes: int | None,
         frame_seconds: float = math.inf,
         decoder: FrameDecoder | None = None,
-        first_frame: bytes | None = None,
+        first_frames: Sequence[bytes] = (),
     ) -> None:
         """Take over a socket and make it non-blocking.
 
@@ -49,7 +49,7 @@ class SocketLane(FrameLane):
             max_bytes: how long the body of a received frame may be; `None` trusts the peer.
             frame_seconds: seconds of waiting within which a frame that has begun must be whole.
             decoder: one that somebody has fed already with what came first; then it decides about `max_bytes`.
-            first_frame: the body of a frame that leaves in one piece with the first one that is sent, so that the peer
+            first_frames: the bodies of frames that leave in one piece with the first one that is sent, so that the peer
                 wakes up once.
         """
         sock.setblocking(False)
@@ -60,7 +60,7 @@ class SocketLane(FrameLane):
         self._is_dry = False  # whether the last read took all that was there
         self._at_end = False
         self._breach: str | None = None
-        self._pending = _NOTHING if first_frame is None else memoryview(with_header(first_frame))
+        self._pending = memoryview(b"".join(map(with_header, first_frames))) if first_frames else _NOTHING
         self._closed = False
         self._frames_sent = 0
 

@@ -18,7 +18,7 @@ published by whoever caused it, in one step with it.
 
 Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
-The startup deadline is slept out in slices besides, so that time in which this program stood still can be left out.
+Time in which this program stood still is left out besides (`_timed_process`).
 
 There may be ten thousand of these. What most of them never use is made when it is needed, and the nursery and the scope
 around the launch are what shields, too.
@@ -31,12 +31,14 @@ reading goes on beyond the bound, since the terminal event never waits for a rea
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from spindle_trio._autopsy import LastWords, find_out, one_line
 from spindle_trio._control import (
     ChildFrame,
     Complete,
@@ -60,22 +62,16 @@ from spindle_trio._errors import (
 from spindle_trio._intake import CONTROL_FRAMES_AT_A_TIME, Intake
 from spindle_trio._lifecycle import Action, Input, Phase, Transition
 from spindle_trio._message_hub import MessageHub
-from spindle_trio._model import (
-    ExitReason,
-    JsonValue,
-    ProcessState,
-)
+from spindle_trio._model import ExitReason, JsonValue, ProcessState
 from spindle_trio._outbox import Outbox
-from spindle_trio._process_record import Identity, ProcessRecord, Terms
+from spindle_trio._process_record import Identity, Terms
+from spindle_trio._timed_process import TimedProcess
 from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
     from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder
 
 _log = logging.getLogger("spindle_trio.supervisor")
-
-STARTUP_SLICES: Final = 20
-"""Into how many parts a startup deadline is cut; a pause of this program costs the process one of them at most."""
 
 
 @attrs.frozen
@@ -88,9 +84,11 @@ class Reports:
     """Frees key and slot, before the terminal event; returns what lets the successor go on after it."""
     launch_ended: Callable[[Supervisor], None]
     """Hears that the launch need not be watched any more, however it went; may be told twice."""
+    note_stall: Callable[[], None]
+    """Has everybody told whether this program has just stood still, before one of them is judged."""
 
 
-class Supervisor(ProcessRecord):
+class Supervisor(TimedProcess):
     """One process and the task that owns it."""
 
     __slots__ = (
@@ -99,14 +97,11 @@ class Supervisor(ProcessRecord):
         "_control",
         "_early",
         "_early_bytes",
-        "_exit_unasked",
         "_init",
-        "_intake",
         "_is_killing",
+        "_last_words",
         "_launching",
-        "_nap",
         "_reports",
-        "_seen_at",
         "_stop_reason",
         "is_abandoned",
     )
@@ -144,17 +139,14 @@ class Supervisor(ProcessRecord):
         )
         self.is_abandoned: bool = False
         self._is_killing = False
-        self._seen_at = self._lifecycle.started_at  # up to when this program's lateness has been accounted for
         self._launching = trio.CancelScope(shield=True)
-        self._nap: trio.CancelScope | None = None
         self._abandoned_wait: trio.CancelScope | None = None
         self._control: Outbox | None = None
         self._early: list[bytes] | None = None  # posted before the launch
         self._early_bytes = 0
         self._stop_reason: str | None = None
-        self._intake: Intake | None = None
         self._announced_messages = 0
-        self._exit_unasked: str | None = None
+        self._last_words: LastWords | None = None
 
     # What the worker and the host say.
 
@@ -248,7 +240,7 @@ class Supervisor(ProcessRecord):
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
         if failure is not None:
             _log.info("process %s: the launch failed: %r", self.process_id, failure)
-            self._feed(Input.LAUNCH_FAILED, text=f"{type(failure).__name__}: {failure}")
+            self._feed(Input.LAUNCH_FAILED, text=one_line(f"{type(failure).__name__}: {failure}"))
         elif self._lifecycle.phase is Phase.STARTING:
             self._feed(Input.STARTUP_DEADLINE)
         else:
@@ -278,8 +270,9 @@ class Supervisor(ProcessRecord):
             status = await self._until_exit(launched, intake, nursery)
             nursery.cancel_scope.cancel()
         if status is not None:
+            self._noted.note_exit(status, self._lifecycle)
             intake.take_in_all()
-            self._feed(Input.EXIT, text=self._exit_text(status))
+            self._feed(Input.EXIT, text=self._noted.judge_exit(status, self._lifecycle))
         self._conclude(None)
         if self.is_abandoned:
             with trio.CancelScope(shield=True) as self._abandoned_wait:
@@ -289,10 +282,10 @@ class Supervisor(ProcessRecord):
         """Wait for the exit, judging at each deadline; `None` if the process is abandoned."""
         while True:
             intake.take_in_news(nursery.start_soon)
-            wake_at, received = self.next_look(), self.inbox.received
-            with trio.CancelScope(deadline=wake_at) as self._nap:
+            received = self.inbox.received
+            with trio.CancelScope(deadline=self.next_look()) as self._nap:
                 return await launched.wait()
-            now = trio.current_time()
+            now, wake_at = trio.current_time(), self._nap.deadline  # which may have been put off
             is_due = self._lifecycle.due(now) is not None
             if now < wake_at and not is_due:
                 continue  # woken for news, or since the deadline is another one now
@@ -307,32 +300,19 @@ class Supervisor(ProcessRecord):
                 return await launched.wait()
             # A process in this program's own run stands still with it, and is held up only where it had sent something.
             if launched.pid is not None or self.inbox.received > received:
+                if launched.pid is not None:
+                    self._reports.note_stall()
                 self.excuse_lateness(wake_at)
             if is_due:
                 self._judge(launched, intake)
             if self.is_abandoned:
                 return None
 
-    def put_off_watchdog(self) -> None:
-        """Look for a newer heartbeat before the watchdog does; see `HeartbeatRounds`."""
-        before = self._lifecycle.heartbeat_at
-        self._look_at_heartbeat()
-        if self._nap is not None and self._lifecycle.heartbeat_at != before:
-            self._nap.deadline = self.next_look()
-
     def next_look(self) -> float:
-        """Tell when to look next: at the next deadline, and while it starts after a slice of its time at most."""
-        deadline = self._lifecycle.deadline()
-        if self._lifecycle.phase is not Phase.STARTING:
-            return deadline
-        return min(deadline, trio.current_time() + self._terms.startup_timeout / STARTUP_SLICES)
-
-    def excuse_lateness(self, planned_at: float) -> None:
-        """Leave the time by which this program was late out of the startup deadline (contract, rule 8)."""
-        now = trio.current_time()
-        late, self._seen_at = now - max(planned_at, self._seen_at), now
-        if late > 0 and self._lifecycle.phase is Phase.STARTING and not (self._intake and self._intake.is_paused):
-            self._lifecycle.excuse(late)
+        """Tell when to look next; see `TimedProcess.next_look`."""
+        if self._launched is None and self._launching.cancel_called:
+            return math.inf  # the launch has been called off, and takes as long as it takes: nobody can do more
+        return super().next_look()
 
     def _judge(self, launched: LaunchedProcess, intake: Intake) -> None:
         """Act on a deadline that has passed, once what was already sent has been taken in."""
@@ -368,7 +348,10 @@ class Supervisor(ProcessRecord):
                 self._ask()
             case Action.KILL if self._launched is not None:
                 self._launched.kill()
-            case Action.KILL:
+            case Action.DUMP if self._launched is not None:
+                if not self._launched.request_dump():
+                    self._feed(Input.KILL)
+            case Action.KILL | Action.DUMP:
                 self._launching.cancel()
             case Action.ABANDON:
                 self.is_abandoned = True
@@ -414,21 +397,25 @@ class Supervisor(ProcessRecord):
             case Ready():
                 self._feed(Input.READY)
             case Heartbeat():
-                now = trio.current_time()
-                self._lifecycle.note_heartbeat(now, now)
+                if self._lifecycle.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
+                    now = trio.current_time()
+                    self._lifecycle.note_heartbeat(now, now)
             case Complete(result, messages):
                 self._announced_messages = messages
                 self._feed(Input.COMPLETE, result=result)
-            case Fail(text, messages):
+            case Fail(text, messages, traceback):
                 self._announced_messages = messages
+                if not self._lifecycle.is_settled:
+                    self._noted.traceback = traceback
                 self._feed(Input.FAIL, text=bounded_error(text, self._terms.limits))
             case Stopped(messages):
                 self._announced_messages = messages
                 self._feed(Input.SAID_STOPPED)
             case Exiting(messages, code):
                 # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
-                self._announced_messages = messages
-                self._feed(Input.EXIT, text=self._exit_text(ExitStatus(code=code)))
+                self._announced_messages, status = messages, ExitStatus(code=code)
+                self._noted.note_exit(status, self._lifecycle)
+                self._feed(Input.EXIT, text=self._noted.judge_exit(status, self._lifecycle))
                 self._feed(Input.KILL)
 
     def control_ended(self) -> None:
@@ -438,16 +425,7 @@ class Supervisor(ProcessRecord):
 
     def breach(self, error: PeerProtocolError) -> None:
         _log.info("process %s: broke the protocol: %s", self.process_id, error)
-        self._feed(Input.BROKEN, text=f"broke the protocol: {error}")
-
-    def excuse(self, seconds: float) -> None:
-        """Leave time in which nobody read out of the startup deadline."""
-        self._lifecycle.excuse(seconds)
-
-    def wake(self) -> None:
-        """Have the main task look again: at what has come, and at when the next deadline is."""
-        if self._nap is not None:
-            self._nap.cancel()
+        self._feed(Input.BROKEN, text=one_line(f"broke the protocol: {error}"))
 
     @property
     def is_starting(self) -> bool:
@@ -461,24 +439,19 @@ class Supervisor(ProcessRecord):
 
     # The end.
 
-    def _exit_text(self, status: ExitStatus) -> str | None:
-        """Say how a process ended that nobody had asked to, and that said nothing itself."""
-        if self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING):
-            return None
-        self._exit_unasked = f"{status} without complete() or fail()"
-        return self._exit_unasked
+    @property
+    def _noted(self) -> LastWords:
+        """What has been noted of its end."""
+        if self._last_words is None:
+            self._last_words = LastWords()
+        return self._last_words
 
     def _conclude(self, refusal: type[SpawnError] | None) -> None:
         """Free what the process held, publish its end, and let those go on who wait for it."""
-        life = self._lifecycle
-        if self._exit_unasked is not None and life.error == self._exit_unasked and self._launched is not None:
-            tail = self._launched.stderr_tail().strip()
-            if tail:
-                life.error = f"{life.error}; the last it wrote to stderr:\n{tail}"
         lost = self._announced_messages - self.inbox.received
-        if lost > 0:
-            life.error = "; ".join(filter(None, [life.error, f"{lost} of its messages never arrived"]))
-        transition = life.conclude(trio.current_time())
+        self._post_mortem = find_out(self._lifecycle, self._launched, self._noted, lost)
+        self._last_words = None
+        transition = self._lifecycle.conclude(trio.current_time())
         pass_turn = self._reports.release(self)
         for outbox in (self._control, self._outbox):
             if outbox is not None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spindle_trio._broadcast import LifecycleChannel
     from spindle_trio._message_channel import MessageReceiveChannel
     from spindle_trio._ports import ProcessPort, WorkerPort
+    from spindle_trio._post_mortem import PostMortem
 
 
 class Worker:
@@ -336,6 +337,14 @@ class ProcessHandle:
     def result(self) -> JsonValue:
         """What it has completed with; `None` before that."""
         return self._process.result
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains an end that nobody asked for; there before anybody hears of that end.
+
+        `None` while it lives, once it has completed, and after a stop unless that needed a kill or went wrong.
+        """
+        return self._process.post_mortem
 
     async def send(self, payload: object) -> None:
         """Send a message, as soon as there is room for it. If cancelled, it was not sent.

@@ -91,7 +91,7 @@ class WorkerScope:
         self._tasks = 0
         self._launch_watch = LaunchWatch()
         self._rounds = HeartbeatRounds()
-        self._reports = Reports(self._publish, self._forget, self._launch_watch.remove)
+        self._reports = Reports(self._publish, self._forget, self._launch_watch.remove, self._rounds.note_stall)
         self._empty = trio.lowlevel.ParkingLot()
         self._scope = NurseryScope()
 

@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 import attrs
 
-from spindle_trio._model import Limits, ResolvedEntry
+from spindle_trio._model import Containment, Limits, ResolvedEntry
 
 __all__ = ["ArrivalListener", "ExitStatus", "FrameLane", "LaunchOrder", "LaunchedProcess", "Launcher", "ResolvedEntry"]
 
@@ -53,18 +53,46 @@ class ExitStatus:
     """The number of the signal that ended it."""
     together_with: str | None = None
     """What has taken it along, where nothing else could be learned: ``its fork server (pid 12)``."""
+    out_of_memory: bool | None = None
+    """Whether a SIGKILL that its host has not sent came for lack of memory; `None` if that could not be learned."""
 
     def __str__(self) -> str:
+        return self.in_words()
+
+    def in_words(self, *, by_host: bool = False) -> str:
+        """Say what happened.
+
+        Args:
+            by_host: whether its host has sent a signal that ends it.
+        """
         if self.signal is not None:
-            try:
-                return f"killed by {signals.Signals(self.signal).name}"
-            except ValueError:
-                return f"killed by signal {self.signal}"
+            words = f"killed by {_name_of(self.signal)}"
+            if by_host and (self.signal == signals.SIGKILL or self.signal >= _FIRST_REAL_TIME):
+                return f"{words}, sent by its host"
+            return words + self._cause() if self.signal == signals.SIGKILL else words
         if self.code is not None:
             return f"exited with code {self.code}"
         if self.together_with is not None:
             return f"ended together with {self.together_with}"
         return "ended, in a way that could not be learned"
+
+    def _cause(self) -> str:
+        if self.out_of_memory is None:
+            return ", by whom is unknown (perhaps for lack of memory)"
+        return ": out of memory" if self.out_of_memory else ", and not for lack of memory"
+
+
+_FIRST_REAL_TIME: Final[int] = getattr(signals, "SIGRTMIN", 1_000)  # not everywhere
+_LAST_REAL_TIME: Final[int] = getattr(signals, "SIGRTMAX", 1_000)
+
+
+def _name_of(number: int) -> str:
+    if _FIRST_REAL_TIME < number < _LAST_REAL_TIME:
+        return f"SIGRTMIN+{number - _FIRST_REAL_TIME}"
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class ArrivalListener(Protocol):
@@ -191,6 +219,17 @@ class LaunchedProcess(ABC):
     def kill(self) -> None:
         """Kill the process and its tree, at once and whatever it does. Never blocks; does nothing after the end."""
 
+    def request_dump(self) -> bool:
+        """Ask a process that is to be killed for the stacks of all its threads; it ends by that.
+
+        What it has started must neither go on nor end before it. Never blocks. It is killed if it has not ended
+        `spindle_trio._lifecycle.DUMP_SECONDS` later.
+
+        Returns:
+            Whether a dump may come. `False`, the default, has the process killed at once.
+        """
+        return False
+
     @abstractmethod
     def has_exited(self) -> bool:
         """Look, without waiting, whether `wait` would return at once."""
@@ -207,6 +246,14 @@ class LaunchedProcess(ABC):
         """Return the last of what the process wrote to stderr, as text; empty where a launcher captures none."""
         return ""
 
+    def stacks(self) -> str | None:
+        """Return what the process has left of the stacks of its threads, once it has ended; `None` if nothing."""
+        return None
+
+    def remark(self) -> str | None:
+        """Say what was seen of the process before a dump and explains its end: ``it was stopped by a signal``."""
+        return None
+
     def output_dropped(self) -> int:
         """Tell how many bytes of stdout and stderr were drained but not kept."""
         return 0
@@ -214,6 +261,19 @@ class LaunchedProcess(ABC):
 
 class Launcher(ABC):
     """Brings processes into being. One launcher serves one host."""
+
+    @property
+    def containment(self) -> Containment | None:
+        """How well the trees of its processes are held together, once it has been started.
+
+        `None`, the default, is for a launcher that starts no processes of the operating system, or cannot say.
+        """
+        return None
+
+    @property
+    def containment_problems(self) -> Mapping[Containment, str]:
+        """Why each stronger level does not work here, once it has been started."""
+        return {}
 
     async def start(self) -> None:
         """Make ready to launch at once; called when the host opens, before anything else.

@@ -59,6 +59,7 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
+from spindle_trio._post_mortem import PostMortem
 
 __all__ = [
     "JsonObject",
@@ -76,7 +77,7 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 """One message of the worker protocol in its wire form."""
 
 WireValue: TypeAlias = (
-    WorkerToHost | HostToWorker | SpawnOptions | ProcessFilter | StopOptions | ProcessInfo | LifecycleEvent
+    WorkerToHost | HostToWorker | SpawnOptions | ProcessFilter | StopOptions | ProcessInfo | LifecycleEvent | PostMortem
 )
 """Every value that has a wire form."""
 
@@ -253,7 +254,7 @@ def _configured_converter() -> Converter:
     )
     for kind in (
         # Inner values first: cattrs looks their hooks up when it builds those of the outer ones.
-        *(SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, LifecycleEvent),
+        *(SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent),
         *_TAG_OF,
     ):
         _register(converter, kind)
@@ -291,7 +292,12 @@ def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
 
 
 _ReadHook: TypeAlias = Callable[[object, object], object]
-_WriteHook: TypeAlias = Callable[[float], int] | Callable[[JsonObject], JsonObject] | Callable[[object], object]
+_WriteHook: TypeAlias = (
+    Callable[[float], int]
+    | Callable[[float | None], int | None]
+    | Callable[[JsonObject], JsonObject]
+    | Callable[[object], object]
+)
 
 
 def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook | None, _WriteHook | None]:
@@ -301,6 +307,8 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return _read_startup_timeout, _write_startup_timeout
         case "heartbeat_timeout":
             return _read_heartbeat_timeout, _write_heartbeat_timeout
+        case "since_heartbeat":
+            return _read_span, _write_span
         case "payload" | "result":
             return _as_it_is, _as_it_is
         case "metadata":
@@ -314,7 +322,8 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
 def _camel_case(name: str) -> str:
     """Give a field its name on the wire. Durations carry their unit there."""
     first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others)) + ("Ms" if name.endswith("_timeout") else "")
+    is_duration = name.endswith("_timeout") or name == "since_heartbeat"
+    return first + "".join(map(str.capitalize, others)) + ("Ms" if is_duration else "")
 
 
 def _is_optional(kind: object) -> bool:
@@ -426,6 +435,16 @@ def _write_heartbeat_timeout(seconds: float) -> int:
         return 0
     # The shortest watchdog is still one: a fraction of a millisecond must not become "none".
     return _rounded_half_up(_clamped(seconds * 1000, 1, HEARTBEAT_MILLISECONDS[1]))
+
+
+def _read_span(value: object, _: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise _WrongTypeError(f"expected a number of milliseconds, 0 or more, got {_name_of(value)}")
+    return _rounded_half_up(value) / 1000
+
+
+def _write_span(seconds: float | None) -> int | None:
+    return None if seconds is None else _rounded_half_up(seconds * 1000)
 
 
 def _seconds(milliseconds: object, least: int, greatest: int) -> float:

@@ -117,8 +117,12 @@ def test_json_lines_are_the_wire_form(folder, run) -> None:
 def test_a_failure_is_1_and_shows_its_error(folder, run) -> None:
     done = run("run", entry(folder, "failing.py", "def run(process):\n    raise ValueError('no luck')\n"))
     assert done.status == 1
-    assert "ValueError: no luck" in done.lines[1]
+    assert "ValueError: no luck (Traceback: failing.py:2 in run)" in done.lines[1]
     assert done.lines[1].split()[1] == "failed"
+    assert len(done.lines) == 2
+    said = done.stderr.splitlines()
+    assert said[0] == "ValueError: no luck (Traceback: failing.py:2 in run)"
+    assert said[-1] == "    ValueError: no luck"
 
 
 def test_a_wedged_process_is_124(folder, run) -> None:
@@ -126,6 +130,26 @@ def test_a_wedged_process_is_124(folder, run) -> None:
     done = run("run", entry(folder, "wedged.py", wedged), "--heartbeat-timeout", "0.3")
     assert done.status == 124
     assert done.lines[-1].split()[1] == "timed_out"
+    assert done.lines[-1].endswith("no heartbeat for 0.3 s")
+    assert done.stderr.startswith("no heartbeat for 0.3 s\n")
+    assert done.stderr.endswith('wedged.py", line 3 in run\n')
+
+
+def test_a_post_mortem_is_shown_as_an_object_where_lines_are_objects(folder, run) -> None:
+    wedged = "def run(process):\n    process.ready()\n    while True: pass\n"
+    done = run("run", entry(folder, "wedged.py", wedged), "--heartbeat-timeout", "0.3", "--json")
+    assert done.status == 124
+    assert done.stderr == ""
+    post_mortem = json.loads(done.lines[-1])["event"]["postMortem"]
+    assert post_mortem["error"] == "no heartbeat for 0.3 s"
+    assert post_mortem["stacks"].endswith('wedged.py", line 3 in run')
+
+
+def test_a_post_mortem_cannot_rewrite_a_terminal(folder, run) -> None:
+    rude = "import sys\ndef run(process):\n    print('\\x1b[2Jgone', file=sys.stderr)\n    process.fail('no')\n"
+    done = run("run", entry(folder, "rude.py", rude))
+    assert "\\x1b[2Jgone" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_a_process_that_is_never_ready_is_124(folder, run) -> None:

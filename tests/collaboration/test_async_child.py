@@ -175,11 +175,12 @@ async def test_an_exception_fails_with_its_type_message_and_traceback_of_the_ent
 
     host = await end_of(entry, some_facts(frame_bytes=100_000))
     (frame,) = host.frames_so_far()
-    error = str(frame["error"])
+    error, traceback = str(frame["error"]), str(frame["traceback"])
     assert frame["type"] == "fail"
-    assert error.startswith("LookupError: no such chat\n")
-    assert 'raise LookupError("no such chat")' in error
-    assert "_async_runtime" not in error, "the runtime's own frames tell the author of an entry nothing"
+    assert error.startswith("LookupError: no such chat (Traceback: test_async_child.py:")
+    assert error.endswith(" in entry)")
+    assert 'raise LookupError("no such chat")' in traceback
+    assert "_async_runtime" not in traceback, "the runtime's own frames tell the author of an entry nothing"
     assert host.end == ChildEnd(1, 0)
 
 
@@ -188,10 +189,22 @@ async def test_an_exception_group_fails_with_all_that_it_holds(autojump_clock: M
         raise ExceptionGroup("two troubles", [ValueError("one"), KeyError("two")])
 
     host = await end_of(entry, some_facts(frame_bytes=100_000))
-    error = str(host.frames_so_far()[0]["error"])
-    assert "two troubles" in error.splitlines()[0]
-    assert "ValueError: one" in error
-    assert "KeyError: 'two'" in error
+    (frame,) = host.frames_so_far()
+    assert str(frame["error"]).splitlines() == [
+        "ExceptionGroup: two troubles (2 sub-exceptions) [ValueError: one; KeyError: 'two']"
+    ]
+    assert "ValueError: one" in str(frame["traceback"])
+    assert "KeyError: 'two'" in str(frame["traceback"])
+
+
+async def test_of_a_large_group_the_first_members_are_named(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> None:
+        raise ExceptionGroup("many\ntroubles", [ValueError(number) for number in range(5)])
+
+    host = await end_of(entry, some_facts(frame_bytes=100_000))
+    assert host.frames_so_far()[0]["error"] == (
+        "ExceptionGroup: many | troubles (5 sub-exceptions) [ValueError: 0; ValueError: 1; ValueError: 2; …]"
+    )
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, KeyboardInterrupt])
@@ -222,13 +235,27 @@ async def test_an_exception_whose_message_cannot_be_made_fails_all_the_same(
 
 async def test_a_failure_too_long_for_a_frame_is_cut_in_the_middle(autojump_clock: MockClock) -> None:
     async def entry(process: ProcessContext) -> None:
-        raise RuntimeError("first " + "\0" * 5000 + " last")
+        process.fail("first " + "\0" * 5000 + " last")
 
     host = await end_of(entry, some_facts(frame_bytes=1000))
-    (body,) = [json.dumps(frame) for frame in host.frames_so_far()]
-    assert len(body) <= 1000
-    assert "RuntimeError: first" in body
-    assert body.rstrip('"}0123456789 :,mesag').endswith("last"), "the end of the text stays"
+    (frame,) = host.frames_so_far()
+    assert len(json.dumps(frame)) <= 1000
+    assert str(frame["error"]).startswith("first ")
+    assert str(frame["error"]).endswith(" last"), "the end of the text stays"
+
+
+@pytest.mark.parametrize("room", [1_000, 10_000])
+async def test_a_traceback_has_the_room_that_the_error_leaves(autojump_clock: MockClock, room: int) -> None:
+    async def entry(process: ProcessContext) -> None:
+        raise RuntimeError("first " + "\0" * 5000 + " last")
+
+    host = await end_of(entry, some_facts(frame_bytes=room))
+    (frame,) = host.frames_so_far()
+    assert len(json.dumps(frame)) <= room
+    assert str(frame["error"]).startswith("RuntimeError: first ")
+    assert str(frame["error"]).endswith(" in entry)")
+    assert ("traceback" in frame) == (room == 10_000)
+    assert str(frame.get("traceback", " last")).endswith(" last")
 
 
 async def test_keyboard_interrupt_of_the_entry_fails(autojump_clock: MockClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,8 @@ class ReturnsMoreThanAskedFor(LaneProxy):
 
 
 class LosesOnCancellation(LaneProxy):
+    """Has a frame on its way from the lane to the caller at a checkpoint."""
+
     async def receive(self, max_frames: int) -> list[bytes]:
         bodies = await self.inner.receive(max_frames)
         await trio.lowlevel.checkpoint()
@@ -228,6 +230,19 @@ class GroupsErrors(Sound):
         return self.launch_grouped(order)
 
 
+class SwallowsErrors(Sound):
+    """Has a block that looks as if all had gone well."""
+
+    @asynccontextmanager
+    async def launch_quietly(self, order: LaunchOrder) -> AsyncIterator[LaunchedProcess]:
+        async with Sound.launch(self, order) as process:
+            with suppress(Exception):
+                yield process
+
+    def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
+        return self.launch_quietly(order)
+
+
 class SharesOneProcess(Proxy):
     """A kill that reaches the neighbours too."""
 
@@ -263,9 +278,11 @@ async def test_the_launcher_in_memory_keeps_all_promises(autojump_clock: MockClo
         (with_messages(Reorders), "in order, both ways"),
         (with_messages(ReturnsMoreThanAskedFor), "a cancelled `receive` loses nothing"),
         (with_messages(IgnoresCancellation), "a cancelled `receive` loses nothing"),
+        (with_messages(LosesOnCancellation), "a cancelled `receive` loses nothing"),
         (with_messages(TakesEverything), "A process that does not read"),
         (LetsLongFramesIn, "longer than `frame_bytes`"),
         (GroupsErrors, "leaves errors bare"),
+        (SwallowsErrors, "leaves errors bare"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )

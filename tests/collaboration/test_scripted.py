@@ -203,7 +203,9 @@ async def test_driving_it_wrongly_says_what_is_wrong() -> None:
         with pytest.raises(AssertionError, match="hangs, as the test has asked it to"):
             child.heartbeat()
         process.kill()
-        with pytest.raises(AssertionError, match=r"<ScriptedProcess killed by SIGKILL child p1> has ended"):
+        with pytest.raises(
+            AssertionError, match=r"<ScriptedProcess killed by SIGKILL, sent by its host child p1> has ended"
+        ):
             child.ready()
 
 

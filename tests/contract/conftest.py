@@ -20,7 +20,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from spindle_trio import Host, LifecycleEvent, ProcessHandle, ProcessMessage, ProcessState, Worker, open_host
+from spindle_trio import (
+    Containment,
+    Host,
+    LifecycleEvent,
+    ProcessHandle,
+    ProcessMessage,
+    ProcessState,
+    Worker,
+    open_host,
+)
 from spindle_trio.abc import Launcher
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 from spindle_trio.testing import MemoryLauncher
@@ -66,16 +75,17 @@ class World:
         (self.root / name).write_text(textwrap.dedent(source))
         return name
 
-    def launcher(self, *, spares: int = 1) -> Launcher:
+    def launcher(self, *, spares: int = 1, containment: Containment | None = None) -> Launcher:
         """Make a launcher that runs every entry written so far.
 
         Args:
             spares: how many processes a fork server has ready, and how many descriptors change hands unasked.
+            containment: a level for processes of the operating system; the strongest that works here, by default.
         """
         if self.kind == "forked":
-            return ForkServerLauncher(spares=spares)
+            return ForkServerLauncher(spares=spares, containment=containment)
         if self.kind == "python":
-            return PythonLauncher()
+            return PythonLauncher(spares=spares, containment=containment)
         return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
 
     @asynccontextmanager
@@ -260,12 +270,6 @@ def world_clock(world: World) -> MockClock | None:
 def virtual_world(tmp_path: Path) -> World:
     """For tests that name why they make sense in memory only; ask for `autojump_clock` too."""
     return World("memory", tmp_path)
-
-
-@pytest.fixture
-def exec_world(tmp_path: Path, _nothing_left: None) -> World:
-    """For tests that name why they make sense on exec'ed processes only."""
-    return World("python", tmp_path)
 
 
 @pytest.fixture(params=["forked", "python"])

@@ -34,11 +34,13 @@ async def test_what_it_raises_fails_it_with_type_message_and_traceback(world, wo
         async def look_up(book):
             raise LookupError(f"no such book: {book}")
     """)
-    info = (await run_to_end(world, entry)).info
-    assert (info.state, info.exit_reason) == (ProcessState.FAILED, ExitReason.FAILED)
-    assert info.error.startswith("LookupError: no such book: Ulysses\n")
-    assert "in look_up" in info.error
-    assert "_async_runtime" not in info.error
+    handle = await run_to_end(world, entry)
+    assert (handle.info.state, handle.info.exit_reason) == (ProcessState.FAILED, ExitReason.FAILED)
+    assert handle.info.error.startswith("LookupError: no such book: Ulysses (Traceback: ")
+    assert handle.info.error.endswith(" in look_up)")
+    assert handle.post_mortem.traceback.endswith("LookupError: no such book: Ulysses")
+    assert "in look_up" in handle.post_mortem.traceback
+    assert "_async_runtime" not in handle.post_mortem.traceback
 
 
 async def test_a_returned_value_that_is_no_payload_fails_it_and_says_where(

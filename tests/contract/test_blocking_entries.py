@@ -38,11 +38,12 @@ async def test_what_it_raises_fails_it_with_type_message_and_traceback(real_worl
         def look_up(book):
             raise LookupError(f"no such book: {book}")
     """)
-    info = (await run_to_end(real_world, entry)).info
-    assert (info.state, info.exit_reason) == (ProcessState.FAILED, ExitReason.FAILED)
-    assert info.error.startswith("LookupError: no such book: Ulysses\n")
-    assert "in look_up" in info.error
-    assert "_blocking_runtime" not in info.error
+    handle = await run_to_end(real_world, entry)
+    assert (handle.info.state, handle.info.exit_reason) == (ProcessState.FAILED, ExitReason.FAILED)
+    assert handle.info.error == f"LookupError: no such book: Ulysses (Traceback: {entry}:7 in look_up)"
+    assert handle.post_mortem.traceback.endswith("LookupError: no such book: Ulysses")
+    assert "in look_up" in handle.post_mortem.traceback
+    assert "_blocking_runtime" not in handle.post_mortem.traceback
 
 
 async def test_a_returned_value_that_is_no_payload_fails_it_and_says_where(real_world) -> None:

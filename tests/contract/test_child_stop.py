@@ -118,7 +118,7 @@ async def test_the_own_word_of_a_cancelled_entry_wins_over_the_stop(
         handle = await worker.backend_processes.spawn(entry)
         await handle.stop()
     assert (handle.info.state, handle.result) == (state, result)
-    assert handle.info.error == error or handle.info.error.startswith(f"{error}\n")
+    assert handle.info.error == error or handle.info.error.startswith(f"{error} (Traceback: ")
 
 
 async def test_the_cancellation_is_no_error_either_where_it_comes_as_a_group(
@@ -277,7 +277,7 @@ async def test_a_blocking_entry_that_fails_while_it_is_ended_has_failed(real_wor
         handle = await worker.backend_processes.spawn(entry)
         await handle.stop()
     assert handle.info.state is ProcessState.FAILED
-    assert handle.info.error.startswith("LookupError: no broom\n")
+    assert handle.info.error.startswith("LookupError: no broom (Traceback: ")
 
 
 async def test_no_signal_asks_an_entry_to_end(real_world) -> None:

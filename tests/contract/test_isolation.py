@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from contract_support import exists, wait_state
-from spindle_trio import ProcessState, StartupTimeoutError
+from spindle_trio import Containment, ProcessState, StartupTimeoutError
 
 # ---- payloads
 
@@ -104,16 +104,16 @@ SLEEP = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
 PARENT = [sys.executable, "-S", "-c", '''
 import os, signal, subprocess, sys
 child = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True)
-print(child.pid, flush=True)
+print(open("/proc/thread-self/children").read(), flush=True)  # the number that the host knows it by
 signal.pause()
 ''']
 
 def start_family():
-    same_group = subprocess.Popen(SLEEP)
-    own_session = subprocess.Popen(SLEEP, start_new_session=True)
+    kept = subprocess.Popen(SLEEP), subprocess.Popen(SLEEP, start_new_session=True)
     parent = subprocess.Popen(PARENT, stdout=subprocess.PIPE, text=True)
     grandchild = int(parent.stdout.readline())
-    return {"group": [same_group.pid, parent.pid], "sessions": [own_session.pid, grandchild]}
+    same_group, own_session, parent = map(int, open("/proc/thread-self/children").read().split())
+    return {"group": [same_group, parent], "sessions": [own_session, grandchild]}
 
 def run(process):
     process.send(start_family())
@@ -207,7 +207,10 @@ async def test_a_process_that_ends_without_a_word_loses_its_group(real_world, st
 
 
 async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> None:
-    """The exit comes from the pidfd, never from an end of file. The grandchild has the lanes too, as far as it can."""
+    """The exit comes from the pidfd, never from an end of file. The grandchild has the lanes too, as far as it can.
+
+    At this level such a one lives on.
+    """
     entry = real_world.blocking_entry("""
         import os, signal, subprocess, sys
         def run(process):
@@ -219,11 +222,11 @@ async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> N
             child = subprocess.Popen(
                 [sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True, close_fds=False
             )
-            process.send(child.pid)
+            process.send(int(open("/proc/thread-self/children").read()))  # the number that the host knows it by
             process.ready()
             os._exit(7)
     """)
-    async with real_world.quiet_worker() as worker:
+    async with real_world.quiet_worker(launcher=real_world.launcher(containment=Containment.KILLPG)) as worker:
         handle = await worker.backend_processes.spawn(entry)
         pid = await handle.messages().receive()
         since = trio.current_time()

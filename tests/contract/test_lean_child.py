@@ -50,7 +50,7 @@ async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the
     assert "spindle_trio.child._async_runtime" not in loaded
 
 
-CHEAP = {"__future__", "_collections", "_ctypes", "_json", "mmap", "select"}
+CHEAP = {"__future__", "_collections", "_ctypes", "_json", "faulthandler", "mmap", "select"}
 """What the child's runtime takes from the standard library beyond what any interpreter has loaded: modules in C, which
 cost a fifth of a millisecond each."""
 

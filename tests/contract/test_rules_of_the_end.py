@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from spindle_trio import (
     StartupTimeoutError,
     open_host,
 )
-from spindle_trio.launchers import _real_process
+from spindle_trio.launchers._containment import ControlGroupTree, GroupTree, NamespaceTree
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 
 READY = """
@@ -200,8 +199,8 @@ async def test_a_real_process_that_withstands_its_kill_is_abandoned_and_reaped_l
             while True:
                 process.sleep(60)
     """)
-    monkeypatch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
-    monkeypatch.setattr(_real_process, "kill_group", lambda pid: None)
+    for tree in (NamespaceTree, ControlGroupTree, GroupTree):
+        monkeypatch.setattr(tree, "kill", lambda tree: None)
     async with real_world.worker(grace_period=0.1) as worker:
         handle = await worker.backend_processes.spawn(entry, key="one")
         pid = handle.pid
@@ -214,9 +213,6 @@ async def test_a_real_process_that_withstands_its_kill_is_abandoned_and_reaped_l
         assert (await worker.backend_processes.spawn(entry, key="one")).state is ProcessState.RUNNING
         monkeypatch.undo()
         os.kill(pid, signal.SIGKILL)
-    for thread in threading.enumerate():
-        if "reaper" in thread.name:
-            thread.join()
 
 
 # Rule 2: after ready it is a lifecycle event, and never raises in the host.

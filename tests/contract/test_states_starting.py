@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -144,24 +143,6 @@ async def test_a_launch_that_fails_is_a_launch_error_and_leaves_the_key_free(
         assert handle.state is ProcessState.RUNNING
 
 
-async def test_a_fork_that_the_system_refuses_is_a_launch_error(exec_world, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulated, on exec'ed processes only: in memory nothing forks. No descriptor may stay behind.
-
-    What a fork server makes of it is tested with its launcher, which has another place to simulate it in.
-    """
-    entry = exec_world.entry(READY)
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-    async with exec_world.worker() as worker:
-        with monkeypatch.context() as patched:
-            patched.setattr(subprocess, "Popen", refuse)
-            with pytest.raises(LaunchError, match="Resource temporarily unavailable"):
-                await worker.backend_processes.spawn(entry)
-        assert (await worker.backend_processes.spawn(entry)).state is ProcessState.RUNNING
-
-
 async def test_an_interpreter_that_has_gone_is_a_launch_error(real_world) -> None:
     """On real processes only: in memory there is no interpreter to lose."""
     python = real_world.root / "python"
@@ -249,7 +230,8 @@ async def test_an_end_before_ready_is_a_startup_failure(world, world_clock: Mock
             state, text = cases[statement]
             info = caught.value.info
             assert text in str(caught.value)
-            assert ("the disk is on fire" in str(caught.value)) == ("exit" in statement)
+            assert ("the disk is on fire" in (info.error or "")) == ("exit" in statement)
+            assert ("the disk is on fire" in str(caught.value)) == (state == "failed")
             assert (info.state, info.exit_reason, info.ready_at) == (state, state, None)
             assert world.states(info.process_id) == ["starting", state]
             last = [event for event in world.events if event.process_id == info.process_id][-1]

@@ -46,7 +46,8 @@ async def test_the_childs_own_word_wins_over_a_plain_stop(world, world_clock: Mo
             await handle.stop("enough")
             state, result, error = cases[statement]
             assert (handle.info.state, handle.info.exit_reason, handle.result) == (state, state, result)
-            assert (handle.info.error or "").partition("\n")[0] == error
+            assert (handle.info.error or "").partition(" (Traceback: ")[0] == error
+            assert (handle.post_mortem is None) == (state != "failed")
             assert world.states(handle.process_id) == ["starting", "running", "stopping", state]
             assert [event.result for event in world.events if event.process_id == handle.process_id][-1] == result
 
@@ -131,7 +132,8 @@ async def test_after_the_grace_period_it_is_killed_and_the_error_says_so(world, 
         world.assert_took(asked_at, grace)
         assert (handle.info.state, handle.info.exit_reason) == ("stopped", "stopped")
         assert handle.info.error == f"did not end within {grace:g} s of the stop, and was killed"
-        assert world.events[-1].error == handle.info.error
+        assert handle.post_mortem.error == handle.info.error
+        assert world.events[-1].error == str(handle.post_mortem)
 
 
 async def test_two_stops_are_one_stop_with_one_grace_period(world, world_clock: MockClock | None) -> None:

@@ -188,3 +188,9 @@ def test_an_errors_text_may_be_longer_than_a_payloads() -> None:
     """A traceback has the length of a frame as its bound, and `Limits.error_bytes` if that is set."""
     frame = {"type": "fail", "error": "x" * 1000, "messages": 0, "more": 0}
     assert parse_child_frame(encode_body(frame), PayloadBounds(2, 5, 10, 1)) == Fail("x" * 1000, 0)
+
+
+@pytest.mark.parametrize("traceback", [None, "", "Traceback\nValueError"])
+def test_a_failure_may_come_with_a_traceback(traceback: str | None) -> None:
+    frame = {"type": "fail", "error": "no", "messages": 1} | ({} if traceback is None else {"traceback": traceback})
+    assert parse_child_frame(json.dumps(frame).encode(), bounds_of(Limits())) == Fail("no", 1, traceback)

@@ -19,13 +19,32 @@ from spindle_trio._model import Limits
         (abc.ExitStatus(together_with="its fork server (pid 12)"), "ended together with its fork server (pid 12)"),
         (abc.ExitStatus(code=0), "exited with code 0"),
         (abc.ExitStatus(code=3), "exited with code 3"),
-        (abc.ExitStatus(signal=signal.SIGKILL), "killed by SIGKILL"),
+        (abc.ExitStatus(signal=9), "killed by SIGKILL, by whom is unknown (perhaps for lack of memory)"),
+        (abc.ExitStatus(signal=9, out_of_memory=True), "killed by SIGKILL: out of memory"),
+        (abc.ExitStatus(signal=9, out_of_memory=False), "killed by SIGKILL, and not for lack of memory"),
+        (abc.ExitStatus(signal=signal.SIGRTMIN), "killed by SIGRTMIN"),
+        (abc.ExitStatus(signal=signal.SIGRTMIN + 7), "killed by SIGRTMIN+7"),
+        (abc.ExitStatus(signal=signal.SIGRTMAX), "killed by SIGRTMAX"),
         (abc.ExitStatus(signal=11), "killed by SIGSEGV"),
         (abc.ExitStatus(signal=250), "killed by signal 250"),
     ],
 )
 def test_an_end_is_named_for_what_it_is(status: abc.ExitStatus, text: str) -> None:
     assert str(status) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (abc.ExitStatus(signal=9), "killed by SIGKILL, sent by its host"),
+        (abc.ExitStatus(signal=signal.SIGRTMIN + 7), "killed by SIGRTMIN+7, sent by its host"),
+        (abc.ExitStatus(signal=11), "killed by SIGSEGV"),
+        (abc.ExitStatus(code=3), "exited with code 3"),
+    ],
+)
+def test_a_host_takes_the_word_for_its_own_signals_and_no_others(status: abc.ExitStatus, text: str) -> None:
+    """A process may crash in the moment in which its host kills it."""
+    assert status.in_words(by_host=True) == text
 
 
 class Silent(abc.LaunchedProcess):
@@ -51,6 +70,8 @@ def test_a_process_need_not_have_a_pid_or_captured_output() -> None:
     process = Silent()
     assert process.pid is None
     assert process.stderr_tail() == ""
+    assert process.request_dump() is False
+    assert (process.stacks(), process.remark()) == (None, None)
     assert process.output_dropped() == 0
     assert process.control_patience == 0.5
 

@@ -7,19 +7,24 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from spindle_trio._heartbeat_rounds import LOOKS_IN_A_ROW, HeartbeatRounds
 
 
 class Watched:
-    """Notes when it is looked at."""
+    """Notes when it is looked at, and which times are left out."""
 
     def __init__(self) -> None:
         self.looks: list[float] = []
+        self.pauses: list[tuple[float, float]] = []
 
     def put_off_watchdog(self) -> None:
         self.looks.append(trio.current_time())
+
+    def leave_out(self, since: float) -> None:
+        self.pauses.append((since, trio.current_time()))
 
 
 @pytest.fixture
@@ -90,3 +95,48 @@ async def test_a_round_of_many_lets_others_run_in_between(rounds: HeartbeatRound
         await trio.lowlevel.checkpoint()
         seen.append(sum(bool(watched.looks) for watched in many))
     assert any(0 < looks < len(many) for looks in seen)
+
+
+async def test_a_round_that_is_late_says_that_this_program_stood_still(
+    rounds: HeartbeatRounds, mock_clock: MockClock
+) -> None:
+    """To everybody, also to those whose own round is not due."""
+    slow, fast = Watched(), Watched()
+    rounds.add(slow, 64)
+    rounds.add(fast, 4)
+    for seconds in (2, 1, 1):
+        mock_clock.jump(seconds)  # to the moment of each round, or before it
+        await trio.testing.wait_all_tasks_blocked()
+    assert (slow.pauses, fast.pauses) == ([], [])
+    mock_clock.jump(2.5)  # half a second late: it may have stood still for half a second before
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(50)
+    await trio.testing.wait_all_tasks_blocked()
+    pauses = [pytest.approx((5.5, 6.5)), pytest.approx((6.5, 56.5))]
+    assert (slow.pauses, fast.pauses) == (pauses, pauses)
+
+
+async def test_whoever_is_woken_before_the_round_hears_first_that_this_program_stood_still(
+    rounds: HeartbeatRounds, mock_clock: MockClock
+) -> None:
+    """After a stall the scheduler runs whom it likes: a watchdog asks before it judges, and nobody is told twice."""
+    watched = Watched()
+    rounds.add(watched, 4)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(100)
+    rounds.note_stall()
+    assert watched.pauses == [pytest.approx((0, 100))]
+    rounds.note_stall()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(watched.pauses) == 1
+    assert watched.looks == [pytest.approx(100)]
+
+
+async def test_nobody_is_told_of_a_stall_before_the_first_round_is_planned(mock_clock: MockClock) -> None:
+    rounds = HeartbeatRounds()
+    mock_clock.jump(100)
+    rounds.note_stall()
+    watched = Watched()
+    rounds.add(watched, 4)
+    rounds.note_stall()
+    assert watched.pauses == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 import trio
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -277,3 +279,11 @@ class InboxMachine(RuleBasedStateMachine):
 
 
 TestInboxMachine = InboxMachine.TestCase
+
+
+class LongInboxMachine(InboxMachine):
+    """The same, in the soak's numbers."""
+
+
+TestLongInboxMachine = pytest.mark.soak(LongInboxMachine.TestCase)
+TestLongInboxMachine.settings = settings.get_profile("soak")

@@ -9,6 +9,7 @@ import pytest
 
 from spindle_trio._lifecycle import (
     ABANDON_SECONDS,
+    DUMP_SECONDS,
     FAILED,
     STOPPED,
     TABLE,
@@ -63,8 +64,8 @@ EXPECTED: dict[Input, tuple[str, str, str, str]] = {
     Input.BROKEN:             ("kill: failed",        "kill: failed",         "kill: stopped",        "kill"),
     Input.CONTROL_CLOSED:     ("kill: failed",        "kill: failed",         "kill: stopped",        "-"),
     Input.LAUNCH_FAILED:      ("gone: failed",        "-",                    "gone: stopped",        "-"),
-    Input.STARTUP_DEADLINE:   ("kill: timed_out",     "-",                    "-",                    "-"),
-    Input.HEARTBEAT_DEADLINE: ("-",                   "kill: timed_out",      "-",                    "-"),
+    Input.STARTUP_DEADLINE:   ("dump: timed_out",     "-",                    "-",                    "-"),
+    Input.HEARTBEAT_DEADLINE: ("-",                   "dump: timed_out",      "-",                    "-"),
     Input.GRACE_DEADLINE:     ("-",                   "-",                    "kill: stopped",        "kill"),
     Input.ABANDON_DEADLINE:   ("-",                   "-",                    "-",                    "abandon"),
     Input.STOP:               ("ask",                 "ask",                  "-",                    "-"),
@@ -96,7 +97,7 @@ def test_each_input_does_in_each_phase_what_the_contract_says(said: Input, colum
         case [does, end]:
             assert life.phase is Phase.ENDING
             assert life.settled == End(ProcessState(end), ExitReason(end))
-            action = {"kill": Action.KILL, "let go": Action.LET_GO, "gone": Action.NOTHING}[does]
+            action = {"kill": Action.KILL, "dump": Action.DUMP, "let go": Action.LET_GO, "gone": Action.NOTHING}[does]
             # The end is not seen before the process has been reaped.
             assert step == Step(action)
             assert life.state is LIVE[phase]
@@ -311,6 +312,36 @@ def test_a_killed_process_is_abandoned_in_time_and_only_once() -> None:
     assert life.deadline() == math.inf
     assert life.due(10**9) is None
     assert life.conclude(7).error == "did not end within 5 s of the stop, and was killed; SIGKILL has not ended it"
+
+
+@pytest.mark.parametrize("inputs", [(Input.STARTUP_DEADLINE,), (Input.READY, Input.HEARTBEAT_DEADLINE)])
+def test_a_watchdog_leaves_time_for_a_dump_and_no_more(inputs: tuple[Input, ...]) -> None:
+    life = lifecycle_in(*inputs)
+    assert (life.deadline(), life.due(0.29), life.due(DUMP_SECONDS)) == (DUMP_SECONDS, None, Input.GRACE_DEADLINE)
+    life.feed(Input.READY, 0.1)
+    assert life.deadline() == DUMP_SECONDS
+    assert life.feed(Input.GRACE_DEADLINE, 0.3).action is Action.KILL
+    assert life.deadline() == 0.3 + ABANDON_SECONDS
+    transition = life.conclude(0.4)
+    assert transition.state is ProcessState.TIMED_OUT
+    assert transition.error == life.error != "did not end within 5 s of the stop, and was killed"
+
+
+def test_a_kill_does_not_wait_for_a_dump() -> None:
+    life = lifecycle_in(Input.READY, Input.HEARTBEAT_DEADLINE)
+    assert life.feed(Input.KILL, 0.1).action is Action.KILL
+    assert life.deadline() == 0.1 + ABANDON_SECONDS
+
+
+def test_it_is_noted_when_an_end_was_settled_and_how() -> None:
+    life = lifecycle_in(Input.READY)
+    assert life.settled_at is None
+    assert not life.settled_as(ProcessState.TIMED_OUT)
+    life.feed(Input.HEARTBEAT_DEADLINE, 20)
+    life.feed(Input.GRACE_DEADLINE, 21)
+    assert life.settled_at == 20
+    assert life.settled_as(ProcessState.TIMED_OUT)
+    assert life.ending_state is ProcessState.TIMED_OUT
 
 
 def test_an_abandoned_process_without_an_error_says_just_that() -> None:

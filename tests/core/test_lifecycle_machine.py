@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import attrs
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spindle_trio._lifecycle import Action, Input, Lifecycle, Phase, Step, Transition
 from spindle_trio._model import ExitReason, ProcessState
 
-STARTUP, HEARTBEAT, GRACE, ABANDON = 10.0, 4.0, 5.0, 1.5
+STARTUP, HEARTBEAT, GRACE, ABANDON, DUMP = 10.0, 4.0, 5.0, 1.5, 0.3
 
 WORDS = {Input.COMPLETE: "completed", Input.FAIL: "failed", Input.SAID_STOPPED: "stopped"}
 BREACHES = {Input.BROKEN, Input.CONTROL_CLOSED}
@@ -31,6 +33,7 @@ class Story:
     host_reason: ExitReason | None = None
     asked_at: float | None = None
     killed_at: float | None = None
+    dumps_at: float | None = None
     beat_at: float | None = None
     is_over: bool = False
 
@@ -108,7 +111,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.reap()
             return
         step = self.say(due)
-        assert step.action is Action.KILL
+        assert step.action is (Action.DUMP if self.story.dumps_at == self.now else Action.KILL)
 
     @precondition(lambda self: self.story.ended_as is not None and not self.story.is_over)
     @rule()
@@ -150,8 +153,10 @@ class LifecycleMachine(RuleBasedStateMachine):
             elif said in WORDS and not (said is Input.SAID_STOPPED and before is not ProcessState.STOPPING):
                 expected = Action.LET_GO
             else:
-                expected = Action.KILL
+                expected = Action.DUMP if story.ended_as == "timed_out" else Action.KILL
         assert step.action is expected
+        if expected is Action.DUMP:
+            story.dumps_at = self.now
         if expected in (Action.ASK, Action.LET_GO) and story.asked_at is None:
             story.asked_at = self.now
         if expected is Action.KILL and story.killed_at is None:
@@ -176,6 +181,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         if story.ended_as is not None:
             if story.killed_at is not None:
                 return story.killed_at + ABANDON
+            if story.dumps_at is not None:
+                return story.dumps_at + DUMP
             return math.inf if story.asked_at is None else story.asked_at + GRACE
         if story.state is ProcessState.STARTING:
             return self.startup_at
@@ -187,3 +194,11 @@ class LifecycleMachine(RuleBasedStateMachine):
 
 
 TestLifecycleMachine = LifecycleMachine.TestCase
+
+
+class LongLifecycleMachine(LifecycleMachine):
+    """The same, in the soak's numbers."""
+
+
+TestLongLifecycleMachine = pytest.mark.soak(LongLifecycleMachine.TestCase)
+TestLongLifecycleMachine.settings = settings.get_profile("soak")

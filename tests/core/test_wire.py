@@ -34,6 +34,7 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
+from spindle_trio._post_mortem import PostMortem
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 INFO = ProcessInfo("p1", "dist/a.py", "a", ProcessState.RUNNING, AT)
@@ -95,6 +96,15 @@ infos = st.builds(
     exit_reason=st.none() | st.sampled_from(ExitReason),
     error=optional_texts,
 )
+post_mortems = st.builds(
+    PostMortem,
+    error=texts,
+    exit_status=optional_texts,
+    traceback=optional_texts,
+    stderr=texts,
+    since_heartbeat=st.none() | st.integers(0, 10**9).map(lambda value: value / 1000),
+    stacks=optional_texts,
+)
 events = st.builds(
     LifecycleEvent,
     process_id=texts,
@@ -109,6 +119,7 @@ events = st.builds(
     exit_reason=st.none() | st.sampled_from(ExitReason),
     error=optional_texts,
     result=json_values,
+    post_mortem=st.none() | post_mortems,
 )
 requests: st.SearchStrategy[WorkerToHost] = st.one_of(
     st.builds(ProcessSpawn, request_id=texts, options=spawn_options),
@@ -130,7 +141,7 @@ notices: st.SearchStrategy[HostToWorker] = st.one_of(
         limit=st.none() | counts,
     ),
 )
-parts = st.one_of(spawn_options, filters, stop_options, infos, events)
+parts = st.one_of(spawn_options, filters, stop_options, infos, post_mortems, events)
 
 
 def through_text(value: wire.WireValue) -> object:
@@ -266,6 +277,40 @@ def test_notices_are_written_as_the_spec_spells_them() -> None:
         "payload": [None],
         "userId": "u",
     }
+
+
+def test_a_post_mortem_is_written_within_its_event() -> None:
+    explained = PostMortem("no heartbeat for 2 s", exit_status="killed by SIGKILL", since_heartbeat=2.0045)
+    event = LifecycleEvent("p1", "a", "a", ProcessState.TIMED_OUT, AT, error=str(explained), post_mortem=explained)
+    written = wire.to_json(ProcessLifecycle(event))["event"]
+    assert isinstance(written, dict)
+    assert written["error"] == str(explained)
+    assert written["postMortem"] == {
+        "error": "no heartbeat for 2 s",
+        "exitStatus": "killed by SIGKILL",
+        "sinceHeartbeatMs": 2_005,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ({"stacks": None}, "postMortem.stacks: expected a string, got null"),
+        ({"error": 7}, "postMortem.error: expected a string, got a number"),
+        (
+            {"sinceHeartbeatMs": "2"},
+            "postMortem.sinceHeartbeatMs: expected a number of milliseconds, 0 or more, got a ",
+        ),
+        ({"sinceHeartbeatMs": True}, "postMortem.sinceHeartbeatMs: expected"),
+        ({"sinceHeartbeatMs": -1}, "postMortem.sinceHeartbeatMs: expected"),
+        ({"sinceHeartbeatMs": math.inf}, "postMortem.sinceHeartbeatMs: expected"),
+        ({"sinceHeartbeatMs": math.nan}, "postMortem.sinceHeartbeatMs: expected"),
+    ],
+)
+def test_a_wrong_field_of_a_post_mortem_is_refused_with_its_path(field: dict[str, object], problem: str) -> None:
+    written = wire.to_json(LifecycleEvent("p1", "a", "a", ProcessState.FAILED, AT))
+    with pytest.raises(PeerProtocolError, match=problem):
+        wire.from_json(written | {"postMortem": {"error": "no"} | field}, LifecycleEvent)
 
 
 def test_a_success_always_has_a_result_and_a_failure_has_none() -> None:

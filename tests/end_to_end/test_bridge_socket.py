@@ -72,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 
             def run(process):
                 process.ready()
-                process.send({"pid": os.getpid()})
+                process.send({"pid": int(os.readlink("/proc/self"))})  # as the host knows it
                 while True:
                     process.send({"echo": process.receive()})
         """,

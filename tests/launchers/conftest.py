@@ -118,14 +118,17 @@ Launch = Callable[..., AbstractAsyncContextManager[Child]]
 def launch(request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None) -> Launch:
     """Launch an entry, given as source, and send it its first frame: by each launcher of Python entries."""
     return launching(
-        PythonLauncher() if request.param == "python" else ForkServerLauncher(preload=(), spares=0), tmp_path
+        PythonLauncher(spares=0) if request.param == "python" else ForkServerLauncher(preload=(), spares=0), tmp_path
     )
 
 
+LaunchWith = Callable[[Launcher], Launch]
+
+
 @pytest.fixture
-def exec_launch(tmp_path: Path, nothing_left: None) -> Launch:
-    """The same by exec, for tests that reach into how that is done."""
-    return launching(PythonLauncher(), tmp_path)
+def launch_with(tmp_path: Path, nothing_left: None) -> LaunchWith:
+    """The same by a launcher that the test makes."""
+    return lambda launcher: launching(launcher, tmp_path)
 
 
 def launching(launcher: Launcher, root: Path) -> Launch:

@@ -46,9 +46,10 @@ async def test_what_it_raises_fails_it_with_type_message_and_traceback(launch: L
             raise ValueError("no such book")
     """) as child:
         _, fail, exiting = await child.last_frames()
-    assert fail["error"].startswith("ValueError: no such book\n")
-    assert "entry.py" in fail["error"]
-    assert "_blocking_runtime" not in fail["error"]  # the library's own frames tell an author nothing
+    assert fail["error"] == "ValueError: no such book (Traceback: entry.py:4 in run)"
+    assert "entry.py" in fail["traceback"]
+    assert fail["traceback"].endswith("ValueError: no such book")
+    assert "_blocking_runtime" not in fail["traceback"]  # the library's own frames tell an author nothing
     assert exiting["code"] == 1
 
 
@@ -165,8 +166,11 @@ async def test_a_long_or_unencodable_error_is_cut_and_still_arrives(launch: Laun
     """) as child:
         fail, _ = await child.last_frames()
     assert fail["error"].startswith("ValueError: begin")
-    assert fail["error"].endswith("end")
-    assert len(fail["error"]) < 70_000
+    assert fail["error"].endswith("end (Traceback: entry.py:3 in run)")
+    assert len(fail["error"]) < 1_100
+    assert fail["traceback"].startswith("Traceback (most recent call last):")
+    assert fail["traceback"].endswith("end")
+    assert 60_000 < len(fail["error"]) + len(fail["traceback"]) < 70_000
 
 
 async def test_an_exception_whose_text_cannot_be_made_still_fails_it(launch: Launch) -> None:

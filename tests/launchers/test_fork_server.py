@@ -113,9 +113,10 @@ async def test_the_surroundings_of_a_process_are_those_of_a_fresh_program(
     assert is_async or "default_int_handler" in str(handlers["SIGINT"])
     assert is_async == (wakeup != -1)
     assert [fds.pop(name) for name in "012"] == ["/dev/null", "pipe", "pipe"]
-    # Beyond the lanes and the page: Trio's copies of the lanes, its epoll, and its two pairs to be woken up by.
+    # Beyond the lanes and the page, which is mapped, and open for a dump of the stacks: Trio's copies of the lanes,
+    # its epoll, and its two pairs to be woken up by.
     of_trio = ["anon_inode", *["socket"] * 6] if is_async else []
-    assert sorted(map(str, fds.values())) == sorted(["/memfd", "socket", "socket", *of_trio]), fds
+    assert sorted(map(str, fds.values())) == sorted(["/memfd", "/memfd", "socket", "socket", *of_trio]), fds
     assert seen == {
         "session": [True, True],
         "masked": [],

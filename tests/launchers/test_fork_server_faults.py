@@ -29,8 +29,9 @@ from fork_server_support import (
     wait_until,
     write_module,
 )
-from spindle_trio import LaunchError, StartupCancelledError, StartupTimeoutError
-from spindle_trio.launchers import _fork, _fork_server
+from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
+from spindle_trio.launchers import _fork_server, _server_launcher
+from stall_support import stall
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ async def stop_server(forked: Forked) -> int:
 async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_each_and_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     async with fork_host(tmp_path, spares=2) as forked:
         handles = [await forked.spawn(source) for source in (BUSY, WAITS, BUSY, WAITS)]
         await forked.wait_spares(2)
@@ -75,7 +76,7 @@ async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_
 async def test_launches_that_wait_for_a_server_that_is_killed_fail_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     errors: list[str] = []
     async with fork_host(tmp_path) as forked:
         killed = await stop_server(forked)
@@ -120,14 +121,14 @@ async def test_a_launch_between_two_servers_waits_for_the_next_one(
 async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_pauses_up_to_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(_fork, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(_server_launcher, "LONGEST_PAUSE", 0.2)
     started: list[float] = []
     real = _fork_server.ForkServer.start
 
-    async def start(*arguments: Any) -> _fork_server.ForkServer:
+    async def start(*arguments: Any, **options: Any) -> _fork_server.ForkServer:
         started.append(trio.current_time())
-        return await real(*arguments)
+        return await real(*arguments, **options)
 
     async with fork_host(tmp_path) as forked:
         monkeypatch.setattr(_fork_server.ForkServer, "start", start)
@@ -146,8 +147,8 @@ async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_
 async def test_a_server_that_cannot_be_started_again_fails_launches_with_the_reason_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(_fork, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "LONGEST_PAUSE", 0.02)
     module = write_module(tmp_path, monkeypatch, "")
     source = tmp_path / "modules" / f"{module}.py"
     async with fork_host(tmp_path, preload=(module,), spares=1) as forked:
@@ -166,7 +167,7 @@ async def test_a_server_that_somebody_else_has_reaped_is_replaced_like_any_other
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that ignores SIGCHLD has its children reaped by the system; so has one that waits for any child."""
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         async with fork_host(tmp_path) as forked:
@@ -186,7 +187,7 @@ async def test_a_host_that_adopts_orphans_reaps_what_a_killed_server_leaves_behi
     prctl = ctypes.CDLL(None).prctl
     assert prctl(adopt_orphans, 1, 0, 0, 0) == 0
     try:
-        async with fork_host(tmp_path, spares=2) as forked:
+        async with fork_host(tmp_path, spares=2, containment=Containment.KILLPG) as forked:
             handles = [await forked.spawn(BUSY) for _ in range(3)]
             await forked.wait_spares(2)
             await wait_until(lambda: len(children_of(forked.server_pid)) == 5)  # none is still to be reaped
@@ -201,7 +202,7 @@ async def test_a_host_that_adopts_orphans_reaps_what_a_killed_server_leaves_behi
 async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     module = write_module(tmp_path, monkeypatch, "")
     async with fork_host(tmp_path, preload=(module,)) as forked:
         write_module(
@@ -215,7 +216,7 @@ async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
 
 async def test_a_server_that_came_up_when_nobody_waited_any_more_is_ended_at_once() -> None:
     """The launch thread does this when its answer finds nobody."""
-    started = await trio.to_thread.run_sync(_fork_server._start, {})
+    started = await trio.to_thread.run_sync(_fork_server._start, {}, None)
     assert state_of(started[0]) is not None
     await trio.to_thread.run_sync(_fork_server._end_at_once, started)
     assert state_of(started[0]) is None
@@ -235,7 +236,8 @@ async def test_a_stopped_server_delays_no_end_by_more_than_a_moment(tmp_path: Pa
                 os.kill(ended._process._launched.pid, signal.SIGKILL)  # type: ignore[attr-defined]
                 nursery.start_soon(ended.wait_ended)
         assert [handle.state for handle in (asked, killed, ended)] == ["stopped", "stopped", "failed"]
-        assert "could not be learned" in str(ended.info.error)
+        has_init = forked.launcher.containment in (Containment.PIDNS, Containment.SWEEP)  # which says it
+        assert ("killed by SIGKILL" if has_init else "could not be learned") in str(ended.info.error)
         assert len(forked.ends()) == 3
         os.kill(pid, signal.SIGCONT)
         await wait_until(lambda: children_of(pid) == [])
@@ -252,7 +254,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
         with pytest.raises(StartupTimeoutError):
             await forked.spawn(ENDS, startup_timeout=1.0)
         assert 1.0 <= trio.current_time() - began_at < 1.5
-        monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.3)
         with pytest.raises(LaunchError, match=rf"the fork server \(pid {pid}\) has not answered for 0.3 s"):
             await forked.spawn(ENDS)
         monkeypatch.undo()
@@ -264,7 +266,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
 async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.2)
     async with fork_host(tmp_path, spares=1) as forked:
         await forked.wait_spares(1)
         pid = await stop_server(forked)
@@ -274,6 +276,25 @@ async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_s
         os.kill(pid, signal.SIGCONT)
         await forked.wait_spares(1)
         assert await forked.result(ENDS) is None
+
+
+async def test_a_host_that_stood_still_together_with_its_server_waits_for_its_answers_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is frozen; here the host is the first to go on. A launch and a reaping are under way."""
+    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 1.0)
+    async with fork_host(tmp_path) as forked, trio.open_nursery() as nursery:
+        ends = await forked.spawn(
+            "def run(process):\n    process.ready()\n    process.receive()\n    import os; os._exit(7)"
+        )
+        pid = await stop_server(forked)
+        nursery.start_soon(forked.result, ENDS)
+        await ends.send("now")
+        await wait_until(lambda: forked.launcher._waiting and forked.launcher._server._reaping)  # type: ignore[union-attr]
+        stall(2.5)
+        await trio.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+        assert "exited with code 7" in str((await ends.wait_ended()).error)
 
 
 async def test_a_launch_that_was_given_up_does_not_keep_spares_from_being_made(tmp_path: Path) -> None:
@@ -348,11 +369,15 @@ async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(
     """Simulated: a server in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
     monkeypatch.setattr(_fork_server, "END_SECONDS", 0.05)
     monkeypatch.setattr(_fork_server, "PATIENCE", 0.05)
+    monkeypatch.setattr(_fork_server, "LAST_SECONDS", 0.05)
     monkeypatch.setattr(_fork_server, "kill_tree", lambda pid, pidfd: None)
+    monkeypatch.setattr(_fork_server, "signal_pidfd", lambda pidfd, number: None)
     with trio.fail_after(10):
         async with fork_host(tmp_path) as forked:
             pid = await stop_server(forked)
-        assert f"(fork server) (pid {pid}) has withstood SIGKILL" in caplog.text
+            assert forked.launcher._server is not None
+            guard = forked.launcher._server._guard_pid
+        assert f"(fork server) (pid {guard}) has withstood SIGKILL" in caplog.text
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: "has ended" in caplog.text)
 

@@ -9,7 +9,9 @@ import socket
 
 import pytest
 
-from spindle_trio.fork_server import _server
+from spindle_trio.fork_server._levels import Level
+from spindle_trio.fork_server._link import Link
+from spindle_trio.fork_server._server import _Server
 
 
 class FullLink:
@@ -34,19 +36,18 @@ def test_a_server_waits_until_descriptors_that_are_on_their_way_have_been_read()
     has asked for hundreds of processes. A server that died of it would take along all processes that there are."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there:
-        link = FullLink(there, [errno.ETOOMANYREFS] * 3)
-        server = _server._Server(link)  # type: ignore[arg-type]  # what it uses of a socket
-        server._send({"type": "up"})
-        assert link.refusals == []
+        full = FullLink(there, [errno.ETOOMANYREFS] * 3)
+        Link(full).send({"type": "up"})  # type: ignore[arg-type]  # what it uses of a socket
+        assert full.refusals == []
         assert json.loads(here.recv(1000)) == {"type": "up"}
 
 
 def test_any_other_refusal_is_the_end_of_its_host() -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there:
-        server = _server._Server(FullLink(there, [errno.EPIPE]))  # type: ignore[arg-type]  # as above
+        link = Link(FullLink(there, [errno.EPIPE]))  # type: ignore[arg-type]  # as above
         with pytest.raises(BrokenPipeError):
-            server._send({"type": "up"})
+            link.send({"type": "up"})
 
 
 def test_a_server_reaps_before_it_forks_and_forks_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,14 +55,14 @@ def test_a_server_reaps_before_it_forks_and_forks_in_order(monkeypatch: pytest.M
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     done: list[object] = []
     with here, there:
-        server = _server._Server(there)
-        server._unreaped.add(7)
+        server = _Server(Link(there), Level())
+        server._unreaped[7] = 70
         monkeypatch.setattr(server, "_fork", lambda *, is_spare: done.append(is_spare))
         monkeypatch.setattr(server, "_reap", done.append)
         for request in (
             {"type": "fork", "spare": False},
             {"type": "fork", "spare": True},
-            {"type": "reap", "pid": 7},
+            {"type": "reap", "number": 7},
         ):
             here.send(json.dumps(request).encode())
         for _ in range(5):
@@ -73,7 +74,7 @@ def test_a_server_whose_host_is_gone_makes_no_process_that_it_was_asked_for(monk
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     done: list[object] = []
     with there:
-        server = _server._Server(there)
+        server = _Server(Link(there), Level())
         monkeypatch.setattr(server, "_fork", lambda *, is_spare: done.append(is_spare))
         with here:
             for _ in range(3):

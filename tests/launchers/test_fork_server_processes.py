@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from fork_server_support import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
-from spindle_trio import LaunchError
-from spindle_trio.launchers import _fork, _real_process
+from spindle_trio import Containment, LaunchError
+from spindle_trio.launchers import _containment, _server_launcher
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ async def test_statuses_are_known_although_the_server_is_busy_with_a_burst(tmp_p
         ("os.kill(os.getpid(), 15)", "killed by SIGTERM"),
         ("os.abort()", "killed by SIGABRT"),
         ("ctypes.string_at(0)", "killed by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", "killed by signal 35"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", "killed by SIGRTMIN+1"),
     ],
 )
 async def test_an_end_without_a_word_is_told_as_the_system_tells_it(tmp_path: Path, statement: str, told: str) -> None:
@@ -166,7 +166,8 @@ async def test_a_process_that_withstands_its_kill_is_reaped_by_the_server_when_i
         handle = await forked.spawn(BUSY)
         pid = handle._process._launched.pid  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
-            patch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
+            for tree in (_containment.NamespaceTree, _containment.ControlGroupTree, _containment.GroupTree):
+                patch.setattr(tree, "kill", lambda tree: None)
             await handle.stop()
         assert f"(pid {pid}) has withstood SIGKILL" in caplog.text or "abandoned" in str(handle.info.error)
         assert state_of(pid) == "R"
@@ -229,7 +230,7 @@ HOSTILE = {
 async def test_what_a_hostile_process_does_is_bounded_and_hurts_no_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, what: str
 ) -> None:
-    monkeypatch.setattr(_fork, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.01)
     async with fork_host(tmp_path, preload=("trio",), spares=1, seconds=15) as forked:
         source = f"import os, signal, sys\n{head} run(process):\n    process.ready()\n    {HOSTILE[what]}"
         handle = await forked.spawn(source, heartbeat_timeout=0.5)
@@ -243,8 +244,9 @@ async def test_what_a_hostile_process_does_is_bounded_and_hurts_no_later_one(
 async def test_a_process_that_stops_its_server_holds_up_later_ones_until_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork, "ANSWER_SECONDS", 0.2)
-    async with fork_host(tmp_path) as forked:
+    """Where it can: in a namespace a process has no number for what is outside."""
+    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.2)
+    async with fork_host(tmp_path, containment=Containment.KILLPG) as forked:
         handle = await forked.spawn("import os\ndef run(process):\n    process.ready()\n    os.kill(os.getppid(), 19)")
         await handle.wait_ended()
         assert handle.state == "completed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -19,17 +18,18 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio._model import Limits
+from spindle_trio._model import Containment, Limits
 from spindle_trio.abc import ExitStatus, LaunchOrder
 from spindle_trio.child._page import map_page
-from spindle_trio.launchers import PythonLauncher, _python, _real_process
+from spindle_trio.launchers import ForkServerLauncher, PythonLauncher, _real_process
+from spindle_trio.launchers._containment import ControlGroupTree, GroupTree, NamespaceTree
 from spindle_trio.launchers._launch_thread import run_in_launch_thread
 from spindle_trio.launchers._page import HeartbeatPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Launch
+    from conftest import Launch, LaunchWith
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -240,37 +240,6 @@ async def test_wait_says_the_same_each_time_and_looks_agree(launch: Launch) -> N
         assert repr(process) == f"<RealProcess exited with code 3 entry.py p-1 pid={process.pid}>"
 
 
-async def test_a_status_that_somebody_else_has_taken_is_unknown_and_not_made_up(exec_launch: Launch) -> None:
-    async with exec_launch("import os; os._exit(3)") as child:
-        assert child.process.pid is not None
-        await trio.to_thread.run_sync(os.waitpid, child.process.pid, 0)
-        assert child.process.has_exited()
-        assert await child.process.wait() == ExitStatus()
-
-
-async def test_what_is_killed_before_anybody_has_taken_it_over_is_reaped_or_left_to_a_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The launch thread does this when its answer finds nobody; it must not hang there, whatever the process does."""
-    (tmp_path / "entry.py").touch()
-    launcher = PythonLauncher()
-    order = LaunchOrder("p-1", launcher.resolve("entry.py", tmp_path), tmp_path, {}, Limits())
-    start = functools.partial(_python._start_process, sys.executable, None, order)
-    parts = start()
-    _python._dispose(parts)
-    with pytest.raises(ProcessLookupError):
-        os.kill(parts.pid, 0)
-
-    monkeypatch.setattr(_python, "PATIENCE", 0.01)
-    monkeypatch.setattr(_python, "kill_tree", lambda pid, pidfd: None)
-    parts = start()
-    _python._dispose(parts)
-    os.kill(parts.pid, signal.SIGKILL)
-    with trio.fail_after(5):
-        while "has ended" not in caplog.text:
-            await trio.testing.wait_all_tasks_blocked(0.01)
-
-
 async def test_leaving_the_block_kills_and_reaps(launch: Launch) -> None:
     async with launch("def run(process):\n    process.ready()\n    while True: pass") as child:
         await child.frame_of_type("ready")
@@ -334,21 +303,16 @@ async def test_a_launch_that_is_cancelled_leaves_nothing(launch: Launch, checkpo
     assert not entered or checkpoints
 
 
-async def test_a_cancellation_while_the_thread_starts_the_process_waits_for_it_and_kills_it(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancellation_while_the_thread_is_at_work_waits_for_what_it_makes() -> None:
+    """So that something which comes into being belongs to somebody at every moment."""
     gate = trio.Event()
     token = trio.lowlevel.current_trio_token()
-    started: list[int] = []
-    real = subprocess.Popen
+    made: list[str] = []
 
-    def popen(*args: object, **options: object) -> object:
+    def work() -> str:
         trio.from_thread.run(gate.wait, trio_token=token)
-        process = real(*args, **options)  # type: ignore[call-overload]
-        started.append(process.pid)
-        return process
+        return "made"
 
-    monkeypatch.setattr(subprocess, "Popen", popen)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
 
@@ -360,12 +324,11 @@ async def test_a_cancellation_while_the_thread_starts_the_process_waits_for_it_a
                     gate.set()
 
             nursery.start_soon(cancel_and_go_on)
-            async with launch("def run(process): process.receive()"):
-                raise AssertionError("entered")
+            made.append(await run_in_launch_thread(work, pytest.fail))
+            await trio.lowlevel.checkpoint()
+            raise AssertionError("not cancelled")
     assert scope.cancelled_caught
-    assert len(started) == 1
-    with pytest.raises(ProcessLookupError):
-        os.kill(started[0], 0)
+    assert made == ["made"]
 
 
 async def test_what_the_launch_thread_finishes_too_late_is_disposed_of(
@@ -419,26 +382,45 @@ def test_what_the_launch_thread_finishes_after_a_ctrl_c_is_disposed_of(is_cancel
     trio.run(main)
 
 
-async def test_a_launch_that_the_system_refuses_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_launch_that_cannot_succeed_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "entry.py").touch()
-    launcher = PythonLauncher()
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    launcher = PythonLauncher(str(python))
     entry = launcher.resolve("entry.py", tmp_path)
-    order = LaunchOrder("p-1", entry, tmp_path / "gone", {}, Limits())
-    with pytest.raises(FileNotFoundError):
-        async with launcher.launch(order):
-            raise AssertionError("entered")
-    with pytest.raises(FileNotFoundError):
-        async with PythonLauncher("/no/such/python").launch(order):
-            raise AssertionError("entered")
+    await launcher.start()
+    try:
+        with pytest.raises(FileNotFoundError):
+            async with launcher.launch(LaunchOrder("p-1", entry, tmp_path / "gone", {}, Limits())):
+                raise AssertionError("entered")
+        python.unlink()
+        with pytest.raises(FileNotFoundError, match="No such file or directory"):
+            async with launcher.launch(LaunchOrder("p-1", entry, tmp_path, {}, Limits())):
+                raise AssertionError("entered")
+    finally:
+        await launcher.aclose()
+
+
+async def test_an_interpreter_that_cannot_be_executed_is_told_on_stderr(
+    tmp_path: Path, launch_with: LaunchWith
+) -> None:
+    """It is found out by the process that tries."""
+    python = tmp_path / "python"
+    python.write_text("no program")
+    python.chmod(0o755)
+    async with launch_with(PythonLauncher(str(python)))("def run(process): ...") as child:
+        assert await child.process.wait() == ExitStatus(code=1)
+        assert "Exec format error" in child.process.stderr_tail()
 
 
 async def test_a_process_that_withstands_its_kill_is_abandoned_and_reaped_later(
-    exec_launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Simulated: a process in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
     monkeypatch.setattr(_real_process, "PATIENCE", 0.05)
-    monkeypatch.setattr(_real_process, "kill_tree", lambda pid, pidfd: None)
-    async with exec_launch("def run(process):\n    process.ready()\n    while True: pass") as child:
+    for tree in (NamespaceTree, ControlGroupTree, GroupTree):
+        monkeypatch.setattr(tree, "kill", lambda tree: None)
+    async with launch("def run(process):\n    process.ready()\n    while True: pass") as child:
         await child.frame_of_type("ready")
         process = child.process
         pid = process.pid
@@ -448,10 +430,8 @@ async def test_a_process_that_withstands_its_kill_is_abandoned_and_reaped_later(
         await process.wait()
     process.kill()
     assert f"process p-1 (pid {pid}) has withstood SIGKILL" in caplog.text
-    os.kill(pid, signal.SIGKILL)
     with trio.fail_after(5):
-        while "has ended" not in caplog.text:
-            await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_gone(pid)  # its server has been ended
 
 
 # ---- the tree
@@ -463,13 +443,17 @@ FAMILY = """
     def start(**options):
         # The pipe's other end is kept by this process: a sleeper that is not killed would live as long as that.
         return subprocess.Popen(SLEEPER, stdin=subprocess.PIPE, **options)
+    def children():
+        # As /proc numbers them, and so the host.
+        return [int(number) for number in open("/proc/thread-self/children").read().split()]
     def run(process):
-        children = [start(), start(start_new_session=True)]
+        kept = [start(), start(start_new_session=True)]
         parent = subprocess.Popen([sys.executable, "-S", "-c",
             "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], start_new_session=True, stdin=subprocess.PIPE);"
-            "print(p.pid, flush=True); sys.stdin.read()", *SLEEPER],
+            "print(open('/proc/thread-self/children').read(), flush=True); sys.stdin.read()", *SLEEPER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        process.send([child.pid for child in [*children, parent]] + [int(parent.stdout.readline())])
+        grandchild = int(parent.stdout.readline())
+        process.send([*children(), grandchild])
         process.ready()
         %s
 """
@@ -494,32 +478,31 @@ async def test_a_kill_takes_the_whole_tree(launch: Launch, end: str) -> None:
         assert (await child.process.wait()).signal == signal.SIGKILL
 
 
-async def test_a_process_that_ends_without_a_word_loses_its_group(launch: Launch) -> None:
-    async with launch("""
-        import os, subprocess, sys
-        def run(process):
-            read, write = os.pipe()
-            sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
-            process.send(sleeper.pid)
-            os._exit(0)
-    """) as child:
-        pid = await child.payload()
-        assert await child.process.wait() == ExitStatus(code=0)
-        await wait_gone(pid)
-
-
-async def test_a_grandchild_that_holds_the_pipes_delays_nothing(launch: Launch) -> None:
-    """The end of a process comes from its pidfd, never from the end of a file."""
-    async with launch("""
+SLEEPS = """
         import os, subprocess, sys
         def run(process):
             print("before", flush=True)
-            sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"],
-                                       start_new_session=True)
-            process.send(sleeper.pid)
+            sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"]%s)
+            process.send(int(open("/proc/thread-self/children").read()))
+            process.receive()
             os._exit(5)
-    """) as child:
+"""
+
+
+async def test_a_process_that_ends_without_a_word_loses_its_group(launch: Launch) -> None:
+    async with launch(SLEEPS % "") as child:
         pid = await child.payload()
+        child.send("end")
+        assert await child.process.wait() == ExitStatus(code=5)
+        await wait_gone(pid)
+
+
+async def test_a_grandchild_that_holds_the_pipes_delays_nothing(launch_with: LaunchWith) -> None:
+    """The end of a process comes from its pidfd, never from the end of a file. At this level such a one lives on."""
+    launcher = ForkServerLauncher(preload=(), spares=0, containment=Containment.KILLPG)
+    async with launch_with(launcher)(SLEEPS % ", start_new_session=True") as child:
+        pid = await child.payload()
+        child.send("end")
         try:
             assert await child.process.wait() == ExitStatus(code=5)
             assert child.process.stdout_tail() == "before\n"
@@ -557,6 +540,7 @@ def test_a_child_dies_with_its_host_also_in_a_busy_loop(tmp_path: Path, entry: s
         async def main():
             launcher, root = PythonLauncher(), pathlib.Path(sys.argv[1])
             order = LaunchOrder("p-1", launcher.resolve("entry.py", root), root, {}, Limits())
+            await launcher.start()
             async with launcher.launch(order) as process:
                 process.control.send_nowait(encode_init(
                     process_id="p-1", entry="entry.py", kind="k", key=None, user_id=None, payload=OMITTED,
@@ -729,7 +713,7 @@ async def test_one_heartbeat_has_one_time_however_late_the_host_looks_at_its_clo
 ) -> None:
     """It may lose the processor between its looks at the clock of the page and at Trio's."""
     page = HeartbeatPage()
-    words = map_page(os.dup(page.fd))
+    words = map_page(page.fd)
     try:
         words[0] = time.monotonic()
         first = page.last_heartbeat()
@@ -746,7 +730,9 @@ async def test_one_heartbeat_has_one_time_however_late_the_host_looks_at_its_clo
 
 
 async def test_the_launcher_starts_where_it_can_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    await PythonLauncher().start()
+    launcher = PythonLauncher()
+    await launcher.start()
+    await launcher.aclose()
     with pytest.raises(RuntimeError, match="there is no interpreter '/no/such/python'"):
         await PythonLauncher("/no/such/python").start()
     monkeypatch.setattr(sys, "platform", "win32")
@@ -769,6 +755,7 @@ async def test_another_interpreter_keeps_its_own_path_and_finds_this_package(tmp
                 b'"limits":{"frameBytes":9999,"depth":9,"values":99,"textBytes":null,"containerEntries":null}}'
             )
             bodies = await process.control.receive(1)
+    await launcher.aclose()
     path = json.loads(bodies[0])["result"]
     assert path[0] == str(tmp_path.resolve())
     assert str(Path(_real_process.__file__).parents[2]) in path
@@ -790,8 +777,12 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
             return parts
 
         block._start = start
-        async with block:
-            await trio.sleep_forever()
+        await launcher.start()
+        try:
+            async with block:
+                await trio.sleep_forever()
+        finally:
+            await launcher.aclose()
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(launching)

@@ -138,7 +138,7 @@ async def test_a_second_kill_and_one_after_the_reaping_are_harmless(tree: Tree) 
     _tree.kill_tree(tree.root.pid, tree.pidfd)
     await tree.wait_gone()
     tree.root.wait()
-    assert _tree._signal(tree.pidfd, signal.SIGKILL) is False
+    assert _tree.signal_pidfd(tree.pidfd, signal.SIGKILL) is False
 
 
 def test_a_number_is_signalled_only_as_a_child_of_the_right_parent(tree: Tree) -> None:
@@ -189,3 +189,59 @@ async def test_a_tree_that_grows_while_it_is_killed_is_gone_in_the_end() -> None
         # Every one of them holds the pipe, so its end says that all are gone.
         with trio.fail_after(5):
             assert await trio.to_thread.run_sync(root.stdout.read) == ""
+
+
+# ---- holding a tree while its root dumps its stacks
+
+
+async def test_what_is_held_is_stopped_and_found_also_once_its_root_is_gone(tree: Tree) -> None:
+    held = _tree.hold_tree(tree.root.pid, tree.pidfd)
+    assert held is not None
+    assert len(held) == 3
+    with trio.fail_after(5):
+        while not all(map(_tree.is_stopped, tree.pids)):
+            await trio.sleep(0.001)
+    signal.pidfd_send_signal(tree.pidfd, signal.SIGKILL)
+    tree.root.wait()  # from here on its child is the child of another one
+    assert all(map(_tree.is_stopped, tree.pids[1:]))
+    _tree.kill_held(held)
+    assert held == []
+    await tree.wait_gone()
+    _tree.kill_held(held)
+
+
+async def test_what_may_have_been_held_can_still_be_killed_as_a_tree(tree: Tree) -> None:
+    held = _tree.hold_tree(tree.root.pid, tree.pidfd)
+    assert held is not None
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    await tree.wait_gone()
+    _tree.kill_held(held)  # finds nobody, and lets go
+
+
+def test_a_tree_that_is_too_large_is_not_held(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descriptor each is what it costs, and a host has only so many."""
+    monkeypatch.setattr(_tree, "_MAX_HELD", 2)
+    assert _tree.hold_tree(tree.root.pid, tree.pidfd) is None
+    assert _tree._MAX_HELD < _tree._MAX_DESCENDANTS  # so that all of what is held has been looked at
+
+
+def test_without_a_descriptor_left_nothing_is_held(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = tree.pids[-1]
+    opened = _tree.open_child
+
+    def open_child(parent: int, pid: int) -> int | None:
+        return None if pid == last else opened(parent, pid)
+
+    freeze = _tree._freeze_descendants(tree.root.pid)
+    monkeypatch.setattr(_tree, "_freeze_descendants", lambda _: freeze)
+    monkeypatch.setattr(_tree, "open_child", open_child)
+    assert _tree.hold_tree(tree.root.pid, tree.pidfd) is None
+
+
+async def test_what_has_been_reaped_is_not_held_and_not_stopped(tree: Tree) -> None:
+    _tree.kill_tree(tree.root.pid, tree.pidfd)
+    await tree.wait_gone()
+    tree.root.wait()
+    assert _tree.hold_tree(tree.root.pid, tree.pidfd) is None
+    assert _tree.is_stopped(tree.root.pid) is False
+    assert _tree.open_child(os.getpid(), tree.root.pid) is None

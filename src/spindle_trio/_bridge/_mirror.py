@@ -24,7 +24,8 @@ def info_of(event: LifecycleEvent) -> ProcessInfo:
 
 def info_after(info: ProcessInfo, event: LifecycleEvent) -> ProcessInfo:
     """Take one transition into a snapshot."""
-    changed = attrs.evolve(info, state=event.state, error=event.error, exit_reason=event.exit_reason)
+    error = event.error if event.post_mortem is None else event.post_mortem.error
+    changed = attrs.evolve(info, state=event.state, error=error, exit_reason=event.exit_reason)
     if event.state is ProcessState.RUNNING:
         return attrs.evolve(changed, ready_at=event.at, last_heartbeat_at=event.at)
     if event.state.is_terminal:

@@ -27,6 +27,7 @@ from spindle_trio._payload import bounds_of, check_payload
 if TYPE_CHECKING:
     from spindle_trio._bridge._writer import TwoLaneWriter
     from spindle_trio._message_hub import MessageHub
+    from spindle_trio._post_mortem import PostMortem
 
 _log = logging.getLogger("spindle_trio.bridge")
 
@@ -72,6 +73,7 @@ class RemoteProcess:
         self._writer = writer
         self._check_open = check_open
         self._result: JsonValue = None
+        self._post_mortem: PostMortem | None = None
         self._to_follow = 0
         self._has_ended = False
         self._gone = trio.Event()
@@ -113,6 +115,11 @@ class RemoteProcess:
     def result(self) -> JsonValue:
         """What the process has completed with; `None` before."""
         return self._result
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains its end, if nobody asked for that; `None` before."""
+        return self._post_mortem
 
     @property
     def is_forgettable(self) -> bool:
@@ -178,6 +185,7 @@ class RemoteProcess:
         self._info = info_after(self._info, event)
         if event.state.is_terminal:
             self._result = event.result
+            self._post_mortem = event.post_mortem
 
     def take_snapshot(self, info: ProcessInfo) -> None:
         """Take over what an answer says and no event does: heartbeats. One from before an event changes nothing."""

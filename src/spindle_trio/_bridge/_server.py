@@ -28,6 +28,7 @@ from spindle_trio._model import (
     ProcessStop,
     Response,
 )
+from spindle_trio._post_mortem import PostMortem
 from spindle_trio.wire import error_response, parse_request, request_id_of, to_json
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _log = logging.getLogger("spindle_trio.bridge")
 
 FLUSH_SECONDS: Final = 0.5
 """How long the last events may take to leave once the worker is unloaded: the other end may listen still, or not."""
+
+_SHORT_TEXT: Final = 200
+"""Characters that are left of an error's text where the channel cannot carry all of it."""
 
 _ANSWERED_ERRORS: Final = (SpindleError, trio.ClosedResourceError, trio.BrokenResourceError)
 """What a request may fail with. Anything else is a bug on this side, and is raised."""
@@ -265,8 +269,18 @@ class _Connection:
         match notice:
             case Response(error=None):
                 self._put(error_response(notice.request_id, error))
+            case Response(error=str(text)) if len(text) > _SHORT_TEXT:
+                # It may repeat what it refuses, which came in one line and is longer once it is quoted.
+                self._put(
+                    Response(notice.request_id, error=f"{text[: _SHORT_TEXT - 1]}…", error_type=notice.error_type)
+                )
             case ProcessMessage():
                 _log.error("process %s: a message of it was dropped: %s", notice.process_id, error)
+            case ProcessLifecycle(event=LifecycleEvent(post_mortem=PostMortem() as post_mortem)):
+                # What happened matters more than why.
+                _log.warning("process %s: its post-mortem was dropped: %s", notice.event.process_id, error)
+                shorter = attrs.evolve(notice.event, error=post_mortem.error, post_mortem=None)
+                self._put(attrs.evolve(notice, event=shorter))
             case _:
                 # Without an event the other end may have a process that never ends, without an answer a caller.
                 _log.error("worker %s: its connection is too narrow for it: %s", self._port.identifier, error)

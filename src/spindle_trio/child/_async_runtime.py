@@ -43,6 +43,7 @@ from spindle_trio.child._final_word import (
     describe_error,
     encode_complete,
     encode_fail,
+    encode_failure,
     encode_stopped,
     system_exit_code,
 )
@@ -354,14 +355,13 @@ class _Runtime:
     def _end_by_raising(self, error: BaseException) -> int:
         """Say what follows from what the entry or a handler has raised, and return the exit code."""
         code = system_exit_code(error, self._report)
-        if self._final is not None:
-            if code is None:
-                self._report(f"after its final word the entry raised {describe_error(error)}")
+        if code is None and self._final is not None:
+            self._report(f"after its final word the entry raised {describe_error(error)}")
         elif code is None:
-            self._say_finally("failed", encode_fail(describe_error(error), self._sent, self.facts))
-        elif code == 0:
+            self._say_finally("failed", encode_failure(error, self._sent, self.facts))
+        elif code == 0 and self._final is None:
             self._complete_with(None)
-        else:
+        elif self._final is None:
             return code
         return self._final_code
 

@@ -37,6 +37,7 @@ from spindle_trio.child._final_word import (
     describe_error,
     encode_complete,
     encode_fail,
+    encode_failure,
     encode_ready,
     encode_stopped,
     members_of,
@@ -276,7 +277,8 @@ class BlockingRuntime:
             self._report(f"after its final word the entry raised {describe_error(error)}")
         elif self._final is None and code is None:
             self._is_over = True
-            self.fail(describe_error(error))
+            self._final = "failed"
+            self._say(encode_failure(error, self.sent, self.facts))
         self._clean_up(clean_up)
         if self._final is None:
             if is_ended:

@@ -35,11 +35,12 @@ from spindle_trio.child._final_word import (
     encode_complete,
     encode_exiting,
     encode_fail,
+    encode_failure,
     encode_stopped,
     system_exit_code,
 )
 from spindle_trio.child._order import take_on
-from spindle_trio.child._page import STOP, map_page
+from spindle_trio.child._page import STOP, leave_stacks, map_page
 from spindle_trio.child._plain_lane import PlainLane
 
 TYPE_CHECKING = False
@@ -104,13 +105,14 @@ class ChildProcess:
         self.control: PlainLane = PlainLane(control_fd)
         self.messages: PlainLane = PlainLane(messages_fd)
         self.words: memoryview[float] = map_page(page_fd)
+        leave_stacks(page_fd)
         self.pid: int = os.getpid()
         self.facts: ProcessFacts
         self.code: int = 0
         """What it exits with."""
         self.sent: int = 0
         """How many messages it has put on its messages lane in all."""
-        os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd))
+        os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd))
 
 
 def load(child: ChildProcess, order: bytes, init: bytes) -> Callable[[object], object] | None:
@@ -173,8 +175,11 @@ def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLan
     """Say what follows from what loading the entry has raised, and return the exit code."""
     code = system_exit_code(error, report)
     if code is None:
-        text = str(error) if isinstance(error, EntryFileError) else describe_error(error)
-        _push(control, encode_fail(f"the entry {facts.entry!r} could not be loaded: {text}", 0, facts))
+        before = f"the entry {facts.entry!r} could not be loaded: "
+        is_ours = isinstance(error, EntryFileError)
+        _push(
+            control, encode_fail(f"{before}{error}", 0, facts) if is_ours else encode_failure(error, 0, facts, before)
+        )
         return 1
     if code == 0:
         _push(control, encode_complete(None, 0, facts))
@@ -182,7 +187,7 @@ def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLan
 
 
 def mute(*lanes: int) -> None:
-    """Take the lanes away from a forked copy of this process: what it says is not this process's word."""
+    """Take lanes, and the page, away from a forked copy of this process: what it says is not this process's word."""
     try:
         nowhere = os.open(os.devnull, os.O_RDWR)
     except OSError:

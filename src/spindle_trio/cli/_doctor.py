@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import resource
@@ -10,8 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
+
+import trio
+
+import spindle_trio as spindle
 
 _DESCRIPTORS_A_PROCESS: Final = 6
 """In the host, for one process: two sockets, stdout, stderr, the heartbeat page, and the pidfd."""
@@ -19,19 +21,12 @@ _DESCRIPTORS_OF_THE_HOST: Final = 64
 """The host's own, generously: standard streams, the event loop's, the fork server's with its spares."""
 _PROBE_SECONDS: Final = 10
 
-_UNSHARE: Final = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-for flag in map(int, sys.argv[1:]):
-    if libc.unshare(flag):
-        sys.exit(os.strerror(ctypes.get_errno()))
-child = os.fork()
-if child == 0:
-    os._exit(0)
-sys.exit(os.waitpid(child, 0)[1])
-"""
-_CLONE_NEWUSER: Final = 0x10000000
-_CLONE_NEWPID: Final = 0x20000000
+_MEANING: Final = {
+    spindle.Containment.PIDNS: "a PID namespace for each process: when it ends, all that it has started has ended",
+    spindle.Containment.CGROUP: "a control group for each process, which is killed as a whole",
+    spindle.Containment.SWEEP: "each process has a parent that adopts and kills what it leaves behind",
+    spindle.Containment.KILLPG: "the process group and the descendants that can be found; daemons are not",
+}
 
 
 def doctor() -> int:
@@ -46,9 +41,6 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "Python", f"{platform.python_implementation()} {platform.python_version()} at {sys.executable}"
     yield "pidfd", _answer(_try_pidfd)
     yield "memfd", _answer(_try_memfd)
-    yield "user namespaces", _answer(lambda: _try_unshare(_CLONE_NEWUSER))
-    yield "PID namespaces", _answer(lambda: _try_unshare(_CLONE_NEWUSER, _CLONE_NEWPID))
-    yield "cgroup delegation", _answer(_try_cgroup)
     yield "descriptors", _descriptor_line()
     yield "Node", _node_line()
     if not _can_supervise():
@@ -60,11 +52,22 @@ def _lines() -> Iterator[tuple[str, str]]:
         "ForkServerLauncher: processes are forked off a warm server; PythonLauncher, on request, starts a fresh "
         "interpreter for each",
     )
-    yield (
-        "containment",
-        "killpg, with a walk of the descendants: what has started a session of its own and lost its parents "
-        "before the end is not found",
-    )
+    works: list[spindle.Containment] = []
+    for level in spindle.Containment:
+        problem = _problem_with(lambda: trio.run(_try_level, level))  # noqa: B023  # called at once
+        if problem is None:
+            works.append(level)
+        yield f"level {level}", "yes" if problem is None else f"no: {problem}"
+    yield "containment", f"{works[0]}: {_MEANING[works[0]]}" if works else "none"
+
+
+async def _try_level(level: spindle.Containment) -> None:
+    """Open a host at a level, as any program would."""
+    try:
+        async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0, containment=level)):
+            pass
+    except RuntimeError as error:
+        raise OSError(str(error).rpartition("does not work here: ")[2]) from error
 
 
 def _can_supervise() -> bool:
@@ -92,48 +95,6 @@ def _try_pidfd() -> None:
 
 def _try_memfd() -> None:
     os.close(os.memfd_create("spindle-doctor"))
-
-
-def _try_unshare(*flags: int) -> None:
-    """Enter new namespaces in a child, and start a process in them: some systems allow the first alone."""
-    probe = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _UNSHARE, *map(str, flags)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_PROBE_SECONDS,
-        check=False,
-    )
-    if probe.returncode:
-        raise OSError(probe.stderr.strip().splitlines()[-1] if probe.stderr.strip() else "the probe failed")
-
-
-def _try_cgroup() -> None:
-    """Make a control group below this process's own, and remove it again."""
-    group = _own_cgroup()
-    probe = group / f"spindle-doctor-{os.getpid()}"
-    probe.mkdir()
-    try:
-        if not os.access(probe / "cgroup.procs", os.W_OK) or not os.access(group / "cgroup.procs", os.W_OK):
-            raise OSError(f"processes may not be moved below {group}")
-    finally:
-        with contextlib.suppress(OSError):
-            probe.rmdir()
-
-
-def _own_cgroup() -> Path:
-    """Find this process's control group in the unified hierarchy."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        number, _, path = line.split(":", 2)
-        if number == "0":
-            break
-    else:
-        raise OSError("no unified hierarchy (cgroup v2)")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, kind = line.partition(" - ")
-        if kind.split()[0] == "cgroup2":
-            return Path(fields.split()[4]) / path.lstrip("/")
-    raise OSError("no unified hierarchy (cgroup v2) is mounted")
 
 
 def _descriptor_line() -> str:

@@ -99,8 +99,9 @@ def event_line(seconds: float, event: LifecycleEvent) -> str:
         line += f"  ({event.exit_reason.value})"
     if event.result is not None:
         line += f"  result {_compact(event.result)}"
-    if event.error:
-        first, *others = _printable(event.error).splitlines()
+    error = event.error if event.post_mortem is None else event.post_mortem.error
+    if error:
+        first, *others = printable(error).splitlines()
         line += "".join([f"  {first}", *(f"\n{' ' * 12}{other}" for other in others)])
     return line
 
@@ -118,7 +119,7 @@ def _compact(value: JsonValue) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Show control characters, which could rewrite a terminal, as escapes."""
     return "".join(
         sign if sign in "\n\t" or sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text

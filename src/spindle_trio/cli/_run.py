@@ -21,7 +21,7 @@ from spindle_trio import LifecycleEvent, ProcessLifecycle, ProcessMessage, Proce
 from spindle_trio.cli._advice import command_instead
 from spindle_trio.cli._input import LineReader, LineTooLongError, message_from
 from spindle_trio.cli._main import EXIT_REFUSED, RunOptions
-from spindle_trio.cli._output import Output, event_line, message_line
+from spindle_trio.cli._output import Output, event_line, message_line, printable
 from spindle_trio.wire import to_json
 
 _EXIT_OF_STATE: Final = {
@@ -101,6 +101,9 @@ class _Session:
         if self._terminal is None:
             return _EXIT_FAILED
         self._output.put(self._event_line(self._terminal))
+        if self._terminal.post_mortem is not None and not self._options.as_json:
+            # The line has the error already; this is what else is known.
+            print(printable(str(self._terminal.post_mortem)), file=sys.stderr, flush=True)
         return _EXIT_OF_STATE[self._terminal.state]
 
     async def _see_through(self, processes: spindle_trio.BackendProcesses) -> str | None:

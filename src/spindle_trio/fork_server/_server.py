@@ -3,27 +3,33 @@
 Theory of operation
 -------------------
 
-The server is started clean, by `exec`, so that no lock, buffer or descriptor of the host's comes with it. It never
+The server comes from a clean program, started by `exec`, so that no lock, buffer or descriptor of the host's comes with
+it: that is its guard (`_guard`), which forks it into the level of containment that works here (`_levels`). It never
 runs Trio, and has no thread but this one: a fork copies only the thread that calls it, and a lock that another one held
 would stay locked for good. What it loads for its processes it verifies afterwards (`_preload`).
 
 Host and server exchange datagrams, one JSON object each, over a socket that keeps their bounds:
 
-    host → server   {"type": "preload", "modules": [name, …], "path": [folder, …]}      first of all, once
+    host → server   {"type": "preload", "modules": [name, …], "path": [folder, …], "execs": bool}  first of all, once
                     {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
-                    {"type": "reap", "pid": n}              it has ended, and its number is not needed any more
-                    {"type": "discard", "pid": n}           kill and reap it, whatever it is doing
+                    {"type": "reap", "number": n}           it has ended, and its number is not needed any more
+                    {"type": "discard", "number": n}        kill and reap it, whatever it is doing
+    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}}    with a pidfd of the server
     server → host   {"type": "loading", "module": n}        goes on to the module of that place in the list
                     {"type": "up"}                          ready to fork
-                    {"type": "refused", "error": text}      not ready, and it ends
-                    {"type": "forked", "pid": n, "spare": bool}     with six descriptors, see `Forked`
-                    {"type": "not forked", "errno": n, "error": text, "spare": bool}
-                    {"type": "reaped", "pid": n, "status": n}       what waitpid(2) says
+                    {"type": "refused", "error": text}      not ready, and it ends; the guard may say it, too
+                    {"type": "forked", "number": n, "spare": bool, "group": path}   with seven descriptors, see `Birth`
+                    {"type": "not forked", "errno": n, "error": text, "spare": bool, "number": n}
+                    {"type": "reaped", "number": n, "status": n}      what waitpid(2) says of what it has forked itself
+    init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of the process
 
-A process waits on its control lane for the first frame, as an exec'ed one does; so the server need not know what it is
-for. A spare warms itself up before it waits (`_forked`).
+A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
+itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where each
+process has an init, that announces its birth and its end; so the host learns how it has ended, whatever has become of
+the server.
 
-Nobody is reaped unasked: a process that has ended keeps its number until the host has looked at it and says so.
+Nobody is reaped unasked: what has ended keeps its number in the system until the host has looked at it and says so.
+What the two call it is another number, which means the same in every PID namespace.
 
 The end of the socket is the end of the host, or its wish. The server then kills and reaps what it has forked, and ends.
 Should it be killed itself, its processes die with it, by the signal that each has asked for.
@@ -31,18 +37,18 @@ Should it be killed itself, its processes die with it, by the signal that each h
 
 from __future__ import annotations
 
-import _socket
-import errno
 import gc
 import os
 import select
 import sys
 from time import monotonic
 
-from spindle_trio._json_text import read_json, write_json
 from spindle_trio.child._order import replace_environment
-from spindle_trio.fork_server._forked import Forked, fork
-from spindle_trio.fork_server._preload import PreloadError, preload
+from spindle_trio.fork_server._birth import Birth, refusal
+from spindle_trio.fork_server._forked import become_process
+from spindle_trio.fork_server._link import HOST_GONE, Link
+from spindle_trio.fork_server._preload import preload
+from spindle_trio.fork_server._safety import UnsafeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,35 +56,32 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from spindle_trio._model import JsonValue
+    from spindle_trio.fork_server._levels import Level
 else:
     import _signal as signals  # `signal` would load `enum`, and every process would inherit its pages
 
 LAST_REAP_SECONDS = 0.5
 """Seconds that the processes may take, in all, to end once they were killed at the server's own end."""
 
-_DATAGRAM_BYTES = 1024 * 1024
-
-_HOST_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 _ERROR_BYTES = 4000
+
 _TRACED_PAUSE_MS = 100
 """Milliseconds between two attempts to reap what has ended and is being traced: readable, and not to be had."""
 
-_IN_FLIGHT_PAUSE_MS = 5
-"""Milliseconds before a datagram is sent again that had too many descriptors on the way before it."""
 
-
-def main(link_fd: int) -> NoReturn:
+def serve(link: Link, level: Level) -> NoReturn:
     """Serve one host until it is gone.
 
     Args:
-        link_fd: this end of the socket.
+        link: to the host.
+        level: of containment, which this program has entered.
     """
-    server = _Server(_socket.socket(fileno=link_fd))
+    server = _Server(link, level)
     try:
         server.start()
         while True:
             server.serve_once()
-    except _HOST_GONE:
+    except HOST_GONE:
         server.end()
     os._exit(0)
 
@@ -86,20 +89,23 @@ def main(link_fd: int) -> NoReturn:
 class _Server:
     """The state of the server: whom it has forked."""
 
-    def __init__(self, link: _socket.socket) -> None:
-        os.set_inheritable(link.fileno(), False)
+    def __init__(self, link: Link, level: Level) -> None:
         self._link = link
+        self._level = level
         self._poll = select.poll()
         self._poll.register(link.fileno(), select.POLLIN)
         self._asked: list[bool] = []  # a process each, to be forked; whether it is to be a spare
-        self._unreaped: set[int] = set()
-        self._ending: dict[int, int] = {}  # pidfd → pid of what was to be reaped and had not ended
-        self._traced: set[int] = set()  # what has ended, and is withheld from this program
+        self._last_number = 0
+        self._execs = False
+        self._unreaped: dict[int, int] = {}  # number → pid
+        self._ending: dict[int, int] = {}  # pidfd → number of what was to be reaped and had not ended
+        self._traced: set[int] = set()  # numbers of what has ended, and is withheld from this program
 
     def start(self) -> None:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
-        order = self._receive()
+        order = self._link.receive()
         modules, path = order["modules"], order["path"]
+        self._execs = bool(order["execs"])
         assert isinstance(modules, list)
         assert isinstance(path, list)
         sys.path[:] = path  # type: ignore[assignment]  # a list of texts
@@ -107,12 +113,12 @@ class _Server:
         try:
             preload(
                 [str(module) for module in modules],
-                known_fds={0, 1, 2, self._link.fileno()},
-                announce=lambda number: self._send({"type": "loading", "module": number}),
+                known_fds={0, 1, 2, self._link.fileno(), *self._level.server_fds()},
+                announce=lambda number: self._link.send({"type": "loading", "module": number}),
             )
-        except PreloadError as error:
+        except UnsafeError as error:
             text = str(error).encode(errors="backslashreplace")[:_ERROR_BYTES].decode(errors="ignore")
-            self._send({"type": "refused", "error": text})
+            self._link.send({"type": "refused", "error": text})
             os._exit(1)
         # The host counts on it that processes begin with these; a module may have changed them.
         sys.path[:] = path  # type: ignore[assignment]  # a list of texts
@@ -122,7 +128,7 @@ class _Server:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._send({"type": "up"})
+        self._link.send({"type": "up"})
 
     def serve_once(self) -> None:
         """Wait for the next thing to do, and do it. Forks come last: the end of a process must not wait for them."""
@@ -131,23 +137,23 @@ class _Server:
             self._fork(is_spare=self._asked.pop(0))
         for fd, _ in events:
             if fd == self._link.fileno():
-                self._obey(self._receive())
+                self._obey(self._link.receive())
             else:
                 self._poll.unregister(fd)
                 os.close(fd)
-                pid = self._ending.pop(fd)
-                if not self._reap_nowait(pid):
+                number = self._ending.pop(fd)
+                if not self._reap_nowait(number):
                     # A tracer has to take note of the end first, or to end itself, and nothing tells of that.
-                    self._traced.add(pid)
-        for pid in tuple(self._traced):
-            self._reap_nowait(pid)
+                    self._traced.add(number)
+        for number in tuple(self._traced):
+            self._reap_nowait(number)
 
     def end(self) -> None:
         """Kill and reap whatever has been forked and not reaped, within `LAST_REAP_SECONDS`."""
-        for pid in self._unreaped:
+        for pid in self._unreaped.values():
             os.kill(pid, signals.SIGKILL)
         deadline = monotonic() + LAST_REAP_SECONDS
-        for pid in self._unreaped:
+        for pid in self._unreaped.values():
             pidfd = os.pidfd_open(pid)
             end = select.poll()
             end.register(pidfd, select.POLLIN)
@@ -156,65 +162,49 @@ class _Server:
             os.close(pidfd)
 
     def _obey(self, request: dict[str, JsonValue]) -> None:
-        kind, pid = request["type"], request.get("pid")
+        kind, number = request["type"], request.get("number")
         if kind == "fork":
             self._asked.append(bool(request["spare"]))
-        elif isinstance(pid, int) and pid in self._unreaped and pid not in self._ending.values():
+        elif isinstance(number, int) and number in self._unreaped and number not in self._ending.values():
             if kind == "discard":
-                os.kill(pid, signals.SIGKILL)
-            if pid not in self._traced:
-                self._reap(pid)
+                os.kill(self._unreaped[number], signals.SIGKILL)
+            if number not in self._traced:
+                self._reap(number)
 
     def _fork(self, *, is_spare: bool) -> None:
+        self._last_number += 1
         try:
-            forked = fork(is_spare=is_spare, link_fd=self._link.fileno())
+            birth = Birth(self._last_number, self._link, is_spare=is_spare)
+            try:
+                pid = self._level.fork(birth)
+                if pid == 0:
+                    become_process(birth, execs=self._execs)
+            finally:
+                birth.close()
         except OSError as error:
-            text = error.strerror or repr(error)
-            self._send({"type": "not forked", "errno": error.errno or 0, "error": text, "spare": is_spare})
+            if isinstance(error, HOST_GONE):
+                raise
+            self._link.send(refusal(error, is_spare))
             return
-        self._unreaped.add(forked.pid)
-        self._send({"type": "forked", "pid": forked.pid, "spare": is_spare}, forked)
-        forked.close()
+        self._unreaped[birth.number] = pid
 
-    def _reap(self, pid: int) -> None:
+    def _reap(self, number: int) -> None:
         """Reap a process that has ended; one that has not, as soon as it does."""
-        if self._reap_nowait(pid):
+        if self._reap_nowait(number):
             return
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(self._unreaped[number])
         except OSError:
             return  # no descriptor left: it is reaped at this program's own end
-        self._ending[pidfd] = pid
+        self._ending[pidfd] = number
         self._poll.register(pidfd, select.POLLIN)
 
-    def _reap_nowait(self, pid: int) -> bool:
+    def _reap_nowait(self, number: int) -> bool:
         """Reap a process if the system lets this program do so, and say whether it did."""
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-        if reaped:
-            self._unreaped.discard(pid)
-            self._traced.discard(pid)
-            self._send({"type": "reaped", "pid": pid, "status": status})
-        return bool(reaped)
-
-    def _receive(self) -> dict[str, JsonValue]:
-        data = self._link.recv(_DATAGRAM_BYTES)
-        if not data:
-            raise EOFError
-        message = read_json(data)
-        assert isinstance(message, dict)
-        return message
-
-    def _send(self, message: dict[str, JsonValue], forked: Forked | None = None) -> None:
-        """Send a datagram; blocks while the host does not read."""
-        ancillary = [] if forked is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, forked.packed_fds())]
-        data = [write_json(message).encode()]
-        while True:
-            try:
-                self._link.sendmsg(data, ancillary, _socket.MSG_NOSIGNAL)
-            except OSError as error:
-                if error.errno != errno.ETOOMANYREFS:
-                    raise
-                # As many descriptors are on their way as one user may have there, until the host has read some.
-                select.poll().poll(_IN_FLIGHT_PAUSE_MS)
-            else:
-                return
+        pid, status = os.waitpid(self._unreaped[number], os.WNOHANG)
+        is_reaped = pid != 0 and not os.WIFSTOPPED(status)  # as in `_init`
+        if is_reaped:
+            del self._unreaped[number]
+            self._traced.discard(number)
+            self._link.send({"type": "reaped", "number": number, "status": status})
+        return is_reaped

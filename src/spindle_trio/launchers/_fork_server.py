@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import sys
 from array import array
@@ -24,13 +25,16 @@ from typing import Final
 import attrs
 import trio
 
+from spindle_trio._lifecycle import stood_still_since
+from spindle_trio._model import Containment
 from spindle_trio.abc import ExitStatus
+from spindle_trio.launchers._containment import LEVELS
 from spindle_trio.launchers._forked_process import DESCRIPTORS, REAP_SECONDS, ForkedProcess, NotForked, take_process
 from spindle_trio.launchers._interpreter import search_path, start_interpreter
 from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
 from spindle_trio.launchers._output import LineLog, OutputPipe
 from spindle_trio.launchers._reaper import OwnReaper, Reaper, has_ended
-from spindle_trio.launchers._tree import kill_tree
+from spindle_trio.launchers._tree import kill_tree, pid_of, signal_pidfd
 
 __all__ = ["ForkServer"]
 
@@ -39,6 +43,9 @@ START_SECONDS: Final = 60.0
 
 END_SECONDS: Final = 1.0
 """Seconds that a server may take to end its processes and itself before it is killed."""
+
+LAST_SECONDS: Final = 0.5
+"""Seconds that its guard may take after that to end what is left."""
 
 _DATAGRAM_BYTES: Final = 64 * 1024
 _SAID_CHARACTERS: Final = 4000
@@ -55,8 +62,8 @@ class ForkServer(Reaper):
 
     def __init__(
         self,
-        pid: int,
-        pidfd: int,
+        guard_pid: int,
+        guard_pidfd: int,
         link: socket.socket,
         output: int,
         *,
@@ -65,8 +72,12 @@ class ForkServer(Reaper):
     ) -> None:
         """Take over what `start` has made."""
         link.setblocking(False)
-        self.pid: Final = pid
-        """The server's own number."""
+        self.pid: int = guard_pid
+        """The server's own number, once it has one of its own."""
+        self.containment: Containment = Containment.KILLPG
+        """The level that its guard has found, once it is up."""
+        self.containment_problems: Mapping[Containment, str] = {}
+        """Why each stronger one does not work."""
         self.path: Final = path
         """The `sys.path` that its processes begin with."""
         self.environment: Final = environment
@@ -75,19 +86,24 @@ class ForkServer(Reaper):
         """Whether it has ended, or is being ended."""
         self.heard_at: float = trio.current_time()
         """When it last said something, on Trio's clock."""
-        self._pidfd = pidfd
+        self._guard_pid: Final = guard_pid
+        self._guard_pidfd = guard_pidfd
+        self._pidfd = -1  # the server's
         self._link = link
-        self._output = OutputPipe(output, "fork_server", LineLog(f"fork server {pid}"))
+        self._output = OutputPipe(output, "fork_server", LineLog(f"fork server {guard_pid}"))
         self._unsent: deque[bytes] = deque()
         self._has_unsent = trio.lowlevel.ParkingLot()
         self._reaping: dict[int, _Reaping] = {}
+        self._said_status: dict[int, ExitStatus] = {}  # what inits have said of processes that are still to be reaped
 
     def __repr__(self) -> str:
         return f"<ForkServer {'gone' if self.is_gone else 'running'} pid={self.pid}>"
 
     @staticmethod
     @trio.lowlevel.enable_ki_protection
-    async def start(preload: Sequence[str], environment: Mapping[str, str]) -> ForkServer:
+    async def start(
+        preload: Sequence[str], environment: Mapping[str, str], containment: Containment | None, *, execs: bool
+    ) -> ForkServer:
         """Start a server, and return once it can fork.
 
         If this is cancelled or fails, no server is left.
@@ -95,16 +111,18 @@ class ForkServer(Reaper):
         Args:
             preload: the names of modules that it loads before it forks.
             environment: its environment; processes get their own.
+            containment: the level that alone will do; `None` for the strongest that works.
+            execs: whether its processes become other programs.
 
         Raises:
             OSError: the system has refused.
             RuntimeError: the server has refused, ended or not answered; says why.
         """
-        started = await run_in_launch_thread(lambda: _start(environment), _end_at_once)
+        started = await run_in_launch_thread(lambda: _start(environment, containment), _end_at_once)
         path = search_path()
         server = ForkServer(*started, path=path, environment=environment)
         try:
-            server._send({"type": "preload", "modules": list(preload), "path": path})
+            server._send({"type": "preload", "modules": list(preload), "path": path, "execs": execs})
             await server._wait_up(preload)
         except BaseException:
             await server.end()  # noqa: ASYNC102  # shields itself, and is bounded
@@ -136,13 +154,13 @@ class ForkServer(Reaper):
         """Ask for a process: for a launch that waits, or as a spare."""
         self._send({"type": "fork", "spare": spare})
 
-    def discard(self, pid: int) -> None:
+    def discard(self, number: int) -> None:
         """Have a process killed and reaped."""
-        self._send({"type": "discard", "pid": pid})
+        self._send({"type": "discard", "number": number})
 
-    async def reap(self, pid: int, pidfd: int) -> ExitStatus:
+    async def reap(self, number: int, pidfd: int) -> ExitStatus:
         """Have the server reap a process; see `Reaper.reap`. Takes `PATIENCE` seconds at most."""
-        status = await self.have_reaped("reap", pid)
+        status = await self.have_reaped("reap", number)
         if self.is_gone and status == ExitStatus():
             # What it leaves behind is this program's own where that adopts orphans, as the first one of a container.
             status = OwnReaper().reap_nowait(pidfd)
@@ -150,26 +168,31 @@ class ForkServer(Reaper):
             status = ExitStatus(together_with=f"its fork server (pid {self.pid})")
         return status
 
-    async def have_reaped(self, request: str, pid: int) -> ExitStatus:
+    async def have_reaped(self, request: str, number: int) -> ExitStatus:
         """Ask for something that ends with a process being reaped, and wait for that, `PATIENCE` seconds at most.
 
         A server that says nothing is waited for `REAP_SECONDS`; while it says something, it is busy with what was asked
-        of it before.
+        of it before. How the process has ended its init has said, which does not need the server for that; only where
+        it has none, or was killed itself, it is the server's word that counts.
         """
-        reaping = self._reaping[pid] = _Reaping()
+        reaping = self._reaping[number] = _Reaping()
         began_at = trio.current_time()
         try:
-            self._send({"type": request, "pid": pid})
+            self._send({"type": request, "number": number})
             while not (reaping.is_over.is_set() or self.is_gone):
                 give_up_at = min(max(began_at, self.heard_at) + REAP_SECONDS, began_at + PATIENCE)
                 if trio.current_time() >= give_up_at and not self.has_said_more():
-                    _log.warning("fork server %d does not answer, and has still to reap process %d", self.pid, pid)
+                    _log.warning(
+                        "fork server %d does not answer, and has still to reap its process %d", self.pid, number
+                    )
                     break
                 with trio.CancelScope(deadline=give_up_at):
                     await reaping.is_over.wait()
+                now = trio.current_time()  # time in which this program stood still says nothing about its server
+                began_at += now - stood_still_since(give_up_at, began_at, now)
         finally:
-            del self._reaping[pid]
-        return reaping.status
+            del self._reaping[number]
+        return self._said_status.pop(number, reaping.status)
 
     def has_said_more(self) -> bool:
         """Tell whether something that it has said waits to be heard: then this program is late, and not the server."""
@@ -177,11 +200,11 @@ class ForkServer(Reaper):
         poll.register(self._link, select.POLLIN)
         return not self.is_gone and bool(poll.poll(0))
 
-    def reap_whenever(self, process_id: str, pid: int, pidfd: int) -> None:
+    def reap_whenever(self, process_id: str, pid: int, number: int, pidfd: int) -> None:
         """Have the server reap a process when it ends; see `Reaper.reap_whenever`."""
         _log.error("process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends", process_id, pid)
         os.close(pidfd)
-        self._send({"type": "reap", "pid": pid})
+        self._send({"type": "reap", "number": number})
 
     @trio.lowlevel.enable_ki_protection
     async def end(self) -> None:
@@ -195,23 +218,31 @@ class ForkServer(Reaper):
             self._link.shutdown(socket.SHUT_RDWR)  # a forked copy of this program may hold the socket too
         self._link.close()  # its own end sees the end of the stream, and ends
         is_interrupted = await self._wait_ended(END_SECONDS)
-        kill_tree(self.pid, self._pidfd)  # with whatever a module has started while it was loaded
+        if self._pidfd >= 0:
+            signal_pidfd(self._pidfd, signal.SIGKILL)
+        is_interrupted = await self._wait_ended(LAST_SECONDS) or is_interrupted
+        kill_tree(self._guard_pid, self._guard_pidfd)  # with whatever a module has started while it was loaded
         is_interrupted = await self._wait_ended(PATIENCE) or is_interrupted
-        if has_ended(self._pidfd):
-            OwnReaper().reap_nowait(self._pidfd)
-            os.close(self._pidfd)
+        if has_ended(self._guard_pidfd):
+            OwnReaper().reap_nowait(self._guard_pidfd)
+            os.close(self._guard_pidfd)
         else:
-            reap_in_background("(fork server)", self.pid, self._pidfd)
+            reap_in_background("(fork server)", self._guard_pid, self._guard_pidfd)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         self._output.drain_nowait()
         self._output.close()
         if is_interrupted:
             raise KeyboardInterrupt
 
     async def _wait_ended(self, seconds: float) -> bool:
-        """Wait until the server has ended, so long at most; says whether that was cut short by Ctrl-C."""
+        """Wait until server and guard have ended, so long at most; says whether that was cut short by Ctrl-C."""
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
-                await trio.lowlevel.wait_readable(self._pidfd)
+                await trio.lowlevel.wait_readable(self._guard_pidfd)
+                if self._pidfd >= 0:
+                    await trio.lowlevel.wait_readable(self._pidfd)
         except KeyboardInterrupt:
             return True
         return False
@@ -231,7 +262,7 @@ class ForkServer(Reaper):
         with trio.move_on_after(START_SECONDS):
             while True:
                 try:
-                    data = self._link.recv(_DATAGRAM_BYTES)
+                    message, fds = self._receive()
                 except BlockingIOError:
                     # A server that cannot print does not go on. A task to drain its output would need a nursery, and
                     # a Ctrl-C that comes meanwhile would come out of that in a group.
@@ -239,18 +270,21 @@ class ForkServer(Reaper):
                         await trio.lowlevel.wait_readable(self._link)
                     self._output.drain_nowait()
                     continue
-                except OSError:
-                    data = b""
-                self.heard_at = trio.current_time()
-                if not data:
+                except EOFError:
                     said = self.output_tail()[-_SAID_CHARACTERS:]
-                    raise RuntimeError(f"the fork server ended while it was {doing}{said and f', and said: {said}'}")
-                message = json.loads(data)
-                if message["type"] == "up":
-                    return
-                if message["type"] == "refused":
-                    raise RuntimeError(f"the fork server cannot start: {message['error']}")
-                doing = f"loading the module {preload[message['module']]!r}"
+                    text = f"the fork server ended while it was {doing}{said and f', and said: {said}'}"
+                    raise RuntimeError(text) from None
+                match message:
+                    case {"type": "up"}:
+                        return
+                    case {"type": "guarding", "level": str(level), "problems": dict(problems)}:
+                        self._meet(level, problems, fds)
+                    case {"type": "refused", "error": str(error)}:
+                        raise RuntimeError(f"the fork server cannot start: {error}")
+                    case {"type": "loading", "module": int(place)}:
+                        doing = f"loading the module {preload[place]!r}"
+                    case _:
+                        _log.error("fork server %d said what this host does not know: %r", self.pid, message)
         raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
 
     def _read(self, hear: Callable[[ForkedProcess | NotForked], None]) -> bool:
@@ -261,30 +295,66 @@ class ForkServer(Reaper):
         """
         for _ in range(_DATAGRAMS_AT_A_TIME):
             try:
-                data, ancillary, _, _ = self._link.recvmsg(
-                    _DATAGRAM_BYTES, socket.CMSG_SPACE(DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-                )
+                message, fds = self._receive()
             except BlockingIOError:
                 return False
-            except OSError:
-                raise EOFError from None
-            if not data:
-                raise EOFError
-            self.heard_at = trio.current_time()
-            self._take(json.loads(data), _descriptors(ancillary), hear)
+            self._take(message, fds, hear)
         return True
+
+    def _receive(self) -> tuple[Message, list[int]]:
+        """Receive a datagram, with the descriptors that came with it.
+
+        Raises:
+            BlockingIOError: there is none.
+            EOFError: the server is gone.
+        """
+        try:
+            data, ancillary, _, _ = self._link.recvmsg(
+                _DATAGRAM_BYTES, socket.CMSG_SPACE(DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            raise
+        except OSError:
+            raise EOFError from None
+        if not data:
+            raise EOFError
+        self.heard_at = trio.current_time()
+        message: Message = json.loads(data)
+        return message, _descriptors(ancillary)
+
+    def _meet(self, level: str, problems: Mapping[str, str], fds: list[int]) -> None:
+        """Learn who the server is.
+
+        Raises:
+            RuntimeError: this program has no descriptor left for it.
+        """
+        if len(fds) != 1:
+            raise RuntimeError("this program has no descriptors left for a fork server: raise its limit (ulimit -n)")
+        (self._pidfd,) = fds
+        self.pid = pid_of(self._pidfd) or self.pid
+        self.containment = Containment(level)
+        self.containment_problems = {Containment(name): why for name, why in problems.items()}
 
     def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
         match message:
-            case {"type": "forked", "pid": int(pid), "spare": bool(is_spare)}:
-                hear(take_process(self, pid, fds, is_spare=is_spare))
-            case {"type": "not forked", "errno": int(number), "error": str(text), "spare": bool(is_spare)}:
-                hear(NotForked(OSError(number, f"the fork server could not fork: {text}"), is_spare))
-            case {"type": "reaped", "pid": int(pid), "status": int(status)}:
-                reaping = self._reaping.get(pid)
+            case {"type": "forked", "number": int(number), "spare": bool(is_spare)}:
+                group = message.get("group")
+                assert group is None or isinstance(group, str)
+                hear(take_process(self, number, fds, group=group, is_spare=is_spare))
+            case {"type": "not forked", "errno": int(errno), "error": str(text), "spare": bool(is_spare)}:
+                init = message.get("number")
+                if isinstance(init, int):
+                    self.discard(init)
+                hear(NotForked(OSError(errno, f"the fork server could not fork: {text}"), is_spare))
+            case {"type": "ended", "number": int(number), "status": int(status)}:
+                self._said_status[number] = _exit_status(status)
+            case {"type": "reaped", "number": int(number), "status": int(status)}:
+                reaping = self._reaping.get(number)
                 if reaping is not None:
                     reaping.status = _exit_status(status)
                     reaping.is_over.set()
+                else:
+                    self._said_status.pop(number, None)
             case _:
                 _log.error("fork server %d said what this host does not know: %r", self.pid, message)
 
@@ -337,8 +407,8 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return found.tolist()
 
 
-def _start(environment: Mapping[str, str]) -> tuple[int, int, socket.socket, int]:
-    """Start a server; runs on the launch thread.
+def _start(environment: Mapping[str, str], containment: Containment | None) -> tuple[int, int, socket.socket, int]:
+    """Start the guard of a server; runs on the launch thread.
 
     Raises:
         OSError: the system has refused, and nothing is left.
@@ -353,8 +423,9 @@ def _start(environment: Mapping[str, str]) -> tuple[int, int, socket.socket, int
         started = start_interpreter(
             sys.executable,
             "(fork server)",
-            "spindle_trio.fork_server._server",
+            "spindle_trio.fork_server._guard",
             pass_fds=[server_link.fileno()],
+            arguments=[-1 if containment is None else LEVELS.index(containment)],
             stdout=server_output,
             stderr=server_output,
             root=None,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from spindle_trio.launchers._containment import Tree, tree_of
 from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._reaper import OwnReaper
+from spindle_trio.launchers._tree import pid_of, signal_pidfd
 
 if TYPE_CHECKING:
     from spindle_trio.launchers._fork_server import ForkServer
@@ -21,8 +24,8 @@ __all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "take_pr
 REAP_SECONDS: Final = 0.5
 """Seconds that the server may take to reap a process. It takes microseconds, unless somebody has stopped it."""
 
-DESCRIPTORS: Final = 6
-"""How many come with a process: pidfd, control, messages, stdout, stderr, page."""
+DESCRIPTORS: Final = 7
+"""How many come with a process: pidfd, control, messages, stdout, stderr, page, and a pidfd of the entry's process."""
 
 
 @attrs.frozen
@@ -30,9 +33,14 @@ class ForkedProcess:
     """A process that waits for its first frame."""
 
     server: ForkServer
-    """Its parent."""
+    """Who has forked it."""
+    number: int
+    """What the server calls it."""
     pid: int
+    """The number of the entry's process, as this program sees it."""
     pidfd: int
+    """Refers to what ends when all of it has ended: its init, where it has one."""
+    tree: Tree
     control: socket.socket
     messages: socket.socket
     stdout: int
@@ -43,13 +51,13 @@ class ForkedProcess:
 
     def discard(self) -> None:
         """Have it killed and reaped, and close everything. Never blocks."""
-        self._kill()
+        signal_pidfd(self.pidfd, signal.SIGKILL)  # the server may have been stopped
         self._close()
-        self.server.discard(self.pid)
+        self.server.discard(self.number)
 
     async def end(self) -> None:
         """Do the same, and wait until it is gone, as long as for any reaping."""
-        self._kill()
+        signal_pidfd(self.pidfd, signal.SIGKILL)
         try:
             if self.server.is_gone:
                 with trio.move_on_after(REAP_SECONDS):
@@ -57,13 +65,7 @@ class ForkedProcess:
                 OwnReaper().reap_nowait(self.pidfd)  # it is this program's own now, where that adopts orphans
         finally:
             self._close()
-        await self.server.have_reaped("discard", self.pid)
-
-    def _kill(self) -> None:
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)  # the server may have been stopped
-        except ProcessLookupError:
-            pass  # reaped already, by whoever reaps what a dead server leaves behind
+        await self.server.have_reaped("discard", self.number)
 
     def _close(self) -> None:
         os.close(self.pidfd)
@@ -82,23 +84,37 @@ class NotForked:
     is_spare: bool
 
 
-def take_process(server: ForkServer, pid: int, fds: list[int], *, is_spare: bool) -> ForkedProcess | NotForked:
+def take_process(
+    server: ForkServer, number: int, fds: list[int], *, group: str | None, is_spare: bool
+) -> ForkedProcess | NotForked:
     """Take over a process, or have it killed if this program has no descriptors left for it."""
-    try:
-        if len(fds) != DESCRIPTORS:
-            raise OSError("this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes")
-        pidfd, control, messages, stdout, stderr, page = fds
-        mapped = HeartbeatPage(page)  # closes the descriptor where it cannot map it
-    except OSError as error:
-        for fd in fds[:5]:
-            os.close(fd)
-        server.discard(pid)
-        return NotForked(error, is_spare)
+    with ExitStack() as undo:
+        undo.callback(server.discard, number)
+        for fd in fds:
+            undo.callback(os.close, fd)
+        try:
+            if len(fds) != DESCRIPTORS:
+                raise OSError(
+                    "this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes"
+                )
+            pidfd, control, messages, stdout, stderr, page, entry = fds
+            leader = pid_of(pidfd)
+            if leader is None:
+                raise OSError("somebody else has reaped the process")
+            pid = pid_of(entry) or leader  # its init has reaped it already, perhaps
+            mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
+        except OSError as error:
+            return NotForked(error, is_spare)
+        undo.pop_all()
     mapped.close_fd()
+    os.close(page)
+    os.close(entry)
     return ForkedProcess(
         server,
+        number,
         pid,
         pidfd,
+        tree_of(server.containment, leader, pidfd, group),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
         stdout,

@@ -1,4 +1,4 @@
-"""Starts Python interpreters: what the exec launcher and the fork server's launcher share.
+"""Starts Python interpreters: fork servers, and what processes of the exec launcher become.
 
 An interpreter is started with `-P`, since `sys.path` is the host's business. Site processing stays on, although it
 costs some milliseconds: packages that are installed in editable form are found by hooks that it sets up, and `sys.path`
@@ -25,7 +25,7 @@ _STANDARD_FDS: Final = 2
 
 _PROGRAM: Final = Path(__file__).resolve().parent.parent / "child" / "__main__.py"
 
-__all__ = ["StartedInterpreter", "search_path", "start_interpreter"]
+__all__ = ["StartedInterpreter", "interpreter_command", "search_path", "start_interpreter"]
 
 
 @attrs.frozen
@@ -44,6 +44,7 @@ def start_interpreter(
     module: str,
     *,
     pass_fds: Sequence[int],
+    arguments: Sequence[int] = (),
     stdout: int,
     stderr: int,
     root: Path | None,
@@ -56,6 +57,7 @@ def start_interpreter(
         name: shown in a list of processes.
         module: whose `main` is called with the descriptors.
         pass_fds: descriptors that it inherits.
+        arguments: what `main` is called with after them.
         stdout: the descriptor that becomes its stdout.
         stderr: the descriptor that becomes its stderr.
         root: its working directory; `None` for this program's.
@@ -65,14 +67,10 @@ def start_interpreter(
         OSError: the system has refused, and nothing is left.
         ValueError: no environment can hold one of the names or values.
     """
-    flags = ["-P"]
-    if sys.dont_write_bytecode:
-        flags.append("-B")
-    flags += ["-O"] * sys.flags.optimize
     with ExitStack() as duplicates:
         given = [_beyond_standard(fd, duplicates) for fd in pass_fds]
         process = subprocess.Popen(
-            [python, *flags, str(_PROGRAM), name, str(os.getpid()), module, *map(str, given)],
+            [*interpreter_command(python, name), str(os.getpid()), module, *map(str, given), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -91,6 +89,20 @@ def start_interpreter(
     process.returncode = 0
     give_back_limit(process.pid)  # before its first frame, and so before its entry runs
     return StartedInterpreter(process.pid, pidfd)
+
+
+def interpreter_command(python: str, name: str) -> list[str]:
+    """Write the command that starts an interpreter, up to what `child/__main__.py` is told.
+
+    Args:
+        python: the interpreter.
+        name: shown in a list of processes.
+    """
+    flags = ["-P"]
+    if sys.dont_write_bytecode:
+        flags.append("-B")
+    flags += ["-O"] * sys.flags.optimize
+    return [python, *flags, str(_PROGRAM), name]
 
 
 def _beyond_standard(fd: int, duplicates: ExitStack) -> int:

@@ -1,4 +1,4 @@
-"""Writes the first frame that a real child reads; `spindle_trio.child._order` reads it, and describes it."""
+"""Writes the first frames that real processes read; `child/_order.py` and `fork_server/_exec.py` describe them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spindle_trio.abc import LaunchOrder
+from spindle_trio.launchers._interpreter import interpreter_command
 
-__all__ = ["check_surroundings", "encode_order"]
+__all__ = ["check_surroundings", "encode_execution", "encode_order"]
 
 
 def check_surroundings(order: LaunchOrder) -> None:
@@ -49,3 +50,19 @@ def encode_order(
     }
     # In ASCII, since file names and variables may hold bytes that are no UTF-8, and come as lone surrogates.
     return json.dumps(frame).encode()
+
+
+def encode_execution(order: LaunchOrder, python: str) -> bytes:
+    """Write the body of the frame that has a process become an interpreter.
+
+    Args:
+        order: what was ordered.
+        python: the interpreter's path.
+    """
+    frame = {
+        "command": interpreter_command(python, order.entry.entry),
+        "module": "spindle_trio.child._program",
+        "root": str(order.root),
+        "environment": dict(order.environment),
+    }
+    return json.dumps(frame).encode()  # in ASCII, as above

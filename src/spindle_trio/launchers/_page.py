@@ -1,8 +1,10 @@
-"""The host's side of the page that it shares with a child: heartbeats up, the mark of a stop down.
+"""The host's side of the page that it shares with a child: heartbeats up, the mark of a stop down, stacks at the end.
 
-A page is a sealed memfd of one memory page, read as native doubles. Word 0 is the monotonic time of the latest
+A page is the first memory page of a sealed memfd, read as native doubles. Word 0 is the monotonic time of the latest
 heartbeat in seconds, written by the child alone; 0 before the first. Word 1 is 1 once a stop was requested, written by
-the host alone. `spindle_trio.child._page` is the other side.
+the host alone. Behind it is the dump area, into which a process leaves the stacks of its threads before it is killed,
+or when it crashes; it may as well hold anything else, and is read as text up to the first zero byte.
+`spindle_trio.child._page` is the other side.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import Final
 
 import trio
 
-from spindle_trio.child._page import make_page
+from spindle_trio.child._page import DUMP_BYTES, DUMP_OFFSET, make_page
 
 __all__ = ["HeartbeatPage"]
 
 _BEAT: Final = 0
 _STOP: Final = 1
+
+_FRAME: Final = '  File "'
+_RUNTIME_FRAME: Final = f"{_FRAME}{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}{os.sep}"
 
 
 class HeartbeatPage:
@@ -38,7 +43,7 @@ class HeartbeatPage:
         self.fd: int = make_page() if fd is None else fd
         """To be passed to the child, and closed by `close_fd` then; the mapping stays."""
         try:
-            self._map = mmap.mmap(self.fd, mmap.PAGESIZE)
+            self._map = mmap.mmap(self.fd, DUMP_OFFSET + DUMP_BYTES)
         except BaseException:
             os.close(self.fd)
             raise
@@ -67,6 +72,13 @@ class HeartbeatPage:
         if not self._map.closed:
             self._words[_STOP] = 1.0
 
+    def dump(self) -> str | None:
+        """Return what the process has left in the dump area; `None` if nothing, or once the page is closed."""
+        if self._map.closed or not self._map[DUMP_OFFSET]:
+            return None
+        text = self._map[DUMP_OFFSET:].partition(b"\0")[0].decode(errors="replace")
+        return without_runtime(text.strip()) or None
+
     def close_fd(self) -> None:
         """Close the descriptor, once it has been passed on."""
         if self.fd >= 0:
@@ -80,3 +92,24 @@ class HeartbeatPage:
             self._last_value = self._words[_BEAT]
             self._words.release()
             self._map.close()
+
+
+def without_runtime(dump: str) -> str:
+    """Leave the library's own frames out at the outer end of each stack: they tell the author of an entry nothing.
+
+    Args:
+        dump: stacks, as `faulthandler` writes them: each with a line before it, and its innermost frame first.
+    """
+    kept: list[str] = []
+    outer: list[str] = []
+    for line in dump.split("\n"):
+        if line.startswith(_RUNTIME_FRAME):
+            outer.append(line)
+            continue
+        if line.startswith(_FRAME) or not (kept and kept[-1].startswith(_FRAME)):
+            kept += outer  # they called something, or there is no other frame in this stack
+        outer.clear()
+        kept.append(line)
+    if not (kept and kept[-1].startswith(_FRAME)):
+        kept += outer
+    return "\n".join(kept)

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final
@@ -28,11 +29,14 @@ import trio
 
 from spindle_trio._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
+from spindle_trio.child._page import DUMP_SIGNAL
+from spindle_trio.launchers._containment import Tree
 from spindle_trio.launchers._launch_thread import PATIENCE
+from spindle_trio.launchers._memory_events import MemoryEvents
 from spindle_trio.launchers._output import LineLog, OutputPipe
 from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._reaper import Reaper, has_ended
-from spindle_trio.launchers._tree import kill_group, kill_tree
+from spindle_trio.launchers._tree import is_stopped, open_child, pid_of, signal_pidfd
 
 __all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
 
@@ -42,11 +46,15 @@ class ProcessParts:
     """What a start has brought into being, and what has to be let go of."""
 
     pid: int
-    """Leads a session, and is reaped by nobody but its reaper."""
+    """The number of the entry's process."""
     pidfd: int
-    """Refers to it."""
+    """Refers to what ends when all of it has ended: its init, or itself. Reaped by nobody but its reaper."""
+    number: int
+    """What its reaper calls it."""
     reaper: Reaper
     """Knows how it has ended, and has it reaped."""
+    tree: Tree
+    """What is killed together with it."""
     control: socket.socket
     """This end of the control lane."""
     messages: socket.socket
@@ -57,8 +65,10 @@ class ProcessParts:
     """The reading end of the pipe that its stderr is."""
     page: HeartbeatPage
     """The page that it writes its heartbeats to."""
-    first_frame: bytes
-    """The order: the body of the first frame on its control lane, which leaves together with the host's first one."""
+    first_frames: Sequence[bytes]
+    """Its order: the bodies of the first frames on its control lane, which leave together with the host's first one."""
+    memory_events: MemoryEvents | None = None
+    """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
 
     def close(self) -> None:
         """Close everything but the pidfd."""
@@ -79,25 +89,32 @@ class RealProcess(LaunchedProcess):
         limits = order.limits
         self.pid: int = parts.pid
         self.control, self.messages = (
-            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frame=first_frame)
-            for sock, first_frame in ((parts.control, parts.first_frame), (parts.messages, None))
+            SocketLane(
+                sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frames=first_frames
+            )
+            for sock, first_frames in ((parts.control, parts.first_frames), (parts.messages, ()))
         )
         self._process_id: Final = order.process_id
         self._entry: Final = order.entry.entry
         self._pidfd = parts.pidfd
+        self._number: Final = parts.number
         self._reaper: Final = parts.reaper
+        self._tree: Final = parts.tree
         self._page: Final = parts.page
         log = LineLog(order.process_id)
         self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(parts.stderr, "stderr", log)
         self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
+        self._memory_events: Final = parts.memory_events
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
+        self._has_dumped = False
+        self._was_stopped = False
 
     def __repr__(self) -> str:
         state = "running" if self._killed_at is None else "killed"
         if self._status is not None:
-            state = str(self._status)
+            state = self._status.in_words(by_host=self._killed_at is not None)
         return f"<{type(self).__name__} {state} {self._entry} {self._process_id} pid={self.pid}>"
 
     def last_heartbeat(self) -> float:
@@ -113,7 +130,35 @@ class RealProcess(LaunchedProcess):
         if self._status is None and self._pidfd >= 0:
             if self._killed_at is None:
                 self._killed_at = trio.current_time()
-            kill_tree(self.pid, self._pidfd)
+            self._tree.kill()
+
+    def request_dump(self) -> bool:
+        """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
+        if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._has_dumped:
+            return False
+        leader = pid_of(self._pidfd)
+        if leader is None:
+            return False
+        # Behind an init, the pidfd is that init's.
+        pidfd = os.dup(self._pidfd) if leader == self.pid else open_child(leader, self.pid)
+        if pidfd is None:
+            return False
+        try:
+            self._was_stopped = is_stopped(self.pid)
+            self._has_dumped = self._tree.hold(self.pid) and signal_pidfd(pidfd, DUMP_SIGNAL)
+            if self._has_dumped:
+                signal_pidfd(pidfd, signal.SIGCONT)
+            return self._has_dumped
+        finally:
+            os.close(pidfd)
+
+    def stacks(self) -> str | None:
+        """Return what it has left in its page; see `LaunchedProcess.stacks`."""
+        return self._page.dump()
+
+    def remark(self) -> str | None:
+        """Say that it had been stopped; see `LaunchedProcess.remark`."""
+        return "it was stopped by a signal" if self._was_stopped else None
 
     def has_exited(self) -> bool:
         """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
@@ -168,7 +213,7 @@ class RealProcess(LaunchedProcess):
             with trio.CancelScope(deadline=begin + PATIENCE, shield=True):
                 await self.wait()
         if self._status is None and await self._reap() is None:  # it may have ended while this program was late
-            self._reaper.reap_whenever(self._process_id, self.pid, self._pidfd)
+            self._reaper.reap_whenever(self._process_id, self.pid, self._number, self._pidfd)
             self._pidfd = -1
         for scope in self._drain_scopes:
             scope.cancel()
@@ -180,19 +225,22 @@ class RealProcess(LaunchedProcess):
         self._stdout.close()
         self._stderr.close()
         self._page.close()
+        self._tree.let_go()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
 
     async def _reap(self) -> ExitStatus | None:
-        """If the process has ended, kill what is left of the group, reap it, and take in its last output."""
+        """If the process has ended, clear what is left of its tree, reap it, and take in its last output."""
         if not has_ended(self._pidfd):
             return None
-        kill_group(self.pid)
-        with trio.CancelScope(shield=True):  # bounded by the reaper
-            status = await self._reaper.reap(self.pid, self._pidfd)
+        with trio.CancelScope(shield=True):  # bounded by the tree and the reaper
+            await self._tree.clear()
+            status = await self._reaper.reap(self._number, self._pidfd)
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
+        if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
+            status = attrs.evolve(status, out_of_memory=self._memory_events.has_killed())
         self._status = status
         return status
 

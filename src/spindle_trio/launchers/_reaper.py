@@ -27,20 +27,25 @@ class Reaper(ABC):
     """The parent of a process, as far as its end is concerned."""
 
     @abstractmethod
-    async def reap(self, pid: int, pidfd: int) -> ExitStatus:
+    async def reap(self, number: int, pidfd: int) -> ExitStatus:
         """Reap a process that has ended, and return how it ended. Bounded, and called with a shield around it.
 
         When it returns, the system has forgotten the process, or its parent has not answered in time and will reap it
-        when it can; the status is unknown then.
+        when it can.
+
+        Args:
+            number: what the reaper calls it.
+            pidfd: refers to it.
         """
 
     @abstractmethod
-    def reap_whenever(self, process_id: str, pid: int, pidfd: int) -> None:
+    def reap_whenever(self, process_id: str, pid: int, number: int, pidfd: int) -> None:
         """Reap a process, whenever it ends, that has withstood its kill. Its pidfd belongs to the reaper from now on.
 
         Args:
             process_id: the host's id, for the log record.
-            pid: the operating system's number.
+            pid: the operating system's number, for the same.
+            number: what the reaper calls it.
             pidfd: refers to it.
         """
 
@@ -48,7 +53,7 @@ class Reaper(ABC):
 class OwnReaper(Reaper):
     """For children of this program."""
 
-    async def reap(self, pid: int, pidfd: int) -> ExitStatus:
+    async def reap(self, number: int, pidfd: int) -> ExitStatus:
         """Reap at once; see `Reaper.reap`."""
         return self.reap_nowait(pidfd)
 
@@ -64,6 +69,6 @@ class OwnReaper(Reaper):
             return ExitStatus(code=result.si_status)
         return ExitStatus(signal=result.si_status)
 
-    def reap_whenever(self, process_id: str, pid: int, pidfd: int) -> None:
+    def reap_whenever(self, process_id: str, pid: int, number: int, pidfd: int) -> None:
         """Leave it to a thread; see `Reaper.reap_whenever`."""
         reap_in_background(process_id, pid, pidfd)

@@ -17,13 +17,16 @@ import os
 import signal
 from typing import Final
 
-__all__ = ["kill_group", "kill_tree"]
+__all__ = ["hold_tree", "is_stopped", "kill_group", "kill_held", "kill_tree", "open_child", "pid_of", "signal_pidfd"]
 
 _MAX_WALKS: Final = 16
 """How often the tree is walked; a tree that still grows then is left to the kill of the group."""
 
 _MAX_DESCENDANTS: Final = 4_096
 """How many descendants are looked at, so that a fork bomb cannot hold up whoever kills it."""
+
+_MAX_HELD: Final = 256
+"""How many descendants are held, each by a descriptor, while their process dumps its stacks."""
 
 _LINKS_WITH_ONE_THREAD: Final = 3
 """How many links the kernel counts for `/proc/PID/task`: two as for any empty folder, and one for each thread."""
@@ -38,13 +41,13 @@ def kill_tree(pid: int, pidfd: int) -> None:
         pid: the process's number. Its parent, be it this program or another, does not reap it meanwhile.
         pidfd: refers to the process. If that has been reaped, nothing happens.
     """
-    if not _signal(pidfd, signal.SIGSTOP):
+    if not signal_pidfd(pidfd, signal.SIGSTOP):
         return  # somebody else has reaped it, and the number may mean another process by now
     # Deepest first: each parent is still there, and proves the number of the one that is killed.
     for descendant, parent in reversed(_freeze_descendants(pid)):
         _signal_child_of(parent, descendant, signal.SIGKILL)
     kill_group(pid)
-    _signal(pidfd, signal.SIGKILL)
+    signal_pidfd(pidfd, signal.SIGKILL)
 
 
 def kill_group(pid: int) -> None:
@@ -57,6 +60,59 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass  # nobody is left in it, or only what has taken on another user's rights
+
+
+def hold_tree(pid: int, pidfd: int) -> list[int] | None:
+    """Stop a process and its descendants, before the process alone goes on for its last moment.
+
+    Args:
+        pid: as in `kill_tree`.
+        pidfd: as in `kill_tree`.
+
+    Returns:
+        A pidfd for each descendant, for `kill_held`: nobody finds them any more once their process has ended. `None` if
+        the process is gone, or they are too many to be held; they are stopped then, and `kill_tree` is to follow.
+    """
+    if not signal_pidfd(pidfd, signal.SIGSTOP):
+        return None
+    descendants = _freeze_descendants(pid)
+    if len(descendants) > _MAX_HELD:
+        return None
+    opened = [open_child(parent, descendant) for descendant, parent in descendants]
+    held = [fd for fd in opened if fd is not None]
+    if len(held) < len(descendants):  # no descriptor is left, or one was reaped before its parent had stopped
+        for fd in held:
+            os.close(fd)
+        return None
+    return held
+
+
+def kill_held(held: list[int]) -> None:
+    """Kill the descendants that are held, whether their process has ended or not, and let go of them. Never raises."""
+    while held:
+        fd = held.pop()
+        signal_pidfd(fd, signal.SIGKILL)
+        os.close(fd)
+
+
+def open_child(parent: int, pid: int) -> int | None:
+    """Open a pidfd of a process if it is a child of that parent; `None` if not, or if no descriptor is left."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    if _parent_of(pid) == parent:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a signal has stopped a process, so that it does nothing until another one lets it go on."""
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
 
 
 def _freeze_descendants(root: int) -> list[tuple[int, int]]:
@@ -82,18 +138,17 @@ def _freeze_descendants(root: int) -> list[tuple[int, int]]:
 
 def _signal_child_of(parent: int, pid: int, number: signal.Signals) -> bool:
     """Signal a process if it is a child of that parent, and say whether it was."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
+    pidfd = open_child(parent, pid)
+    if pidfd is None:
         return False  # gone, or no descriptor left: the group is killed all the same
     try:
-        return _parent_of(pid) == parent and _signal(pidfd, number)
+        return signal_pidfd(pidfd, number)
     finally:
         os.close(pidfd)
 
 
-def _signal(pidfd: int, number: signal.Signals) -> bool:
-    """Signal a process, and say whether it exists, be it as a zombie."""
+def signal_pidfd(pidfd: int, number: int) -> bool:
+    """Signal a process, or only look with number 0, and say whether it exists, be it as a zombie. Never raises."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -101,6 +156,15 @@ def _signal(pidfd: int, number: signal.Signals) -> bool:
     except PermissionError:
         pass  # it has taken on another user's rights
     return True
+
+
+def pid_of(pidfd: int) -> int | None:
+    """Return the number of a process as this program sees it; `None` if it has been reaped."""
+    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
+        if line.startswith(b"Pid:"):
+            number = int(line[4:])
+            return number if number > 0 else None
+    return None
 
 
 def _children_of(pid: int) -> list[int]:

@@ -208,6 +208,16 @@ async def _receive_keeps_trios_rules(bench: _Bench) -> None:
             await subject.send(number)
             await trio.sleep(0.001)
         assert await subject.messages(10, at_a_time=3) == list(range(10)), "messages were lost, or changed places"
+        # Cancelled while it waits, at every step around the one in which a message comes.
+        got: list[JsonValue] = []
+        for number in range(2 * _CANCELLATIONS):
+            await subject.send(number)
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    nursery.start_soon(_cancel_after, scope, number // 2, number % 2 / 10_000)  # noqa: ASYNC111  # as below
+                    got += map(json.loads, await subject.process.messages.receive(10))
+            got += await subject.messages(number + 1 - len(got))
+        assert got == list(range(2 * _CANCELLATIONS)), "messages were lost, or changed places"
 
 
 async def _holds_up_senders(bench: _Bench) -> None:
@@ -377,6 +387,8 @@ async def _leaves_nothing(bench: _Bench) -> None:
         pass
     except BaseExceptionGroup as group:
         raise AssertionError(f"an error of the block came out in a group: {group!r}") from group
+    else:
+        raise AssertionError("an error of the block did not come out of it")
     with trio.CancelScope() as scope:
         async with bench.block() as process:
             left.append(process)

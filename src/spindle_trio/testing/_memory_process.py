@@ -52,7 +52,7 @@ class MemoryProcess(LaunchedProcess):
         self._stderr_dropped = 0
 
     def __repr__(self) -> str:
-        state = "alive" if self._status is None else str(self._status)
+        state = "alive" if self._status is None else self._status.in_words(by_host=self._status is KILLED)
         return f"<{type(self).__name__} {state} {self.order.entry.entry} {self.order.process_id}>"
 
     def last_heartbeat(self) -> float:

@@ -1,0 +1,43 @@
+"""What is known of an end that nobody asked for: a frozen value that prints well."""
+
+from __future__ import annotations
+
+import textwrap
+
+import attrs
+
+
+@attrs.frozen
+class PostMortem:
+    """Explains how a process came to its end, as far as its host can tell. As text it is a few titled blocks."""
+
+    error: str
+    """What went wrong, in one line; only what the entry itself has given to `fail` may have several."""
+    exit_status: str | None = None
+    """What the operating system said about the end, in words; `None` if it was abandoned or never launched."""
+    traceback: str | None = None
+    """Of the exception that the entry has raised."""
+    stderr: str = ""
+    """The last lines that it has written to stderr."""
+    since_heartbeat: float | None = None
+    """Seconds from its last heartbeat, to the millisecond, until its end was settled; `None` if it never was ready."""
+    stacks: str | None = None
+    """The Python stack of each of its threads, taken just before a watchdog's kill or left by a crash."""
+
+    def __repr__(self) -> str:
+        return f"<PostMortem {self.error.partition(chr(10))[0]!r} {self.exit_status or 'no exit status'}>"
+
+    def __str__(self) -> str:
+        lines = [self.error]
+        if self.exit_status is not None:
+            lines.append(f"  exit status: {self.exit_status}")
+        if self.since_heartbeat is not None:
+            lines.append(f"  last heartbeat: {self.since_heartbeat:g} s before that")
+        for title, text in (
+            ("traceback", self.traceback),
+            ("last lines of stderr", self.stderr),
+            ("stacks of all threads", self.stacks),
+        ):
+            if text:
+                lines += [f"  {title}:", textwrap.indent(text.rstrip(), "    ")]
+        return "\n".join(lines)

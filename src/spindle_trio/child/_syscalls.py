@@ -1,0 +1,40 @@
+"""Calls of the C library that Python has no function for, or not in every version that is supported.
+
+`ctypes` would cost three milliseconds of imports, and stay in the memory of every process that is forked off a server;
+this is the part of it that makes a call.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import os
+
+
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # which it does not take at run time
+    _type_ = "i"
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+_found: dict[str, _Function] = {}  # a fork server finds them once for all its processes
+
+
+def call(name: str, *arguments: int | bytes) -> None:
+    """Call a function of the C library that returns 0, or -1 for an error.
+
+    Args:
+        name: the function's.
+        arguments: each an `int` of C, or the address of some bytes.
+
+    Raises:
+        OSError: it has failed, or there is no such function here.
+    """
+    function = _found.get(name)
+    if function is None:
+        function = _found[name] = _Function(_ctypes.dlsym(_ctypes.dlopen(None, 0), name))  # type: ignore[arg-type]
+    if function(*arguments) != 0:
+        number = _ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -1,0 +1,105 @@
+"""A process that is being forked: what is made for it beforehand, and what the host is told of it."""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from spindle_trio.child._page import make_page
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spindle_trio._model import JsonValue
+    from spindle_trio.fork_server._link import Link
+
+
+class Birth:
+    """One process, from the host's wish to its end, as the server and the process's init know it."""
+
+    def __init__(self, number: int, link: Link, *, is_spare: bool) -> None:
+        """Make its lanes, pipes and page.
+
+        Args:
+            number: what host and server call it.
+            link: where the host is told.
+            is_spare: whether it is for nobody yet.
+
+        Raises:
+            OSError: the system has refused, and nothing is left.
+        """
+        self.number: int = number
+        self.is_spare: bool = is_spare
+        self.group: str | None = None
+        """Its control group, where it has one of its own."""
+        self._link = link
+        self._made: list[int] = []
+        try:
+            self._control, control = self._socket_pair()
+            self._messages, messages = self._socket_pair()
+            self._stdout, stdout = self._pipe()
+            self._stderr, stderr = self._pipe()
+            self._page = make_page()
+            self._made.append(self._page)
+        except BaseException:
+            self.close()
+            raise
+        self.lanes: tuple[int, int, int] = control, messages, self._page
+        """The process's own ends: control, messages, page."""
+        self.output: tuple[int, int] = stdout, stderr
+        """What its output is written to."""
+
+    def announce(self, pidfd: int, entry: int) -> None:
+        """Tell the host that it has been born.
+
+        Args:
+            pidfd: refers to what ends when all of it has ended.
+            entry: refers to the process itself.
+        """
+        message: dict[str, JsonValue] = {"type": "forked", "number": self.number, "spare": self.is_spare}
+        if self.group is not None:
+            message["group"] = self.group
+        fds = [pidfd, self._control, self._messages, self._stdout, self._stderr, self._page, entry]
+        self._link.send(message, fds)
+
+    def refuse(self, error: OSError) -> None:
+        """Tell the host that it could not be forked; called by an init, which has still to be reaped."""
+        self._link.send(refusal(error, self.is_spare) | {"number": self.number})
+
+    def conclude(self, status: int) -> None:
+        """Tell the host how it has ended; called by an init."""
+        self._link.send({"type": "ended", "number": self.number, "status": status})
+
+    def close(self) -> None:
+        """Close what was made here; the host has its share."""
+        for fd in self._made:
+            os.close(fd)
+        self._made.clear()
+
+    def close_all_but_link(self) -> None:
+        """Close all descriptors but the one to the host."""
+        close_all_but((self._link.fileno(),), first=0)
+
+    def _socket_pair(self) -> tuple[int, int]:
+        here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        pair = here.detach(), there.detach()
+        self._made += pair
+        return pair
+
+    def _pipe(self) -> tuple[int, int]:
+        pair = os.pipe()
+        self._made += pair
+        return pair
+
+
+def refusal(error: OSError, is_spare: bool) -> dict[str, JsonValue]:
+    """Write that a process could not be forked."""
+    text = error.strerror or repr(error)
+    return {"type": "not forked", "errno": error.errno or 0, "error": text, "spare": is_spare}
+
+
+def close_all_but(kept: tuple[int, ...], *, first: int) -> None:
+    """Close every descriptor from one on, but these."""
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 30)

@@ -1,0 +1,93 @@
+"""The guard: where a fork server's program begins, and what is left to end the tree when its host was killed.
+
+It finds the level of containment that works here (`_levels`), forks the server into it, tells the host, and from then
+on does nothing but wait: for the end of the server, or that of the host, which it sees by the end of their socket. Then
+the server ends itself, too; one that was stopped, or does not, is killed after `SERVER_SECONDS`. What the server
+leaves behind, the guard ends last.
+
+In a PID namespace nothing can be left behind, and the guard is killed with its host by the kernel, and the server with
+it: then nobody waits for anybody. Elsewhere it outlives its host for that moment.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from spindle_trio.child._protection import name_process
+from spindle_trio.fork_server._levels import Level, find_level
+from spindle_trio.fork_server._link import HOST_GONE, Link
+from spindle_trio.fork_server._safety import UnsafeError, verify_safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as signals
+    from typing import NoReturn
+else:
+    import _signal as signals  # `signal` would load `enum`
+
+SERVER_SECONDS = 1.0
+"""Seconds that a server may take to end after its host."""
+
+_TIDY_MS = 500
+
+
+def main(link_fd: int, wanted: int) -> NoReturn:
+    """Guard one server.
+
+    Args:
+        link_fd: this end of the socket.
+        wanted: the place of a level in `_levels.LEVELS`, strongest first, that alone will do; negative for any.
+    """
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # where its host ignores it, children would be reaped unseen
+    link = Link(_socket.socket(fileno=link_fd))
+    try:
+        verify_safe(
+            "the start of Python itself (a sitecustomize or a .pth file)", "see what it loads", {0, 1, 2, link_fd}
+        )
+        level, problems = find_level(wanted)
+        if level is None:
+            raise UnsafeError(
+                "; ".join(f"containment {name!r} does not work here: {why}" for name, why in problems.items())
+            )
+        level.enter_guard()
+        guard, pid = os.getpid(), os.fork()
+        if pid == 0:
+            _become_server(link, level, guard)
+        name_process("spindle guard")
+        pidfd = os.pidfd_open(pid)
+        link.send({"type": "guarding", "level": level.name, "problems": {**problems}}, [pidfd])
+    except UnsafeError as error:
+        link.receive()  # the host would not read on from a socket that was closed before it was read
+        link.send({"type": "refused", "error": str(error)})
+        os._exit(1)
+    except HOST_GONE:
+        os._exit(1)
+    while not link.is_cut(_TIDY_MS, pidfd) and not os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        level.tidy(pid)
+    _end_server(pid, pidfd)
+    level.clear_up()
+    os._exit(0)
+
+
+def _become_server(link: Link, level: Level, guard: int) -> NoReturn:
+    try:
+        level.enter_server(guard)
+        # Only here: the guard stays lean.
+        from spindle_trio.fork_server._server import serve
+
+        serve(link, level)
+    finally:
+        os._exit(1)
+
+
+def _end_server(pid: int, pidfd: int) -> None:
+    """Give the server time to end, kill it, and reap it."""
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(SERVER_SECONDS * 1000):
+        os.kill(pid, signals.SIGKILL)
+        poll.poll(SERVER_SECONDS * 1000)
+    os.waitpid(pid, os.WNOHANG)

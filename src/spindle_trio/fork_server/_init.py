@@ -1,0 +1,91 @@
+"""A minimal init: the parent of one process, which waits for its end, passes on how it has ended, and ends itself.
+
+In a PID namespace it is the first process, so that its own end is the end of all that is left in there. Where there is
+none, it adopts what loses its parents, and kills that before it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as signals
+    from typing import NoReturn
+
+    from spindle_trio.fork_server._birth import Birth
+else:
+    import _signal as signals  # `signal` would load `enum`
+
+SWEEP_SECONDS = 0.5
+"""Seconds that killing what has been adopted may take; who has taken on another user's rights withstands it."""
+
+_WAIT_MS = 20
+
+
+def run_init(entry: int, birth: Birth) -> NoReturn:
+    """See a process through to its end.
+
+    Args:
+        entry: its number.
+        birth: through which the host is told of the end.
+    """
+    birth.close_all_but_link()
+    # From an entry, or a terminal: only SIGKILL ends an init.
+    for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
+        signals.signal(number, signals.SIG_IGN)
+    pid, status = os.waitpid(-1, 0)
+    while pid != entry or os.WIFSTOPPED(status):  # which is told only of one that has made this program its tracer
+        pid, status = os.waitpid(-1, 0)
+    if os.getpid() != 1:
+        sweep()
+    birth.conclude(status)
+    os._exit(0)
+
+
+def sweep(but: int = 0) -> None:
+    """Kill and reap all children, and those that are adopted through their ends, within `SWEEP_SECONDS`.
+
+    Args:
+        but: one that is left alone.
+    """
+    deadline = monotonic() + SWEEP_SECONDS
+    while monotonic() < deadline:
+        children = [child for child in own_children() if child != but]
+        if not children:
+            return
+        for child in children:
+            try:
+                os.kill(child, signals.SIGKILL)
+            except PermissionError:
+                pass  # it has taken on another user's rights
+        for child in children:
+            if not os.waitpid(child, os.WNOHANG)[0]:
+                _wait_ended(child)
+
+
+def own_children() -> list[int]:
+    """List the children of this process, which has one thread.
+
+    Raises:
+        OSError: the kernel was built without that list.
+    """
+    fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while chunk := os.read(fd, 65536):
+            data += chunk
+    finally:
+        os.close(fd)
+    return [int(child) for child in data.split()]
+
+
+def _wait_ended(child: int) -> None:
+    pidfd = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(_WAIT_MS):
+        os.waitpid(child, 0)
+    os.close(pidfd)

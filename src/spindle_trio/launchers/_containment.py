@@ -1,0 +1,163 @@
+"""Ends what a level of containment holds together, as the host can; `spindle_trio.fork_server._levels` describes them.
+
+A `Tree` is all that one process has started, as far as its level knows it. Its pidfd refers to what ends when all of
+it has ended: the process's init, or the process itself where it has none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from spindle_trio._model import Containment
+from spindle_trio.launchers._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
+
+__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "tree_of"]
+
+LEVELS: Final = tuple(Containment)
+"""In the order of their places in `spindle_trio.fork_server._levels.LEVELS`."""
+
+CLEAR_SECONDS: Final = 0.5
+"""Seconds that a control group may take to become empty after its kill."""
+
+_LOOK_SECONDS: Final = 0.002
+
+
+class Tree(ABC):
+    """What is killed together with one process."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Kill all of it, at once. Never blocks, and never raises; does nothing once it has been reaped."""
+
+    def hold(self, entry: int) -> bool:
+        """See to it that all of it can still be ended once the entry's process alone has; `kill` or `clear` follows.
+
+        That process may be stopped by this, and is to be continued. Never blocks.
+
+        Args:
+            entry: the number of that process.
+
+        Returns:
+            Whether that is so. At the levels that lose nobody, nothing has to be done for it.
+        """
+        return True
+
+    def let_go(self) -> None:
+        """Let go of what `hold` has taken, if neither `kill` nor `clear` has."""
+
+    async def clear(self) -> None:
+        """Make sure that nothing is left, once the pidfd has told the end and before anything is reaped. Bounded."""
+
+
+class NamespaceTree(Tree):
+    """Level `pidns`: it ends with its init."""
+
+    def __init__(self, pidfd: int) -> None:
+        """Take note of the init."""
+        self._pidfd = pidfd
+
+    def kill(self) -> None:
+        """Kill the init; see `Tree.kill`."""
+        signal_pidfd(self._pidfd, signal.SIGKILL)
+
+
+class GroupTree(Tree):
+    """Levels `killpg` and `sweep`: the descendants are walked, of the process or of its init."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        """Take note of who leads it.
+
+        Args:
+            pid: its number.
+            pidfd: refers to it.
+        """
+        self._pid = pid
+        self._pidfd = pidfd
+        self._held: list[int] | None = None
+
+    def kill(self) -> None:
+        """Kill the descendants and the group; see `Tree.kill`."""
+        kill_tree(self._pid, self._pidfd)
+        self.let_go()
+
+    def hold(self, entry: int) -> bool:
+        """Stop it, and keep a descriptor of each descendant; see `Tree.hold`."""
+        if entry != self._pid:
+            return True  # its init adopts what it leaves behind, and kills that
+        self._held = hold_tree(self._pid, self._pidfd)
+        return self._held is not None
+
+    def let_go(self) -> None:
+        """Kill what is held; see `Tree.let_go`."""
+        if self._held:
+            kill_held(self._held)
+
+    async def clear(self) -> None:
+        """Kill what is left of the group, and what is held; see `Tree.clear`."""
+        self.let_go()
+        if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
+            kill_group(self._pid)
+
+
+class ControlGroupTree(Tree):
+    """Level `cgroup`."""
+
+    def __init__(self, pidfd: int, group: str) -> None:
+        """Take note of the group.
+
+        Args:
+            pidfd: refers to the process.
+            group: the group's folder, which is removed in the end.
+        """
+        self._pidfd = pidfd
+        self._group = Path(group)
+
+    def kill(self) -> None:
+        """Kill the group; see `Tree.kill`."""
+        self._kill_group()
+        signal_pidfd(self._pidfd, signal.SIGKILL)  # it may not have entered its group yet
+
+    async def clear(self) -> None:
+        """Kill the group, wait until it is empty, and remove it; see `Tree.clear`."""
+        self._kill_group()
+        deadline = trio.current_time() + CLEAR_SECONDS
+        # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
+        while not self._is_removed() and trio.current_time() < deadline:  # noqa: ASYNC110
+            await trio.sleep(_LOOK_SECONDS)
+
+    def _kill_group(self) -> None:
+        try:
+            (self._group / "cgroup.kill").write_text("1")
+        except OSError:
+            pass  # it has been removed: its server is gone, or it has been cleared
+
+    def _is_removed(self) -> bool:
+        try:
+            os.rmdir(self._group)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # not empty yet
+        return True
+
+
+def tree_of(level: Containment, pid: int, pidfd: int, group: str | None) -> Tree:
+    """Make what ends the tree of a process.
+
+    Args:
+        level: of its server.
+        pid: the number, as this program sees it, of what the pidfd refers to.
+        pidfd: refers to its init, or to the process where it has none.
+        group: its control group.
+    """
+    if level is Containment.PIDNS:
+        return NamespaceTree(pidfd)
+    if group is not None:
+        return ControlGroupTree(pidfd, group)
+    return GroupTree(pid, pidfd)

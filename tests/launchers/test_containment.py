@@ -1,0 +1,275 @@
+"""The levels of containment: which one is chosen, what is demanded and refused, and what each leaves of a tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from containment_support import WITHOUT_NAMESPACES, WITHOUT_PRIVILEGE, levels, problem_with, require, run_program
+from fork_server_support import ENDS, alive, describe, fork_host, none_survives, state_of, wait_until
+from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
+from spindle_trio.fork_server import _levels
+from spindle_trio.testing import MemoryLauncher
+
+
+@pytest.fixture(autouse=True)
+def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with none_survives(monkeypatch):
+        yield
+
+
+# ---- which level
+
+
+@pytest.mark.parametrize("launcher", [ForkServerLauncher, PythonLauncher])
+async def test_the_strongest_level_that_works_is_the_default(launcher: Callable[..., Any]) -> None:
+    problems = [await trio.to_thread.run_sync(problem_with, level) for level in Containment]
+    strongest = list(Containment)[problems.index(None)]
+    async with open_host(launcher(spares=0)) as host:
+        statistics = host.statistics()
+    assert statistics.containment is strongest
+    stronger = list(Containment)[: list(Containment).index(strongest)]
+    assert list(statistics.containment_problems) == stronger
+
+
+@levels()
+@pytest.mark.parametrize("launcher", [ForkServerLauncher, PythonLauncher])
+async def test_a_level_that_is_asked_for_is_the_one_that_is_used(
+    level: Containment, launcher: Callable[..., Any]
+) -> None:
+    await trio.to_thread.run_sync(require, level)
+    async with open_host(launcher(spares=0, containment=level), require_containment=level) as host:
+        assert host.statistics().containment is level
+        assert host.statistics().containment_problems == {}
+
+
+async def test_a_host_that_demands_more_than_it_gets_does_not_open() -> None:
+    launcher = ForkServerLauncher(preload=(), spares=0, containment=Containment.KILLPG)
+    with pytest.raises(
+        RuntimeError, match=r"requires containment 'pidns' or better, and ForkServerLauncher offers"
+    ) as refused:
+        async with open_host(launcher, require_containment=Containment.PIDNS):
+            raise AssertionError("opened")
+    assert "'killpg' here (the level that it was asked for)" in str(refused.value)
+    assert "spindle-trio doctor" in str(refused.value)
+
+
+async def test_a_host_that_demands_less_than_it_gets_opens() -> None:
+    async with open_host(ForkServerLauncher(spares=0), require_containment=Containment.KILLPG) as host:
+        assert host.statistics().containment is not None
+
+
+async def test_a_launcher_without_real_processes_contains_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_host(MemoryLauncher({})) as host:
+        assert host.statistics().containment is None
+    with pytest.raises(
+        RuntimeError, match="MemoryLauncher offers none: it starts no processes of the operating system"
+    ):
+        async with open_host(MemoryLauncher({}), require_containment=Containment.KILLPG):
+            raise AssertionError("opened")
+
+
+@pytest.mark.parametrize("make", [ForkServerLauncher, PythonLauncher])
+def test_what_is_no_level_is_refused_at_once(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="'namespace' is not a valid Containment"):
+        make(containment="namespace")
+    with pytest.raises(ValueError, match="'namespace' is not a valid Containment"):
+        open_host(require_containment="namespace")  # type: ignore[arg-type]  # what this is about
+    assert make(containment="killpg")
+
+
+REPORT = """
+import json, sys, trio
+import spindle_trio as spindle
+async def main():
+    async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0)) as host:
+        async with host.open_worker("w", root=sys.argv[1], user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn("entry.py")
+            info = await handle.wait_ended()
+            statistics = host.statistics()
+            print(json.dumps([statistics.containment, statistics.containment_problems, info.error, handle.result]))
+    try:
+        async with spindle.open_host(require_containment="pidns"):
+            print("opened")
+    except RuntimeError as error:
+        print(error)
+trio.run(main)
+"""
+
+WHO_AM_I = """
+import os
+def run(process):
+    process.ready()
+    status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+    return {"user": [list(os.getresuid()), list(os.getresgid())], "capabilities": int(status["CapEff"], 16)}
+"""
+
+
+def test_without_a_privilege_a_user_namespace_gives_it_and_the_entry_has_none_of_it(tmp_path: Path) -> None:
+    (tmp_path / "entry.py").write_text(WHO_AM_I)
+    report, refusal = run_program(tmp_path, REPORT, before=WITHOUT_PRIVILEGE).splitlines()
+    level, problems, error, seen = json.loads(report)
+    assert error is None
+    assert seen["user"] == [list(os.getresuid()), list(os.getresgid())]
+    if level != "pidns":
+        pytest.skip(f"no user namespaces here: {problems['pidns']}")
+    assert refusal == "opened"
+    assert seen["capabilities"] == 0
+
+
+def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_is_told(tmp_path: Path) -> None:
+    (tmp_path / "entry.py").write_text(ENDS)
+    if problem_with(Containment.PIDNS) is not None:
+        pytest.skip("no namespaces at all: then every other test here runs so")
+    report, refusal = run_program(tmp_path, REPORT, before=WITHOUT_NAMESPACES).splitlines()
+    level, problems, error, _ = json.loads(report)
+    assert error is None
+    assert level in ("cgroup", "sweep")
+    assert "No space left on device" in problems["pidns"]
+    assert "requires containment 'pidns' or better, and ForkServerLauncher offers" in refusal
+    assert "pidns: unshare: No space left on device" in refusal
+
+
+# ---- what is left of a tree
+
+FAMILY = """
+import os, signal, subprocess, sys
+WAITS = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
+def daemon():
+    # Forked twice, in a session of its own: nobody's descendant any more.
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execv(WAITS[0], WAITS)
+        os._exit(0)
+    os.wait()
+{head} run(process):
+    daemon()
+    kept = [subprocess.Popen(WAITS), subprocess.Popen(WAITS, start_new_session=True)]
+    process.ready()
+    {end}
+"""
+
+ENDINGS = {
+    "completes": "return None",
+    "exits": "os._exit(3)",
+    "is killed": "os.kill(os.getpid(), 9)",
+    "crashes": "import ctypes; ctypes.string_at(0)",
+    "hangs": "while True: pass",
+}
+
+
+@levels(Containment.PIDNS, Containment.CGROUP, Containment.SWEEP)
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("head", ["def", "async def"])
+async def test_a_tree_is_gone_with_its_process_daemons_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Containment, ending: str, head: str
+) -> None:
+    """At the first two levels when the terminal event is published, at the third within a second of it."""
+    await trio.to_thread.run_sync(require, level)
+    mark = f"LC_FAMILY={ending}"
+    async with fork_host(tmp_path, containment=level, environment={"LC_FAMILY": ending}) as forked:
+        handle = await forked.spawn(
+            FAMILY.format(head=head, end=ENDINGS[ending]), heartbeat_timeout=0.3 if ending == "hangs" else 15.0
+        )
+        left: list[str] = []
+        forked.worker.backend_processes.on_lifecycle(
+            lambda event: left.extend(map(describe, alive(mark))) if event.state.is_terminal else None
+        )
+        await handle.wait_ended()
+        if level is Containment.SWEEP:
+            with trio.fail_after(1):
+                await wait_until(lambda: not alive(mark))
+        else:
+            assert left == []
+
+
+@levels(Containment.SWEEP, Containment.CGROUP, Containment.PIDNS)
+async def test_what_an_entry_that_kills_its_parent_leaves_is_found_all_the_same(
+    tmp_path: Path, level: Containment
+) -> None:
+    await trio.to_thread.run_sync(require, level)
+    mark = "LC_FAMILY=orphans"
+    async with fork_host(tmp_path, containment=level, environment={"LC_FAMILY": "orphans"}) as forked:
+        end = "os.kill(os.getppid(), 9)\n    while True: pass"
+        handle = await forked.spawn(FAMILY.format(head="def", end=end), heartbeat_timeout=0.3)
+        await handle.wait_ended()
+        with trio.fail_after(2):
+            await wait_until(lambda: not alive(mark))
+        await wait_until(lambda: forked.launcher.server_pid is not None)
+        assert await forked.result(ENDS) is None
+
+
+# ---- numbers
+
+
+@levels()
+async def test_a_handle_has_the_number_that_this_program_knows_the_entry_by(tmp_path: Path, level: Containment) -> None:
+    await trio.to_thread.run_sync(require, level)
+    source = (
+        "import os\ndef run(process):\n    process.ready()\n    return [int(os.readlink('/proc/self')), os.getpid()]"
+    )
+    async with fork_host(tmp_path, containment=level) as forked:
+        handle = await forked.spawn(source)
+        await handle.wait_ended()
+        outside, inside = handle.result
+        assert handle.pid == outside
+        assert (inside == outside) is (level is not Containment.PIDNS)
+
+
+async def test_entries_in_namespaces_differ_in_their_numbers(tmp_path: Path) -> None:
+    """Programs put them into the names of files, and would take each other's."""
+    await trio.to_thread.run_sync(require, Containment.PIDNS)
+    async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
+        source = "import os\ndef run(process):\n    process.ready()\n    return os.getpid()"
+        numbers = [await forked.result(source) for _ in range(10)]
+    assert len(set(numbers)) == 10
+    assert 1 not in numbers
+
+
+async def test_a_fork_bomb_is_bounded_by_the_namespace(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.PIDNS)
+    if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 14):
+        pytest.skip("each namespace has a bound of its own from Linux 6.14 on")
+    source = """
+        import os
+        def run(process):
+            process.ready()
+            made = 0
+            try:
+                while made < 20_000:
+                    os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+                    made += 1
+            except BlockingIOError as error:
+                return [made, str(error)]
+    """
+    async with fork_host(tmp_path, containment=Containment.PIDNS, seconds=60) as forked:
+        made, error = await forked.result(source, heartbeat_timeout=60)
+    assert 1000 < made < _levels.TREE_NUMBERS
+    assert "Resource temporarily unavailable" in error
+
+
+# ---- the guard
+
+
+@levels()
+async def test_a_guard_that_is_killed_takes_all_along_and_is_replaced(tmp_path: Path, level: Containment) -> None:
+    await trio.to_thread.run_sync(require, level)
+    async with fork_host(tmp_path, containment=level) as forked:
+        handle = await forked.spawn("def run(process):\n    process.ready()\n    while True: pass")
+        server = forked.server_pid
+        assert forked.launcher._server is not None
+        os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+        await handle.wait_ended()
+        assert handle.state == "failed"
+        assert state_of(server) in (None, "Z")
+        await wait_until(lambda: forked.launcher.server_pid not in (None, server))
+        assert forked.launcher.containment is level
+        assert await forked.result(ENDS) is None

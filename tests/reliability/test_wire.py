@@ -1,0 +1,202 @@
+"""Mutated frames: whatever a process writes, it is taken in or it is a breach of the protocol, and nothing else.
+
+Each scenario comes from a seed, and each failure names it; `python tests/reliability/fuzz_wire.py --seed N` replays
+one. The full figures run with ``pytest -m soak tests/reliability/test_wire.py``.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from spindle_trio import LifecycleEvent, ProcessMessage, SpawnError, Worker, open_host
+from spindle_trio.testing import MemoryLauncher, ScriptedChild
+from wire_judge_support import judge, read_as_host
+from wire_processes_support import BREACH, Outcome, WireLauncher, play_in_memory
+from wire_support import Lane, Scenario, Traffic, traffic
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Traffic:
+    return traffic()
+
+
+def scenarios(lane: Lane, frames: int, recorded: Traffic, first_seed: int) -> Iterator[Scenario]:
+    """Make scenarios until they have so many frames in all."""
+    seed = first_seed
+    while frames > 0:
+        scenario = Scenario(seed, lane, recorded)
+        yield scenario
+        frames -= len(scenario.bodies)
+        seed += 1
+
+
+FRAMES = 50_000
+"""Frames of each lane in a part of the whole: all ten parts, with which a million frames are read, are for the soak."""
+
+
+@pytest.mark.parametrize("lane", ["control", "messages"])
+@pytest.mark.parametrize("part", [0, *[pytest.param(part, marks=pytest.mark.soak) for part in range(1, 11)]])
+def test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else(
+    recorded: Traffic, lane: Lane, part: int
+) -> None:
+    found = Counter[str]()
+    for scenario in scenarios(lane, FRAMES, recorded, first_seed=part * FRAMES):  # which no part can use up
+        found += judge(scenario)
+    # Neither is the damage so slight that all is taken in, nor so great that nothing is looked at twice.
+    assert found["taken in"] > FRAMES / 4
+    assert found["refused"] > FRAMES / 4
+    assert found["too long"] > FRAMES / 1_000
+
+
+def test_no_frame_costs_the_host_more_than_a_few_times_its_bound(recorded: Traffic) -> None:
+    """A megabyte of empty lists would become 24 MiB of objects: it is refused before (reliability, facts)."""
+    worst, costliest = 0, ""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for scenario in itertools.islice(scenarios("messages", 10**9, recorded, first_seed=10**6), 1_500):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            read_as_host(scenario)
+            _, peak = tracemalloc.get_traced_memory()
+            if peak - before > worst:
+                worst, costliest = peak - before, repr(scenario)
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert MEBIBYTE < worst < 16 * MEBIBYTE, f"{worst} bytes for {costliest}"
+    assert left < MEBIBYTE, f"{left} bytes are held after all of it"
+
+
+@pytest.mark.parametrize("processes", [2_000, pytest.param(20_000, marks=pytest.mark.soak)])
+async def test_a_host_in_memory_ends_each_process_as_its_frames_deserve(
+    recorded: Traffic, processes: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "spindle_trio")
+    children = [ScriptedChild() for _ in range(processes)]
+    ends = Ends()
+    async with (
+        open_host(MemoryLauncher({"child": children}), max_processes=processes) as host,
+        host.open_worker("tests", root="/", user_id="ada") as worker,
+    ):
+        ends.listen(worker)
+        for seed, child in enumerate(children):
+            scenario = Scenario(seed, ("control", "messages")[seed % 2], recorded)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ends.spawn, worker, "child")
+                await child.started()
+                outcome = play_in_memory(scenario, child)
+            await ends.check(str(child.facts.process_id), scenario, outcome)
+    refuse_errors(caplog)
+    assert ends.breaches > processes / 3
+
+
+@pytest.mark.parametrize("processes", [2_000, pytest.param(20_000, marks=pytest.mark.soak)])
+async def test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve(
+    recorded: Traffic, processes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where headers lie, frames are cut off and reads end anywhere."""
+    caplog.set_level(logging.INFO, "spindle_trio")
+    written = [Scenario(seed, ("control", "messages")[seed // 2 % 2], recorded) for seed in range(processes)]
+    launcher = WireLauncher(written)
+    ends = Ends()
+    at_once = 20
+    descriptors = len(os.listdir("/proc/self/fd"))
+    async with (
+        open_host(launcher, max_processes=at_once) as host,
+        host.open_worker("tests", root="/", user_id="ada") as worker,
+    ):
+        ends.listen(worker)
+        for _ in range(0, processes, at_once):
+            async with trio.open_nursery() as nursery:
+                for _ in range(at_once):
+                    nursery.start_soon(ends.spawn, worker, "child")
+            for process_id, (scenario, outcome) in launcher.outcomes.items():
+                await ends.check(process_id, scenario, outcome)
+            launcher.outcomes.clear()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    refuse_errors(caplog)
+    assert ends.breaches > processes / 3
+
+
+def test_the_script_replays_what_a_failure_names_and_says_what_it_needs_for_more() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, Path(__file__).with_name("fuzz_wire.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    replayed = run("--seed", "7")
+    assert replayed.returncode == 0, replayed.stderr
+    assert replayed.stdout.startswith("control 7 {")
+    if find_spec("atheris") is None:
+        refused = run()
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "pip install -e '.[fuzz]'" in refused.stderr
+
+
+class Ends:
+    """What has become of processes, held against what should have."""
+
+    def __init__(self) -> None:
+        self.breaches = 0
+        self._events: dict[str, list[LifecycleEvent]] = {}
+        self._payloads: dict[str, list[object]] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def listen(self, worker: Worker) -> None:
+        worker.backend_processes.on_lifecycle(self._note_event)
+        worker.backend_processes.on_message(self._note_message)
+
+    def _note_event(self, event: LifecycleEvent) -> None:
+        self._events.setdefault(event.process_id, []).append(event)
+        self._changed.unpark_all()
+
+    def _note_message(self, message: ProcessMessage) -> None:
+        self._payloads.setdefault(message.process_id, []).append(message.payload)
+
+    async def spawn(self, worker: Worker, entry: str) -> None:
+        """Spawn one; whether it becomes ready, its events tell."""
+        try:
+            await worker.backend_processes.spawn(entry)
+        except SpawnError:
+            pass
+
+    async def check(self, process_id: str, scenario: Scenario, outcome: Outcome) -> None:
+        """Wait for the end of a process, and hold it against what it should be."""
+        with trio.fail_after(60):
+            while process_id not in self._events or not self._events[process_id][-1].state.is_terminal:
+                await self._changed.park()
+        events, payloads = self._events.pop(process_id), self._payloads.pop(process_id, [])
+        error = events[-1].error or ""
+        states = [str(event.state) for event in events]
+        wanted = ["starting", *(["running"] if outcome.is_ready else []), outcome.state]
+        assert states == wanted, f"{states} ({error}), not {wanted}: {scenario!r}"
+        assert (BREACH in error) == outcome.is_breach, f"{error!r}: {scenario!r}"
+        assert error or outcome.state == "completed", f"a failure without a reason: {scenario!r}"
+        assert payloads == outcome.payloads, f"other messages: {scenario!r}"
+        self.breaches += outcome.is_breach
+
+
+def refuse_errors(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing that a process writes is the host's error; and what is logged of it can be written down."""
+    for record in caplog.records:
+        text = record.getMessage()
+        assert record.levelno < logging.ERROR, text
+        assert len(text) < 20_000
+        text.encode()

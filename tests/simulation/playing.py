@@ -1,0 +1,304 @@
+"""Plays a scenario with a real host in virtual time, and writes down what comes of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+import spindle_trio as spindle
+from simulation.scenario import AnyCommand, Block, Get, List, Scenario, Send, Spawn, Stop, Wait, entry_of
+from simulation.stage import Log, StageLauncher, now
+from spindle_trio import Limits, ProcessState
+
+if TYPE_CHECKING:
+    from spindle_trio import Host, LifecycleEvent, MessageReceiveChannel, ProcessHandle, ProcessMessage, Worker
+    from spindle_trio._broadcast import LifecycleChannel
+
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+FOREVER = 10_000.0
+"""By when everything is over, or something hangs."""
+
+MOST_PASSES = 1_000
+"""Times that the scheduler goes round at one instant. A few dozen are usual."""
+
+
+@attrs.frozen
+class Seen:
+    """What an event says."""
+
+    previous: str | None
+    state: str
+    exit_reason: str | None
+    error: str | None
+    result: object
+    at: float
+
+
+class Mishap(Exception):
+    """What ends a block by error."""
+
+
+def play(scenario: Scenario, seed: int) -> Log:
+    """Play it once, with Trio's scheduler seeded, and return the log."""
+    run = trio._core._run
+    before, generator = run._ALLOW_DETERMINISTIC_SCHEDULING, run._r.getstate()
+    silenced = logging.root.manager.disable
+    run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    run._r.seed(seed)
+    logging.disable(logging.CRITICAL)
+    try:
+        player = _Player(scenario)
+        clock = MockClock(autojump_threshold=0)
+        trio.run(player.play, clock=clock, instruments=[_Patience(clock, player.log)])
+    finally:
+        logging.disable(silenced)
+        run._ALLOW_DETERMINISTIC_SCHEDULING = before
+        run._r.setstate(generator)
+    return player.log
+
+
+class _Patience(trio.abc.Instrument):
+    """Notes it when the host is busy without end, which in virtual time means for ever, and has time pass then."""
+
+    def __init__(self, clock: MockClock, log: Log) -> None:
+        self._clock, self._log = clock, log
+        self._now, self._passes = -1.0, 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        now = self._clock.current_time()
+        self._passes = self._passes + 1 if now == self._now else 0
+        self._now = now
+        if self._passes > MOST_PASSES:
+            self._log.remarks.append(f"at {now} the host is busy, and nothing comes of it")
+            self._clock.jump(1 / 64)
+
+
+class _Player:
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.log = Log()
+        self.ids: dict[int, str] = {}
+        self.numbers: dict[str, int] = {}
+        self.handles: dict[int, ProcessHandle] = {}
+        self.workers: dict[int, Worker] = {}
+        self.events: dict[int, LifecycleChannel[LifecycleEvent]] = {}
+        self.nursery: trio.Nursery
+        self.launcher = StageLauncher(
+            {
+                entry_of(number): (number, command.worker, command.part)
+                for number, command in enumerate(scenario.commands)
+                if isinstance(command, Spawn) and command.entry_exists
+            },
+            self.log,
+        )
+
+    async def play(self) -> None:
+        scenario = self.scenario
+        with trio.move_on_after(FOREVER) as patience:
+            async with trio.open_nursery() as self.nursery:
+                with trio.CancelScope(deadline=_cancelled_at(scenario.host)):
+                    try:
+                        async with self._open_host() as host:
+                            await self._fill(host)
+                            await _leave(scenario.host)
+                    except Mishap:
+                        pass
+                self.log.left[None] = now()
+                self._look_for_what_is_left(host)
+        if patience.cancelled_caught:
+            self.log.remarks.append("it goes on for ever")
+        else:
+            self._read_the_rest()
+
+    def _open_host(self) -> AbstractAsyncContextManager[Host]:
+        scenario, serial = self.scenario, iter(range(10**9))
+        return spindle.open_host(
+            self.launcher,
+            grace_period=scenario.grace_period,
+            max_processes=scenario.max_processes,
+            limits=Limits(inbox_messages=scenario.inbox_messages),
+            environment={},
+            new_process_id=lambda: f"process-{next(serial)}",
+            wall_clock=lambda: EPOCH,
+        )
+
+    async def _fill(self, host: Host) -> None:
+        for number in range(len(self.scenario.workers)):
+            await self.nursery.start(self._keep_worker, host, number)
+        for number, command in enumerate(self.scenario.commands):
+            if not (isinstance(command, Spawn) and command.after_end_of is not None):
+                self.nursery.start_soon(self._carry_out, number, command)
+        for at in self.scenario.kills:
+            self.nursery.start_soon(self._kill, host, at)
+
+    async def _kill(self, host: Host, at: float) -> None:
+        await trio.sleep_until(at)
+        host.kill()
+
+    async def _keep_worker(self, host: Host, number: int, task_status: trio.TaskStatus[None]) -> None:
+        plan = self.scenario.workers[number]
+        with trio.CancelScope(deadline=_cancelled_at(plan.block)):
+            try:
+                async with host.open_worker(f"worker-{number}", user_id=plan.user_id) as worker:
+                    self._listen(number, worker)
+                    task_status.started()
+                    await _leave(plan.block)
+            except Mishap:
+                pass
+        self.log.left[number] = now()
+
+    def _listen(self, number: int, worker: Worker) -> None:
+        self.workers[number] = worker
+        processes = worker.backend_processes
+        processes.on_lifecycle(lambda event: self._note_event(number, event))
+        self.events[number] = processes.lifecycle_events()
+        if self.scenario.workers[number].listens:
+            processes.on_message(lambda message: self._note_message(number, message))
+            self.nursery.start_soon(self._read_messages, number, processes.messages())
+
+    async def _read_messages(self, number: int, messages: MessageReceiveChannel[ProcessMessage]) -> None:
+        """Read all that a worker's processes send, as it comes."""
+        read = self.log.channel_messages[number] = []
+        async for message in messages:
+            read.append((self.numbers[message.process_id], message.payload))  # noqa: PERF401  # as they come
+
+    def _note_event(self, worker: int, event: LifecycleEvent) -> None:
+        assert event.metadata is not None, "each spawn has a number in its metadata"
+        number = int(str(event.metadata["number"]))
+        if event.previous_state is None:
+            self.ids[number] = event.process_id
+            self.numbers[event.process_id] = number
+        at = round((event.at - EPOCH) / timedelta(seconds=1), 6)
+        seen = Seen(event.previous_state, event.state, event.exit_reason, event.error, event.result, at)
+        self.log.note(worker, "event", number, seen)
+        if event.state.is_terminal:
+            for after, command in enumerate(self.scenario.commands):
+                if isinstance(command, Spawn) and command.after_end_of == number:
+                    self.nursery.start_soon(self._carry_out, after, command)
+
+    def _note_message(self, worker: int, message: ProcessMessage) -> None:
+        self.log.note(worker, "message", self.numbers[message.process_id], message.payload)
+
+    # Commands.
+
+    async def _carry_out(self, number: int, command: AnyCommand) -> None:
+        if not (isinstance(command, Spawn) and command.after_end_of is not None):
+            await trio.sleep_until(command.at)
+        outcome: tuple[object, ...] = ("cancelled",)
+        with trio.CancelScope(deadline=command.cancelled_at):
+            try:
+                outcome = await self._ask(number, command)
+            except (spindle.SpindleError, trio.ClosedResourceError, trio.BrokenResourceError) as error:
+                outcome = self._described(error)
+        self.log.note(command.worker, "outcome", number, outcome)
+
+    def _described(self, error: Exception) -> tuple[object, ...]:
+        match error:
+            case spindle.DuplicateKeyError():
+                return type(error).__name__, self.numbers.get(error.existing.process_id)
+            case spindle.StartupCancelledError():
+                return (type(error).__name__,)
+            case spindle.SpawnError():
+                return type(error).__name__, error.info.state.value
+            case _:
+                return (type(error).__name__,)
+
+    async def _ask(self, number: int, command: AnyCommand) -> tuple[object, ...]:
+        processes = self.workers[command.worker].backend_processes
+        match command:
+            case Spawn():
+                handle = self.handles[number] = await processes.spawn(
+                    entry_of(number),
+                    kind=command.kind,
+                    key=command.key,
+                    payload={"number": number},
+                    metadata={"number": number},
+                    user_id=command.user_id,
+                    startup_timeout=command.startup_timeout,
+                    heartbeat_timeout=command.heartbeat_timeout,
+                    replace_existing=command.replace_existing,
+                )
+                return "returned", self.numbers[handle.process_id]
+            case Stop():
+                await processes.stop(self._id(command.target), user_id=command.user_id, reason=command.reason)
+                return ("returned",)
+            case Send():
+                await processes.send(self._id(command.target), number, user_id=command.user_id)
+                return ("returned",)
+            case List():
+                infos = await processes.list(
+                    user_id=command.user_id,
+                    kind=command.kind,
+                    key=command.key,
+                    state=None if command.state is None else ProcessState(command.state),
+                )
+                return "listed", *((self.numbers[info.process_id], info.state.value) for info in infos)
+            case Get():
+                info = await processes.get(self._id(command.target))
+                return "got", None if info is None else info.state.value
+            case Wait():
+                if command.target not in self.handles or command.worker != self.scenario.spawn(command.target).worker:
+                    return ("no handle",)
+                ended = await self.handles[command.target].wait_ended()
+                times = (ended.started_at, ended.ready_at, ended.last_heartbeat_at, ended.ended_at)
+                return "ended", ended.state.value, *map(_seconds, times)
+
+    def _id(self, number: int) -> str:
+        return self.ids.get(number, f"unknown {number}")
+
+    # Afterwards.
+
+    def _look_for_what_is_left(self, host: Host) -> None:
+        statistics = host.statistics()
+        left = (statistics.processes, statistics.queued, statistics.abandoned, len(self.launcher.live))
+        if any(left):
+            self.log.remarks.append(f"left behind (processes, queued, abandoned, launched): {left}")
+
+    def _read_the_rest(self) -> None:
+        """Read what waits for a late reader, and what the channels of events have."""
+        for number, events in self.events.items():
+            read = self.log.channel_events[number] = []
+            try:
+                while True:
+                    event = events.receive_nowait()
+                    read.append((self.numbers[event.process_id], event.state.value))
+            except trio.EndOfChannel:
+                pass
+            except trio.WouldBlock:
+                self.log.remarks.append(f"worker {number}: its channel of events has not ended")
+        for number, handle in self.handles.items():
+            held: list[object] = []
+            channel = handle.messages()
+            try:
+                while True:
+                    held.append(channel.receive_nowait())
+            except trio.EndOfChannel:
+                pass
+            except trio.WouldBlock:
+                self.log.remarks.append(f"process {number}: its channel of messages has not ended")
+            statistics = handle.statistics()
+            self.log.held[number] = held, statistics.messages_received, statistics.messages_dropped
+
+
+async def _leave(block: Block) -> None:
+    """Leave a block when and how it is to be left."""
+    if block.how == "cancel":
+        await trio.sleep_forever()
+    await trio.sleep_until(block.left_at)
+    if block.how == "error":
+        raise Mishap
+
+
+def _cancelled_at(block: Block) -> float:
+    return block.left_at if block.how == "cancel" else math.inf
+
+
+def _seconds(time: datetime | None) -> float | None:
+    return None if time is None else round((time - EPOCH) / timedelta(seconds=1), 6)

@@ -1,0 +1,199 @@
+"""What happens in one simulation, as frozen values: what each child is going to do, and what is asked of the host when.
+
+Times are seconds since the beginning, on a grid of binary fractions, so that sums of them are exact and "at the very
+same instant" means something.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, TypeAlias
+
+import attrs
+
+PATIENCE: Final = 0.5
+"""Seconds that a child may live on after it has closed its control lane (contract, states)."""
+
+ABANDONMENT: Final = 1.5
+"""Seconds after which a process that withstands its kill is abandoned (contract, rule 1)."""
+
+
+@attrs.frozen
+class Act:
+    """One thing that a child does."""
+
+    what: str
+    """`ready`, `beat` (in its page), `heartbeat` (a frame), `send`, `send nonsense`, `complete`, `fail`, `stopped`,
+    `exiting`, `speak nonsense`, `close control`, `exit`, `die of a signal`, `vanish`.
+    """
+    value: int = 0
+    """How many messages, which result, which code or signal."""
+
+    def __repr__(self) -> str:
+        return f"Act({self.what!r}, {self.value})" if self.value else f"Act({self.what!r})"
+
+
+@attrs.frozen
+class Moment:
+    """Acts without a pause between them."""
+
+    after: float
+    """Seconds after the launch, or after the stop that they answer."""
+    acts: tuple[Act, ...]
+
+
+@attrs.frozen
+class Part:
+    """What a child is going to do."""
+
+    launch_seconds: float = 0.0
+    launch_fails: bool = False
+    is_launched_regardless: bool = False
+    """The launch cannot be called off: the process exists by the time in which its host has changed its mind."""
+    plan: tuple[Moment, ...] = (Moment(0.0, (Act("ready"),)),)
+    at_stop: tuple[Moment, ...] | None = (Moment(0.0, (Act("stopped"), Act("exit"))),)
+    """Instead of the rest of the plan, once a stop has come; `None`: it ignores that."""
+    withstands_kill: float = 0.0
+    """Seconds that it exists on after its kill."""
+    has_pid: bool = False
+    """Whether it looks like a process of the operating system."""
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """Something asked of a worker's processes, in a task of its own."""
+
+    worker: int
+    at: float
+    cancelled_at: float = math.inf
+    """When the task is cancelled."""
+
+
+@attrs.frozen(kw_only=True)
+class Spawn(Command):
+    """Spawn a process; it is called by this command's number from then on."""
+
+    part: Part = Part()
+    kind: str | None = None
+    key: str | None = None
+    user_id: str | None = None
+    startup_timeout: float = 5.0
+    heartbeat_timeout: float = math.inf
+    replace_existing: bool = False
+    after_end_of: int | None = None
+    """A process whose terminal event starts this command, instead of its time."""
+    entry_exists: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Stop(Command):
+    """Stop a process, and wait until it is gone."""
+
+    target: int
+    user_id: str | None = None
+    reason: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Send(Command):
+    """Send the number of this command to a process."""
+
+    target: int
+    user_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class List(Command):
+    """List processes."""
+
+    user_id: str | None = None
+    kind: str | None = None
+    key: str | None = None
+    state: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Get(Command):
+    """Look a process up."""
+
+    target: int
+
+
+@attrs.frozen(kw_only=True)
+class Wait(Command):
+    """Wait for the end of a process, with its handle, if its spawn has returned one."""
+
+    target: int
+
+
+AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait
+
+
+@attrs.frozen
+class Block:
+    """How a worker's or the host's block is left."""
+
+    left_at: float
+    how: str = "return"
+    """`return`, `error` or `cancel`."""
+
+
+@attrs.frozen
+class WorkerPlan:
+    """One worker."""
+
+    block: Block
+    user_id: str | None = None
+    listens: bool = True
+    """Whether somebody subscribes to its messages."""
+
+
+@attrs.frozen
+class Scenario:
+    """All of it."""
+
+    workers: tuple[WorkerPlan, ...]
+    commands: tuple[AnyCommand, ...]
+    host: Block
+    kills: tuple[float, ...] = ()
+    """When `host.kill()` is called."""
+    grace_period: float = 1.0
+    max_processes: int = 16
+    inbox_messages: int = 3
+
+    def spawn(self, number: int) -> Spawn:
+        """Find the command that a process is called after."""
+        command = self.commands[number]
+        assert isinstance(command, Spawn), f"command {number} is no spawn"
+        return command
+
+    def describe(self) -> str:
+        """Write it down for people, a command a line."""
+        lines = [f"grace {self.grace_period}, {self.max_processes} processes, host {self.host}, kills {self.kills}"]
+        lines += [f"worker {number}: {plan}" for number, plan in enumerate(self.workers)]
+        lines += [f"{number:3d}: {command}" for number, command in enumerate(self.commands)]
+        return "\n".join(lines)
+
+
+Place: TypeAlias = tuple[str, str, str]
+
+
+def user_of(plan: WorkerPlan, spawn: Spawn) -> str:
+    """Tell whose process it will be; empty where nobody is named."""
+    return plan.user_id if plan.user_id is not None else (spawn.user_id or "").strip()
+
+
+def kind_of(spawn: Spawn, number: int) -> str:
+    """Tell its kind: that given, trimmed, or its entry, which is its own."""
+    return (spawn.kind or "").strip() or entry_of(number)
+
+
+def place_of(plan: WorkerPlan, spawn: Spawn, number: int) -> Place | None:
+    """Tell of which key it will be the one process; `None` without a key."""
+    key = (spawn.key or "").strip()
+    return (user_of(plan, spawn), kind_of(spawn, number), key) if key else None
+
+
+def entry_of(number: int) -> str:
+    """Name the entry of a spawn: each has one of its own."""
+    return f"entry-{number}"

@@ -1,0 +1,289 @@
+"""A launcher whose processes act as a scenario has it, and a log of what they did and what was done to them.
+
+They are real to the host: lanes, heartbeats, kills and exits are those of `spindle_trio.testing`. Each has a task that
+sleeps until it is due to act or has something to read. All that it does in one moment it does in one step, so what the
+log says has happened in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import attrs
+import trio
+
+from simulation.scenario import ABANDONMENT, PATIENCE, Act, Moment, Part
+from spindle_trio import EntryError
+from spindle_trio._frames import encode_body
+from spindle_trio.abc import ExitStatus, FrameLane, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
+from spindle_trio.testing._memory_process import KILLED, MemoryProcess
+
+
+class Entry(NamedTuple):
+    """One line of the log."""
+
+    at: float
+    worker: int
+    what: str
+    """`launching launched act killed died event message outcome`, and `launch failed` and `unlaunched`."""
+    number: int
+    """Of the process, or the command."""
+    detail: object = None
+
+
+@attrs.define
+class Log:
+    """What happened, in order."""
+
+    entries: list[Entry] = attrs.field(factory=list)
+    stops: dict[int, list[tuple[float, str | None]]] = attrs.field(factory=dict)
+    """Process → the stop frames that it has read, and when."""
+    received: dict[int, list[int]] = attrs.field(factory=dict)
+    """Process → the messages that it has got."""
+    facts: dict[int, Mapping[str, object]] = attrs.field(factory=dict)
+    """Process → its first frame."""
+    left: dict[int | None, float] = attrs.field(factory=dict)
+    """When the block of each worker was left, and that of the host (`None`)."""
+    channel_events: dict[int, list[tuple[int, str]]] = attrs.field(factory=dict)
+    """Worker → the processes and states that its channel of events has given."""
+    channel_messages: dict[int, list[tuple[int, object]]] = attrs.field(factory=dict)
+    """Worker → the processes and payloads that its channel of messages has given."""
+    held: dict[int, tuple[list[object], int, int]] = attrs.field(factory=dict)
+    """Process → the messages held for a late reader, and how many have been received and dropped."""
+    remarks: list[str] = attrs.field(factory=list)
+    """What must not be, wherever it was seen."""
+
+    def note(self, worker: int, what: str, number: int, detail: object = None) -> None:
+        """Add a line."""
+        self.entries.append(Entry(now(), worker, what, number, detail))
+
+
+def now() -> float:
+    """Tell the time, without what adding up has left behind the sixth decimal."""
+    return round(trio.current_time(), 6)
+
+
+class StagedProcess(MemoryProcess):
+    """A process that acts its part."""
+
+    control_patience = PATIENCE
+
+    def __init__(self, order: LaunchOrder, part: Part, number: int, worker: int, log: Log) -> None:
+        super().__init__(order)
+        self.part, self.number, self.worker, self.log = part, number, worker, log
+        self.pid = 1_000_000 + number if part.has_pid else None
+        self.killed_at: float | None = None
+        self._plan: list[tuple[float, Moment]] = []
+        self._sent = 0
+        self._nap = trio.CancelScope()
+        self._is_closed = self._is_left = False
+
+    def begin(self) -> None:
+        """Exist."""
+        self._plan = self._planned(self.part.plan)
+        self.arrived(self.child_control)
+        self.child_control.tell_arrival(self)
+        self.child_messages.tell_arrival(self)
+
+    def arrived(self, lane: FrameLane) -> None:
+        self._nap.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def play(self) -> None:
+        while not (self.has_exited() or self._is_left):
+            self._read()
+            while self._plan and self._plan[0][0] <= now() and not self.has_exited():
+                self._perform(self._plan.pop(0)[1])
+            if self.has_exited():
+                return
+            with trio.CancelScope(deadline=self._plan[0][0] if self._plan else math.inf, shield=True) as self._nap:
+                await trio.sleep_forever()
+
+    def _planned(self, moments: tuple[Moment, ...]) -> list[tuple[float, Moment]]:
+        return [(now() + moment.after, moment) for moment in sorted(moments, key=lambda moment: moment.after)]
+
+    def _read(self) -> None:
+        """Read all that the host has said."""
+        for lane, hear in ((self.child_control, self._hear), (self.child_messages, self._take)):
+            try:
+                while not (lane is self.child_control and self._is_closed):
+                    for body in lane.receive_nowait(100):
+                        hear(body)
+            except trio.WouldBlock:
+                lane.tell_arrival(self)
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                pass
+
+    def _hear(self, body: bytes) -> None:
+        frame = json.loads(body)
+        if frame["type"] == "init":
+            self.log.facts[self.number] = frame
+            return
+        self.log.stops.setdefault(self.number, []).append((now(), frame.get("reason")))
+        if self.part.at_stop is not None and self.killed_at is None:
+            self._plan = self._planned(self.part.at_stop)
+
+    def _take(self, body: bytes) -> None:
+        self.log.received.setdefault(self.number, []).append(json.loads(body))
+
+    def _perform(self, moment: Moment) -> None:
+        if self.killed_at is not None:
+            self.log.note(self.worker, "died", self.number)
+            self.end(KILLED)
+            return
+        acts = self._possible(moment.acts)  # noted before the host can see any of them
+        self.log.note(self.worker, "act", self.number, acts)
+        for act in acts:
+            self._do(act)
+
+    def _possible(self, acts: tuple[Act, ...]) -> tuple[Act, ...]:
+        """Leave out what needs the control lane, once that is closed."""
+        possible: list[Act] = []
+        is_closed = self._is_closed
+        for act in acts:
+            if not (is_closed and act.what in SPOKEN):
+                possible.append(act)
+            is_closed |= act.what == "close control"
+        return tuple(possible)
+
+    def _do(self, act: Act) -> None:
+        value = act.value
+        match act.what:
+            case "beat":
+                self.beat()
+            case "ready":
+                self.beat()
+                self._say({"type": "ready"})
+            case "heartbeat":
+                self._say({"type": "heartbeat"})
+            case "send":
+                for _ in range(value):
+                    self._send(encode_body(self._sent))
+            case "send nonsense":
+                self._send(b"{nonsense")
+            case "complete":
+                self._say({"type": "complete", "result": value, "messages": self._sent})
+            case "fail":
+                self._say({"type": "fail", "error": f"mishap {value}", "messages": self._sent})
+            case "stopped":
+                self._say({"type": "stopped", "messages": self._sent})
+            case "exiting":
+                self._say({"type": "exiting", "messages": self._sent, "code": value})
+            case "speak nonsense":
+                self.child_control.send_nowait(b'{"type": "nonsense"}')
+            case "close control":
+                self._read()
+                self._is_closed = True
+                self.child_control.close()
+            case _:
+                self.end(exit_status(act))
+
+    def _say(self, frame: dict[str, object]) -> None:
+        if not self.child_control.offer(encode_body(frame)):
+            self.log.remarks.append(f"process {self.number}: its control lane is full")
+
+    def _send(self, body: bytes) -> None:
+        self._sent += 1
+        if not self.child_messages.offer(body):
+            self.log.remarks.append(f"process {self.number}: its messages lane is full, and nobody holds it up")
+
+    def end(self, status: ExitStatus) -> None:
+        if not self.has_exited():
+            self._read()
+        super().end(status)
+        self._nap.cancel()
+
+    def leave(self) -> None:
+        """Be nobody's concern any more, dead or not."""
+        self._is_left = True
+        self._nap.cancel()
+        self.close_host_ends()
+
+    def kill(self) -> None:
+        if self.has_exited() or self.killed_at is not None:
+            return
+        self.killed_at = now()
+        self.log.note(self.worker, "killed", self.number)
+        self._plan = []
+        if self.part.withstands_kill:
+            self._plan = [(now() + self.part.withstands_kill, Moment(0.0, ()))]
+            self._nap.cancel()
+        else:
+            self.end(KILLED)
+
+
+SPOKEN = {"ready", "heartbeat", "complete", "fail", "stopped", "exiting", "speak nonsense", "close control"}
+"""What needs the control lane."""
+
+
+def exit_status(act: Act) -> ExitStatus:
+    """Say how a process ends by this act."""
+    if act.what == "exit":
+        return ExitStatus(code=act.value)
+    return ExitStatus(signal=act.value) if act.what == "die of a signal" else ExitStatus()
+
+
+class StageLauncher(Launcher):
+    """Launches parts."""
+
+    def __init__(self, parts: Mapping[str, tuple[int, int, Part]], log: Log) -> None:
+        """Take in the parts: entry → number, worker, part."""
+        self._parts = parts
+        self._log = log
+        self.live: dict[int, StagedProcess] = {}
+
+    def resolve(self, entry: str, root: Path) -> ResolvedEntry:
+        if entry not in self._parts:
+            raise EntryError(f"no entry {entry!r}")
+        return ResolvedEntry(entry)
+
+    def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
+        number, worker, part = self._parts[order.entry.entry]
+        return _Launch(StagedProcess(order, part, number, worker, self._log), self.live)
+
+
+class _Launch(AbstractAsyncContextManager[LaunchedProcess]):
+    def __init__(self, process: StagedProcess, live: dict[int, StagedProcess]) -> None:
+        self._process = process
+        self._live = live
+        self._note: Callable[[str], None] = lambda what: process.log.note(process.worker, what, process.number)
+
+    async def __aenter__(self) -> LaunchedProcess:
+        process, part = self._process, self._process.part
+        self._note("launching")
+        try:
+            await trio.lowlevel.checkpoint()
+            with trio.CancelScope(shield=part.is_launched_regardless):
+                if part.launch_seconds:
+                    await trio.sleep(part.launch_seconds)
+        except trio.Cancelled:
+            self._note("unlaunched")
+            raise
+        if part.launch_fails:
+            self._note("launch failed")
+            raise OSError("no more processes")
+        assert process.order.start_soon is not None, "a host offers a nursery"
+        self._live[process.number] = process
+        self._note("launched")
+        process.begin()
+        process.order.start_soon(process.play)
+        return process
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        process.kill()
+        try:
+            if process.killed_at is not None:
+                with trio.CancelScope(deadline=process.killed_at + ABANDONMENT, shield=True):
+                    await process.wait()
+        finally:
+            del self._live[process.number]
+            process.leave()

@@ -1,0 +1,351 @@
+"""The oracle's model of one worker: who holds which key, who waits, what each call comes to.
+
+A `WorkerModel` is told what the log shows (acts, launches), and knows when commands are given. What the host does by
+itself are *steps*: taking in what a child has said, acting on a deadline, letting a command take effect. `steps()`
+lists those that may come next, at this instant; each says what the log has to show for it. `oracle` tries their orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simulation.model import Proc, Refuted, Told
+from simulation.scenario import (
+    Get,
+    List,
+    Place,
+    Send,
+    Spawn,
+    Stop,
+    kind_of,
+    place_of,
+    user_of,
+)
+from simulation.worker_state import Outcome, Step, WorkerState
+
+CLOSED = ("ClosedResourceError",)
+BROKEN = ("BrokenResourceError",)
+
+
+class WorkerModel(WorkerState):
+    """One worker. `told` collects what the log has to show."""
+
+    def take(self, step: Step) -> list[Told]:
+        """Take a step; returns what the log has to show next."""
+        what, number = step
+        told: list[Told] = []
+        match what:
+            case "unload":
+                self._unload(number, told)
+            case "kill":
+                self._kill_all(number, told)
+            case "begin":
+                self._begin(number, told)
+            case "cancel":
+                self._cancel(number)
+            case "take turn":
+                self._take_turn(number, told)
+            case "refuse":
+                self._leave_queue(number)
+                self._resolve(number, CLOSED)
+            case "give up":
+                self._give_up(number, told)
+            case "put":
+                self._resolve(number, ("returned",) if self._target(number).exit is None else BROKEN)
+            case _:
+                self._tell(step, told)
+        return told
+
+    def _tell(self, step: Step, told: list[Told]) -> None:
+        """Have a process take in something."""
+        what, number = step
+        process = self.live[number]
+        match what:
+            case "exit":
+                before = process.state
+                process.exited(self.now, told)
+                self._answer_if_ready(process, before)
+                self._ended(process)
+            case "listen":
+                self._hear(process, told)
+            case "nonsense":
+                before = process.state
+                process.take_nonsense(self.now, told)
+                self._answer_if_ready(process, before)
+            case _:
+                before = process.state
+                is_abandoned = process.judge(self.now, told)
+                self._answer_if_ready(process, before)
+                if is_abandoned:
+                    process.conclude(self.now, told)
+                    self._ended(process)
+
+    # What the log shows.
+
+    def see(self, what: str, number: int, detail: object) -> list[Told] | None:
+        """Take in a line of the log; `None` if it cannot come now. Returns what has to come right after it."""
+        told: list[Told] = []
+        if what == "outcome":
+            if self.phases.get(number) != "over":
+                return None
+            if isinstance(self.commands[number], Spawn) and self.outcomes[number][1][0] == "returned":
+                self.handles |= {number}
+            return told
+        process = self.live.get(number)
+        if process is None:
+            return told if what == "died" and self.started[number].is_killed else None
+        match what:
+            case "launching":
+                if process.launch == "asked for":
+                    process.launch = "launching"
+                elif process.launch != "called off":
+                    return None
+            case "launched":
+                self._launched(process, told)
+            case "launch failed" | "unlaunched":
+                if not self._end_unlaunched(process, what == "launch failed", told):
+                    return None
+            case "died":
+                process.exit = "killed by SIGKILL"
+            case "act":
+                assert isinstance(detail, tuple)
+                process.act(detail, self.now)
+        return told
+
+    def _launched(self, process: Proc, told: list[Told]) -> None:
+        process.launch = "launched"
+        if process.end is not None:
+            process.kill(self.now, told)
+        elif process.state == "stopping":
+            process.ask(self.now, self.stops)
+
+    def _end_unlaunched(self, process: Proc, has_failed: bool, told: list[Told]) -> bool:
+        process.launch = "failed" if has_failed else "called off"
+        if process.end is None:
+            if process.state == "stopping":
+                process.settle("stopped", "OSError: no more processes" if has_failed else None)
+            elif has_failed:
+                process.settle("failed", "OSError: no more processes")
+            elif process.startup_at <= self.now:
+                process.settle("timed_out", f"not ready within {process.spawn.startup_timeout:g} s")
+            else:
+                return False
+        process.conclude(self.now, told)
+        self._ended(process, "LaunchError" if has_failed else None)
+        return True
+
+    # Commands.
+
+    def _begin(self, number: int, told: list[Told]) -> None:
+        command = self.commands[number]
+        self.phases[number] = "begun"
+        match command:
+            case Spawn():
+                self._spawn(number, command, told)
+            case List():
+                self._resolve(number, CLOSED if self.is_closed else ("listed", *self._listed(command)))
+            case Get():
+                process = self.live.get(command.target)
+                self._resolve(number, CLOSED if self.is_closed else ("got", process and process.state))
+            case Stop() | Send():
+                self._reach(number, command, told)
+            case _:
+                if command.target not in self.handles:
+                    self._resolve(number, ("no handle",))
+                else:
+                    self.phases[number] = "watching"
+                    self._tell_watchers(self.started[command.target])
+
+    def _listed(self, wanted: List) -> Iterable[tuple[int, str]]:
+        user = wanted.user_id if self.plan.user_id is None else None
+        for process in self.live.values():
+            pairs = ((user, process.user), (wanted.kind, process.kind), (wanted.key, process.key))
+            if all(value in (None, own) for value, own in pairs) and wanted.state in (None, process.state):
+                yield process.number, process.state
+
+    def _reach(self, number: int, command: Stop | Send, told: list[Told]) -> None:
+        """Stop a process, or send to it, if it may be."""
+        user = command.user_id
+        if isinstance(command, Stop):
+            user = (user or "").strip() or None
+        process = self.live.get(command.target)
+        if self.is_closed:
+            self._resolve(number, CLOSED)
+        elif process is None:
+            self._resolve(number, ("returned",) if isinstance(command, Stop) else BROKEN)
+        elif self.plan.user_id is None and user not in (None, process.user):
+            self._resolve(number, ("ProcessAccessError",))
+        elif isinstance(command, Stop):
+            self.phases[number] = "watching"
+            self._stop(process, command.reason or None, None, told)
+        elif process.launch == "launched":
+            self._resolve(number, ("returned",) if process.exit is None else BROKEN)
+        else:
+            self.phases[number] = "sending"
+
+    def _stop(
+        self, process: Proc, reason: str | None, host_reason: str | None, told: list[Told], *, asks: bool = True
+    ) -> None:
+        was_starting = process.state == "starting"
+        if process.stop(self.now, reason, host_reason, told):
+            if asks:
+                process.ask(self.now, self.stops)
+            if was_starting:
+                self._answer(process.number, ("StartupCancelledError",))
+
+    def _cancel(self, number: int) -> None:
+        self.cancelled[number] = True
+        phase = self.phases.get(number)
+        if phase is None or phase in ("watching", "sending"):
+            self._resolve(number, ("cancelled",))
+        elif phase == "queued":
+            self.phases[number] = "called off"
+
+    # Spawning.
+
+    def _spawn(self, number: int, command: Spawn, told: list[Told]) -> None:
+        place = place_of(self.plan, command, number)
+        if self.is_closed:
+            self._resolve(number, CLOSED)
+        elif not command.entry_exists:
+            self._resolve(number, ("EntryError",))
+        elif not user_of(self.plan, command):
+            self._resolve(number, ("UserRequiredError",))
+        elif place is not None and self.keys.holder(place) is not None:
+            self._spawn_over(number, place, told)
+        elif self.keys.taken >= self.scenario.max_processes:
+            self._resolve(number, ("ProcessLimitError",))
+        else:
+            self.keys.take(number, place)
+            self._start(number, told)
+
+    def _spawn_over(self, number: int, place: Place, told: list[Told]) -> None:
+        holder = self.keys.holder(place)
+        assert holder is not None, "somebody has the key"
+        if not self.scenario.spawn(number).replace_existing:
+            shown = holder if holder in self.live else self.keys.process_before(holder)
+            self._resolve(number, ("DuplicateKeyError", shown))
+            return
+        self.phases[number] = "queued"
+        self.keys.wait(number, place)
+        if holder in self.live:
+            self._stop(self.live[holder], "replaced", "replaced", told)
+
+    def _take_turn(self, number: int, told: list[Told]) -> None:
+        if self.is_closed:
+            self._release(number)
+            self._resolve(number, CLOSED)
+        else:
+            self._start(number, told)
+
+    def _start(self, number: int, told: list[Told]) -> None:
+        command = self.scenario.spawn(number)
+        process = Proc(
+            number,
+            command,
+            user_of(self.plan, command),
+            kind_of(command, number),
+            self.now,
+            self.scenario.grace_period,
+        )
+        self.live[number] = self.started[number] = process
+        self.phases[number] = "waiting"
+        told.append(Told(number, "starting"))
+        if self.keys.has_heir(number):
+            self._stop(process, "replaced", "replaced", told)
+
+    def _give_up(self, number: int, told: list[Told]) -> None:
+        """Let a cancellation reach a spawn: nothing may be left."""
+        if self.phases[number] == "called off":
+            self._leave_queue(number)
+            self._resolve(number, ("cancelled",))
+            return
+        self.phases[number] = "gone"
+        process = self.live[number]
+        process.settle("stopped", "the caller of spawn was cancelled")
+        process.kill(self.now, told)
+
+    def _leave_queue(self, number: int) -> None:
+        """Give a claim up that waits, or has its turn and no process."""
+        if not self.keys.leave(number):
+            self._release(number)
+
+    def _release(self, number: int) -> None:
+        """Pass a place on to whoever waits for it."""
+        heir = self.keys.release(number, had_process=number in self.started)
+        if heir is not None and self.phases[heir] == "queued":
+            self.phases[heir] = "turned"
+
+    # Answers.
+
+    def _hear(self, process: Proc, told: list[Told]) -> None:
+        before = process.state
+        process.listen(self.now, told)
+        self._answer_if_ready(process, before)
+
+    def _answer_if_ready(self, process: Proc, before: str) -> None:
+        if before == "starting" and process.ready_at is not None:
+            self._answer(process.number, ("returned", process.number))
+
+    def _answer(self, number: int, outcome: Outcome) -> None:
+        """Answer a spawn, unless a cancellation has reached it."""
+        if self.phases[number] == "waiting" and number not in self.cancelled:
+            self._resolve(number, outcome)
+
+    def _resolve(self, number: int, outcome: Outcome) -> None:
+        self.phases[number] = "over"
+        shown = self.outcomes.get(number)
+        if shown != (self.now, outcome):
+            raise Refuted(f"command {number} should come to {outcome} at {self.now}; it came to {shown}")
+
+    def _ended(self, process: Proc, error: str | None = None) -> None:
+        """Take an ended process off the list, and answer whoever waits for that."""
+        number = process.number
+        if not process.is_stop_expected and number in self.stops:
+            raise Refuted(f"process {number} was asked to stop, and should not have been: {self.stops[number]}")
+        del self.live[number]
+        self._release(number)
+        if self.phases[number] in ("waiting", "gone"):
+            if number in self.cancelled:
+                self._resolve(number, ("cancelled",))
+            else:
+                late = process.state == "timed_out"
+                self._resolve(
+                    number, (error or ("StartupTimeoutError" if late else "StartupFailedError"), process.state)
+                )
+        self._tell_watchers(process)
+        for other, command in self.commands.items():
+            if isinstance(command, Spawn) and command.after_end_of == number:
+                self.begins[other] = self.now
+
+    def _tell_watchers(self, process: Proc) -> None:
+        if process.number in self.live:
+            return
+        for number, phase in tuple(self.phases.items()):
+            command = self.commands[number]
+            if phase == "watching" and not isinstance(command, Spawn | List) and command.target == process.number:
+                if isinstance(command, Stop):
+                    self._resolve(number, ("returned",))
+                else:
+                    times = (process.started_at, process.ready_at, process.beat_at, process.ended_at)
+                    self._resolve(number, ("ended", process.state, *times))
+            elif phase == "sending" and self._target(number) is process:
+                self._resolve(number, BROKEN)
+
+    # The whole worker.
+
+    def _unload(self, index: int, told: list[Told]) -> None:
+        self.ahead = self.ahead[:index] + self.ahead[index + 1 :]
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for process in list(self.live.values()):
+            self._stop(process, "backend_unloaded", "backend_unloaded", told)
+
+    def _kill_all(self, index: int, told: list[Told]) -> None:
+        self.ahead = self.ahead[:index] + self.ahead[index + 1 :]
+        for process in list(self.live.values()):
+            self._stop(process, "backend_unloaded", "backend_unloaded", told, asks=False)
+            if process.state == "stopping" or process.end is not None:
+                process.settle("stopped", "killed without a grace period")
+                process.kill(self.now, told)

@@ -1,0 +1,133 @@
+"""What the oracle knows of one worker at one instant, and what may come next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Self, TypeAlias
+
+from simulation.keys import Keys
+from simulation.model import Proc, Stops
+from simulation.scenario import AnyCommand, Scenario, Send, Spawn
+
+Step: TypeAlias = tuple[str, int]
+"""What happens, and to which process or command."""
+
+Outcome: TypeAlias = tuple[object, ...]
+"""What a call has come to."""
+
+
+class WorkerState:
+    """What is known of one worker at one instant, and what may come next."""
+
+    def __init__(
+        self, scenario: Scenario, worker: int, outcomes: Mapping[int, tuple[float, Outcome]], stops: Stops
+    ) -> None:
+        self.scenario, self.worker, self.plan = scenario, worker, scenario.workers[worker]
+        self.outcomes, self.stops = outcomes, stops
+        self.now = 0.0
+        self.commands: dict[int, AnyCommand] = {
+            number: command for number, command in enumerate(scenario.commands) if command.worker == worker
+        }
+        self.begins: dict[int, float] = {
+            number: math.inf if isinstance(command, Spawn) and command.after_end_of is not None else command.at
+            for number, command in self.commands.items()
+        }
+        self.phases: dict[int, str] = {}
+        self.cancelled: dict[int, bool] = {}
+        self.live: dict[int, Proc] = {}
+        self.started: dict[int, Proc] = {}  # all that ever were, as they are now or were last
+        self.handles: frozenset[int] = frozenset()
+        self.keys = Keys()
+        self.is_closed = False
+        self.ahead: tuple[tuple[float, str], ...] = tuple(
+            sorted(
+                [
+                    (self.plan.block.left_at, "unload"),
+                    (scenario.host.left_at, "unload"),
+                    *((at, "kill") for at in scenario.kills),
+                ]
+            )
+        )
+
+    def copy(self) -> Self:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.begins, new.phases, new.cancelled = dict(self.begins), dict(self.phases), dict(self.cancelled)
+        new.live = {number: process.copy() for number, process in self.live.items()}
+        new.started = {**self.started, **new.live}
+        new.keys = self.keys.copy()
+        return new
+
+    def key(self) -> tuple[object, ...]:
+        """Tell apart what is not the same."""
+        return (
+            self.now,
+            self.is_closed,
+            self.ahead,
+            self.handles,
+            self.keys.key(),
+            tuple(self.begins.items()),
+            tuple(sorted(self.phases.items())),
+            tuple(sorted(self.cancelled)),
+            tuple(tuple(process.__dict__.values()) for process in self.live.values()),
+        )
+
+    # What may come next.
+
+    def steps(self) -> list[Step]:
+        """List what may happen at this instant without the log's showing it beforehand."""
+        now = self.now
+        steps: list[Step] = [(what, place) for place, (at, what) in enumerate(self.ahead) if at <= now]
+        for number, begin in self.begins.items():
+            phase = self.phases.get(number)
+            if phase == "over":
+                continue
+            if begin <= now and phase is None:
+                steps.append(("begin", number))
+            if self.commands[number].cancelled_at <= now and number not in self.cancelled and begin <= now:
+                steps.append(("cancel", number))
+            if phase == "turned":
+                steps.append(("take turn", number))
+            elif phase == "queued" and self.is_closed:
+                steps.append(("refuse", number))
+            elif phase in ("called off", "waiting") and number in self.cancelled:
+                steps.append(("give up", number))
+            elif phase == "sending" and self._target(number).launch == "launched":
+                steps.append(("put", number))
+        for number, process in self.live.items():
+            if process.has_sent_nonsense:
+                steps.append(("nonsense", number))
+            if process.exit is not None:
+                steps.append(("exit", number))
+                continue
+            if process.control:
+                steps.append(("listen", number))
+            if process.deadline()[0] <= now:
+                steps.append(("judge", number))
+        return steps
+
+    def next_time(self) -> float:
+        """Tell when something is due next, if nothing happens before."""
+        times = [at for at, _ in self.ahead]
+        for number, begin in self.begins.items():
+            if self.phases.get(number) is None:
+                times.append(begin)
+            elif self.phases[number] != "over" and number not in self.cancelled:
+                times.append(self.commands[number].cancelled_at)
+        times += [process.deadline()[0] for process in self.live.values() if process.exit is None]
+        return min(times, default=math.inf)
+
+    def overdue(self) -> str | None:
+        """Tell what should have happened at this instant, and has not."""
+        for process in self.live.values():
+            if process.launch == "asked for" or (
+                process.launch == "called off" and not process.part.is_launched_regardless
+            ):
+                return f"process {process.number}: its launch is {process.launch}, and nothing comes of it"
+        return None
+
+    def _target(self, number: int) -> Proc:
+        command = self.commands[number]
+        assert isinstance(command, Send), "only messages wait for a launch"
+        return self.started[command.target]
