@@ -168,9 +168,8 @@ class Chaos:
         except SpawnError as error:
             self.refused.append((error, key, began_at, trio.current_time()))
         except trio.Cancelled:
-            for case in list(self.cases.values())[
-                seen:
-            ]:  # one of these; the others have a handle, or will not need one
+            # One of those that have come since; the others have a handle, or will not need one.
+            for case in list(self.cases.values())[seen:]:
                 case.was_cancelled = True
             raise
         else:
