@@ -25,6 +25,7 @@ import trio
 
 from fork_server_support import LAST_SECONDS, MARK, children_of, describe, wait_until
 from reliability_support import (
+    KILLED,
     LEVELS,
     RARE_LEVELS,
     STRONG_LEVELS,
@@ -62,7 +63,7 @@ NOT_LAUNCHED = r"OSError: (the fork server \(pid \d+\) has ended; another one is
 """What is said of a process that there has never been, since its server was gone."""
 
 UNKNOWN = (
-    r"(ended together with its fork server \(pid \d+\)|ended, in a way that could not be learned|killed by SIGKILL)"
+    r"(ended together with its fork server \(pid \d+\)|ended, in a way that could not be learned|killed by SIGKILL.*)"
     r" without complete\(\) or fail\(\)"
 )
 """What is said of an end that came with the server's, or that the server was to tell of and did not."""
@@ -257,7 +258,8 @@ class Chaos:
         was_replaced = case.key is not None and last.exit_reason == "replaced"
         is_known = not self.was_disturbed(case.hit_at or case.began_at, case.ended_at)
         if case.deadly is not None and case.is_hit and not was_replaced:
-            named = rf"killed by {case.deadly.name} without complete\(\) or fail\(\)"
+            told = KILLED if case.deadly is signal.SIGKILL else "killed by SIGSEGV"
+            named = rf"{told} without complete\(\) or fail\(\)"
             assert last.state == "failed", (case, fate.states, error)
             assert re.fullmatch(named if is_known else f"{named}|{UNKNOWN}", error), (case, error)
             return is_known
