@@ -64,7 +64,7 @@ NOT_LAUNCHED = r"OSError: (the fork server \(pid \d+\) has ended; another one is
 
 UNKNOWN = (
     r"(ended together with its fork server \(pid \d+\)|ended, in a way that could not be learned|killed by SIGKILL.*)"
-    r" without complete\(\) or fail\(\)"
+    r",? without complete\(\) or fail\(\)"
 )
 """What is said of an end that came with the server's, or that the server was to tell of and did not."""
 
@@ -254,14 +254,14 @@ class Chaos:
         if case.entry.startswith("well_behaved"):
             counts = [payload["count"] for payload in fate.payloads]
             assert counts == list(range(1, len(counts) + 1)), case
-        last, error = fate.events[-1], str(fate.events[-1].error)
+        last, error = fate.events[-1], str(fate.events[-1].error).partition("\n")[0]  # the post-mortem follows
         was_replaced = case.key is not None and last.exit_reason == "replaced"
         is_known = not self.was_disturbed(case.hit_at or case.began_at, case.ended_at)
         if case.deadly is not None and case.is_hit and not was_replaced:
             told = KILLED if case.deadly is signal.SIGKILL else "killed by SIGSEGV"
             named = rf"{told} without complete\(\) or fail\(\)"
-            assert last.state == "failed", (case, fate.states, error)
-            assert re.fullmatch(named if is_known else f"{named}|{UNKNOWN}", error), (case, error)
+            assert last.state == "failed", (error, fate.states, case)
+            assert re.fullmatch(named if is_known else f"{named}|{UNKNOWN}", error), (error, case)
             return is_known
         match last.state:
             case "timed_out":
@@ -269,9 +269,9 @@ class Chaos:
             case "completed":
                 assert case.is_about_to_complete, case
             case "stopped":
-                assert case.was_asked or case.was_cancelled or was_replaced, (case, error)
+                assert case.was_asked or case.was_cancelled or was_replaced, (error, case)
             case _:
-                assert not is_known, (case, error)
+                assert not is_known, (error, case)
                 assert re.fullmatch(UNKNOWN if "running" in fate.states else f"{UNKNOWN}|{NOT_LAUNCHED}", error), (
                     case,
                     error,
