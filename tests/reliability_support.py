@@ -61,6 +61,9 @@ CONTROL_PATIENCE = LaunchedProcess.control_patience
 SLACK = 1.0
 """Seconds that a deadline on real processes may be late (reliability, row 11)."""
 
+KILLED = "killed by SIGKILL(, and not for lack of memory,)?"
+"""What is said of a SIGKILL from elsewhere: not every system tells what it does for lack of memory."""
+
 PROMPT = (0.0, 2.0)
 """Bounds of the seconds from ready to the end of what ends at once, on a machine that has other things to do."""
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -106,16 +107,21 @@ class BodyReader:
 
 
 def _decode_large(body: bytes) -> JsonValue:
-    """Read a body with the garbage collector held back.
+    """Read a body with the garbage collector held back, and without going deeper than any stack of the system allows.
 
     It may make many thousand objects, none of which is garbage before they have been read. A collection for them would
-    look at all the objects of the program, and hold up the host for ten milliseconds and more.
+    look at all the objects of the program, and hold up the host for ten milliseconds and more. And it may be that many
+    lists within one another: a program that has raised its limit on recursion would die of reading them.
     """
-    was_enabled = gc.isenabled()
+    was_enabled, limit = gc.isenabled(), sys.getrecursionlimit()
     gc.disable()
+    if limit > _SAFE_RECURSION:
+        sys.setrecursionlimit(_SAFE_RECURSION)
     try:
         value: JsonValue = _decode(body)
     finally:
+        if limit > _SAFE_RECURSION:
+            sys.setrecursionlimit(limit)
         if was_enabled:
             gc.enable()
     return value
@@ -167,8 +173,11 @@ def decode_body(body: bytes, bounds: PayloadBounds) -> JsonValue:
     return BodyReader(bounds).read(body)
 
 
-_LARGE_BYTES: Final = 64 * 1024
-"""Bytes from which on a body may be large enough for the garbage collector to take an interest."""
+_LARGE_BYTES: Final = 16 * 1024
+"""Bytes from which on a body may be large enough for the garbage collector to take an interest, or to end a stack."""
+
+_SAFE_RECURSION: Final = 10_000
+"""Calls within one another that the stack of a thread of the usual 8 MiB has room for, twice over."""
 
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if chr(byte).isdecimal() else byte for byte in range(256))
 _DIGITS_OF_LARGE: Final = len(str(-SMALLEST_INTEGER))

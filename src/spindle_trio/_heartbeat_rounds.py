@@ -110,17 +110,18 @@ class HeartbeatRounds:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Go round until `close`."""
-        while not self._is_closed:
-            with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
-                await trio.sleep_forever()
-            self.note_stall()
-            for group in list(self._groups.values()):
-                now = trio.current_time()
-                if group.next_round <= now:
-                    group.next_round = now + group.period
-                    await self._go_round(list(group.members))
-            self._sleeps_until = min((group.next_round for group in self._groups.values()), default=math.inf)
+        """Go round until `close`. Shielded: processes outlive the cancellation of the block that they are in."""
+        with trio.CancelScope(shield=True):
+            while not self._is_closed:
+                with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
+                    await trio.sleep_forever()
+                self.note_stall()
+                for group in list(self._groups.values()):
+                    now = trio.current_time()
+                    if group.next_round <= now:
+                        group.next_round = now + group.period
+                        await self._go_round(list(group.members))
+                self._sleeps_until = min((group.next_round for group in self._groups.values()), default=math.inf)
 
     async def _go_round(self, members: list[Watched]) -> None:
         for begin in range(0, len(members), LOOKS_IN_A_ROW):

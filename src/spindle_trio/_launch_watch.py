@@ -62,12 +62,16 @@ class LaunchWatch:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Watch until `close`. The sleep is not cut short for a launch that is over: most are over soon."""
-        while not self._is_closed:
-            with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
-                await trio.sleep_forever()
-            await trio.lowlevel.checkpoint()  # a launch may have ended meanwhile, and then is not late
-            for launching in list(self._launching):
-                launching.excuse_lateness(self._sleeps_until)
-                launching.end_late_launch()
-            self._sleeps_until = min((launching.next_look() for launching in self._launching), default=math.inf)
+        """Watch until `close`. The sleep is not cut short for a launch that is over: most are over soon.
+
+        Shielded: a block that has been cancelled may go on for a while, and spawn in its clean-up.
+        """
+        with trio.CancelScope(shield=True):
+            while not self._is_closed:
+                with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
+                    await trio.sleep_forever()
+                await trio.lowlevel.checkpoint()  # a launch may have ended meanwhile, and then is not late
+                for launching in list(self._launching):
+                    launching.excuse_lateness(self._sleeps_until)
+                    launching.end_late_launch()
+                self._sleeps_until = min((launching.next_look() for launching in self._launching), default=math.inf)

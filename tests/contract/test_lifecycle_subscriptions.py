@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import wait_state
+from contract_support import WAITS, wait_state, wait_until
 from spindle_trio import LaggedError, LifecycleEvent, Limits, ProcessState
 
 WAITING = """
@@ -204,6 +204,31 @@ async def test_a_handler_may_have_its_task_spawn_the_same_key_at_the_terminal_ev
         while world.states().count("completed") < 2:
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert world.states() == ["starting", "running", "completed"] * 2
+
+
+async def test_a_handler_may_have_its_tasks_replace_and_stop_the_process_that_it_hears_of(
+    world, world_clock: MockClock | None
+) -> None:
+    """From within each event of one key: reliability, row 28."""
+    entry = world.entry(WAITS)
+    async with world.quiet_worker() as worker, trio.open_nursery() as nursery:
+        processes = worker.backend_processes
+
+        async def replace() -> None:
+            await processes.spawn(entry, key="one", replace_existing=True)
+
+        def handler(event: LifecycleEvent) -> None:
+            if event.state is ProcessState.RUNNING and world.states().count("running") < 3:
+                nursery.start_soon(replace)
+            elif event.state is ProcessState.RUNNING:
+                nursery.start_soon(processes.stop, event.process_id)
+
+        processes.on_lifecycle(handler)
+        await processes.spawn(entry, key="one")
+        await wait_until(worker, lambda: len(world.reasons()) == 3)
+        assert await processes.list() == []
+    assert [reason for _, reason in world.reasons()] == ["replaced", "replaced", "stopped"]
+    assert world.states() == ["starting", "running", "stopping", "stopped"] * 3
 
 
 async def test_one_that_is_not_read_loses_its_oldest_events_says_so_once_and_goes_on(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -189,3 +191,21 @@ def test_a_body_that_is_too_short_to_be_too_deep_is_not_looked_at(depth: int, si
     body = b"[" * (size // 2) + b"0" + b"]" * (size // 2)
     assert len(body) == size
     assert is_taken(body, PayloadBounds(depth, 100_000)) is is_proven
+
+
+@pytest.mark.parametrize("brackets", [b"[", b'{"a":'])
+def test_a_body_that_is_too_deep_does_not_end_a_program_that_allows_itself_any_depth(brackets: bytes) -> None:
+    """Up to Python 3.11 nothing else bounds the reader's own recursion: so it is tried in another program."""
+    program = f"""
+import sys
+sys.setrecursionlimit(10**6)
+from spindle_trio._bodies import decode_body
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._payload import PayloadBounds
+try:
+    decode_body({brackets!r} * 50_000, PayloadBounds(64, 100_000))
+except PeerProtocolError as error:
+    print(sys.getrecursionlimit(), error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.startswith("1000000 a frame that is not JSON-safe: "), (done.returncode, done.stderr)

@@ -9,8 +9,8 @@
 Prints a line for each run and one for all of them; the exit status is 1 if a run has failed. Two runs in memory go on
 at once, unless `--jobs` says otherwise, and one of the whole suite, since its deadlines are real.
 
-The in-memory tests are those of `tests/collaboration` and the memory half of `tests/contract`. Two files are left out,
-to which the order of tasks means nothing: one measures how costs grow, one runs pytest in processes of its own.
+The in-memory tests are those of `tests/collaboration` and the memory half of `tests/contract`. Three files are left
+out, to whose tests the scheduler means nothing: one measures how costs grow, two start programs of their own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 IN_MEMORY = [
     *("tests/collaboration", "tests/contract", "-k", "memory or collaboration"),
     *("--ignore=tests/collaboration/test_many_processes.py", "--ignore=tests/collaboration/test_pytest_plugin.py"),
+    "--ignore=tests/contract/test_ctrl_c.py",
 ]
 PATIENCE_SECONDS = 1_800
 """How long one run may take: it is of hangs that this speaks, not of slow machines."""

@@ -193,7 +193,9 @@ class Proc:
                 self.closed_at = min(self.closed_at, now + PATIENCE)
 
     def _unasked(self, text: str) -> str | None:
-        return None if self.state == "stopping" or self.end is not None else f"{text} without complete() or fail()"
+        return (
+            None if self.state == "stopping" or self.end is not None else f"{text}{PARTED}without complete() or fail()"
+        )
 
     def break_protocol(self, now: float, told: list[Told]) -> None:
         self._fail("broke the protocol")

@@ -35,6 +35,19 @@ class StubbornLauncher(MemoryLauncher):
             yield process
 
 
+class NumberedLauncher(MemoryLauncher):
+    """Its processes look like those of the operating system."""
+
+    def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
+        return self._launch(order)
+
+    @asynccontextmanager
+    async def _launch(self, order: LaunchOrder) -> AsyncIterator[LaunchedProcess]:
+        async with super().launch(order) as process:
+            process.pid = 1_000_000
+            yield process
+
+
 class Passes(trio.abc.Instrument):
     """Counts how often the scheduler goes round, and in virtual time lets a host that is busy for ever come through."""
 
@@ -95,3 +108,52 @@ async def test_a_heartbeat_that_comes_as_a_frame_does_not_count_while_stopping(a
         await handle.stop()
         assert handle.info.state is ProcessState.STOPPED
         assert handle.info.last_heartbeat_at == handle.info.ready_at
+
+
+async def test_a_process_that_is_left_by_cancellation_is_killed_after_the_grace_period(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """The rounds that put watchdogs off must not end before the processes: their silence would pass for a stall."""
+    child = ScriptedChild()
+
+    async def play() -> None:
+        await child.started()
+        child.ready()
+        await trio.sleep(60)
+        if child.is_alive:
+            child.exit()
+
+    nursery.start_soon(play)
+    begin = trio.current_time()
+    with trio.move_on_after(3):
+        async with (
+            open_host(NumberedLauncher({"child": child}), grace_period=4) as host,
+            host.open_worker("t", user_id="ada") as worker,
+        ):
+            await worker.backend_processes.spawn("child", heartbeat_timeout=4)
+            await trio.sleep_forever()
+    assert trio.current_time() - begin == 3 + 4
+    assert child.was_killed
+
+
+async def test_a_spawn_in_the_clean_up_of_a_cancelled_block_has_its_startup_deadline(autojump_clock: MockClock) -> None:
+    class SlowLauncher(MemoryLauncher):
+        @asynccontextmanager
+        async def launch(self, order: LaunchOrder) -> AsyncIterator[LaunchedProcess]:
+            await trio.sleep(60)
+            async with super().launch(order) as process:
+                yield process
+
+    with trio.move_on_after(3):
+        async with (
+            open_host(SlowLauncher({"child": ScriptedChild()})) as host,
+            host.open_worker("t", user_id="ada") as worker,
+        ):
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    begin = trio.current_time()
+                    with pytest.raises(StartupTimeoutError):
+                        await worker.backend_processes.spawn("child", startup_timeout=5)
+                    assert trio.current_time() - begin == 5

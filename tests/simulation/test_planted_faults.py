@@ -74,7 +74,7 @@ def messages_change_places(patch: Patch) -> None:
 
 
 def what_was_sent_before_an_exit_is_lost(patch: Patch) -> None:
-    patch.setattr(Intake, "take_in_all", lambda intake: intake.take_in_control(most=None))
+    patch.setattr(Intake, "take_in_all", lambda intake: intake.take_in_control(64))
 
 
 def a_key_is_freed_while_its_process_is_stopping(patch: Patch) -> None:
@@ -164,13 +164,14 @@ def a_deadline_judges_before_it_looks_at_what_has_come(patch: Patch) -> None:
     """Contract, rule 7. It shows only where a deadline and a frame meet at one instant."""
 
     def make(original: Any) -> Any:
-        def take_in_control(intake: Intake, most: int | None) -> None:
-            if most is None:
-                original(intake, most)
+        def judge(process: Supervisor, launched: Any, intake: Intake) -> None:
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(Intake, "take_in_control", lambda *_, **__: None)
+                original(process, launched, intake)
 
-        return take_in_control
+        return judge
 
-    replace(patch, Intake, "take_in_control", make)
+    replace(patch, Supervisor, "_judge", make)
 
 
 FAULTS = (

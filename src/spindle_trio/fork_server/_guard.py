@@ -30,6 +30,7 @@ SERVER_SECONDS = 1.0
 """Seconds that a server may take to end after its host."""
 
 _TIDY_MS = 500
+"""Milliseconds between two looks for what has been left behind, where that is adopted."""
 
 
 def main(link_fd: int, wanted: int) -> NoReturn:
@@ -63,7 +64,8 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         os._exit(1)
     except HOST_GONE:
         os._exit(1)
-    while not link.is_cut(_TIDY_MS, pidfd) and not os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    pause = _TIDY_MS if level.adopts else None
+    while not link.is_cut(pause, pidfd) and not os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         level.tidy(pid)
     _end_server(pid, pidfd)
     level.clear_up()

@@ -52,6 +52,8 @@ class Level:
     """One level of containment. This one is `killpg`; each other changes what it does better."""
 
     name: str = "killpg"
+    adopts: bool = False
+    """Whether the guard becomes the parent of what has lost its own, and has to `tidy`."""
 
     def enter_guard(self) -> None:
         """Enter this level as the guard, which then outlives its host: it is what ends the tree.
@@ -95,7 +97,7 @@ class Level:
         return pid
 
     def tidy(self, server: int) -> None:
-        """Look, as the guard, for what has been left behind while the server lives; called twice a second."""
+        """Look, as a guard that adopts, for what has been left behind while the server lives."""
 
     def clear_up(self) -> None:
         """End, as the guard, what the server has left behind."""
@@ -249,6 +251,7 @@ class SweepLevel(Level):
     """`sweep`."""
 
     name: str = "sweep"
+    adopts: bool = True
 
     def enter_guard(self) -> None:
         """Adopt whatever loses its parents below here."""

@@ -69,8 +69,8 @@ class Link:
             else:
                 return
 
-    def is_cut(self, milliseconds: int, *others: int) -> bool:
-        """Wait until the host is gone, one of some other descriptors becomes readable, or the time is over.
+    def is_cut(self, milliseconds: int | None, *others: int) -> bool:
+        """Wait until the host is gone, one of some other descriptors becomes readable, or the time is over, if any.
 
         Returns:
             Whether the host is gone.

@@ -27,7 +27,7 @@ def run(process: BlockingProcessContext) -> None:
     while started < order["most"]:
         process.heartbeat()
         started += os.read(told, 4096).count(b".")
-        process.send(started)
+        process.send({"started": started})
     wait_for_the_end()
 
 
