@@ -58,8 +58,8 @@ class LastWords:
         if life.phase not in (Phase.STARTING, Phase.RUNNING):
             return None
         words = str(status)
-        comma = "," if any(sign in words for sign in ",:") else ""
-        self.unasked = f"{words}{comma} without complete() or fail()"
+        has_cause = status.signal is not None and any(sign in words for sign in ",:")
+        self.unasked = f"{words}{',' if has_cause else ''} without complete() or fail()"
         return self.unasked
 
 

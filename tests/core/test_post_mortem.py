@@ -153,6 +153,7 @@ def test_a_heartbeat_after_the_end_was_settled_is_none_to_wait_for() -> None:
     ("status", "text"),
     [
         (ExitStatus(code=3), "exited with code 3 without complete() or fail()"),
+        (ExitStatus(), "ended, in a way that could not be learned without complete() or fail()"),
         (ExitStatus(signal=11), "killed by SIGSEGV without complete() or fail()"),
         (ExitStatus(signal=9, out_of_memory=True), "killed by SIGKILL: out of memory, without complete() or fail()"),
         (

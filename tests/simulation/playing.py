@@ -176,7 +176,8 @@ class _Player:
             self.ids[number] = event.process_id
             self.numbers[event.process_id] = number
         at = round((event.at - EPOCH) / timedelta(seconds=1), 6)
-        seen = Seen(event.previous_state, event.state, event.exit_reason, event.error, event.result, at)
+        error = event.error if event.post_mortem is None else event.post_mortem.error
+        seen = Seen(event.previous_state, event.state, event.exit_reason, error, event.result, at)
         self.log.note(worker, "event", number, seen)
         if event.state.is_terminal:
             for after, command in enumerate(self.scenario.commands):
