@@ -52,9 +52,9 @@ class ForkFloor:
 
 
 @asynccontextmanager
-async def fork_floor(preload: Iterable[str]) -> AsyncIterator[ForkFloor]:
-    """Start the server of the floor, and wait until it has loaded everything."""
-    async with _program("fork_floor.py", *preload) as (lane, _):
+async def fork_floor(preload: Iterable[str], level: str) -> AsyncIterator[ForkFloor]:
+    """Start the server of the floor, at a level of containment, and wait until it has loaded everything."""
+    async with _program("fork_floor.py", level, *preload) as (lane, _):
         assert lane.recv(1) == b"s"
         yield ForkFloor(lane)
 

@@ -54,11 +54,30 @@ def lean_launcher() -> Launcher:
     return ForkServerLauncher(preload=(), spares=0)
 
 
-def on_demand_launcher() -> Launcher:
-    """Make a fork server with the default preload, without spares: each launch forks."""
+def on_demand_launcher(level: str | None = None) -> Launcher:
+    """Make a fork server with the default preload, without spares: each launch forks; at a level of containment."""
     from spindle_trio.launchers import ForkServerLauncher
 
-    return ForkServerLauncher(spares=0)
+    if level is None:
+        return ForkServerLauncher(spares=0)
+    return ForkServerLauncher(spares=0, containment=spindle.Containment(level))
+
+
+def level_of(running: Running) -> str:
+    """Tell the level of containment that a host has."""
+    return str(running.host.statistics().containment)
+
+
+async def levels_here() -> list[str]:
+    """List the levels of containment that work on this machine, the strongest first."""
+    working = []
+    for level in spindle.Containment:
+        try:
+            async with open_host(on_demand_launcher(level)):
+                working.append(str(level))
+        except RuntimeError:
+            pass
+    return working
 
 
 def exec_launcher() -> Launcher:

@@ -8,7 +8,7 @@ import trio
 
 import spindle_trio as spindle
 from bench.floors import fork_floor
-from bench.hosts import default_launcher, default_preload, open_host
+from bench.hosts import default_launcher, default_preload, level_of, open_host
 from bench.measuring import Measurement, Race, Role, Settings
 
 KILLED_BLOCKING = "blocking entries, until each end is announced"
@@ -44,7 +44,9 @@ async def hundred(settings: Settings) -> Measurement:
             await ended.wait()
             return 1000 * (perf_counter() - began)
 
-    async with fork_floor(default_preload()) as floor, Race("ms", settings.rounds(20, 6), warm_up=1) as race:
+    async with open_host(default_launcher()) as running:
+        level = level_of(running)
+    async with fork_floor(default_preload(), level) as floor, Race("ms", settings.rounds(20, 6), warm_up=1) as race:
         race.add(Role.OURS, KILLED_BLOCKING, lambda: sample("idle_blocking.py"))
         race.add(Role.OURS, KILLED_ASYNC, lambda: sample("idle.py"))
         race.add(Role.FLOOR, KILL_FLOOR, lambda: floor.kill(count))

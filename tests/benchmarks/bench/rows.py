@@ -61,6 +61,13 @@ ROWS = (
         ),
     ),
     Row(
+        "spawn-levels",
+        "spawn → ready, no spare left, at each level of containment",
+        "none; each beside its own floor",
+        spawning.levels,
+        (),
+    ),
+    Row(
         "spawn-exec",
         "spawn → ready, exec launcher, blocking entry",
         "≤ 1.3 × an empty interpreter with the flags that the launcher uses; ≥ 3 × faster than multiprocessing spawn",

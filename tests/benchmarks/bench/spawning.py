@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from time import perf_counter
 
 import trio
@@ -13,6 +14,8 @@ from bench.hosts import (
     default_launcher,
     default_preload,
     exec_launcher,
+    level_of,
+    levels_here,
     on_demand_launcher,
     open_host,
     spawn_in_a_row_sampler,
@@ -53,7 +56,7 @@ async def forked(settings: Settings) -> Measurement:
     """Spawn from a server that keeps no spares, so that each spawn forks."""
     async with (
         open_host(on_demand_launcher()) as running,
-        fork_floor(default_preload()) as floor,
+        fork_floor(default_preload(), level_of(running)) as floor,
         Race("ms", settings.rounds(200, 60)) as race,
     ):
         race.add(Role.OURS, FORKED_BLOCKING, spawn_sampler(running.processes, "idle_blocking.py"))
@@ -61,6 +64,19 @@ async def forked(settings: Settings) -> Measurement:
         race.add(Role.FLOOR, FORK_FLOOR, floor.fork)
         race.add(Role.FLOOR, FORK_TRIO_FLOOR, floor.fork_with_trio)
         await race.enter(Role.PEER, peers.MP_FORKSERVER, peers.multiprocessing_forkserver)
+        return await race.run()
+
+
+async def levels(settings: Settings) -> Measurement:
+    """Do the same at each level of containment that works here, and fork at the same level."""
+    async with AsyncExitStack() as stack:
+        race = await stack.enter_async_context(Race("ms", settings.rounds(100, 30)))
+        for level in await levels_here():
+            running = await stack.enter_async_context(open_host(on_demand_launcher(level)))
+            race.add(Role.OURS, f"{level}: {FORKED_BLOCKING}", spawn_sampler(running.processes, "idle_blocking.py"))
+            if level != "cgroup":  # a child has to be moved there, and little else: the floor is that of `killpg`
+                floor = await stack.enter_async_context(fork_floor(default_preload(), level))
+                race.add(Role.FLOOR, f"{level}: {FORK_FLOOR}", floor.fork)
         return await race.run()
 
 
