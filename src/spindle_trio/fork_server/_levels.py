@@ -61,6 +61,7 @@ class Level:
         Raises:
             OSError: this system does not let it.
         """
+        _require_own_proc()
         outlive_parent()
 
     def enter_server(self, guard: int) -> None:
@@ -255,6 +256,7 @@ class SweepLevel(Level):
 
     def enter_guard(self) -> None:
         """Adopt whatever loses its parents below here."""
+        _require_own_proc()
         outlive_parent()
         call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         own_children()
@@ -340,6 +342,16 @@ def _try_out(level: Level, tell: int) -> NoReturn:
         os.write(tell, (text or str(error) or repr(error)).encode(errors="backslashreplace"))
         level.clear_up()
     os._exit(1)
+
+
+def _require_own_proc() -> None:
+    """Make sure that `/proc` has the numbers by which this program knows processes: descendants are looked up in it.
+
+    Raises:
+        OSError: it belongs to another PID namespace, as in an entry that is a host itself.
+    """
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise OSError("/proc is that of another PID namespace, and says nothing of this program's descendants")
 
 
 def _or_end(step: Callable[[], object]) -> None:

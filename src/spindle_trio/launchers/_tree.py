@@ -13,6 +13,7 @@ process group.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from typing import Final
@@ -159,12 +160,26 @@ def signal_pidfd(pidfd: int, number: int) -> bool:
 
 
 def pid_of(pidfd: int) -> int | None:
-    """Return the number of a process as this program sees it; `None` if it has been reaped."""
-    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
-        if line.startswith(b"Pid:"):
-            number = int(line[4:])
-            return number if number > 0 else None
-    return None
+    """Return the number of a process in this program's own PID namespace; `None` if it has been reaped.
+
+    The kernel tells one for each namespace from that of `/proc` on, which may lie outside of this program's.
+    """
+    numbers = _namespace_numbers(f"/proc/self/fdinfo/{pidfd}")
+    own = numbers[_own_depth() - 1 : _own_depth()]
+    return own[0] if own and own[0] > 0 else None
+
+
+@functools.cache
+def _own_depth() -> int:
+    """Tell how many namespaces, from that of `/proc` on, this program is in."""
+    return len(_namespace_numbers("/proc/self/status"))
+
+
+def _namespace_numbers(path: str) -> list[int]:
+    for line in _read(path).splitlines():
+        if line.startswith(b"NSpid:"):
+            return [int(number) for number in line.split()[1:]]
+    return []
 
 
 def _children_of(pid: int) -> list[int]:
