@@ -87,7 +87,7 @@ def test_the_grace_period_and_the_time_after_a_kill_are_put_off_alike() -> None:
     leaving = lifecycle_after(Input.READY, Input.COMPLETE)
     leaving.leave_out(2, 100)
     assert leaving.deadline() == 103
-    killed = lifecycle_after(Input.READY, Input.HEARTBEAT_DEADLINE)
+    killed = lifecycle_after(Input.READY, Input.BROKEN)
     killed.leave_out(1, 100)
     assert (killed.due(100 + ABANDON_SECONDS - 1.01), killed.due(100 + ABANDON_SECONDS - 1)) == (
         None,
