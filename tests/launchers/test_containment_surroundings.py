@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from containment_support import levels, require
-from fork_server_support import LAST_SECONDS, none_survives
+from fork_server_support import LAST_SECONDS, Forked, fork_host, none_survives, wait_until
 from spindle_trio import Containment
+from spindle_trio.fork_server._levels import CgroupLevel
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +64,59 @@ def test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive(tmp_path:
             os.kill(copy, signal.SIGKILL)
             os.close(pidfd)
     assert ended
+
+
+def base_of(forked: Forked) -> Path:
+    """Find the control group that a fork server has made for its processes."""
+    assert forked.launcher._server is not None
+    name = f"spindle-trio-{forked.launcher._server._guard_pid}"
+    mounts = [
+        line.split(" - ")[0].split()[4]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if " - cgroup2 " in line
+    ]
+    (base,) = (path for mount in mounts for path in Path(mount).rglob(f"{name}*"))
+    return base
+
+
+async def test_the_control_group_of_a_process_that_nobody_wants_any_more_goes_with_it(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.CGROUP)
+    async with fork_host(tmp_path, spares=2, containment=Containment.CGROUP) as forked:
+        base = base_of(forked)
+        await forked.wait_spares(2)
+        spares = list(forked.launcher._pool)
+        forked.launcher._pool.clear()
+        await spares[0].end()
+        spares[1].discard()
+        with trio.fail_after(2):
+            await wait_until(lambda: not [path for path in base.iterdir() if path.is_dir()])
+    assert not base.exists()
+
+
+async def test_groups_that_an_entry_has_made_go_with_its_own(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.CGROUP)
+    source = """
+        import os
+        def run(process):
+            (group,) = [line[3:].strip() for line in open("/proc/self/cgroup") if line.startswith("0::")]
+            os.makedirs(process.payload + group[group.index("/spindle-trio-"):] + "/made/below")
+            process.ready()
+            return group
+    """
+    async with fork_host(tmp_path, containment=Containment.CGROUP) as forked:
+        base = base_of(forked)
+        group = Path(await forked.result(source, payload=str(base.parent))).name
+        assert not (base / group).exists()
+    assert not base.exists()
+
+
+def test_another_guard_of_the_same_number_is_in_nobodys_way() -> None:
+    """Numbers come again, and other namespaces have the same ones; a guard that was killed clears nothing up."""
+    require(Containment.CGROUP)
+    guards = [CgroupLevel(), CgroupLevel()]
+    try:
+        for guard in guards:
+            guard.enter_guard()
+    finally:
+        for guard in guards:
+            guard.clear_up()

@@ -24,6 +24,7 @@ import sys
 
 from spindle_trio.child._protection import die_with_parent, name_process, outlive_parent
 from spindle_trio.child._syscalls import call
+from spindle_trio.fork_server._groups import remove_group
 from spindle_trio.fork_server._init import own_children, run_init, sweep
 
 TYPE_CHECKING = False
@@ -93,6 +94,9 @@ class Level:
             return 0
         _announce(birth, pid)
         return pid
+
+    def forget(self, number: int) -> None:
+        """Let go, as the server, of what was made for a process that has been reaped."""
 
     def tidy(self, server: int) -> None:
         """Look, as the guard, for what has been left behind while the server lives; called twice a second."""
@@ -191,7 +195,8 @@ class CgroupLevel(Level):
     def enter_guard(self) -> None:
         """Make a group for all processes."""
         outlive_parent()
-        base = f"{_own_group()}/spindle-trio-{os.getpid()}"
+        # Its number alone would not do: another namespace has the same one, and so has whoever was killed long ago.
+        base = f"{_own_group()}/spindle-trio-{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(base)
         self._base = base
         if not os.path.exists(f"{base}/cgroup.kill"):
@@ -232,17 +237,19 @@ class CgroupLevel(Level):
         _announce(birth, pid)
         return pid
 
+    def forget(self, number: int) -> None:
+        """Remove the group, unless its host has; that of a launch that was given up nobody else removes."""
+        remove_group(f"{self._base}/{number}")
+
     def clear_up(self) -> None:
         """Kill and remove all groups."""
         if not self._base:
             return
         _write(f"{self._base}/cgroup.kill", "1")
-        sweep_until = 100
-        for name in [*_folders(self._base), ""]:
-            folder = os.path.join(self._base, name)
-            while sweep_until > 0 and not _is_removed(folder):
-                sweep_until -= 1
-                _pause()
+        attempts = 100
+        while attempts > 0 and not remove_group(self._base):
+            attempts -= 1
+            _pause()
 
 
 class SweepLevel(Level):
@@ -410,21 +417,6 @@ def _own_group() -> str:
         if kind.split()[0] == "cgroup2":
             return fields.split()[4] + line[3:].rstrip("/")
     raise OSError("no unified hierarchy of control groups (cgroup v2) is mounted")
-
-
-def _folders(path: str) -> list[str]:
-    with os.scandir(path) as items:
-        return [item.name for item in items if item.is_dir(follow_symlinks=False)]
-
-
-def _is_removed(folder: str) -> bool:
-    try:
-        os.rmdir(folder)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _pause() -> None:
