@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -120,3 +121,56 @@ def test_another_guard_of_the_same_number_is_in_nobodys_way() -> None:
     finally:
         for guard in guards:
             guard.clear_up()
+
+
+NESTED_HOST = """
+import os, sys
+import trio
+import spindle_trio as spindle
+
+async def run(process):
+    process.ready()
+    level, root = process.payload
+    launcher = spindle.ForkServerLauncher(preload=(), spares=0, containment=level)
+    async with spindle.open_host(launcher) as host, host.open_worker("w", root=root, user_id="ada") as worker:
+        server = launcher.server_pid
+        handle = await worker.backend_processes.spawn("family.py", heartbeat_timeout=1.2)
+        await handle.wait_ended()
+        with trio.move_on_after(1.0):
+            while is_alive("LC_NESTED_FAMILY"):
+                await trio.sleep(0.01)
+        return [str(handle.post_mortem), is_alive("LC_NESTED_FAMILY"), launcher.server_pid == server]
+
+def is_alive(mark):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if mark.encode() in open(f"/proc/{pid}/environ", "rb").read():
+                return True
+        except OSError:
+            pass
+    return False
+"""
+
+FAMILY_OF_NESTED = """
+import os, subprocess, sys
+def run(process):
+    os.environ["LC_NESTED_FAMILY"] = "1"
+    subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True)
+    process.ready()
+    while True: pass
+"""
+
+
+@levels()
+async def test_a_host_in_a_namespace_takes_nobody_for_another_one(tmp_path: Path, level: Containment) -> None:
+    """It sees the numbers of the namespace outside in `/proc`, and those of its own in system calls."""
+    await trio.to_thread.run_sync(require, Containment.PIDNS)
+    await trio.to_thread.run_sync(require, level)
+    (tmp_path / "family.py").write_text(FAMILY_OF_NESTED)
+    async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
+        post_mortem, is_left, is_same_server = await forked.result(
+            NESTED_HOST, payload=[str(level), str(tmp_path)], heartbeat_timeout=math.inf
+        )
+    assert "line 7 in run" in post_mortem
+    assert not is_left
+    assert is_same_server, "the guard has ended"

@@ -7,6 +7,8 @@ is never trusted by itself: a pidfd is opened, the parent of that number is read
 signalled. If the number was given to another process in between, then either the parent is a stranger or the pidfd
 belongs to a process that is gone.
 
+All numbers here are those of `/proc`; what system calls take may be others (`spindle_trio.child._numbers`).
+
 What has double-forked away before the kill is nobody's descendant any more; it is reached only if it is still in the
 process group.
 """
@@ -16,6 +18,8 @@ from __future__ import annotations
 import os
 import signal
 from typing import Final
+
+from spindle_trio.child._numbers import number_from_proc
 
 __all__ = ["hold_tree", "is_stopped", "kill_group", "kill_held", "kill_tree", "open_child", "pid_of", "signal_pidfd"]
 
@@ -57,8 +61,8 @@ def kill_group(pid: int) -> None:
         pid: the process's number. It must not have been reaped: even as a zombie it holds the group's number.
     """
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
+        os.killpg(number_from_proc(pid), signal.SIGKILL)
+    except OSError:
         pass  # nobody is left in it, or only what has taken on another user's rights
 
 
@@ -98,7 +102,7 @@ def kill_held(held: list[int]) -> None:
 def open_child(parent: int, pid: int) -> int | None:
     """Open a pidfd of a process if it is a child of that parent; `None` if not, or if no descriptor is left."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(number_from_proc(pid))
     except OSError:
         return None
     if _parent_of(pid) == parent:
