@@ -1,9 +1,9 @@
 """The guard: where a fork server's program begins, and what is left to end the tree when its host was killed.
 
 It finds the level of containment that works here (`_levels`), forks the server into it, tells the host, and from then
-on does nothing but wait: for the end of the server, or that of the host, which it sees by the end of their socket. Then
-the server ends itself, too; one that was stopped, or does not, is killed after `SERVER_SECONDS`. What the server
-leaves behind, the guard ends last.
+on does nothing but wait: for the end of the server, or that of the host. It sees that by the end of their socket, or by
+the host's pidfd where a forked copy of the host keeps the socket open. Then the server ends itself, too; one that was
+stopped, or does not, is killed after `SERVER_SECONDS`. What the server leaves behind, the guard ends last.
 
 In a PID namespace nothing can be left behind, and the guard is killed with its host by the kernel, and the server with
 it: then nobody waits for anybody. Elsewhere it outlives its host for that moment.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 
 from spindle_trio.child._protection import name_process
 from spindle_trio.fork_server._levels import Level, find_level
@@ -51,9 +52,11 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             raise UnsafeError(
                 "; ".join(f"containment {name!r} does not work here: {why}" for name, why in problems.items())
             )
+        host = os.pidfd_open(os.getppid())  # until the level is entered, this program dies with its host
         level.enter_guard()
         guard, pid = os.getpid(), os.fork()
         if pid == 0:
+            os.close(host)
             _become_server(link, level, guard)
         name_process("spindle guard")
         pidfd = os.pidfd_open(pid)
@@ -65,8 +68,9 @@ def main(link_fd: int, wanted: int) -> NoReturn:
     except HOST_GONE:
         os._exit(1)
     pause = _TIDY_MS if level.adopts else None
-    while not link.is_cut(pause, pidfd) and not os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while not link.is_over(pause, pidfd, host):
         level.tidy(pid)
+    link.cut()
     _end_server(pid, pidfd)
     level.clear_up()
     os._exit(0)
@@ -85,8 +89,6 @@ def _become_server(link: Link, level: Level, guard: int) -> NoReturn:
 
 def _end_server(pid: int, pidfd: int) -> None:
     """Give the server time to end, kill it, and reap it."""
-    import select
-
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     if not poll.poll(SERVER_SECONDS * 1000):

@@ -10,6 +10,8 @@ import os
 import select
 from time import monotonic
 
+from spindle_trio.child._numbers import number_from_proc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
@@ -79,7 +81,7 @@ def own_children() -> list[int]:
             data += chunk
     finally:
         os.close(fd)
-    return [int(child) for child in data.split()]
+    return [number_from_proc(int(child)) for child in data.split()]
 
 
 def _wait_ended(child: int) -> None:

@@ -22,6 +22,7 @@ import errno
 import os
 import sys
 
+from spindle_trio._control_groups import remove_group
 from spindle_trio.child._protection import die_with_parent, name_process, outlive_parent
 from spindle_trio.child._syscalls import call
 from spindle_trio.fork_server._init import own_children, run_init, sweep
@@ -61,7 +62,6 @@ class Level:
         Raises:
             OSError: this system does not let it.
         """
-        _require_own_proc()
         outlive_parent()
 
     def enter_server(self, guard: int) -> None:
@@ -96,6 +96,9 @@ class Level:
             return 0
         _announce(birth, pid)
         return pid
+
+    def forget(self, number: int) -> None:
+        """Let go, as the server, of what was made for a process that has been reaped."""
 
     def tidy(self, server: int) -> None:
         """Look, as a guard that adopts, for what has been left behind while the server lives."""
@@ -194,7 +197,8 @@ class CgroupLevel(Level):
     def enter_guard(self) -> None:
         """Make a group for all processes."""
         outlive_parent()
-        base = f"{_own_group()}/spindle-trio-{os.getpid()}"
+        # Its number alone would not do: another namespace has the same one, and so has whoever was killed long ago.
+        base = f"{_own_group()}/spindle-trio-{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(base)
         self._base = base
         if not os.path.exists(f"{base}/cgroup.kill"):
@@ -235,17 +239,19 @@ class CgroupLevel(Level):
         _announce(birth, pid)
         return pid
 
+    def forget(self, number: int) -> None:
+        """Remove the group, unless its host has; that of a launch that was given up nobody else removes."""
+        remove_group(f"{self._base}/{number}")
+
     def clear_up(self) -> None:
         """Kill and remove all groups."""
         if not self._base:
             return
         _write(f"{self._base}/cgroup.kill", "1")
-        sweep_until = 100
-        for name in [*_folders(self._base), ""]:
-            folder = os.path.join(self._base, name)
-            while sweep_until > 0 and not _is_removed(folder):
-                sweep_until -= 1
-                _pause()
+        attempts = 100
+        while attempts > 0 and not remove_group(self._base):
+            attempts -= 1
+            _pause()
 
 
 class SweepLevel(Level):
@@ -256,7 +262,6 @@ class SweepLevel(Level):
 
     def enter_guard(self) -> None:
         """Adopt whatever loses its parents below here."""
-        _require_own_proc()
         outlive_parent()
         call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         own_children()
@@ -344,16 +349,6 @@ def _try_out(level: Level, tell: int) -> NoReturn:
     os._exit(1)
 
 
-def _require_own_proc() -> None:
-    """Make sure that `/proc` has the numbers by which this program knows processes: descendants are looked up in it.
-
-    Raises:
-        OSError: it belongs to another PID namespace, as in an entry that is a host itself.
-    """
-    if os.readlink("/proc/self") != str(os.getpid()):
-        raise OSError("/proc is that of another PID namespace, and says nothing of this program's descendants")
-
-
 def _or_end(step: Callable[[], object]) -> None:
     """Do something in a process that has just been forked, or end it: nothing may come out into the server's code."""
     try:
@@ -425,21 +420,6 @@ def _own_group() -> str:
         if kind.split()[0] == "cgroup2":
             return fields.split()[4] + line[3:].rstrip("/")
     raise OSError("no unified hierarchy of control groups (cgroup v2) is mounted")
-
-
-def _folders(path: str) -> list[str]:
-    with os.scandir(path) as items:
-        return [item.name for item in items if item.is_dir(follow_symlinks=False)]
-
-
-def _is_removed(folder: str) -> bool:
-    try:
-        os.rmdir(folder)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _pause() -> None:

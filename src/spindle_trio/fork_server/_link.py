@@ -69,14 +69,21 @@ class Link:
             else:
                 return
 
-    def is_cut(self, milliseconds: int | None, *others: int) -> bool:
-        """Wait until the host is gone, one of some other descriptors becomes readable, or the time is over, if any.
+    def cut(self) -> None:
+        """Cut the connection, for all who have a copy of this end too."""
+        try:
+            self._socket.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is cut already
+
+    def is_over(self, milliseconds: int | None, *pidfds: int) -> bool:
+        """Wait until the host is gone, one of some processes has ended, or the time is over, if any.
 
         Returns:
-            Whether the host is gone.
+            Whether the host, or any of those, is gone.
         """
         poll = select.poll()
         poll.register(self.fileno(), 0)  # its end is told all the same
-        for fd in others:
-            poll.register(fd, select.POLLIN)
-        return self.fileno() in dict(poll.poll(milliseconds))
+        for pidfd in pidfds:
+            poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(milliseconds))

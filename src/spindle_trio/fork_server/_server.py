@@ -206,5 +206,6 @@ class _Server:
         if is_reaped:
             del self._unreaped[number]
             self._traced.discard(number)
+            self._level.forget(number)
             self._link.send({"type": "reaped", "number": number, "status": status})
         return is_reaped

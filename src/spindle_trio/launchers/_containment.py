@@ -6,7 +6,6 @@ it has ended: the process's init, or the process itself where it has none.
 
 from __future__ import annotations
 
-import os
 import signal
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 
 import trio
 
+from spindle_trio._control_groups import remove_group
 from spindle_trio._model import Containment
 from spindle_trio.launchers._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
 
@@ -116,7 +116,7 @@ class ControlGroupTree(Tree):
             group: the group's folder, which is removed in the end.
         """
         self._pidfd = pidfd
-        self._group = Path(group)
+        self._group = group
 
     def kill(self) -> None:
         """Kill the group; see `Tree.kill`."""
@@ -128,23 +128,14 @@ class ControlGroupTree(Tree):
         self._kill_group()
         deadline = trio.current_time() + CLEAR_SECONDS
         # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
-        while not self._is_removed() and trio.current_time() < deadline:  # noqa: ASYNC110
+        while not remove_group(self._group) and trio.current_time() < deadline:  # noqa: ASYNC110
             await trio.sleep(_LOOK_SECONDS)
 
     def _kill_group(self) -> None:
         try:
-            (self._group / "cgroup.kill").write_text("1")
+            Path(self._group, "cgroup.kill").write_text("1")
         except OSError:
             pass  # it has been removed: its server is gone, or it has been cleared
-
-    def _is_removed(self) -> bool:
-        try:
-            os.rmdir(self._group)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False  # not empty yet
-        return True
 
 
 def tree_of(level: Containment, pid: int, pidfd: int, group: str | None) -> Tree:

@@ -221,7 +221,7 @@ class ForkServer(Reaper):
         if self._pidfd >= 0:
             signal_pidfd(self._pidfd, signal.SIGKILL)
         is_interrupted = await self._wait_ended(LAST_SECONDS) or is_interrupted
-        kill_tree(self._guard_pid, self._guard_pidfd)  # with whatever a module has started while it was loaded
+        _kill_guard(self._guard_pidfd)  # with whatever a module has started while it was loaded
         is_interrupted = await self._wait_ended(PATIENCE) or is_interrupted
         if has_ended(self._guard_pidfd):
             OwnReaper().reap_nowait(self._guard_pidfd)
@@ -435,10 +435,16 @@ def _start(environment: Mapping[str, str], containment: Containment | None) -> t
         return started.pid, started.pidfd, link, output
 
 
+def _kill_guard(pidfd: int) -> None:
+    pid = pid_of(pidfd)  # not what it was when it was started: `/proc` may have another one for it
+    if pid is not None:
+        kill_tree(pid, pidfd)
+
+
 def _end_at_once(started: tuple[int, int, socket.socket, int]) -> None:
     """Kill a server that nobody wants any more, before it has forked anything; runs on the launch thread."""
-    pid, pidfd, link, output = started
-    kill_tree(pid, pidfd)
+    _, pidfd, link, output = started
+    _kill_guard(pidfd)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.poll()

@@ -7,16 +7,19 @@ is never trusted by itself: a pidfd is opened, the parent of that number is read
 signalled. If the number was given to another process in between, then either the parent is a stranger or the pidfd
 belongs to a process that is gone.
 
+All numbers here are those of `/proc`; what system calls take may be others (`spindle_trio.child._numbers`).
+
 What has double-forked away before the kill is nobody's descendant any more; it is reached only if it is still in the
 process group.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 from typing import Final
+
+from spindle_trio.child._numbers import number_from_proc
 
 __all__ = ["hold_tree", "is_stopped", "kill_group", "kill_held", "kill_tree", "open_child", "pid_of", "signal_pidfd"]
 
@@ -58,8 +61,8 @@ def kill_group(pid: int) -> None:
         pid: the process's number. It must not have been reaped: even as a zombie it holds the group's number.
     """
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
+        os.killpg(number_from_proc(pid), signal.SIGKILL)
+    except OSError:
         pass  # nobody is left in it, or only what has taken on another user's rights
 
 
@@ -99,7 +102,7 @@ def kill_held(held: list[int]) -> None:
 def open_child(parent: int, pid: int) -> int | None:
     """Open a pidfd of a process if it is a child of that parent; `None` if not, or if no descriptor is left."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(number_from_proc(pid))
     except OSError:
         return None
     if _parent_of(pid) == parent:
@@ -160,26 +163,12 @@ def signal_pidfd(pidfd: int, number: int) -> bool:
 
 
 def pid_of(pidfd: int) -> int | None:
-    """Return the number of a process in this program's own PID namespace; `None` if it has been reaped.
-
-    The kernel tells one for each namespace from that of `/proc` on, which may lie outside of this program's.
-    """
-    numbers = _namespace_numbers(f"/proc/self/fdinfo/{pidfd}")
-    own = numbers[_own_depth() - 1 : _own_depth()]
-    return own[0] if own and own[0] > 0 else None
-
-
-@functools.cache
-def _own_depth() -> int:
-    """Tell how many namespaces, from that of `/proc` on, this program is in."""
-    return len(_namespace_numbers("/proc/self/status"))
-
-
-def _namespace_numbers(path: str) -> list[int]:
-    for line in _read(path).splitlines():
-        if line.startswith(b"NSpid:"):
-            return [int(number) for number in line.split()[1:]]
-    return []
+    """Return the number that `/proc` has for a process; `None` if it has been reaped."""
+    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
+        if line.startswith(b"Pid:"):
+            number = int(line[4:])
+            return number if number > 0 else None
+    return None
 
 
 def _children_of(pid: int) -> list[int]:

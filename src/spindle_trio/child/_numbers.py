@@ -1,0 +1,39 @@
+"""What `/proc` calls a process, and what the system calls of this program call it.
+
+The two are the same, unless this program lives in a PID namespace and sees the `/proc` of another one: as a host does
+that is an entry of another host, at level `pidns`. Whoever took the one for the other would signal strangers.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def number_from_proc(pid: int) -> int:
+    """Return the number that system calls take for a process.
+
+    Args:
+        pid: its number in `/proc`.
+
+    Raises:
+        OSError: there is no such process, or no number for it here.
+    """
+    if os.readlink("/proc/self") == str(os.getpid()):
+        return pid
+    # From the namespace of `/proc` on inwards; this program's own has the same place in both lists.
+    numbers, own = _numbers(str(pid)), _numbers("self")
+    if not own or len(numbers) < len(own):
+        raise ProcessLookupError
+    return numbers[len(own) - 1]
+
+
+def _numbers(name: str) -> list[int]:
+    fd = os.open(f"/proc/{name}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 65536)
+    finally:
+        os.close(fd)
+    for line in text.splitlines():
+        if line.startswith(b"NSpid:"):
+            return [int(number) for number in line.split()[1:]]
+    return []

@@ -1,0 +1,176 @@
+"""Containment in unusual surroundings: a host that has been copied by a fork, or is nested in an entry; leftovers."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from containment_support import levels, require
+from fork_server_support import LAST_SECONDS, Forked, fork_host, none_survives, wait_until
+from spindle_trio import Containment
+from spindle_trio.fork_server._levels import CgroupLevel
+
+
+@pytest.fixture(autouse=True)
+def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with none_survives(monkeypatch):
+        yield
+
+
+COPIED_HOST = """
+import os, signal, sys
+import trio
+import spindle_trio as spindle
+async def main():
+    launcher = spindle.ForkServerLauncher(preload=(), spares=1, containment=sys.argv[2])
+    async with spindle.open_host(launcher) as host, host.open_worker("w", root=sys.argv[1], user_id="ada") as worker:
+        handle = await worker.backend_processes.spawn("entry.py")
+        copy = os.fork()  # as `multiprocessing` does it
+        if copy == 0:
+            signal.pause()
+        print(handle.pid, copy, flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+@levels()
+def test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive(tmp_path: Path, level: Containment) -> None:
+    """The copy has the socket to the fork server open, which therefore sees no end of it."""
+    require(level)
+    (tmp_path / "entry.py").write_text("def run(process):\n    process.ready()\n    while True: pass")
+    (tmp_path / "host.py").write_text(COPIED_HOST)
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "host.py"), str(tmp_path), level],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as host:
+        assert host.stdout is not None
+        entry, copy = map(int, host.stdout.readline().split())
+        pidfd = os.pidfd_open(entry)
+        try:
+            host.kill()
+            ended, _, _ = select.select([pidfd], [], [], LAST_SECONDS)
+        finally:
+            os.kill(copy, signal.SIGKILL)
+            os.close(pidfd)
+    assert ended
+
+
+def base_of(forked: Forked) -> Path:
+    """Find the control group that a fork server has made for its processes."""
+    assert forked.launcher._server is not None
+    name = f"spindle-trio-{forked.launcher._server._guard_pid}"
+    mounts = [
+        line.split(" - ")[0].split()[4]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if " - cgroup2 " in line
+    ]
+    (base,) = (path for mount in mounts for path in Path(mount).rglob(f"{name}*"))
+    return base
+
+
+async def test_the_control_group_of_a_process_that_nobody_wants_any_more_goes_with_it(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.CGROUP)
+    async with fork_host(tmp_path, spares=2, containment=Containment.CGROUP) as forked:
+        base = base_of(forked)
+        await forked.wait_spares(2)
+        spares = list(forked.launcher._pool)
+        forked.launcher._pool.clear()
+        await spares[0].end()
+        spares[1].discard()
+        with trio.fail_after(2):
+            await wait_until(lambda: not [path for path in base.iterdir() if path.is_dir()])
+    assert not base.exists()
+
+
+async def test_groups_that_an_entry_has_made_go_with_its_own(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.CGROUP)
+    source = """
+        import os
+        def run(process):
+            (group,) = [line[3:].strip() for line in open("/proc/self/cgroup") if line.startswith("0::")]
+            os.makedirs(process.payload + group[group.index("/spindle-trio-"):] + "/made/below")
+            process.ready()
+            return group
+    """
+    async with fork_host(tmp_path, containment=Containment.CGROUP) as forked:
+        base = base_of(forked)
+        group = Path(await forked.result(source, payload=str(base.parent))).name
+        assert not (base / group).exists()
+    assert not base.exists()
+
+
+def test_another_guard_of_the_same_number_is_in_nobodys_way() -> None:
+    """Numbers come again, and other namespaces have the same ones; a guard that was killed clears nothing up."""
+    require(Containment.CGROUP)
+    guards = [CgroupLevel(), CgroupLevel()]
+    try:
+        for guard in guards:
+            guard.enter_guard()
+    finally:
+        for guard in guards:
+            guard.clear_up()
+
+
+NESTED_HOST = """
+import os, sys
+import trio
+import spindle_trio as spindle
+
+async def run(process):
+    process.ready()
+    level, root = process.payload
+    launcher = spindle.ForkServerLauncher(preload=(), spares=0, containment=level)
+    async with spindle.open_host(launcher) as host, host.open_worker("w", root=root, user_id="ada") as worker:
+        server = launcher.server_pid
+        handle = await worker.backend_processes.spawn("family.py", heartbeat_timeout=1.2)
+        await handle.wait_ended()
+        with trio.move_on_after(1.0):
+            while is_alive("LC_NESTED_FAMILY"):
+                await trio.sleep(0.01)
+        return [str(handle.post_mortem), is_alive("LC_NESTED_FAMILY"), launcher.server_pid == server]
+
+def is_alive(mark):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if mark.encode() in open(f"/proc/{pid}/environ", "rb").read():
+                return True
+        except OSError:
+            pass
+    return False
+"""
+
+FAMILY_OF_NESTED = """
+import os, subprocess, sys
+def run(process):
+    os.environ["LC_NESTED_FAMILY"] = "1"
+    subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True)
+    process.ready()
+    while True: pass
+"""
+
+
+@levels()
+async def test_a_host_in_a_namespace_takes_nobody_for_another_one(tmp_path: Path, level: Containment) -> None:
+    """It sees the numbers of the namespace outside in `/proc`, and those of its own in system calls."""
+    await trio.to_thread.run_sync(require, Containment.PIDNS)
+    await trio.to_thread.run_sync(require, level)
+    (tmp_path / "family.py").write_text(FAMILY_OF_NESTED)
+    async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
+        post_mortem, is_left, is_same_server = await forked.result(
+            NESTED_HOST, payload=[str(level), str(tmp_path)], heartbeat_timeout=math.inf
+        )
+    assert "line 7 in run" in post_mortem
+    assert not is_left
+    assert is_same_server, "the guard has ended"
