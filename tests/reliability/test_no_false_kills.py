@@ -107,7 +107,7 @@ def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert (sorted(os.listdir("/proc/self/fd")), descendants_of(os.getpid())) == before
 
 
-@pytest.fixture(params=["forked", "python"])
+@pytest.fixture(params=["forked", pytest.param("python", marks=pytest.mark.soak)])
 def launcher(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
