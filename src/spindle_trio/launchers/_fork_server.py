@@ -229,6 +229,8 @@ class ForkServer(Reaper):
         else:
             reap_in_background("(fork server)", self._guard_pid, self._guard_pidfd)
         if self._pidfd >= 0:
+            if has_ended(self._pidfd):
+                OwnReaper().reap_nowait(self._pidfd)  # if its guard was killed, and this program adopts orphans
             os.close(self._pidfd)
             self._pidfd = -1
         self._output.drain_nowait()
