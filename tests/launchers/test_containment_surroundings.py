@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import select
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import pytest
 import trio
 
 from containment_support import levels, require
-from fork_server_support import LAST_SECONDS, Forked, fork_host, none_survives, wait_until
-from spindle_trio import Containment
+from fork_server_support import GUARD_SECONDS, LAST_SECONDS, Forked, fork_host, none_survives, state_of, wait_until
+from spindle_trio import Containment, ForkServerLauncher, open_host
 from spindle_trio.fork_server._levels import CgroupLevel
 
 
@@ -174,3 +176,43 @@ async def test_a_host_in_a_namespace_takes_nobody_for_another_one(tmp_path: Path
     assert "line 7 in run" in post_mortem
     assert not is_left
     assert is_same_server, "the guard has ended"
+
+
+async def test_a_guard_that_is_slower_than_its_server_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may lose the processor, and only it knows the level."""
+    await trio.to_thread.run_sync(require, Containment.SWEEP)
+    (tmp_path / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+            import os, select
+            fork = os.fork
+            def slow_fork():
+                pid = fork()
+                if pid:
+                    select.select([], [], [], 0.3)
+                return pid
+            os.fork = slow_fork
+        """)
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    launcher = ForkServerLauncher(preload=(), spares=0, containment=Containment.SWEEP)
+    with trio.fail_after(GUARD_SECONDS):
+        async with open_host(launcher, require_containment=Containment.SWEEP) as host:
+            assert host.statistics().containment is Containment.SWEEP
+
+
+async def test_a_host_that_adopts_orphans_reaps_the_server_of_a_guard_that_was_killed(tmp_path: Path) -> None:
+    """The first program of a container does, and nobody else would ever reap it."""
+    adopt_orphans = 36  # PR_SET_CHILD_SUBREAPER
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(adopt_orphans, 1, 0, 0, 0) == 0
+    try:
+        async with fork_host(tmp_path) as forked:
+            server = forked.server_pid
+            assert forked.launcher._server is not None
+            os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+            await wait_until(lambda: forked.launcher.server_pid not in (None, server))
+            assert state_of(server) is None
+    finally:
+        prctl(adopt_orphans, 0, 0, 0, 0)

@@ -413,6 +413,18 @@ async def test_an_interpreter_that_cannot_be_executed_is_told_on_stderr(
         assert "Exec format error" in child.process.stderr_tail()
 
 
+async def test_an_interpreter_that_is_a_script_and_stays_is_told_on_stderr(
+    tmp_path: Path, launch_with: LaunchWith
+) -> None:
+    """What it starts is not the process that was forked, and dies with nobody."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    async with launch_with(PythonLauncher(str(python)))("def run(process): ...") as child:
+        assert await child.process.wait() == ExitStatus(code=1)
+        assert "the interpreter is a script that stays in between" in child.process.stderr_tail()
+
+
 async def test_a_process_that_withstands_its_kill_is_abandoned_and_reaped_later(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

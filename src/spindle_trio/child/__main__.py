@@ -32,7 +32,7 @@ def _main() -> None:
 
     from spindle_trio.child._protection import die_with_parent
 
-    die_with_parent(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]), explain=True)
 
     module = __import__(sys.argv[3], fromlist=["main"])
     module.main(*map(int, sys.argv[4:]))

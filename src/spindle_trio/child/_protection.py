@@ -16,12 +16,13 @@ _PR_SET_NAME = 15
 _SIGKILL = 9
 
 
-def die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int, *, explain: bool = False) -> None:
     """Make sure that this process ends when its parent does; if that has ended already, end at once.
 
     Args:
         parent: the process id of the program that has started this one, as this one sees it: 0 if that is outside of
             this one's PID namespace.
+        explain: whether that end is explained on stderr.
 
     Raises:
         OSError: the kernel refused.
@@ -29,6 +30,15 @@ def die_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         call("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
+        if explain:
+            text = (
+                f"spindle_trio: process {parent}, which has started this one, is not its parent: it has ended, or the "
+                "interpreter is a script that stays in between; let that become Python, by exec\n"
+            )
+            try:
+                os.write(2, text.encode())
+            except OSError:
+                pass
         os._exit(1)
 
 

@@ -229,6 +229,8 @@ class ForkServer(Reaper):
         else:
             reap_in_background("(fork server)", self._guard_pid, self._guard_pidfd)
         if self._pidfd >= 0:
+            if has_ended(self._pidfd):
+                OwnReaper().reap_nowait(self._pidfd)  # if its guard was killed, and this program adopts orphans
             os.close(self._pidfd)
             self._pidfd = -1
         self._output.drain_nowait()
@@ -258,9 +260,10 @@ class ForkServer(Reaper):
         Raises:
             RuntimeError: it has refused, ended or not answered.
         """
-        doing = "starting"
+        doing, is_up = "starting", False
         with trio.move_on_after(START_SECONDS):
-            while True:
+            # Its guard says who it is, and may be the slower one of the two.
+            while not is_up or self._pidfd < 0:
                 try:
                     message, fds = self._receive()
                 except BlockingIOError:
@@ -276,7 +279,7 @@ class ForkServer(Reaper):
                     raise RuntimeError(text) from None
                 match message:
                     case {"type": "up"}:
-                        return
+                        is_up = True
                     case {"type": "guarding", "level": str(level), "problems": dict(problems)}:
                         self._meet(level, problems, fds)
                     case {"type": "refused", "error": str(error)}:
@@ -285,6 +288,7 @@ class ForkServer(Reaper):
                         doing = f"loading the module {preload[place]!r}"
                     case _:
                         _log.error("fork server %d said what this host does not know: %r", self.pid, message)
+            return
         raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
 
     def _read(self, hear: Callable[[ForkedProcess | NotForked], None]) -> bool:
