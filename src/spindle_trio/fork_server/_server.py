@@ -21,12 +21,11 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
                     {"type": "forked", "number": n, "spare": bool, "group": path}   with seven descriptors, see `Birth`
                     {"type": "not forked", "errno": n, "error": text, "spare": bool, "number": n}
                     {"type": "reaped", "number": n, "status": n}      what waitpid(2) says of what it has forked itself
-    init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of the process
+    init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of its process (`sweep`)
 
 A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
-itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where each
-process has an init, that announces its birth and its end; so the host learns how it has ended, whatever has become of
-the server.
+itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where its
+parent is an init, that announces its birth and its end.
 
 Nobody is reaped unasked: what has ended keeps its number in the system until the host has looked at it and says so.
 What the two call it is another number, which means the same in every PID namespace.
