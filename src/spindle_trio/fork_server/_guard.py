@@ -52,6 +52,7 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             raise UnsafeError(
                 "; ".join(f"containment {name!r} does not work here: {why}" for name, why in problems.items())
             )
+        link.send({"type": "guarding", "level": level.name, "problems": {**problems}})
         host = os.pidfd_open(os.getppid())  # until the level is entered, this program dies with its host
         level.enter_guard()
         guard, pid = os.getpid(), os.fork()
@@ -60,7 +61,6 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             _become_server(link, level, guard)
         name_process("spindle guard")
         pidfd = os.pidfd_open(pid)
-        link.send({"type": "guarding", "level": level.name, "problems": {**problems}}, [pidfd])
     except UnsafeError as error:
         link.receive()  # the host would not read on from a socket that was closed before it was read
         link.send({"type": "refused", "error": str(error)})

@@ -20,6 +20,7 @@ Server and root exchange datagrams:
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import select
 import sys
@@ -77,7 +78,7 @@ class Inits:
             number = int(data[1:])
             raise OSError(number, os.strerror(number))
         if not ancillary:
-            raise OSError("no descriptor is left")
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return int(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def end(self, number: int) -> None:

@@ -23,7 +23,7 @@ import errno
 import os
 import sys
 
-from spindle_trio._control_groups import remove_group
+from spindle_trio.child._control_groups import remove_group
 from spindle_trio.child._protection import die_with_parent, name_process, outlive_parent
 from spindle_trio.child._syscalls import call
 from spindle_trio.fork_server._birth import close_all_but

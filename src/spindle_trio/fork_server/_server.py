@@ -14,8 +14,9 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
                     {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
                     {"type": "reap", "number": n}           it has ended, and its number is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
-    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}}    with a pidfd of the server
-    server → host   {"type": "loading", "module": n}        goes on to the module of that place in the list
+    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}}
+    server → host   {"type": "server"}                      with a pidfd of itself
+                    {"type": "loading", "module": n}        goes on to the module of that place in the list
                     {"type": "up"}                          ready to fork
                     {"type": "refused", "error": text}      not ready, and it ends; the guard may say it, too
                     {"type": "forked", "number": n, "spare": bool, "group": path}   with seven descriptors, see `Birth`
@@ -102,6 +103,9 @@ class _Server:
 
     def start(self) -> None:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
+        pidfd = os.pidfd_open(os.getpid())
+        self._link.send({"type": "server"}, [pidfd])
+        os.close(pidfd)
         order = self._link.receive()
         modules, path = order["modules"], order["path"]
         self._execs = bool(order["execs"])

@@ -260,10 +260,9 @@ class ForkServer(Reaper):
         Raises:
             RuntimeError: it has refused, ended or not answered.
         """
-        doing, is_up = "starting", False
+        doing = "starting"
         with trio.move_on_after(START_SECONDS):
-            # Its guard says who it is, and may be the slower one of the two.
-            while not is_up or self._pidfd < 0:
+            while True:
                 try:
                     message, fds = self._receive()
                 except BlockingIOError:
@@ -279,16 +278,18 @@ class ForkServer(Reaper):
                     raise RuntimeError(text) from None
                 match message:
                     case {"type": "up"}:
-                        is_up = True
+                        return
                     case {"type": "guarding", "level": str(level), "problems": dict(problems)}:
-                        self._meet(level, problems, fds)
+                        self.containment = Containment(level)
+                        self.containment_problems = {Containment(name): why for name, why in problems.items()}
+                    case {"type": "server"}:
+                        self._meet(fds)
                     case {"type": "refused", "error": str(error)}:
                         raise RuntimeError(f"the fork server cannot start: {error}")
                     case {"type": "loading", "module": int(place)}:
                         doing = f"loading the module {preload[place]!r}"
                     case _:
                         _log.error("fork server %d said what this host does not know: %r", self.pid, message)
-            return
         raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
 
     def _read(self, hear: Callable[[ForkedProcess | NotForked], None]) -> bool:
@@ -326,7 +327,7 @@ class ForkServer(Reaper):
         message: Message = json.loads(data)
         return message, _descriptors(ancillary)
 
-    def _meet(self, level: str, problems: Mapping[str, str], fds: list[int]) -> None:
+    def _meet(self, fds: list[int]) -> None:
         """Learn who the server is.
 
         Raises:
@@ -336,8 +337,6 @@ class ForkServer(Reaper):
             raise RuntimeError("this program has no descriptors left for a fork server: raise its limit (ulimit -n)")
         (self._pidfd,) = fds
         self.pid = pid_of(self._pidfd) or self.pid
-        self.containment = Containment(level)
-        self.containment_problems = {Containment(name): why for name, why in problems.items()}
 
     def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
         match message:

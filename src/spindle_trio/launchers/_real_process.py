@@ -237,7 +237,8 @@ class RealProcess(LaunchedProcess):
         with trio.CancelScope(shield=True):  # bounded by the tree and the reaper
             await self._tree.clear()
             status = await self._reaper.reap(self._number, self._pidfd)
-            await self._tree.settle()
+            if status != ExitStatus():  # else it has not been reaped, and nothing will settle
+                await self._tree.settle()
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
         if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
