@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWPID = 0x20000000
+_PR_SET_SECUREBITS = 28
+_NO_ROOT = 0b11  # SECBIT_NOROOT, and its lock
 _PR_SET_CHILD_SUBREAPER = 36
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -180,7 +182,9 @@ class PidNamespaceLevel(Level):
 
     def _become_entry(self) -> None:
         if self._has_user_namespace:
-            # An entry has the rights that the host has, and not those of a superuser in here.
+            # An entry has the rights that the host has, and not those of a superuser in here; nor does it get them back
+            # by becoming another program, as user 0 otherwise would.
+            call("prctl", _PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0)
             call("capset", _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
 
 
