@@ -140,6 +140,12 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
     assert "pidns: unshare: No space left on device" in refusal
 
 
+def test_what_a_level_needed_and_did_not_get_is_named() -> None:
+    with pytest.raises(OSError, match="Invalid argument") as refused:
+        _levels._write("/proc/self/oom_score_adj", "nonsense")
+    assert _levels._in_words(refused.value) == "/proc/self/oom_score_adj: Invalid argument"
+
+
 # ---- what is left of a tree
 
 FAMILY = """

@@ -344,10 +344,17 @@ def _try_out(level: Level, tell: int) -> NoReturn:
         level.clear_up()
         os._exit(0 if code == 0 else 1)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs here
-        text = error.strerror if isinstance(error, OSError) else None
-        os.write(tell, (text or str(error) or repr(error)).encode(errors="backslashreplace"))
+        os.write(tell, _in_words(error).encode(errors="backslashreplace"))
         level.clear_up()
     os._exit(1)
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what does not work, and of which file that is true."""
+    text = error.strerror if isinstance(error, OSError) else None
+    if text and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {text}"
+    return text or str(error) or repr(error)
 
 
 def _or_end(step: Callable[[], object]) -> None:
@@ -439,5 +446,8 @@ def _write(path: str, content: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, content.encode())
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         os.close(fd)
