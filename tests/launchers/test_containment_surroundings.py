@@ -113,6 +113,17 @@ async def test_groups_that_an_entry_has_made_go_with_its_own(tmp_path: Path) -> 
     assert not base.exists()
 
 
+async def test_the_group_of_a_guard_that_was_killed_is_removed_by_its_host(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.CGROUP)
+    async with fork_host(tmp_path, spares=1, containment=Containment.CGROUP) as forked:
+        base, server = base_of(forked), forked.server_pid
+        await forked.wait_spares(1)
+        assert forked.launcher._server is not None
+        os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+        await wait_until(lambda: forked.launcher.server_pid not in (None, server))
+        assert not base.exists()
+
+
 def test_another_guard_of_the_same_number_is_in_nobodys_way() -> None:
     """Numbers come again, and other namespaces have the same ones; a guard that was killed clears nothing up."""
     require(Containment.CGROUP)

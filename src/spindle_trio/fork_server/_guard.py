@@ -59,7 +59,7 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             _become_server(link, level, guard)
         name_process("spindle guard")
         pidfd = os.pidfd_open(pid)
-        link.send({"type": "guarding", "level": level.name, "problems": {**problems}}, [pidfd])
+        link.send({"type": "guarding", "level": level.name, "problems": {**problems}, "group": level.group}, [pidfd])
     except UnsafeError as error:
         link.receive()  # the host would not read on from a socket that was closed before it was read
         link.send({"type": "refused", "error": str(error)})

@@ -55,6 +55,8 @@ class Level:
     """One level of containment. This one is `killpg`; each other changes what it does better."""
 
     name: str = "killpg"
+    group: str | None = None
+    """The control group of all processes, where there is one, once the guard has entered."""
 
     def enter_guard(self) -> None:
         """Enter this level as the guard, which then outlives its host: it is what ends the tree.
@@ -193,22 +195,19 @@ class CgroupLevel(Level):
 
     name: str = "cgroup"
 
-    def __init__(self) -> None:
-        self._base = ""
-
     def enter_guard(self) -> None:
         """Make a group for all processes."""
         outlive_parent()
         # Its number alone would not do: another namespace has the same one, and so has whoever was killed long ago.
         base = f"{_own_group()}/spindle-trio-{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(base)
-        self._base = base
+        self.group = base
         if not os.path.exists(f"{base}/cgroup.kill"):
             raise OSError("no cgroup.kill in control groups: that needs Linux 5.14")
 
     def try_out(self) -> None:
         """Have a process enter a group of its own."""
-        group = f"{self._base}/try"
+        group = f"{self.group}/try"
         os.mkdir(group)
         try:
             pid = os.fork()
@@ -226,7 +225,7 @@ class CgroupLevel(Level):
 
     def fork(self, birth: Birth) -> int:
         """Fork a process into a group of its own."""
-        group = f"{self._base}/{birth.number}"
+        group = f"{self.group}/{birth.number}"
         os.mkdir(group)
         server = os.getpid()
         try:
@@ -243,15 +242,15 @@ class CgroupLevel(Level):
 
     def forget(self, number: int) -> None:
         """Remove the group, unless its host has; that of a launch that was given up nobody else removes."""
-        remove_group(f"{self._base}/{number}")
+        remove_group(f"{self.group}/{number}")
 
     def clear_up(self) -> None:
         """Kill and remove all groups."""
-        if not self._base:
+        if self.group is None:
             return
-        _write(f"{self._base}/cgroup.kill", "1")
+        _write(f"{self.group}/cgroup.kill", "1")
         attempts = 100
-        while attempts > 0 and not remove_group(self._base):
+        while attempts > 0 and not remove_group(self.group):
             attempts -= 1
             _pause()
 
