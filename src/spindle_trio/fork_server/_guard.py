@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
     from typing import NoReturn
+
+    from spindle_trio._model import JsonValue
 else:
     import _signal as signals  # `signal` would load `enum`
 
@@ -60,7 +62,11 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             _become_server(link, level, guard)
         name_process("spindle guard")
         pidfd = os.pidfd_open(pid)
-        link.send({"type": "guarding", "level": level.name, "problems": {**problems}}, [pidfd])
+        try:
+            said: dict[str, JsonValue] = {"level": level.name, "problems": {**problems}, "group": level.group}
+            link.send({"type": "guarding", **said}, [pidfd])
+        except HOST_GONE:
+            os.kill(pid, signals.SIGKILL)  # it has forked nothing yet; what follows is the same as for a later end
     except UnsafeError as error:
         link.receive()  # the host would not read on from a socket that was closed before it was read
         link.send({"type": "refused", "error": str(error)})

@@ -14,7 +14,8 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
                     {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
                     {"type": "reap", "number": n}           it has ended, and its number is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
-    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}}    with a pidfd of the server
+    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    with a pidfd of
+                    the server, and the control group of all processes
     server → host   {"type": "loading", "module": n}        goes on to the module of that place in the list
                     {"type": "up"}                          ready to fork
                     {"type": "refused", "error": text}      not ready, and it ends; the guard may say it, too

@@ -28,7 +28,7 @@ import trio
 from spindle_trio._lifecycle import stood_still_since
 from spindle_trio._model import Containment
 from spindle_trio.abc import ExitStatus
-from spindle_trio.launchers._containment import LEVELS
+from spindle_trio.launchers._containment import LEVELS, clear_group
 from spindle_trio.launchers._forked_process import DESCRIPTORS, REAP_SECONDS, ForkedProcess, NotForked, take_process
 from spindle_trio.launchers._interpreter import search_path, start_interpreter
 from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
@@ -89,6 +89,7 @@ class ForkServer(Reaper):
         self._guard_pid: Final = guard_pid
         self._guard_pidfd = guard_pidfd
         self._pidfd = -1  # the server's
+        self._group: str | None = None  # the control group of its processes, if they have one
         self._link = link
         self._output = OutputPipe(output, "fork_server", LineLog(f"fork server {guard_pid}"))
         self._unsent: deque[bytes] = deque()
@@ -233,6 +234,8 @@ class ForkServer(Reaper):
                 OwnReaper().reap_nowait(self._pidfd)  # if its guard was killed, and this program adopts orphans
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._group is not None:
+            is_interrupted = await self._clear(self._group) or is_interrupted
         self._output.drain_nowait()
         self._output.close()
         if is_interrupted:
@@ -245,6 +248,15 @@ class ForkServer(Reaper):
                 await trio.lowlevel.wait_readable(self._guard_pidfd)
                 if self._pidfd >= 0:
                     await trio.lowlevel.wait_readable(self._pidfd)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    async def _clear(self, group: str) -> bool:
+        """Do what its guard does last, unless that was killed; says whether it was cut short by Ctrl-C."""
+        try:
+            with trio.CancelScope(shield=True):  # bounded
+                await clear_group(group)
         except KeyboardInterrupt:
             return True
         return False
@@ -281,7 +293,7 @@ class ForkServer(Reaper):
                     case {"type": "up"}:
                         is_up = True
                     case {"type": "guarding", "level": str(level), "problems": dict(problems)}:
-                        self._meet(level, problems, fds)
+                        self._meet(level, problems, message.get("group"), fds)
                     case {"type": "refused", "error": str(error)}:
                         raise RuntimeError(f"the fork server cannot start: {error}")
                     case {"type": "loading", "module": int(place)}:
@@ -326,7 +338,7 @@ class ForkServer(Reaper):
         message: Message = json.loads(data)
         return message, _descriptors(ancillary)
 
-    def _meet(self, level: str, problems: Mapping[str, str], fds: list[int]) -> None:
+    def _meet(self, level: str, problems: Mapping[str, str], group: object, fds: list[int]) -> None:
         """Learn who the server is.
 
         Raises:
@@ -337,6 +349,7 @@ class ForkServer(Reaper):
         (self._pidfd,) = fds
         self.pid = pid_of(self._pidfd) or self.pid
         self.containment = Containment(level)
+        self._group = None if group is None else str(group)
         self.containment_problems = {Containment(name): why for name, why in problems.items()}
 
     def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
