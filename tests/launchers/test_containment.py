@@ -104,11 +104,14 @@ trio.run(main)
 """
 
 WHO_AM_I = """
-import os
+import os, subprocess
 def run(process):
     process.ready()
-    status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
-    return {"user": [list(os.getresuid()), list(os.getresgid())], "capabilities": int(status["CapEff"], 16)}
+    of_program = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout
+    found = [capabilities(open("/proc/self/status").read()), capabilities(of_program)]
+    return {"user": [list(os.getresuid()), list(os.getresgid())], "capabilities": found}
+def capabilities(status):
+    return int(dict(line.split(":\\t", 1) for line in status.splitlines() if ":\\t" in line)["CapEff"], 16)
 """
 
 
@@ -121,7 +124,7 @@ def test_without_a_privilege_a_user_namespace_gives_it_and_the_entry_has_none_of
     if level != "pidns":
         pytest.skip(f"no user namespaces here: {problems['pidns']}")
     assert refusal == "opened"
-    assert seen["capabilities"] == 0
+    assert seen["capabilities"] == [0, 0], "of itself, and of a program that it starts"
 
 
 def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_is_told(tmp_path: Path) -> None:
@@ -135,6 +138,12 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
     assert "No space left on device" in problems["pidns"]
     assert "requires containment 'pidns' or better, and ForkServerLauncher offers" in refusal
     assert "pidns: unshare: No space left on device" in refusal
+
+
+def test_what_a_level_needed_and_did_not_get_is_named() -> None:
+    with pytest.raises(OSError, match="Invalid argument") as refused:
+        _levels._write("/proc/self/oom_score_adj", "nonsense")
+    assert _levels._in_words(refused.value) == "/proc/self/oom_score_adj: Invalid argument"
 
 
 # ---- what is left of a tree
@@ -300,7 +309,7 @@ async def test_a_guard_that_is_killed_takes_all_along_and_is_replaced(tmp_path: 
         os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
         await handle.wait_ended()
         assert handle.state == "failed"
-        await wait_state_of(server, None, "Z")
+        await wait_state_of(server, None, "Z")  # the kernel ends it last: the first process of their namespace
         await wait_until(lambda: forked.launcher.server_pid not in (None, server))
         assert forked.launcher.containment is level
         assert await forked.result(ENDS) is None

@@ -7,6 +7,7 @@ import math
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,9 +18,20 @@ import pytest
 import trio
 
 from containment_support import levels, require
-from fork_server_support import GUARD_SECONDS, LAST_SECONDS, Forked, fork_host, none_survives, state_of, wait_until
+from fork_server_support import (
+    GUARD_SECONDS,
+    LAST_SECONDS,
+    MARK,
+    Forked,
+    alive,
+    fork_host,
+    none_survives,
+    state_of,
+    wait_until,
+)
 from spindle_trio import Containment, ForkServerLauncher, open_host
 from spindle_trio.fork_server._levels import CgroupLevel
+from spindle_trio.launchers import _fork_server
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +90,7 @@ def base_of(forked: Forked) -> Path:
         for line in Path("/proc/self/mountinfo").read_text().splitlines()
         if " - cgroup2 " in line
     ]
-    (base,) = (path for mount in mounts for path in Path(mount).rglob(f"{name}*"))
+    (base,) = (path for mount in mounts for path in Path(mount).rglob(f"{name}-*"))
     return base
 
 
@@ -111,6 +123,35 @@ async def test_groups_that_an_entry_has_made_go_with_its_own(tmp_path: Path) -> 
         group = Path(await forked.result(source, payload=str(base.parent))).name
         assert not (base / group).exists()
     assert not base.exists()
+
+
+async def test_the_group_of_a_guard_that_was_killed_is_removed_by_its_host(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(require, Containment.CGROUP)
+    async with fork_host(tmp_path, spares=1, containment=Containment.CGROUP) as forked:
+        base, server = base_of(forked), forked.server_pid
+        await forked.wait_spares(1)
+        assert forked.launcher._server is not None
+        os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+        await wait_until(lambda: forked.launcher.server_pid not in (None, server))
+        assert not base.exists()
+
+
+@levels()
+def test_a_guard_whose_host_has_given_up_meanwhile_leaves_nothing(level: Containment) -> None:
+    """It finds that out when it has a server already."""
+    require(level)
+    guard, pidfd, link, output = _fork_server._start(dict(os.environ), level)
+    with link:
+        link.shutdown(socket.SHUT_RDWR)
+    try:
+        ended, _, _ = select.select([pidfd], [], [], GUARD_SECONDS)
+        assert ended
+    finally:
+        os.close(pidfd)
+        os.close(output)
+        os.waitpid(guard, 0)
+    assert alive(f"{MARK}={os.environ[MARK]}") == []
+    assert list(Path("/sys/fs/cgroup").rglob(f"spindle-trio-{guard}-*")) == []
 
 
 def test_another_guard_of_the_same_number_is_in_nobodys_way() -> None:

@@ -747,6 +747,10 @@ async def test_the_launcher_starts_where_it_can_and_says_what_is_missing(monkeyp
     await launcher.aclose()
     with pytest.raises(RuntimeError, match="there is no interpreter '/no/such/python'"):
         await PythonLauncher("/no/such/python").start()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.exists", lambda path: not path.startswith("/proc"))
+        with pytest.raises(RuntimeError, match="PythonLauncher needs /proc to be mounted"):
+            await PythonLauncher().start()
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(RuntimeError, match=r"needs Linux .* and this is win32"):
         await PythonLauncher().start()

@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
     from typing import NoReturn
+
+    from spindle_trio._model import JsonValue
 else:
     import _signal as signals  # `signal` would load `enum`
 
@@ -52,9 +54,14 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             raise UnsafeError(
                 "; ".join(f"containment {name!r} does not work here: {why}" for name, why in problems.items())
             )
-        link.send({"type": "guarding", "level": level.name, "problems": {**problems}})
         host = os.pidfd_open(os.getppid())  # until the level is entered, this program dies with its host
         level.enter_guard()
+        said: dict[str, JsonValue] = {"level": level.name, "problems": {**problems}, "group": level.group}
+        try:
+            link.send({"type": "guarding", **said})
+        except HOST_GONE:
+            level.clear_up()
+            raise
         guard, pid = os.getpid(), os.fork()
         if pid == 0:
             os.close(host)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from spindle_trio.fork_server._birth import Birth
 
 _CLONE_NEWUSER = 0x10000000
+_PR_SET_SECUREBITS = 28
+_NO_ROOT = 0b11  # SECBIT_NOROOT, and its lock
 _PR_SET_CHILD_SUBREAPER = 36
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -57,6 +59,8 @@ class Level:
     name: str = "killpg"
     adopts: bool = False
     """Whether the guard becomes the parent of what has lost its own, and has to `tidy`."""
+    group: str | None = None
+    """The control group of all processes, where there is one, once the guard has entered."""
 
     def enter_guard(self) -> None:
         """Enter this level as the guard, which then outlives its host: it is what ends the tree.
@@ -84,6 +88,10 @@ class Level:
     def server_fds(self) -> set[int]:
         """Return the descriptors that the server keeps for this level."""
         return set()
+
+    def roots(self) -> list[int]:
+        """Return the numbers of the programs between the guard and the server."""
+        return []
 
     def fork(self, birth: Birth) -> int:
         """Fork a process, and have its birth announced. Returns its number in the server, and 0 in the process.
@@ -166,6 +174,10 @@ class PidNamespaceLevel(Level):
         """Return the way back from nested namespaces, and the way to the root."""
         return {self._own_namespace, self._inits.fileno()}
 
+    def roots(self) -> list[int]:
+        """Return the number of the root, which is the first process here."""
+        return [1]
+
     def fork(self, birth: Birth) -> int:
         """Fork a process into the namespace of an init."""
         try:
@@ -214,7 +226,9 @@ class PidNamespaceLevel(Level):
     def _become_entry(self) -> None:
         die_with_parent(0)  # the server is outside of its namespace
         if self._has_user_namespace:
-            # An entry has the rights that the host has, and not those of a superuser in here.
+            # An entry has the rights that the host has, and not those of a superuser in here; nor does it get them back
+            # by becoming another program, as user 0 otherwise would.
+            call("prctl", _PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0)
             call("capset", _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
 
 
@@ -223,22 +237,19 @@ class CgroupLevel(Level):
 
     name: str = "cgroup"
 
-    def __init__(self) -> None:
-        self._base = ""
-
     def enter_guard(self) -> None:
         """Make a group for all processes."""
         outlive_parent()
         # Its number alone would not do: another namespace has the same one, and so has whoever was killed long ago.
         base = f"{_own_group()}/spindle-trio-{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(base)
-        self._base = base
+        self.group = base
         if not os.path.exists(f"{base}/cgroup.kill"):
             raise OSError("no cgroup.kill in control groups: that needs Linux 5.14")
 
     def try_out(self) -> None:
         """Have a process enter a group of its own."""
-        group = f"{self._base}/try"
+        group = f"{self.group}/try"
         os.mkdir(group)
         try:
             pid = os.fork()
@@ -256,7 +267,7 @@ class CgroupLevel(Level):
 
     def fork(self, birth: Birth) -> int:
         """Fork a process into a group of its own."""
-        group = f"{self._base}/{birth.number}"
+        group = f"{self.group}/{birth.number}"
         os.mkdir(group)
         server = os.getpid()
         try:
@@ -273,15 +284,15 @@ class CgroupLevel(Level):
 
     def forget(self, number: int) -> None:
         """Remove the group, unless its host has; that of a launch that was given up nobody else removes."""
-        remove_group(f"{self._base}/{number}")
+        remove_group(f"{self.group}/{number}")
 
     def clear_up(self) -> None:
         """Kill and remove all groups."""
-        if not self._base:
+        if self.group is None:
             return
-        _write(f"{self._base}/cgroup.kill", "1")
+        _write(f"{self.group}/cgroup.kill", "1")
         attempts = 100
-        while attempts > 0 and not remove_group(self._base):
+        while attempts > 0 and not remove_group(self.group):
             attempts -= 1
             _pause()
 
@@ -375,10 +386,17 @@ def _try_out(level: Level, tell: int) -> NoReturn:
         level.clear_up()
         os._exit(0 if code == 0 else 1)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs here
-        text = error.strerror if isinstance(error, OSError) else None
-        os.write(tell, (text or str(error) or repr(error)).encode(errors="backslashreplace"))
+        os.write(tell, _in_words(error).encode(errors="backslashreplace"))
         level.clear_up()
     os._exit(1)
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what does not work, and of which file that is true."""
+    text = error.strerror if isinstance(error, OSError) else None
+    if text and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {text}"
+    return text or str(error) or repr(error)
 
 
 def _or_end(step: Callable[[], object]) -> None:
@@ -473,5 +491,8 @@ def _write(path: str, content: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, content.encode())
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         os.close(fd)

@@ -19,7 +19,7 @@ from spindle_trio.child._control_groups import remove_group
 from spindle_trio.launchers._reaper import has_ended
 from spindle_trio.launchers._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
 
-__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "tree_of"]
+__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "tree_of"]
 
 LEVELS: Final = tuple(Containment)
 """In the order of their places in `spindle_trio.fork_server._levels.LEVELS`."""
@@ -152,22 +152,28 @@ class ControlGroupTree(Tree):
 
     def kill(self) -> None:
         """Kill the group; see `Tree.kill`."""
-        self._kill_group()
+        _kill_group(self._group)
         signal_pidfd(self._pidfd, signal.SIGKILL)  # it may not have entered its group yet
 
     async def clear(self) -> None:
         """Kill the group, wait until it is empty, and remove it; see `Tree.clear`."""
-        self._kill_group()
-        deadline = trio.current_time() + CLEAR_SECONDS
-        # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
-        while not remove_group(self._group) and trio.current_time() < deadline:  # noqa: ASYNC110
-            await trio.sleep(_LOOK_SECONDS)
+        await clear_group(self._group)
 
-    def _kill_group(self) -> None:
-        try:
-            Path(self._group, "cgroup.kill").write_text("1")
-        except OSError:
-            pass  # it has been removed: its server is gone, or it has been cleared
+
+async def clear_group(group: str) -> None:
+    """Kill a control group, wait until it is empty, `CLEAR_SECONDS` at most, and remove it."""
+    _kill_group(group)
+    deadline = trio.current_time() + CLEAR_SECONDS
+    # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
+    while not remove_group(group) and trio.current_time() < deadline:  # noqa: ASYNC110
+        await trio.sleep(_LOOK_SECONDS)
+
+
+def _kill_group(group: str) -> None:
+    try:
+        Path(group, "cgroup.kill").write_text("1")
+    except OSError:
+        pass  # it has been removed: its server is gone, or it has been cleared
 
 
 def tree_of(pid: int, pidfd: int, *, init: int | None, group: str | None) -> Tree:

@@ -28,7 +28,7 @@ import trio
 from spindle_trio._lifecycle import stood_still_since
 from spindle_trio._model import Containment
 from spindle_trio.abc import ExitStatus
-from spindle_trio.launchers._containment import LEVELS
+from spindle_trio.launchers._containment import LEVELS, clear_group
 from spindle_trio.launchers._forked_process import DESCRIPTORS, REAP_SECONDS, ForkedProcess, NotForked, take_process
 from spindle_trio.launchers._interpreter import search_path, start_interpreter
 from spindle_trio.launchers._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
@@ -88,7 +88,8 @@ class ForkServer(Reaper):
         """When it last said something, on Trio's clock."""
         self._guard_pid: Final = guard_pid
         self._guard_pidfd = guard_pidfd
-        self._pidfd = -1  # the server's
+        self._pidfds: list[int] = []  # of the server, and of what is between it and its guard
+        self._group: str | None = None  # the control group of its processes, if they have one
         self._link = link
         self._output = OutputPipe(output, "fork_server", LineLog(f"fork server {guard_pid}"))
         self._unsent: deque[bytes] = deque()
@@ -218,8 +219,8 @@ class ForkServer(Reaper):
             self._link.shutdown(socket.SHUT_RDWR)  # a forked copy of this program may hold the socket too
         self._link.close()  # its own end sees the end of the stream, and ends
         is_interrupted = await self._wait_ended(END_SECONDS)
-        if self._pidfd >= 0:
-            signal_pidfd(self._pidfd, signal.SIGKILL)
+        for pidfd in self._pidfds:
+            signal_pidfd(pidfd, signal.SIGKILL)
         is_interrupted = await self._wait_ended(LAST_SECONDS) or is_interrupted
         _kill_guard(self._guard_pidfd)  # with whatever a module has started while it was loaded
         is_interrupted = await self._wait_ended(PATIENCE) or is_interrupted
@@ -228,11 +229,13 @@ class ForkServer(Reaper):
             os.close(self._guard_pidfd)
         else:
             reap_in_background("(fork server)", self._guard_pid, self._guard_pidfd)
-        if self._pidfd >= 0:
-            if has_ended(self._pidfd):
-                OwnReaper().reap_nowait(self._pidfd)  # if its guard was killed, and this program adopts orphans
-            os.close(self._pidfd)
-            self._pidfd = -1
+        for pidfd in self._pidfds:
+            if has_ended(pidfd):
+                OwnReaper().reap_nowait(pidfd)  # if its guard was killed, and this program adopts orphans
+            os.close(pidfd)
+        self._pidfds.clear()
+        if self._group is not None:
+            is_interrupted = await self._clear(self._group) or is_interrupted
         self._output.drain_nowait()
         self._output.close()
         if is_interrupted:
@@ -242,9 +245,17 @@ class ForkServer(Reaper):
         """Wait until server and guard have ended, so long at most; says whether that was cut short by Ctrl-C."""
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
-                await trio.lowlevel.wait_readable(self._guard_pidfd)
-                if self._pidfd >= 0:
-                    await trio.lowlevel.wait_readable(self._pidfd)
+                for pidfd in (self._guard_pidfd, *self._pidfds):
+                    await trio.lowlevel.wait_readable(pidfd)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    async def _clear(self, group: str) -> bool:
+        """Do what its guard does last, unless that was killed; says whether it was cut short by Ctrl-C."""
+        try:
+            with trio.CancelScope(shield=True):  # bounded
+                await clear_group(group)
         except KeyboardInterrupt:
             return True
         return False
@@ -280,6 +291,8 @@ class ForkServer(Reaper):
                     case {"type": "up"}:
                         return
                     case {"type": "guarding", "level": str(level), "problems": dict(problems)}:
+                        group = message.get("group")
+                        self._group = None if group is None else str(group)
                         self.containment = Containment(level)
                         self.containment_problems = {Containment(name): why for name, why in problems.items()}
                     case {"type": "server"}:
@@ -333,10 +346,10 @@ class ForkServer(Reaper):
         Raises:
             RuntimeError: this program has no descriptor left for it.
         """
-        if len(fds) != 1:
+        if not fds:
             raise RuntimeError("this program has no descriptors left for a fork server: raise its limit (ulimit -n)")
-        (self._pidfd,) = fds
-        self.pid = pid_of(self._pidfd) or self.pid
+        self._pidfds = fds
+        self.pid = pid_of(fds[0]) or self.pid
 
     def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
         match message:

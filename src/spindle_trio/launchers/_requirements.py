@@ -27,6 +27,8 @@ def require_real_processes(launcher: str) -> None:
             f"{launcher} needs Linux (pidfd and memfd), and this is {sys.platform}; "
             "spindle_trio.testing.MemoryLauncher runs everywhere"
         )
+    if not os.path.exists("/proc/self/fdinfo"):
+        raise RuntimeError(f"{launcher} needs /proc to be mounted")
     try:
         os.close(os.pidfd_open(os.getpid()))
         HeartbeatPage().close()
