@@ -22,7 +22,7 @@ import errno
 import os
 import sys
 
-from spindle_trio._control_groups import remove_group
+from spindle_trio.child._control_groups import remove_group
 from spindle_trio.child._protection import die_with_parent, name_process, outlive_parent
 from spindle_trio.child._syscalls import call
 from spindle_trio.fork_server._init import own_children, run_init, sweep
@@ -128,6 +128,11 @@ class PidNamespaceLevel(Level):
         try:
             call("unshare", _CLONE_NEWPID)
         except PermissionError:
+            if _has_capabilities():
+                raise OSError(
+                    "this program has not the right to make PID namespaces, and others that it would lose in a user "
+                    "namespace (CAP_SYS_ADMIN is missing)"
+                ) from None
             user, group = os.geteuid(), os.getegid()
             call("unshare", _CLONE_NEWUSER | _CLONE_NEWPID)
             # Without a privilege outside, this one user can be mapped, and groups must not be given up.
@@ -357,6 +362,14 @@ def _in_words(error: BaseException) -> str:
     if text and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {text}"
     return text or str(error) or repr(error)
+
+
+def _has_capabilities() -> bool:
+    """Whether this program has more rights than an ordinary user: then an entry is to have them as well."""
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line[7:], 16) != 0
+    return True
 
 
 def _or_end(step: Callable[[], object]) -> None:

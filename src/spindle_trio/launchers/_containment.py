@@ -13,8 +13,8 @@ from typing import Final
 
 import trio
 
-from spindle_trio._control_groups import remove_group
 from spindle_trio._model import Containment
+from spindle_trio.child._control_groups import remove_group
 from spindle_trio.launchers._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
 
 __all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "tree_of"]

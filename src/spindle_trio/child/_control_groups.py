@@ -30,7 +30,7 @@ def _folders(path: str) -> list[str]:
 
 def _is_removed(folder: str) -> bool:
     try:
-        os.rmdir(folder)  # noqa: PTH106  # a fork server loads this, and not `pathlib`
+        os.rmdir(folder)
     except FileNotFoundError:
         return True
     except OSError:
