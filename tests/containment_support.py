@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -42,32 +43,65 @@ def require(level: Containment) -> None:
         pytest.skip(f"level {level}: {problem}")
 
 
-def run_program(folder: Path, program: str, *, before: str) -> str:
+def run_program(folder: Path, program: str, *, before: str = "", as_nobody: bool = False) -> str:
     """Run a host program in surroundings of its own, and return what it prints.
 
     Args:
         folder: for the program's file; the program's only argument.
         program: its source.
         before: what an interpreter does before it becomes the program; has `libc`, and `prctl` and the like in it.
+        as_nobody: whether it is run by a user without any privilege.
     """
     path = folder / "program.py"
     path.write_text(textwrap.dedent(program))
     starter = "import ctypes, os, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n" + textwrap.dedent(before)
     starter += "\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+    python, options = sys.executable, {}
+    if as_nobody and os.geteuid() == 0:
+        python, options = python_for_nobody(), AS_NOBODY
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
     done = subprocess.run(
-        [sys.executable, "-c", starter, str(path), str(folder)],
+        [python, "-c", starter, str(path), str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        **options,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-WITHOUT_PRIVILEGE = "libc.prctl(24, 21, 0, 0, 0)"
-"""Takes CAP_SYS_ADMIN away from a superuser for good (PR_CAPBSET_DROP); anybody else does not have it."""
+AS_NOBODY: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": ()}
+
+
+@functools.cache
+def python_for_nobody() -> str:
+    """Find an interpreter that a user without any privilege can run these tests' modules with, or skip."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            done = subprocess.run(
+                [python, "-c", "import trio, msgspec, cattrs, spindle_trio.launchers._fork"],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                cwd="/",
+                stderr=subprocess.DEVNULL,
+                timeout=60,
+                check=False,
+                **AS_NOBODY,
+            )
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return python
+    pytest.skip("no interpreter here can be run by another user: all lie in folders that are closed to others")
+
+
+WITHOUT_SYS_ADMIN = "libc.prctl(24, 21, 0, 0, 0)"
+"""Takes CAP_SYS_ADMIN away from a superuser for good, and leaves the others, as in a container (PR_CAPBSET_DROP)."""
 
 WITHOUT_NAMESPACES = """
 user, group = os.geteuid(), os.getegid()

@@ -235,12 +235,12 @@ async def test_a_signal_while_the_process_is_starting_stops_it(folder, start) ->
 
 
 async def test_a_reader_that_pauses_holds_up_neither_watching_nor_ending(folder, start) -> None:
-    """Like a pager: nobody reads, the pipe is full, and two times Ctrl-C still ends it all."""
+    """Like a pager: nobody reads, the pipe is full, and two signals still end it all."""
     async with start("run", entry(folder, "flood.py", FLOOD), "--grace", "3600") as command:
         await command.wait_printed("xxx")
         command.signal(signal.SIGINT)
         command.signal(signal.SIGTERM)
-        assert await command.wait() == 130
+        assert await command.wait() in (130, 143)  # the two may be heard in either order
 
 
 def test_a_reader_that_goes_away_ends_the_process(folder) -> None:

@@ -209,3 +209,14 @@ except PeerProtocolError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.startswith("1000000 a frame that is not JSON-safe: "), (done.returncode, done.stderr)
+
+
+def test_a_raised_limit_on_recursion_is_left_as_it_was() -> None:
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(20_000)
+        value = ["x" * 100] * 1_000
+        assert decode_body(write_body(value), WIDE) == value
+        assert sys.getrecursionlimit() == 20_000
+    finally:
+        sys.setrecursionlimit(limit)

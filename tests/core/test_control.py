@@ -121,6 +121,7 @@ def test_what_a_child_may_say_is_understood(said: object, frame: ChildFrame) -> 
         ({"type": "fail", "messages": "1", "error": ""}, "a frame of type fail whose count"),
         ({"type": "fail", "messages": 1}, "a fail frame whose error is no text"),
         ({"type": "fail", "messages": 1, "error": {}}, "a fail frame whose error is no text"),
+        ({"type": "fail", "messages": 1, "error": "no", "traceback": 1}, "a fail frame whose traceback is no text"),
         ({"type": "exiting", "messages": 1}, "an exiting frame whose code is no integer"),
         ({"type": "exiting", "messages": 1, "code": True}, "an exiting frame whose code is no integer"),
         ({"type": "exiting", "code": 1}, "a frame of type exiting whose count"),

@@ -12,6 +12,7 @@ import pytest
 from spindle_trio._model import (
     OMITTED,
     REFERENCE_LIMITS,
+    Containment,
     ExitReason,
     LifecycleEvent,
     Limits,
@@ -203,3 +204,10 @@ def test_only_the_references_own_bounds_may_be_absent() -> None:
     with pytest.raises(ValueError, match="depth must be an integer, 0 or more, not None"):
         Limits(depth=None)  # type: ignore[arg-type]  # what is tested
     assert Limits(text_bytes=None, kind_bytes=1).text_bytes is None
+
+
+def test_levels_of_containment_are_ordered_by_what_they_hold_together() -> None:
+    levels = list(Containment)
+    assert levels[0] is Containment.PIDNS
+    for place, level in enumerate(levels):
+        assert [level.is_at_least(other) for other in levels] == [place <= other for other in range(len(levels))]

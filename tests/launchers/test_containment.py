@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import trio
 
-from containment_support import WITHOUT_NAMESPACES, WITHOUT_PRIVILEGE, levels, problem_with, require, run_program
+from containment_support import (
+    AS_NOBODY,
+    WITHOUT_NAMESPACES,
+    WITHOUT_SYS_ADMIN,
+    levels,
+    problem_with,
+    require,
+    run_program,
+)
 from fork_server_support import ENDS, alive, describe, fork_host, none_survives, wait_state_of, wait_until
 from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
 from spindle_trio.fork_server import _levels
@@ -117,14 +125,29 @@ def capabilities(status):
 
 def test_without_a_privilege_a_user_namespace_gives_it_and_the_entry_has_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "entry.py").write_text(WHO_AM_I)
-    report, refusal = run_program(tmp_path, REPORT, before=WITHOUT_PRIVILEGE).splitlines()
+    report, refusal = run_program(tmp_path, REPORT, as_nobody=True).splitlines()
     level, problems, error, seen = json.loads(report)
     assert error is None
-    assert seen["user"] == [list(os.getresuid()), list(os.getresgid())]
+    user, group = (AS_NOBODY["user"], AS_NOBODY["group"]) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    assert seen["user"] == [[user] * 3, [group] * 3]
     if level != "pidns":
         pytest.skip(f"no user namespaces here: {problems['pidns']}")
     assert refusal == "opened"
     assert seen["capabilities"] == [0, 0], "of itself, and of a program that it starts"
+
+
+def test_a_superuser_who_may_not_make_namespaces_keeps_his_other_rights(tmp_path: Path) -> None:
+    """In a user namespace he would lose them, and his entries could do less than he can."""
+    if os.geteuid() != 0:
+        pytest.skip("only a superuser has rights to lose")
+    (tmp_path / "entry.py").write_text(WHO_AM_I)
+    report, refusal = run_program(tmp_path, REPORT, before=WITHOUT_SYS_ADMIN).splitlines()
+    level, problems, error, seen = json.loads(report)
+    assert error is None
+    assert level != "pidns"
+    assert "CAP_SYS_ADMIN is missing" in problems["pidns"]
+    assert "CAP_SYS_ADMIN is missing" in refusal
+    assert seen["capabilities"] != 0
 
 
 def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_is_told(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ async def test_daemons_are_gone(level: str, tmp_path: Path) -> None:
     )
 
 
-BOMB_MOST = 300
+BOMB_MOST = 150
 
 
 @pytest.mark.parametrize("end", ["by the host", "by itself"])

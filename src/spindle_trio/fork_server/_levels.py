@@ -136,6 +136,11 @@ class PidNamespaceLevel(Level):
         try:
             call("unshare", CLONE_NEWPID)
         except PermissionError:
+            if _has_capabilities():
+                raise OSError(
+                    "this program has not the right to make PID namespaces, and others that it would lose in a user "
+                    "namespace (CAP_SYS_ADMIN is missing)"
+                ) from None
             user, group = os.geteuid(), os.getegid()
             call("unshare", _CLONE_NEWUSER | CLONE_NEWPID)
             # Without a privilege outside, this one user can be mapped, and groups must not be given up.
@@ -397,6 +402,14 @@ def _in_words(error: BaseException) -> str:
     if text and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {text}"
     return text or str(error) or repr(error)
+
+
+def _has_capabilities() -> bool:
+    """Whether this program has more rights than an ordinary user: then an entry is to have them as well."""
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line[7:], 16) != 0
+    return True
 
 
 def _or_end(step: Callable[[], object]) -> None:
