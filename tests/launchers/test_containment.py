@@ -21,9 +21,9 @@ from containment_support import (
     require,
     run_program,
 )
-from fork_server_support import ENDS, alive, describe, fork_host, none_survives, wait_state_of, wait_until
+from fork_server_support import ENDS, alive, children_of, describe, fork_host, none_survives, wait_state_of, wait_until
 from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
-from spindle_trio.fork_server import _levels
+from spindle_trio.fork_server import _inits, _levels
 from spindle_trio.testing import MemoryLauncher
 
 
@@ -317,6 +317,27 @@ async def test_an_entry_can_be_a_host_itself(tmp_path: Path) -> None:
         assert await forked.result(NESTED, payload=None) == ["pidns", "completed", True]
         for level in (Containment.SWEEP, Containment.KILLPG):
             assert await forked.result(NESTED, payload=str(level)) == [str(level), "completed", True]
+
+
+async def test_inits_go_with_their_processes_and_a_few_are_ready(
+    tmp_path: Path, descriptors: Callable[[], set[str]]
+) -> None:
+    await trio.to_thread.run_sync(require, Containment.PIDNS)
+    async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
+        (root,) = [int(part) for part in Path(f"/proc/{forked.server_pid}/stat").read_text().split(")")[1].split()[1:2]]
+        ready = _inits.AHEAD
+
+        def holdings() -> tuple[int, int]:
+            return len(children_of(root)), len(os.listdir(f"/proc/{root}/fd"))
+
+        await forked.result(ENDS)
+        await wait_until(lambda: len(children_of(root)) == 1 + ready)
+        before, descriptors_before = holdings(), len(descriptors())
+        for number in range(40):
+            with trio.move_on_after(0.001 * number if number % 2 else 10):
+                await forked.result(ENDS)
+        await wait_until(lambda: holdings() == before)
+        assert len(descriptors()) == descriptors_before
 
 
 # ---- the guard

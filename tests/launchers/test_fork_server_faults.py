@@ -236,7 +236,7 @@ async def test_a_stopped_server_delays_no_end_by_more_than_a_moment(tmp_path: Pa
                 os.kill(ended._process._launched.pid, signal.SIGKILL)  # type: ignore[attr-defined]
                 nursery.start_soon(ended.wait_ended)
         assert [handle.state for handle in (asked, killed, ended)] == ["stopped", "stopped", "failed"]
-        has_init = forked.launcher.containment in (Containment.PIDNS, Containment.SWEEP)  # which says it
+        has_init = forked.launcher.containment is Containment.SWEEP  # which says it
         assert ("killed by SIGKILL" if has_init else "could not be learned") in str(ended.info.error)
         assert len(forked.ends()) == 3
         os.kill(pid, signal.SIGCONT)

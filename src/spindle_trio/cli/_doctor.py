@@ -15,8 +15,8 @@ import trio
 
 import spindle_trio as spindle
 
-_DESCRIPTORS_A_PROCESS: Final = 6
-"""In the host, for one process: two sockets, stdout, stderr, the heartbeat page, and the pidfd."""
+_DESCRIPTORS_A_PROCESS: Final = 7
+"""In the host, for one process: two sockets, stdout, stderr, the heartbeat page, and pidfds of itself and its init."""
 _DESCRIPTORS_OF_THE_HOST: Final = 64
 """The host's own, generously: standard streams, the event loop's, the fork server's with its spares."""
 _PROBE_SECONDS: Final = 10

@@ -48,17 +48,17 @@ class Birth:
         self.output: tuple[int, int] = stdout, stderr
         """What its output is written to."""
 
-    def announce(self, pidfd: int, entry: int) -> None:
+    def announce(self, pidfd: int, other: int) -> None:
         """Tell the host that it has been born.
 
         Args:
-            pidfd: refers to what ends when all of it has ended.
-            entry: refers to the process itself.
+            pidfd: refers to what is waited for: the process, or its init where that is its parent.
+            other: refers to its init where that is not its parent, and to the process itself otherwise.
         """
         message: dict[str, JsonValue] = {"type": "forked", "number": self.number, "spare": self.is_spare}
         if self.group is not None:
             message["group"] = self.group
-        fds = [pidfd, self._control, self._messages, self._stdout, self._stderr, self._page, entry]
+        fds = [pidfd, self._control, self._messages, self._stdout, self._stderr, self._page, other]
         self._link.send(message, fds)
 
     def refuse(self, error: OSError) -> None:

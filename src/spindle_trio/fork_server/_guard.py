@@ -56,17 +56,18 @@ def main(link_fd: int, wanted: int) -> NoReturn:
             )
         host = os.pidfd_open(os.getppid())  # until the level is entered, this program dies with its host
         level.enter_guard()
+        said: dict[str, JsonValue] = {"level": level.name, "problems": {**problems}, "group": level.group}
+        try:
+            link.send({"type": "guarding", **said})
+        except HOST_GONE:
+            level.clear_up()
+            raise
         guard, pid = os.getpid(), os.fork()
         if pid == 0:
             os.close(host)
             _become_server(link, level, guard)
         name_process("spindle guard")
         pidfd = os.pidfd_open(pid)
-        try:
-            said: dict[str, JsonValue] = {"level": level.name, "problems": {**problems}, "group": level.group}
-            link.send({"type": "guarding", **said}, [pidfd])
-        except HOST_GONE:
-            os.kill(pid, signals.SIGKILL)  # it has forked nothing yet; what follows is the same as for a later end
     except UnsafeError as error:
         link.receive()  # the host would not read on from a socket that was closed before it was read
         link.send({"type": "refused", "error": str(error)})

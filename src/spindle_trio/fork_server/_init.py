@@ -1,7 +1,6 @@
-"""A minimal init: the parent of one process, which waits for its end, passes on how it has ended, and ends itself.
+"""A minimal init outside of namespaces: the parent of one process, which waits for its end and passes on how it ended.
 
-In a PID namespace it is the first process, so that its own end is the end of all that is left in there. Where there is
-none, it adopts what loses its parents, and kills that before it ends.
+It adopts what loses its parents, and kills that before it ends. Inits of namespaces are in `_inits`.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ def run_init(entry: int, birth: Birth) -> NoReturn:
     pid, status = os.waitpid(-1, 0)
     while pid != entry or os.WIFSTOPPED(status):  # which is told only of one that has made this program its tracer
         pid, status = os.waitpid(-1, 0)
-    if os.getpid() != 1:
-        sweep()
+    sweep()
     birth.conclude(status)
     os._exit(0)
 

@@ -1,11 +1,11 @@
 """How the tree of a process is held together, in four levels; `launchers/_containment.py` ends what they hold.
 
-    pidns   The server is the first process of a PID namespace, and each process lives in a nested one behind a minimal
-            init (`_init`). When the first process of a namespace ends, the kernel kills all others in it before it
-            reports that end. So the end of an init implies an empty tree, and the end of the server implies an end of
-            all. Without the privilege for that, a user namespace gives it; the user stays the same in there.
+    pidns   All is in one PID namespace, whose first process is the root, and each process in a nested one (`_inits`).
+            When the first process of a namespace ends, the kernel kills all others in it before it reports that end. So
+            the end of an init implies an empty tree, and the end of the server, with which the root ends, one of all.
+            Without the privilege for that, a user namespace gives it; the user stays the same in there.
     cgroup  Each process has a control group of its own, which is killed as a whole. Needs version 2, delegated.
-    sweep   Each process has an init as well, in no namespace: it adopts what loses its parents (a subreaper), and
+    sweep   Each process has an init (`_init`), in no namespace: it adopts what loses its parents (a subreaper), and
             kills that when the process has ended. The guard adopts what is left of an init that was killed itself.
     killpg  Nothing holds the tree together: the process group and the descendants are all that can be found.
 
@@ -18,6 +18,7 @@ have to reap strangers.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import sys
@@ -25,7 +26,9 @@ import sys
 from spindle_trio.child._control_groups import remove_group
 from spindle_trio.child._protection import die_with_parent, name_process, outlive_parent
 from spindle_trio.child._syscalls import call
+from spindle_trio.fork_server._birth import close_all_but
 from spindle_trio.fork_server._init import own_children, run_init, sweep
+from spindle_trio.fork_server._inits import CLONE_NEWPID, Inits, make_inits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from spindle_trio.fork_server._birth import Birth
 
 _CLONE_NEWUSER = 0x10000000
-_CLONE_NEWPID = 0x20000000
 _PR_SET_SECUREBITS = 28
 _NO_ROOT = 0b11  # SECBIT_NOROOT, and its lock
 _PR_SET_CHILD_SUBREAPER = 36
@@ -87,6 +89,10 @@ class Level:
         """Return the descriptors that the server keeps for this level."""
         return set()
 
+    def roots(self) -> list[int]:
+        """Return the numbers of the programs between the guard and the server."""
+        return []
+
     def fork(self, birth: Birth) -> int:
         """Fork a process, and have its birth announced. Returns its number in the server, and 0 in the process.
 
@@ -119,6 +125,8 @@ class PidNamespaceLevel(Level):
     def __init__(self) -> None:
         self._has_user_namespace = False
         self._own_namespace = -1
+        self._inits: Inits
+        self._init_of: dict[int, int] = {}  # the numbers of processes that live → those of their inits
         release = os.uname().release.partition("-")[0].split(".")
         # Before that, the largest number was one for the whole system.
         self._bounds_numbers = [int(part) for part in release[:2] if part.isdecimal()] >= [6, 14]
@@ -126,7 +134,7 @@ class PidNamespaceLevel(Level):
     def enter_guard(self) -> None:
         """Enter; the guard dies with its host, and the namespace with the server."""
         try:
-            call("unshare", _CLONE_NEWPID)
+            call("unshare", CLONE_NEWPID)
         except PermissionError:
             if _has_capabilities():
                 raise OSError(
@@ -134,7 +142,7 @@ class PidNamespaceLevel(Level):
                     "namespace (CAP_SYS_ADMIN is missing)"
                 ) from None
             user, group = os.geteuid(), os.getegid()
-            call("unshare", _CLONE_NEWUSER | _CLONE_NEWPID)
+            call("unshare", _CLONE_NEWUSER | CLONE_NEWPID)
             # Without a privilege outside, this one user can be mapped, and groups must not be given up.
             for name, content in (
                 ("setgroups", "deny"),
@@ -145,51 +153,83 @@ class PidNamespaceLevel(Level):
             self._has_user_namespace = True
 
     def enter_server(self, guard: int) -> None:
-        """Enter; the guard is outside of the namespace, and so has no number here."""
+        """Enter, and leave the root behind, which makes inits. The guard is outside, and so has no number here."""
         die_with_parent(0)
+        here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid:
+            close_all_but((here.fileno(),), first=3)
+            make_inits(here, pid, self._prepare_init)
+        here.close()
+        die_with_parent(1)
+        self._inits = Inits(there)
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def try_out(self) -> None:
-        """Make a nested namespace, and come back."""
-        call("unshare", _CLONE_NEWPID)
+        """Have an init made, fork into its namespace, and come back."""
+        _, init = self._inits.take()
+        call("setns", init, CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             os._exit(0)
-        call("setns", self._own_namespace, _CLONE_NEWPID)
+        call("setns", self._own_namespace, CLONE_NEWPID)
         os.waitpid(pid, 0)
 
     def server_fds(self) -> set[int]:
-        """Return the way back from nested namespaces."""
-        return {self._own_namespace}
+        """Return the way back from nested namespaces, and the way to the root."""
+        return {self._own_namespace, self._inits.fileno()}
+
+    def roots(self) -> list[int]:
+        """Return the number of the root, which is the first process here."""
+        return [1]
 
     def fork(self, birth: Birth) -> int:
-        """Fork an init into a namespace of its own, which forks the process."""
+        """Fork a process into the namespace of an init."""
         try:
-            call("unshare", _CLONE_NEWPID)
+            number, init = self._inits.take()
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 error.strerror = "there are as many PID namespaces as the system allows (user.max_pid_namespaces)"
             raise
         try:
-            pid = os.fork()
+            pid = self._fork_into(init)
+            if pid == 0:
+                _or_end(self._become_entry)
+                return 0
+            _announce(birth, pid, init)
         except BaseException:
-            call("setns", self._own_namespace, _CLONE_NEWPID)
+            self._inits.end(number)
             raise
-        if pid == 0:
-            return _become_init(birth, self._number, self._become_entry)
-        call("setns", self._own_namespace, _CLONE_NEWPID)
+        finally:
+            os.close(init)
+        self._init_of[birth.number] = number
         return pid
 
-    def _number(self, birth: Birth) -> None:
+    def forget(self, number: int) -> None:
+        """Have the init ended, unless the host has; that of a launch that was given up nobody else ends."""
+        self._inits.end(self._init_of.pop(number))
+
+    def _fork_into(self, init: int) -> int:
+        call("setns", init, CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                call("setns", self._own_namespace, CLONE_NEWPID)
+        return pid
+
+    def _prepare_init(self, number: int) -> None:
         """Have entries differ in their numbers, which go into names of files; and bound the tree."""
         try:
             if self._bounds_numbers:
                 _write("/proc/sys/kernel/pid_max", str(TREE_NUMBERS))
-            _write("/proc/sys/kernel/ns_last_pid", str(_FIRST_NUMBER + birth.number % _NUMBERED - 1))
+            _write("/proc/sys/kernel/ns_last_pid", str(_FIRST_NUMBER + number % _NUMBERED - 1))
         except OSError:
             pass  # /proc/sys cannot be written to here, as in a container
 
     def _become_entry(self) -> None:
+        die_with_parent(0)  # the server is outside of its namespace
         if self._has_user_namespace:
             # An entry has the rights that the host has, and not those of a superuser in here; nor does it get them back
             # by becoming another program, as user 0 otherwise would.
@@ -281,7 +321,7 @@ class SweepLevel(Level):
         if pid:
             return pid
 
-        def adopt(_: Birth) -> None:
+        def adopt() -> None:
             die_with_parent(server)
             call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -383,23 +423,26 @@ def _or_end(step: Callable[[], object]) -> None:
             os._exit(1)  # noqa: ASYNC104
 
 
-def _announce(birth: Birth, pid: int) -> None:
-    """Have the host told of a process that has no init."""
+def _announce(birth: Birth, pid: int, init: int | None = None) -> None:
+    """Have the host told of a process that is a child of the server."""
+    pidfd = -1
     try:
         pidfd = os.pidfd_open(pid)
+        birth.announce(pidfd, pidfd if init is None else init)
     except BaseException:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         raise
-    birth.announce(pidfd, pidfd)
-    os.close(pidfd)
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
-def _become_init(birth: Birth, prepare: Callable[[Birth], None], become_entry: Callable[[], None]) -> int:
+def _become_init(birth: Birth, prepare: Callable[[], None], become_entry: Callable[[], None]) -> int:
     """Be the init of one process: fork it, and see it through to its end. Returns in that process alone, with 0."""
     try:
         os.setsid()
-        prepare(birth)
+        prepare()
         entry = -1
         try:
             entry = os.fork()

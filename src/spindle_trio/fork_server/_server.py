@@ -14,20 +14,19 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
                     {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
                     {"type": "reap", "number": n}           it has ended, and its number is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
-    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    with a pidfd of
-                    the server, and the control group of all processes
-    server → host   {"type": "loading", "module": n}        goes on to the module of that place in the list
+    guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    the group of all
+    server → host   {"type": "server"}                      with pidfds of itself and of its root, where it has one
+                    {"type": "loading", "module": n}        goes on to the module of that place in the list
                     {"type": "up"}                          ready to fork
                     {"type": "refused", "error": text}      not ready, and it ends; the guard may say it, too
                     {"type": "forked", "number": n, "spare": bool, "group": path}   with seven descriptors, see `Birth`
                     {"type": "not forked", "errno": n, "error": text, "spare": bool, "number": n}
                     {"type": "reaped", "number": n, "status": n}      what waitpid(2) says of what it has forked itself
-    init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of the process
+    init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of its process (`sweep`)
 
 A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
-itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where each
-process has an init, that announces its birth and its end; so the host learns how it has ended, whatever has become of
-the server.
+itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where its
+parent is an init, that announces its birth and its end.
 
 Nobody is reaped unasked: what has ended keeps its number in the system until the host has looked at it and says so.
 What the two call it is another number, which means the same in every PID namespace.
@@ -104,6 +103,10 @@ class _Server:
 
     def start(self) -> None:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
+        pidfds = [os.pidfd_open(pid) for pid in (os.getpid(), *self._level.roots())]
+        self._link.send({"type": "server"}, pidfds)
+        for pidfd in pidfds:
+            os.close(pidfd)
         order = self._link.receive()
         modules, path = order["modules"], order["path"]
         self._execs = bool(order["execs"])

@@ -6,6 +6,7 @@ it has ended: the process's init, or the process itself where it has none.
 
 from __future__ import annotations
 
+import os
 import signal
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,6 +16,7 @@ import trio
 
 from spindle_trio._model import Containment
 from spindle_trio.child._control_groups import remove_group
+from spindle_trio.launchers._reaper import has_ended
 from spindle_trio.launchers._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
 
 __all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "tree_of"]
@@ -49,22 +51,52 @@ class Tree(ABC):
         return True
 
     def let_go(self) -> None:
-        """Let go of what `hold` has taken, if neither `kill` nor `clear` has."""
+        """Let go of what `hold` has taken, if neither `kill` nor `clear` has, and of all descriptors."""
 
     async def clear(self) -> None:
         """Make sure that nothing is left, once the pidfd has told the end and before anything is reaped. Bounded."""
+
+    async def settle(self) -> None:
+        """Wait until nothing is left, once it has been reaped, where that is told only then. Bounded."""
 
 
 class NamespaceTree(Tree):
     """Level `pidns`: it ends with its init."""
 
-    def __init__(self, pidfd: int) -> None:
-        """Take note of the init."""
+    def __init__(self, pidfd: int, init: int) -> None:
+        """Take note of who is in it.
+
+        Args:
+            pidfd: refers to the process.
+            init: refers to the init, and belongs to this from now on.
+        """
         self._pidfd = pidfd
+        self._init = init
 
     def kill(self) -> None:
         """Kill the init; see `Tree.kill`."""
+        self._end()
         signal_pidfd(self._pidfd, signal.SIGKILL)
+
+    def let_go(self) -> None:
+        """Close the init's descriptor; see `Tree.let_go`."""
+        if self._init >= 0:
+            os.close(self._init)
+            self._init = -1
+
+    async def clear(self) -> None:
+        """Kill the init, which ends once the process has been reaped; see `Tree.clear`."""
+        self._end()
+
+    async def settle(self) -> None:
+        """Wait for the end of the init, which tells that all of it has ended; see `Tree.settle`."""
+        if self._init >= 0 and not has_ended(self._init):
+            with trio.move_on_after(CLEAR_SECONDS):
+                await trio.lowlevel.wait_readable(self._init)
+
+    def _end(self) -> None:
+        if self._init >= 0:
+            signal_pidfd(self._init, signal.SIGKILL)
 
 
 class GroupTree(Tree):
@@ -144,17 +176,17 @@ def _kill_group(group: str) -> None:
         pass  # it has been removed: its server is gone, or it has been cleared
 
 
-def tree_of(level: Containment, pid: int, pidfd: int, group: str | None) -> Tree:
+def tree_of(pid: int, pidfd: int, *, init: int | None, group: str | None) -> Tree:
     """Make what ends the tree of a process.
 
     Args:
-        level: of its server.
-        pid: the number, as this program sees it, of what the pidfd refers to.
-        pidfd: refers to its init, or to the process where it has none.
+        pid: the number, in `/proc`, of what the pidfd refers to.
+        pidfd: refers to the process, or to its init where that is its parent.
+        init: refers to its init, where that ends all of it.
         group: its control group.
     """
-    if level is Containment.PIDNS:
-        return NamespaceTree(pidfd)
+    if init is not None:
+        return NamespaceTree(pidfd, init)
     if group is not None:
         return ControlGroupTree(pidfd, group)
     return GroupTree(pid, pidfd)

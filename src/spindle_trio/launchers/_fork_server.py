@@ -88,7 +88,7 @@ class ForkServer(Reaper):
         """When it last said something, on Trio's clock."""
         self._guard_pid: Final = guard_pid
         self._guard_pidfd = guard_pidfd
-        self._pidfd = -1  # the server's
+        self._pidfds: list[int] = []  # of the server, and of what is between it and its guard
         self._group: str | None = None  # the control group of its processes, if they have one
         self._link = link
         self._output = OutputPipe(output, "fork_server", LineLog(f"fork server {guard_pid}"))
@@ -219,8 +219,8 @@ class ForkServer(Reaper):
             self._link.shutdown(socket.SHUT_RDWR)  # a forked copy of this program may hold the socket too
         self._link.close()  # its own end sees the end of the stream, and ends
         is_interrupted = await self._wait_ended(END_SECONDS)
-        if self._pidfd >= 0:
-            signal_pidfd(self._pidfd, signal.SIGKILL)
+        for pidfd in self._pidfds:
+            signal_pidfd(pidfd, signal.SIGKILL)
         is_interrupted = await self._wait_ended(LAST_SECONDS) or is_interrupted
         _kill_guard(self._guard_pidfd)  # with whatever a module has started while it was loaded
         is_interrupted = await self._wait_ended(PATIENCE) or is_interrupted
@@ -229,11 +229,11 @@ class ForkServer(Reaper):
             os.close(self._guard_pidfd)
         else:
             reap_in_background("(fork server)", self._guard_pid, self._guard_pidfd)
-        if self._pidfd >= 0:
-            if has_ended(self._pidfd):
-                OwnReaper().reap_nowait(self._pidfd)  # if its guard was killed, and this program adopts orphans
-            os.close(self._pidfd)
-            self._pidfd = -1
+        for pidfd in self._pidfds:
+            if has_ended(pidfd):
+                OwnReaper().reap_nowait(pidfd)  # if its guard was killed, and this program adopts orphans
+            os.close(pidfd)
+        self._pidfds.clear()
         if self._group is not None:
             is_interrupted = await self._clear(self._group) or is_interrupted
         self._output.drain_nowait()
@@ -245,9 +245,8 @@ class ForkServer(Reaper):
         """Wait until server and guard have ended, so long at most; says whether that was cut short by Ctrl-C."""
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
-                await trio.lowlevel.wait_readable(self._guard_pidfd)
-                if self._pidfd >= 0:
-                    await trio.lowlevel.wait_readable(self._pidfd)
+                for pidfd in (self._guard_pidfd, *self._pidfds):
+                    await trio.lowlevel.wait_readable(pidfd)
         except KeyboardInterrupt:
             return True
         return False
@@ -272,10 +271,9 @@ class ForkServer(Reaper):
         Raises:
             RuntimeError: it has refused, ended or not answered.
         """
-        doing, is_up = "starting", False
+        doing = "starting"
         with trio.move_on_after(START_SECONDS):
-            # Its guard says who it is, and may be the slower one of the two.
-            while not is_up or self._pidfd < 0:
+            while True:
                 try:
                     message, fds = self._receive()
                 except BlockingIOError:
@@ -291,16 +289,20 @@ class ForkServer(Reaper):
                     raise RuntimeError(text) from None
                 match message:
                     case {"type": "up"}:
-                        is_up = True
+                        return
                     case {"type": "guarding", "level": str(level), "problems": dict(problems)}:
-                        self._meet(level, problems, message.get("group"), fds)
+                        group = message.get("group")
+                        self._group = None if group is None else str(group)
+                        self.containment = Containment(level)
+                        self.containment_problems = {Containment(name): why for name, why in problems.items()}
+                    case {"type": "server"}:
+                        self._meet(fds)
                     case {"type": "refused", "error": str(error)}:
                         raise RuntimeError(f"the fork server cannot start: {error}")
                     case {"type": "loading", "module": int(place)}:
                         doing = f"loading the module {preload[place]!r}"
                     case _:
                         _log.error("fork server %d said what this host does not know: %r", self.pid, message)
-            return
         raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
 
     def _read(self, hear: Callable[[ForkedProcess | NotForked], None]) -> bool:
@@ -338,19 +340,16 @@ class ForkServer(Reaper):
         message: Message = json.loads(data)
         return message, _descriptors(ancillary)
 
-    def _meet(self, level: str, problems: Mapping[str, str], group: object, fds: list[int]) -> None:
+    def _meet(self, fds: list[int]) -> None:
         """Learn who the server is.
 
         Raises:
             RuntimeError: this program has no descriptor left for it.
         """
-        if len(fds) != 1:
+        if not fds:
             raise RuntimeError("this program has no descriptors left for a fork server: raise its limit (ulimit -n)")
-        (self._pidfd,) = fds
-        self.pid = pid_of(self._pidfd) or self.pid
-        self.containment = Containment(level)
-        self._group = None if group is None else str(group)
-        self.containment_problems = {Containment(name): why for name, why in problems.items()}
+        self._pidfds = fds
+        self.pid = pid_of(fds[0]) or self.pid
 
     def _take(self, message: Message, fds: list[int], hear: Callable[[ForkedProcess | NotForked], None]) -> None:
         match message:

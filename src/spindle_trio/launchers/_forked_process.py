@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from spindle_trio._model import Containment
 from spindle_trio.launchers._containment import Tree, tree_of
 from spindle_trio.launchers._page import HeartbeatPage
 from spindle_trio.launchers._reaper import OwnReaper
-from spindle_trio.launchers._tree import pid_of, signal_pidfd
+from spindle_trio.launchers._tree import pid_of
 
 if TYPE_CHECKING:
     from spindle_trio.launchers._fork_server import ForkServer
@@ -25,7 +25,7 @@ REAP_SECONDS: Final = 0.5
 """Seconds that the server may take to reap a process. It takes microseconds, unless somebody has stopped it."""
 
 DESCRIPTORS: Final = 7
-"""How many come with a process: pidfd, control, messages, stdout, stderr, page, and a pidfd of the entry's process."""
+"""How many come with a process: pidfd, control, messages, stdout, stderr, page, and another pidfd, see `Birth`."""
 
 
 @attrs.frozen
@@ -39,7 +39,7 @@ class ForkedProcess:
     pid: int
     """The number of the entry's process, as this program sees it."""
     pidfd: int
-    """Refers to what ends when all of it has ended: its init, where it has one."""
+    """Refers to it, or to its init where that is its parent."""
     tree: Tree
     control: socket.socket
     messages: socket.socket
@@ -51,13 +51,13 @@ class ForkedProcess:
 
     def discard(self) -> None:
         """Have it killed and reaped, and close everything. Never blocks."""
-        signal_pidfd(self.pidfd, signal.SIGKILL)  # the server may have been stopped
+        self.tree.kill()  # the server may have been stopped
         self._close()
         self.server.discard(self.number)
 
     async def end(self) -> None:
         """Do the same, and wait until it is gone, as long as for any reaping."""
-        signal_pidfd(self.pidfd, signal.SIGKILL)
+        self.tree.kill()
         try:
             if self.server.is_gone:
                 with trio.move_on_after(REAP_SECONDS):
@@ -68,6 +68,7 @@ class ForkedProcess:
         await self.server.have_reaped("discard", self.number)
 
     def _close(self) -> None:
+        self.tree.let_go()
         os.close(self.pidfd)
         self.control.close()
         self.messages.close()
@@ -97,24 +98,26 @@ def take_process(
                 raise OSError(
                     "this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes"
                 )
-            pidfd, control, messages, stdout, stderr, page, entry = fds
+            pidfd, control, messages, stdout, stderr, page, other = fds
             leader = pid_of(pidfd)
             if leader is None:
                 raise OSError("somebody else has reaped the process")
-            pid = pid_of(entry) or leader  # its init has reaped it already, perhaps
+            is_init = server.containment is Containment.PIDNS
+            pid = leader if is_init else pid_of(other) or leader  # an init may have reaped it already
             mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
         except OSError as error:
             return NotForked(error, is_spare)
         undo.pop_all()
     mapped.close_fd()
     os.close(page)
-    os.close(entry)
+    if not is_init:
+        os.close(other)
     return ForkedProcess(
         server,
         number,
         pid,
         pidfd,
-        tree_of(server.containment, leader, pidfd, group),
+        tree_of(leader, pidfd, init=other if is_init else None, group=group),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
         stdout,

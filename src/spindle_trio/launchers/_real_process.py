@@ -48,7 +48,7 @@ class ProcessParts:
     pid: int
     """The number of the entry's process."""
     pidfd: int
-    """Refers to what ends when all of it has ended: its init, or itself. Reaped by nobody but its reaper."""
+    """Refers to it, or to its init where that is its parent. Reaped by nobody but its reaper."""
     number: int
     """What its reaper calls it."""
     reaper: Reaper
@@ -237,6 +237,8 @@ class RealProcess(LaunchedProcess):
         with trio.CancelScope(shield=True):  # bounded by the tree and the reaper
             await self._tree.clear()
             status = await self._reaper.reap(self._number, self._pidfd)
+            if status != ExitStatus():  # else it has not been reaped, and nothing will settle
+                await self._tree.settle()
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
         if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:

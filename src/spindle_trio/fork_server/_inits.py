@@ -1,0 +1,195 @@
+"""Inits of namespaces: the first process of each PID namespace that a process lives in, and what makes them.
+
+A namespace begins with its first process, and ends with it: then the kernel kills all others in it. So that process is
+to do nothing but live, and to let go of what has been orphaned. The server could fork it, but the server has loaded
+whatever processes are to find loaded, and to copy that takes most of the time of a fork. So inits are made by the lean
+program that the server itself was forked from, the *root*, ahead of any need, and the server forks processes into their
+namespaces.
+
+The root is the first process of the namespace that all of it is in. It ends with the server, and all of it with the
+root.
+
+Server and root exchange datagrams:
+
+    server → root   make            an init, please
+                    end NUMBER      kill it, and reap it
+    init → server   NUMBER          it is ready; with a pidfd of itself
+    root → server   !ERRNO          it could not be made
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+import sys
+
+from spindle_trio.child._protection import name_process
+from spindle_trio.child._syscalls import call
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as signals
+    from collections.abc import Callable
+    from typing import NoReturn
+else:
+    import _signal as signals  # `signal` would load `enum`
+
+AHEAD = 3
+"""How many inits are made ahead."""
+
+CLONE_NEWPID = 0x20000000
+
+_DATAGRAM_BYTES = 64
+
+
+class Inits:
+    """The inits of one server, as that sees them."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        """Begin with none.
+
+        Args:
+            sock: to the root.
+        """
+        self._socket = sock
+        self._asked = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor to the root."""
+        return self._socket.fileno()
+
+    def take(self) -> tuple[int, int]:
+        """Take an init that is ready, or wait for one; have others made meanwhile.
+
+        Returns:
+            Its number, and a pidfd of it that belongs to the caller.
+
+        Raises:
+            OSError: there can be none at the moment.
+        """
+        while self._asked <= AHEAD:
+            self._socket.send(b"make")
+            self._asked += 1
+        data, ancillary, _, _ = self._socket.recvmsg(_DATAGRAM_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        self._asked -= 1
+        if data.startswith(b"!"):
+            number = int(data[1:])
+            raise OSError(number, os.strerror(number))
+        if not ancillary:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return int(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+
+    def end(self, number: int) -> None:
+        """Have one ended, with all that is left in its namespace, unless it has ended already."""
+        self._socket.send(b"end %d" % number)
+
+
+def make_inits(sock: _socket.socket, server: int, prepare: Callable[[int], None]) -> NoReturn:
+    """Be the root: make inits until the server has ended.
+
+    Args:
+        sock: to the server.
+        server: its number.
+        prepare: called in each init with its number, before it says that it is ready.
+    """
+    name_process("spindle root")
+    try:
+        root = _Root(sock, os.pidfd_open(server), prepare)
+        while True:
+            root.serve_once()
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        pass  # the server has ended
+    finally:
+        os._exit(0)
+
+
+class _Root:
+    """The state of the root: the inits that live."""
+
+    def __init__(self, sock: _socket.socket, server: int, prepare: Callable[[int], None]) -> None:
+        self._socket = sock
+        self._server = server
+        self._prepare = prepare
+        self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._last_number = 0
+        self._pids: dict[int, int] = {}  # by number
+        self._pidfds: dict[int, int] = {}  # by number
+        self._numbers: dict[int, int] = {}  # by pidfd
+        self._poll = select.poll()
+        for fd in (sock.fileno(), server):
+            self._poll.register(fd, select.POLLIN)
+
+    def serve_once(self) -> None:
+        """Wait for the next thing to do, and do it.
+
+        Raises:
+            EOFError: the server has ended; so do the exceptions of a socket that is closed at its other end.
+        """
+        for fd, _ in self._poll.poll():
+            if fd == self._server:
+                raise EOFError
+            if fd == self._socket.fileno():
+                self._obey(self._socket.recv(_DATAGRAM_BYTES))
+            else:
+                self._reap(self._numbers[fd])
+
+    def _obey(self, request: bytes) -> None:
+        if request == b"make":
+            self._make()
+        elif request:
+            pidfd = self._pidfds.get(int(request[3:]))
+            if pidfd is not None:
+                signals.pidfd_send_signal(pidfd, signals.SIGKILL)
+        else:
+            raise EOFError
+
+    def _make(self) -> None:
+        self._last_number += 1
+        try:
+            pid = self._fork(self._last_number)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            self._socket.send(b"!%d" % (error.errno or 0))
+            return
+        self._pids[self._last_number] = pid
+        self._pidfds[self._last_number] = pidfd
+        self._numbers[pidfd] = self._last_number
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _fork(self, number: int) -> int:
+        call("unshare", CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _be_init(self._socket, number, self._prepare)
+        finally:
+            call("setns", self._own_namespace, CLONE_NEWPID)
+        return pid
+
+    def _reap(self, number: int) -> None:
+        if os.waitpid(self._pids[number], os.WNOHANG)[0]:
+            pidfd = self._pidfds.pop(number)
+            self._poll.unregister(pidfd)
+            os.close(pidfd)
+            del self._numbers[pidfd], self._pids[number]
+
+
+def _be_init(sock: _socket.socket, number: int, prepare: Callable[[int], None]) -> NoReturn:
+    try:
+        os.setsid()
+        name_process("spindle init")
+        # What is orphaned becomes its child, and goes without anybody's waiting for it.
+        signals.signal(signals.SIGCHLD, signals.SIG_IGN)
+        for ignored in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
+            signals.signal(ignored, signals.SIG_IGN)
+        prepare(number)
+        pidfd = os.pidfd_open(os.getpid())
+        packed = pidfd.to_bytes(4, sys.byteorder)
+        sock.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        os.closerange(0, 1 << 30)
+        while True:
+            signals.pause()
+    finally:
+        os._exit(1)
