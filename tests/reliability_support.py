@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ else:
 
 RARE_LEVELS = frozenset({"cgroup", "sweep"})
 """Looked at by the long run alone. They lie between the strongest level and the weakest one."""
+
+RARE_FOR_TALK = RARE_LEVELS | {"killpg"}
+"""The same, for what is said on lanes and pipes: that does not depend on the level."""
 
 ENTRIES = Path(__file__).parent / "entries"
 
@@ -95,6 +98,20 @@ def server_of(launcher: Launcher) -> int | None:
 
 
 @functools.cache
+def level_fixture(rare: Collection[str]) -> Any:
+    """Make the fixture that gives each level of containment which works here, some of them to the long run alone."""
+    params = [pytest.param(level, marks=pytest.mark.soak if level in rare else ()) for level in LEVELS]
+
+    @pytest.fixture(params=params)
+    def level(request: pytest.FixtureRequest) -> str:
+        reason = why_not(request.param)
+        if reason is not None:
+            pytest.skip(f"{request.param} does not work on this machine: {reason}")
+        return str(request.param)
+
+    return level
+
+
 def why_not(level: str) -> str | None:
     """Say why a level does not work on this machine; `None` if it does."""
 

@@ -255,7 +255,9 @@ def _nothing_left() -> Iterator[None]:
     assert (open_descriptors(), own_children()) == before
 
 
-@pytest.fixture(params=["memory", "forked", "python"])
+# What a test says of all kinds of process, fresh interpreters show in the soak: they come from the same kind of server
+# as forked ones. Tests of real processes alone, and those of the launchers, run on both each time.
+@pytest.fixture(params=["memory", "forked", pytest.param("python", marks=pytest.mark.soak)])
 def world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
     return World(request.param, tmp_path)
 

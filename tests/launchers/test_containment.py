@@ -23,7 +23,9 @@ from containment_support import (
 )
 from fork_server_support import ENDS, alive, children_of, describe, fork_host, none_survives, wait_state_of, wait_until
 from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
-from spindle_trio.fork_server import _inits, _levels
+from spindle_trio.fork_server import _inits, _namespace_level
+from spindle_trio.fork_server._level import write_kernel_file
+from spindle_trio.fork_server._levels import _in_words
 from spindle_trio.testing import MemoryLauncher
 
 
@@ -165,8 +167,8 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
 
 def test_what_a_level_needed_and_did_not_get_is_named() -> None:
     with pytest.raises(OSError, match="Invalid argument") as refused:
-        _levels._write("/proc/self/oom_score_adj", "nonsense")
-    assert _levels._in_words(refused.value) == "/proc/self/oom_score_adj: Invalid argument"
+        write_kernel_file("/proc/self/oom_score_adj", "nonsense")
+    assert _in_words(refused.value) == "/proc/self/oom_score_adj: Invalid argument"
 
 
 # ---- what is left of a tree
@@ -284,7 +286,7 @@ async def test_a_fork_bomb_is_bounded_by_the_namespace(tmp_path: Path) -> None:
     """
     async with fork_host(tmp_path, containment=Containment.PIDNS, seconds=60) as forked:
         made, error = await forked.result(source, heartbeat_timeout=60)
-    assert 1000 < made < _levels.TREE_NUMBERS
+    assert 1000 < made < _namespace_level.TREE_NUMBERS
     assert "Resource temporarily unavailable" in error
 
 

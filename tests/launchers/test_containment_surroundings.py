@@ -30,7 +30,7 @@ from fork_server_support import (
     wait_until,
 )
 from spindle_trio import Containment, ForkServerLauncher, open_host
-from spindle_trio.fork_server._levels import CgroupLevel
+from spindle_trio.fork_server._cgroup_level import CgroupLevel
 from spindle_trio.launchers import _fork_server
 
 

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from spindle_trio.fork_server._levels import Level
+from spindle_trio.fork_server._level import Level
 from spindle_trio.fork_server._link import Link
 from spindle_trio.fork_server._server import _Server
 

@@ -10,18 +10,9 @@ import pytest
 
 from contract_support import exists
 from fork_server_support import none_survives
-from reliability_support import LEVELS, RARE_LEVELS, descriptors, why_not
+from reliability_support import RARE_LEVELS, descriptors, level_fixture
 
-
-@pytest.fixture(
-    params=[pytest.param(level, marks=pytest.mark.soak if level in RARE_LEVELS else ()) for level in LEVELS]
-)
-def level(request: pytest.FixtureRequest) -> str:
-    """A level of containment, if it works here."""
-    reason = why_not(request.param)
-    if reason is not None:
-        pytest.skip(f"{request.param} does not work on this machine: {reason}")
-    return str(request.param)
+level = level_fixture(RARE_LEVELS)
 
 
 @pytest.fixture(autouse=True)

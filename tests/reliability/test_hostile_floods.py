@@ -9,7 +9,19 @@ import pytest
 import trio
 
 from fork_server_support import wait_until
-from reliability_support import GRACE_SECONDS, LIMITS, SLACK, Mischief, Neighbourhood, neighbourhood, suffer_all
+from reliability_support import (
+    GRACE_SECONDS,
+    LIMITS,
+    RARE_FOR_TALK,
+    SLACK,
+    Mischief,
+    Neighbourhood,
+    level_fixture,
+    neighbourhood,
+    suffer_all,
+)
+
+level = level_fixture(RARE_FOR_TALK)
 
 ROUNDS = 5
 

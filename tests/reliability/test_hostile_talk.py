@@ -10,13 +10,17 @@ from reliability_support import (
     FRAME_SECONDS,
     GRACE_SECONDS,
     HEARTBEAT_SECONDS,
+    RARE_FOR_TALK,
     SLACK,
     Mischief,
     at_deadline,
     descriptors,
+    level_fixture,
     neighbourhood,
     suffer_all,
 )
+
+level = level_fixture(RARE_FOR_TALK)
 
 NOT_SAFE = "a frame that is not JSON-safe: .+"
 

@@ -16,7 +16,8 @@ import os
 import select
 
 from spindle_trio.child._protection import name_process
-from spindle_trio.fork_server._levels import Level, find_level
+from spindle_trio.fork_server._level import Level
+from spindle_trio.fork_server._levels import find_level
 from spindle_trio.fork_server._link import HOST_GONE, Link
 from spindle_trio.fork_server._safety import UnsafeError, verify_safe
 

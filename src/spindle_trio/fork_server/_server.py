@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from spindle_trio._model import JsonValue
-    from spindle_trio.fork_server._levels import Level
+    from spindle_trio.fork_server._level import Level
 else:
     import _signal as signals  # `signal` would load `enum`, and every process would inherit its pages
 

@@ -1,0 +1,160 @@
+"""Level `pidns`: a PID namespace for each process, within one for all. See `_levels`."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import sys
+
+from spindle_trio.child._protection import die_with_parent
+from spindle_trio.child._syscalls import call
+from spindle_trio.fork_server._birth import close_all_but
+from spindle_trio.fork_server._inits import CLONE_NEWPID, Inits, make_inits
+from spindle_trio.fork_server._level import Level, announce_child, or_end, read_kernel_file, write_kernel_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spindle_trio.fork_server._birth import Birth
+
+_CLONE_NEWUSER = 0x10000000
+_PR_SET_SECUREBITS = 28
+_NO_ROOT = 0b11  # SECBIT_NOROOT, and its lock
+_CAPABILITY_VERSION_3 = 0x20080522
+
+TREE_NUMBERS = max(2048, 16 * (os.cpu_count() or 1))
+"""The numbers of one process's tree stay below this, at level pidns and from Linux 6.14 on: so many processes and
+threads can it have, and a fork bomb no more. The kernel demands 8 for each processor."""
+
+_FIRST_NUMBER = 300
+_NUMBERED = 1500
+"""Entries are numbered from the first on, this many, and then again. What a process starts has the numbers after its
+own, and later those from 300 on (`RESERVED_PIDS` of the kernel)."""
+
+
+class PidNamespaceLevel(Level):
+    """`pidns`."""
+
+    name: str = "pidns"
+
+    def __init__(self) -> None:
+        self._has_user_namespace = False
+        self._own_namespace = -1
+        self._inits: Inits
+        self._init_of: dict[int, int] = {}  # the numbers of processes that live → those of their inits
+        release = os.uname().release.partition("-")[0].split(".")
+        # Before that, the largest number was one for the whole system.
+        self._bounds_numbers = [int(part) for part in release[:2] if part.isdecimal()] >= [6, 14]
+
+    def enter_guard(self) -> None:
+        """Enter; the guard dies with its host, and the namespace with the server."""
+        try:
+            call("unshare", CLONE_NEWPID)
+        except PermissionError:
+            if _has_capabilities():
+                raise OSError(
+                    "this program has not the right to make PID namespaces, and others that it would lose in a user "
+                    "namespace (CAP_SYS_ADMIN is missing)"
+                ) from None
+            user, group = os.geteuid(), os.getegid()
+            call("unshare", _CLONE_NEWUSER | CLONE_NEWPID)
+            # Without a privilege outside, this one user can be mapped, and groups must not be given up.
+            for name, content in (
+                ("setgroups", "deny"),
+                ("uid_map", f"{user} {user} 1"),
+                ("gid_map", f"{group} {group} 1"),
+            ):
+                write_kernel_file(f"/proc/self/{name}", content)
+            self._has_user_namespace = True
+
+    def enter_server(self, guard: int) -> None:
+        """Enter, and leave the root behind, which makes inits. The guard is outside, and so has no number here."""
+        die_with_parent(0)
+        here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid:
+            close_all_but((here.fileno(),), first=3)
+            make_inits(here, pid, self._prepare_init)
+        here.close()
+        die_with_parent(1)
+        self._inits = Inits(there)
+        self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def try_out(self) -> None:
+        """Have an init made, fork into its namespace, and come back."""
+        _, init = self._inits.take()
+        call("setns", init, CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        call("setns", self._own_namespace, CLONE_NEWPID)
+        os.waitpid(pid, 0)
+
+    def server_fds(self) -> set[int]:
+        """Return the way back from nested namespaces, and the way to the root."""
+        return {self._own_namespace, self._inits.fileno()}
+
+    def roots(self) -> list[int]:
+        """Return the number of the root, which is the first process here."""
+        return [1]
+
+    def fork(self, birth: Birth) -> int:
+        """Fork a process into the namespace of an init."""
+        try:
+            number, init = self._inits.take()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                error.strerror = "there are as many PID namespaces as the system allows (user.max_pid_namespaces)"
+            raise
+        try:
+            pid = self._fork_into(init)
+            if pid == 0:
+                or_end(self._become_entry)
+                return 0
+            announce_child(birth, pid, init)
+        except BaseException:
+            self._inits.end(number)
+            raise
+        finally:
+            os.close(init)
+        self._init_of[birth.number] = number
+        return pid
+
+    def forget(self, number: int) -> None:
+        """Have the init ended, unless the host has; that of a launch that was given up nobody else ends."""
+        self._inits.end(self._init_of.pop(number))
+
+    def _fork_into(self, init: int) -> int:
+        call("setns", init, CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                call("setns", self._own_namespace, CLONE_NEWPID)
+        return pid
+
+    def _prepare_init(self, number: int) -> None:
+        """Have entries differ in their numbers, which go into names of files; and bound the tree."""
+        try:
+            if self._bounds_numbers:
+                write_kernel_file("/proc/sys/kernel/pid_max", str(TREE_NUMBERS))
+            write_kernel_file("/proc/sys/kernel/ns_last_pid", str(_FIRST_NUMBER + number % _NUMBERED - 1))
+        except OSError:
+            pass  # /proc/sys cannot be written to here, as in a container
+
+    def _become_entry(self) -> None:
+        die_with_parent(0)  # the server is outside of its namespace
+        if self._has_user_namespace:
+            # An entry has the rights that the host has, and not those of a superuser in here; nor does it get them back
+            # by becoming another program, as user 0 otherwise would.
+            call("prctl", _PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0)
+            call("capset", _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
+
+
+def _has_capabilities() -> bool:
+    """Whether this program has more rights than an ordinary user: then an entry is to have them as well."""
+    for line in read_kernel_file("/proc/self/status").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line[7:], 16) != 0
+    return True
