@@ -355,4 +355,27 @@ MUTANTS: Final = (
         "events = [] if self._asked else self._poll.poll(",
         ("launchers/test_fork_server_link.py::test_a_server_reaps_before_it_forks_and_forks_in_order",),
     ),
+    Mutant(
+        "a tree has no bound",
+        "fork_server/_namespace_level.py",
+        "            if self._bounds_numbers:\n",
+        "            if False:\n",
+        ("launchers/test_containment.py::test_a_fork_bomb_is_bounded_by_the_namespace",),
+    ),
+    Mutant(
+        "a guard does not look whether its host lives",
+        "fork_server/_guard.py",
+        "link.is_over(pause, pidfd, host)",
+        "link.is_over(pause, pidfd)",
+        (
+            "launchers/test_containment_surroundings.py::test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive",
+        ),
+    ),
+    Mutant(
+        "any level of containment will do for a host that demands one",
+        "_host.py",
+        "launcher.containment.is_at_least(required)",
+        "launcher.containment",
+        ("launchers/test_containment.py::test_a_host_that_demands_more_than_it_gets_does_not_open",),
+    ),
 )
