@@ -316,6 +316,8 @@ class ProcessRecord:
             return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
         if self._refusal is StartupTimeoutError:
             advice = "call process.ready() earlier, or give it a longer startup_timeout"
+            if self._launched is None:
+                advice = "its launch was still under way, so something stands still: the machine, or the fork server"
             return StartupTimeoutError(self._explain(f"{who} timed out: {info.error}; {advice}"), info=info)
         if self._refusal is LaunchError:
             return LaunchError(f"{who} could not be launched: {info.error}", info=info)

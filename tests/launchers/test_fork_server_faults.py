@@ -251,7 +251,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
         before = descriptors()
         pid = await stop_server(forked)
         began_at = trio.current_time()
-        with pytest.raises(StartupTimeoutError):
+        with pytest.raises(StartupTimeoutError, match="its launch was still under way"):
             await forked.spawn(ENDS, startup_timeout=1.0)
         assert 1.0 <= trio.current_time() - began_at < 1.5
         monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.3)
