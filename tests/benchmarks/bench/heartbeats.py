@@ -22,7 +22,7 @@ SOCKET_BEAT = "a beat sent over a socket"
 LOOP_FLOOR = "a turn of the loop around each"
 WAKE_UPS = "wake-ups of the host for 100,000 beats"
 
-LATENESS = "from the deadline to the kill"
+LATENESS = "from the deadline to the kill, or to the request for its stacks by which it ends"
 LATENESS_TO_END = "from the deadline to the terminal event"
 TIMER_FLOOR = "a bare trio.sleep_until under the same load"
 
@@ -200,14 +200,22 @@ class _NotingKills(Launcher):
     @asynccontextmanager
     async def _launch(self, order: LaunchOrder) -> AsyncIterator[LaunchedProcess]:
         async with self._inner.launch(order) as process:
-            kill = process.kill
+            kill, request_dump = process.kill, process.request_dump
 
-            def note_and_kill() -> None:
+            def note() -> None:
                 if order.process_id in self.timeouts and order.process_id not in self.deadlines:
                     deadline = process.last_heartbeat() + self.timeouts[order.process_id]
                     self.deadlines[order.process_id] = deadline
                     self.lateness.append(1000 * (trio.current_time() - deadline))
+
+            def note_and_kill() -> None:
+                note()
                 kill()
 
+            def note_and_request_dump() -> bool:
+                note()
+                return request_dump()
+
             process.kill = note_and_kill  # type: ignore[method-assign]  # of this one process
+            process.request_dump = note_and_request_dump  # type: ignore[method-assign]  # by which it ends
             yield process
