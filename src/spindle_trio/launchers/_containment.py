@@ -1,7 +1,7 @@
 """Ends what a level of containment holds together, as the host can; `spindle_trio.fork_server._levels` describes them.
 
-A `Tree` is all that one process has started, as far as its level knows it. Its pidfd refers to what ends when all of
-it has ended: the process's init, or the process itself where it has none.
+A `Tree` is all that one process has started, as far as its level knows it. Its pidfd refers to the process, or at level
+`sweep` to its init, which ends last. At `pidns` the init has a pidfd besides: its end says that nothing is left.
 """
 
 from __future__ import annotations
