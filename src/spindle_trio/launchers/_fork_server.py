@@ -173,8 +173,8 @@ class ForkServer(Reaper):
         """Ask for something that ends with a process being reaped, and wait for that, `PATIENCE` seconds at most.
 
         A server that says nothing is waited for `REAP_SECONDS`; while it says something, it is busy with what was asked
-        of it before. How the process has ended its parent says: at level `sweep` its init, which does not need the server
-        for that, and elsewhere the server.
+        of it before. How the process has ended its parent says: at level `sweep` its init, which does not need the
+        server for that, and elsewhere the server.
         """
         reaping = self._reaping[number] = _Reaping()
         began_at = trio.current_time()
