@@ -127,7 +127,9 @@ async def test_a_line_at_the_bound_passes_both_ways() -> None:
     assert await receiver.receive() == {"b": 1}
 
 
-@pytest.mark.parametrize("payload", [float("nan"), {1}, b"x", "\ud800", object()], ids=repr)
+@pytest.mark.parametrize(
+    "payload", [float("nan"), {1}, b"x", "\ud800", object()], ids=["nan", "set", "bytes", "lone surrogate", "object"]
+)
 async def test_what_is_no_json_is_refused_before_anything_is_sent(payload: object) -> None:
     channel, peer = channel_and_peer()
     with pytest.raises(PayloadError):

@@ -103,7 +103,8 @@ def is_caught(mutant: Mutant, copy: Path) -> bool:
 def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, float, str]:
     """Run tests of the copy until one fails; return the exit status (`None` if they hang), seconds, and the output."""
     arguments = [str(Path("tests", test)) for test in tests]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-rfE", "--tb=line", "-p", "no:cacheprovider", *arguments]
+    options = ["-n0", "-q", "-x", "-rfE", "--tb=line", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     began = perf_counter()
     with tempfile.TemporaryFile() as output:

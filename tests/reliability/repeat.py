@@ -29,6 +29,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 
 IN_MEMORY = [
+    "-n0",
     *("tests/collaboration", "tests/contract", "-k", "memory or collaboration"),
     *("--ignore=tests/collaboration/test_many_processes.py", "--ignore=tests/collaboration/test_pytest_plugin.py"),
     "--ignore=tests/contract/test_ctrl_c.py",

@@ -27,7 +27,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def order_of_tasks(seed: str) -> str:
-    shown = run("-m", "pytest", "-q", "-p", "no:cacheprovider", SHOWS_ORDER, SPINDLE_SCHEDULER_SEED=seed)
+    shown = run("-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", SHOWS_ORDER, SPINDLE_SCHEDULER_SEED=seed)
     assert shown.returncode == 0, shown.stdout
     (order,) = re.findall(r"order: .*", shown.stdout)
     return str(order)
