@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._post_mortem import PostMortem
     from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
-    from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
+    from spindle_trio.launchers import DefaultLauncher, ForkServerLauncher, NodeLauncher, PythonLauncher
 
 __version__: str = "0.1.0"
 
@@ -118,7 +118,7 @@ _NAMES = {
         "WorkerToHost",
     ),
     "_worker": ("BackendProcesses", "ProcessHandle", "Worker"),
-    "launchers": ("ForkServerLauncher", "PythonLauncher"),
+    "launchers": ("DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
 }
 """Which module each public name lives in; a test holds it against the names that type checkers see above."""
 
@@ -129,6 +129,7 @@ __all__ = [
     "REFERENCE_LIMITS",
     "BackendProcesses",
     "Containment",
+    "DefaultLauncher",
     "DuplicateKeyError",
     "EntryError",
     "ExitReason",
@@ -143,6 +144,7 @@ __all__ = [
     "Limits",
     "LocalProtocolError",
     "MessageReceiveChannel",
+    "NodeLauncher",
     "PayloadError",
     "PeerProtocolError",
     "PostMortem",

@@ -17,7 +17,6 @@ from types import TracebackType
 import trio
 
 from spindle_trio._bridge import WireMessage, serve_worker
-from spindle_trio._default_launcher import default_launcher
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._host import HostScope
 from spindle_trio._host_settings import HostSettings, wall_time_from
@@ -25,6 +24,7 @@ from spindle_trio._model import Containment, HostStatistics, Limits
 from spindle_trio._worker import Worker
 from spindle_trio._worker_scope import WorkerScope
 from spindle_trio.abc import Launcher
+from spindle_trio.launchers import DefaultLauncher
 
 
 def new_process_id() -> str:
@@ -179,7 +179,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
         environment = passed_on_environment() if self._environment is None else dict(self._environment)
         self._scope = HostScope(
             HostSettings(
-                launcher=default_launcher() if self._launcher is None else self._launcher,
+                launcher=DefaultLauncher() if self._launcher is None else self._launcher,
                 grace_period=self._grace_period,
                 max_processes=self._max_processes,
                 limits=self._limits,

@@ -13,7 +13,7 @@ import pytest
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 
 HOST_MODULES = {
-    "spindle_trio._broadcast", "spindle_trio._control", "spindle_trio._default_launcher", "spindle_trio._host",
+    "spindle_trio._broadcast", "spindle_trio._control", "spindle_trio._host",
     "spindle_trio._inbox", "spindle_trio._lifecycle", "spindle_trio._open_host", "spindle_trio._process_record",
     "spindle_trio._registry", "spindle_trio._supervisor", "spindle_trio._worker", "spindle_trio._worker_scope",
     "spindle_trio._host_settings", "spindle_trio._intake", "spindle_trio._bridge",

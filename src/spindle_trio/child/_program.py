@@ -4,9 +4,9 @@ Theory of operation
 -------------------
 
 1. The lanes and the page are taken over; no process that the entry starts will inherit them.
-2. The first frame is the launcher's order: which file to run, and in which surroundings. The second one, `init`, is
-   the host's, and tells the facts. Nothing else is read before it is known how to read on, but what came with them
-   stays in the lane's decoder, which is handed over together with the lane.
+2. The first frame is the launcher's order: which file to run, and in which surroundings, or which program to become
+   (`_exec`). The second one, `init`, is the host's, and tells the facts. Nothing else is read before it is known how to
+   read on, but what came with it stays in the lane's decoder, which is handed over together with the lane.
 3. `sys.path`, `sys.argv` and the like become what an entry may expect, and its file is loaded. Only then it
    is known whether the entry is `async`. A blocking one never pays for Trio.
 4. The runtime of its kind runs the entry and says the final word (`_blocking_runtime`, `_async_runtime`).
@@ -29,6 +29,7 @@ from time import monotonic
 from spindle_trio._json_text import read_json
 from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._entry import EntryFileError, load_entry
+from spindle_trio.child._exec import read_order
 from spindle_trio.child._facts import facts_from_init
 from spindle_trio.child._final_word import (
     describe_error,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from spindle_trio._model import JsonValue
     from spindle_trio.child._facts import ProcessFacts
 
 LINGER_SECONDS = 0.5
@@ -78,7 +80,8 @@ def prepare_output() -> None:
 def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     """Do the same as `main`, in a process whose output is prepared."""
     child = ChildProcess(control_fd, messages_fd, page_fd)
-    order, init = _wait_for_frame(child.control), _wait_for_frame(child.control)
+    order = read_order(*child.fds)
+    init = _wait_for_frame(child.control)
     function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
         # Not before: a blocking entry never pays for Trio.
@@ -102,6 +105,7 @@ class ChildProcess:
     """This process: its lanes and page, and how far it has come."""
 
     def __init__(self, control_fd: int, messages_fd: int, page_fd: int) -> None:
+        self.fds: tuple[int, int, int] = (control_fd, messages_fd, page_fd)
         self.control: PlainLane = PlainLane(control_fd)
         self.messages: PlainLane = PlainLane(messages_fd)
         self.words: memoryview[float] = map_page(page_fd)
@@ -115,7 +119,7 @@ class ChildProcess:
         os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd))
 
 
-def load(child: ChildProcess, order: bytes, init: bytes) -> Callable[[object], object] | None:
+def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object], object] | None:
     """Become what the first two frames say, and load the entry; `None` if that was its end already."""
     child.facts = facts_from_init(read_json(init))
     if child.words[STOP]:
@@ -123,7 +127,7 @@ def load(child: ChildProcess, order: bytes, init: bytes) -> Callable[[object], o
         _push(child.control, encode_stopped(0))
         return None
     try:
-        function = load_entry(take_on(read_json(order), child.facts.entry))
+        function = load_entry(take_on(order, child.facts.entry))
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         end_if_copy(child, error)
         child.code = _end_by_loading(error, child.facts, child.control)

@@ -20,6 +20,7 @@ import trio
 from spindle_trio._socket_lane import SocketLane
 from spindle_trio.child._async_runtime import run_async_child
 from spindle_trio.child._callables import is_coroutine_function
+from spindle_trio.child._exec import read_order
 from spindle_trio.child._final_word import describe_error
 from spindle_trio.child._page import BEAT
 from spindle_trio.child._plain_lane import end_without_host
@@ -91,7 +92,9 @@ async def _wait_and_run(
 ) -> Callable[[], None] | None:
     """Wait for the first frames, and run the entry if it is `async`; return what runs it if it is not."""
     await rehearse()
-    order, init = await _wait_for_frame(child), await _wait_for_frame(child)
+    await trio.lowlevel.wait_readable(child.control.fd)
+    order = read_order(*child.fds)
+    init = await _wait_for_frame(child)
     function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
         await _run_entry(child, lanes, function)

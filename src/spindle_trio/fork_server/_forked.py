@@ -7,8 +7,8 @@ import os
 import sys
 
 from spindle_trio.child import _program
+from spindle_trio.child._exec import read_order
 from spindle_trio.fork_server._birth import Birth, close_all_but
-from spindle_trio.fork_server._exec import wait_and_exec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
             os.dup2(fd, target)
         close_all_but(birth.lanes, first=3)
         if execs:
-            wait_and_exec(*birth.lanes)
+            read_order(*birth.lanes)
+            raise ValueError("the first frame names no program")
         _seed_again()
         gc.enable()
         if birth.is_spare and "trio" in sys.modules:

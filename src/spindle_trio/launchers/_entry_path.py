@@ -12,9 +12,10 @@ from typing import Final
 from spindle_trio._errors import EntryError
 from spindle_trio._model import ResolvedEntry
 
-__all__ = ["PYTHON_SUFFIXES", "normalise_entry", "resolve_entry"]
+__all__ = ["JAVASCRIPT_SUFFIXES", "PYTHON_SUFFIXES", "normalise_entry", "resolve_entry"]
 
 PYTHON_SUFFIXES: Final = (".py",)
+JAVASCRIPT_SUFFIXES: Final = (".js", ".mjs", ".cjs")
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 

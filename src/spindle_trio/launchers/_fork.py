@@ -12,7 +12,7 @@ from spindle_trio.launchers._interpreter import search_path
 from spindle_trio.launchers._order import encode_order
 from spindle_trio.launchers._server_launcher import ServerLauncher
 
-__all__ = ["DEFAULT_PRELOAD", "ForkServerLauncher"]
+__all__ = ["DEFAULT_PRELOAD", "DEFAULT_SPARES", "ForkServerLauncher"]
 
 DEFAULT_PRELOAD: Final = ("trio",)
 """What a fork server loads for its processes unless it is told otherwise."""
@@ -57,7 +57,7 @@ class ForkServerLauncher(ServerLauncher):
 
     def __repr__(self) -> str:
         server = "no server" if self._server is None else f"server pid={self._server.pid}"
-        return f"ForkServerLauncher(preload={self._preload!r}, spares={self._wanted_spares}) <{server}>"
+        return f"{type(self).__name__}(preload={self._preload!r}, spares={self._wanted_spares}) <{server}>"
 
     def _first_frames(self, order: LaunchOrder, server: ForkServer) -> Sequence[bytes]:
         # What the process has from its server need not be said.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spindle_trio.abc import LaunchOrder
-from spindle_trio.launchers._interpreter import interpreter_command
 
 __all__ = ["check_surroundings", "encode_execution", "encode_order"]
 
@@ -52,16 +51,17 @@ def encode_order(
     return json.dumps(frame).encode()
 
 
-def encode_execution(order: LaunchOrder, python: str) -> bytes:
-    """Write the body of the frame that has a process become an interpreter.
+def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str) -> bytes:
+    """Write the body of the frame that has a process become another program.
 
     Args:
         order: what was ordered.
-        python: the interpreter's path.
+        command: what starts that program.
+        runs: what it is told to run, behind the number of its parent and before its descriptors.
     """
     frame = {
-        "command": interpreter_command(python, order.entry.entry),
-        "module": "spindle_trio.child._program",
+        "command": list(command),
+        "runs": runs,
         "root": str(order.root),
         "environment": dict(order.environment),
     }

@@ -17,7 +17,7 @@ from typing import Final
 from spindle_trio._model import Containment
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._fork_server import ForkServer
-from spindle_trio.launchers._interpreter import search_path
+from spindle_trio.launchers._interpreter import interpreter_command, search_path
 from spindle_trio.launchers._order import encode_execution, encode_order
 from spindle_trio.launchers._server_launcher import ServerLauncher
 
@@ -70,6 +70,8 @@ class PythonLauncher(ServerLauncher):
         if not os.access(self._command, os.X_OK):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory, or not to be executed", self._command)
         return [
-            encode_execution(order, self._command),
+            encode_execution(
+                order, interpreter_command(self._command, order.entry.entry), "spindle_trio.child._program"
+            ),
             encode_order(order, search_path() if self._is_own_python else None),
         ]

@@ -67,6 +67,8 @@ class ProcessParts:
     """The page that it writes its heartbeats to."""
     first_frames: Sequence[bytes]
     """Its order: the bodies of the first frames on its control lane, which leave together with the host's first one."""
+    leaves_stacks: bool
+    """Whether it writes its stacks into the page when it is asked to."""
     memory_events: MemoryEvents | None = None
     """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
 
@@ -105,6 +107,7 @@ class RealProcess(LaunchedProcess):
         self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(parts.stderr, "stderr", log)
         self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
+        self._leaves_stacks: Final = parts.leaves_stacks
         self._memory_events: Final = parts.memory_events
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
@@ -135,6 +138,8 @@ class RealProcess(LaunchedProcess):
     def request_dump(self) -> bool:
         """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
         if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._has_dumped:
+            return False
+        if not self._leaves_stacks:
             return False
         leader = pid_of(self._pidfd)
         if leader is None:

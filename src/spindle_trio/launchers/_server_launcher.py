@@ -171,6 +171,10 @@ class ServerLauncher(Launcher):
             OSError: it is known already that this launch cannot succeed.
         """
 
+    def _leaves_stacks(self, order: LaunchOrder) -> bool:
+        """Tell whether what runs the entry writes its stacks into the page when it is asked to."""
+        return True
+
     async def _start_server(self, containment: Containment | None) -> ForkServer:
         return await ForkServer.start(self._preload, passed_on_environment(), containment, execs=self._execs)
 
@@ -203,6 +207,7 @@ class ServerLauncher(Launcher):
             forked.stderr,
             forked.page,
             first_frames,
+            self._leaves_stacks(order),
             self._memory_events,
         )
 

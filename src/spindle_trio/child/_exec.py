@@ -1,0 +1,79 @@
+"""The first frame of a process, and how a forked one becomes another program where that frame says so.
+
+    {"command": [path, argument, …], "runs": what, "root": "/…", "environment": {name: value, …}}
+
+The command starts a runtime: `spindle_trio.child.__main__`, or `main.mjs` of `spindle_trio.javascript`. It is also
+given the number of the process's parent, what it is to run (a module, or a file), and the descriptors. The frames
+behind the first one are that program's, which is why this one is read to its last byte and not further. Any other first
+frame is an order (`_order`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from spindle_trio._json_text import read_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as signals
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from spindle_trio._model import JsonValue
+else:
+    import _signal as signals  # `signal` would load `enum`
+
+_HEADER_BYTES = 4
+
+
+def read_order(control: int, messages: int, page: int) -> JsonValue:
+    """Read the first frame, and return it if it is an order for this program. Else this process becomes another one.
+
+    Args:
+        control: the control lane.
+        messages: the messages lane.
+        page: the page for heartbeats.
+
+    Raises:
+        OSError: there is no such program or folder, or the system refuses.
+    """
+    order = read_json(_read(control, int.from_bytes(_read(control, _HEADER_BYTES), "big")))
+    if isinstance(order, dict) and "command" in order:
+        _become(order, control, messages, page)
+    return order
+
+
+def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: int) -> NoReturn:
+    command, environment = order["command"], order["environment"]
+    assert isinstance(command, list)
+    assert isinstance(environment, dict)
+    os.chdir(str(order["root"]))
+    for fd in (control, messages, page):
+        os.set_inheritable(fd, True)
+    for number in (signals.SIGPIPE, signals.SIGXFSZ):
+        signals.signal(number, signals.SIG_DFL)  # which Python ignores, and what it starts would go on ignoring
+    arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], control, messages, page]
+    os.execve(  # noqa: S606  # no shell is what is wanted
+        str(command[0]),
+        [str(argument) for argument in arguments],
+        {name: str(environment[name]) for name in environment},
+    )
+
+
+def _read(fd: int, count: int) -> bytes:
+    """Read so many bytes, and no more."""
+    data = b""
+    while len(data) < count:
+        try:
+            chunk = os.read(fd, count - len(data))
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll()
+            continue
+        if not chunk:
+            os._exit(1)  # the host is gone, or does not want this process any more
+        data += chunk
+    return data

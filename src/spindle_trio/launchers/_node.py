@@ -1,0 +1,129 @@
+"""The launcher of JavaScript entries, each in a Node or Bun of its own.
+
+A lean fork server makes the processes, as for every launcher on one, and each then becomes Node by `exec`: so they are
+contained, reaped and protected in one way, whatever they run. Our own runtime in there (`spindle_trio.javascript`)
+speaks the frames of every process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from spindle_trio._errors import EntryError
+from spindle_trio._model import Containment, ResolvedEntry
+from spindle_trio.abc import LaunchOrder
+from spindle_trio.javascript import RUNTIME
+from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES, resolve_entry
+from spindle_trio.launchers._fork_server import ForkServer
+from spindle_trio.launchers._order import encode_execution
+from spindle_trio.launchers._server_launcher import ServerLauncher
+
+__all__ = ["JavaScriptEngine", "NodeLauncher"]
+
+DEFAULT_SPARES: Final = 1
+
+_NAMES: Final = ("node", "bun")
+"""What is looked for on the `PATH`, in this order."""
+
+_ADVICE: Final = "install Node 20.19 or later such that node is on the PATH, or name a program: NodeLauncher('/…/node')"
+
+
+class JavaScriptEngine:
+    """The program that runs JavaScript: found when it is first needed."""
+
+    def __init__(self, program: str | None = None) -> None:
+        """Prepare; looks for nothing yet.
+
+        Args:
+            program: a path, or a command that is looked up; `None` for the first of `node` and `bun` that there is.
+        """
+        self.program: Final = program
+        self._path: str | None = None
+
+    def path(self) -> str | None:
+        """Return where it is; `None` while there is none."""
+        if self._path is None or not os.access(self._path, os.X_OK):
+            found = map(shutil.which, _NAMES if self.program is None else (self.program,))
+            path = next(filter(None, found), None)
+            # The working directory of a process is another one.
+            self._path = None if path is None else os.path.abspath(path)
+        return self._path
+
+    def require(self, entry: ResolvedEntry) -> None:
+        """Make sure that something can run an entry.
+
+        Raises:
+            EntryError: nothing can; says what to install.
+        """
+        if self.path() is None:
+            raise EntryError(f"nothing here can run the JavaScript entry {entry.entry!r}: {self.problem()}")
+
+    def problem(self) -> str:
+        """Say what is missing, and what to do."""
+        missing = f"there is no {self.program!r}" if self.program else "there is neither node nor bun on the PATH"
+        return f"{missing}; {_ADVICE}"
+
+    def first_frames(self, order: LaunchOrder) -> Sequence[bytes]:
+        """Write what has a process become this.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        path = self.path()
+        if path is None:
+            raise FileNotFoundError(self.problem())
+        return [encode_execution(order, [path, str(RUNTIME), order.entry.entry], str(order.entry.path))]
+
+
+class NodeLauncher(ServerLauncher):
+    """Runs each entry, a ``.js``, ``.mjs`` or ``.cjs`` file, in a Node (20.19 or later) or Bun of its own.
+
+    Needs Linux 5.4 or later. The default launcher of a host runs JavaScript entries as well, beside Python ones.
+    """
+
+    def __init__(
+        self, program: str | None = None, *, spares: int = DEFAULT_SPARES, containment: Containment | None = None
+    ) -> None:
+        """Prepare; starts nothing.
+
+        Args:
+            program: the program that runs JavaScript, as a path or as a command that is looked up; `None` for the first
+                of `node` and `bun` on the `PATH`.
+            spares: how many processes wait for the next launches, each to become that program.
+            containment: how well the trees of processes are to be held together: by exactly this level, or the host
+                refuses to open; `None` for the strongest that works here.
+
+        Raises:
+            ValueError: `spares` is negative or no integer, or `containment` is no level.
+        """
+        super().__init__(preload=(), spares=spares, containment=containment, execs=True)
+        self._engine = JavaScriptEngine(program)
+
+    def __repr__(self) -> str:
+        return f"NodeLauncher({self._engine.program or self._engine.path()!r})"
+
+    async def start(self) -> None:
+        """Make ready; see `ServerLauncher.start`.
+
+        Raises:
+            RuntimeError: there is no such program, or as there.
+        """
+        if self._engine.path() is None:
+            raise RuntimeError(f"NodeLauncher: {self._engine.problem()}")
+        await super().start()
+
+    def resolve(self, entry: str, root: Path) -> ResolvedEntry:
+        """Accept or refuse an entry; see `Launcher.resolve`."""
+        resolved = resolve_entry(entry, root, JAVASCRIPT_SUFFIXES)
+        self._engine.require(resolved)
+        return resolved
+
+    def _first_frames(self, order: LaunchOrder, server: ForkServer) -> Sequence[bytes]:
+        return self._engine.first_frames(order)
+
+    def _leaves_stacks(self, order: LaunchOrder) -> bool:
+        return False  # nobody can look into a Node that runs in a loop
