@@ -24,6 +24,9 @@ const FRAME_PATIENCE_MS = 100;
 /** How many frames are written at once; the system takes no more than 1 024. */
 const FRAMES_AT_ONCE = 256;
 
+/** Bytes that begin to wait between two attempts of calls that do not yield. */
+const BYTES_AT_ONCE = 64 * 1024;
+
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
 /** Wait without yielding to anything. */
@@ -37,7 +40,9 @@ export class Lane {
   #onBody;
   #onHostGone;
   #scratch = Buffer.allocUnsafe(SCRATCH_BYTES);
-  #waiting = [];
+  #waiting = []; // frames, of which those before #next have been written
+  #next = 0;
+  #untried = 0; // bytes that have begun to wait since the last attempt
   #timer = null;
   #parts = [];
   #have = 0;
@@ -79,17 +84,18 @@ export class Lane {
   push(text) {
     this.sent += 1;
     const frame = this.#frame(text);
-    if (this.#waiting.length > 0) {
+    if (this.#waits()) {
       this.#waiting.push(Buffer.from(frame));
+      this.#untried += frame.length;
+      if (this.#untried >= BYTES_AT_ONCE) this.#writeWaiting();
       return;
     }
-    const left = this.#write([frame]);
-    if (left.length > 0) {
-      const isBegun = left[0].length < frame.length;
-      this.#waiting = [Buffer.from(left[0])];
-      if (isBegun) this.flush(FRAME_PATIENCE_MS);
-      this.#tryAgainSoon();
-    }
+    const written = this.#write([frame]);
+    if (written === frame.length) return;
+    this.#waiting = [Buffer.from(frame.subarray(written))];
+    this.#next = 0;
+    if (written > 0) this.flush(FRAME_PATIENCE_MS);
+    this.#tryAgainSoon();
   }
 
   /**
@@ -119,19 +125,35 @@ export class Lane {
     return frame;
   }
 
-  /** Write what waits, and tell whether something still does. */
+  #waits() {
+    return this.#next < this.#waiting.length;
+  }
+
+  /** Write what waits, as far as the system takes it, and tell whether something still does. */
   #writeWaiting() {
-    while (this.#waiting.length > 0) {
-      const batch = this.#waiting.slice(0, FRAMES_AT_ONCE);
-      const left = this.#write(batch);
-      this.#waiting = [...left, ...this.#waiting.slice(FRAMES_AT_ONCE)];
-      if (left.length > 0) return true;
+    this.#untried = 0;
+    while (this.#waits()) {
+      const batch = this.#waiting.slice(this.#next, this.#next + FRAMES_AT_ONCE);
+      let written = this.#write(batch);
+      let whole = 0;
+      while (whole < batch.length && written >= batch[whole].length) {
+        written -= batch[whole].length;
+        whole += 1;
+      }
+      this.#waiting.fill(undefined, this.#next, this.#next + whole);
+      this.#next += whole;
+      if (whole < batch.length) {
+        this.#waiting[this.#next] = batch[whole].subarray(written);
+        return true;
+      }
     }
+    this.#waiting = [];
+    this.#next = 0;
     return false;
   }
 
   #tryAgainSoon() {
-    if (this.#timer !== null || this.#waiting.length === 0) return;
+    if (this.#timer !== null || !this.#waits()) return;
     this.#timer = setTimeout(() => {
       this.#timer = null;
       this.#writeWaiting();
@@ -139,24 +161,17 @@ export class Lane {
     }, RETRY_MS);
   }
 
-  /** Write frames, and return what the system has not taken. */
+  /** Write frames, and return how many bytes the system has taken. */
   #write(frames) {
-    if (this.#isBroken) return [];
-    let written = 0;
+    const all = () => frames.reduce((sum, frame) => sum + frame.length, 0);
+    if (this.#isBroken) return all();
     try {
-      written = frames.length === 1 ? fs.writeSync(this.#fd, frames[0]) : fs.writevSync(this.#fd, frames);
+      return frames.length === 1 ? fs.writeSync(this.#fd, frames[0]) : fs.writevSync(this.#fd, frames);
     } catch (error) {
-      if (error.code !== "EAGAIN") {
-        this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
-        return [];
-      }
+      if (error.code === "EAGAIN") return 0;
+      this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
+      return all();
     }
-    let index = 0;
-    while (index < frames.length && written >= frames[index].length) {
-      written -= frames[index].length;
-      index += 1;
-    }
-    return index === frames.length ? [] : [frames[index].subarray(written), ...frames.slice(index + 1)];
   }
 
   #lose() {

@@ -41,10 +41,17 @@ async def open_host(launcher: Launcher | None = None, *, max_processes: int = 32
 
 
 def default_launcher() -> Launcher:
-    """Make what a host uses by default on Linux: a fork server with warm spares."""
-    from spindle_trio.launchers import ForkServerLauncher
+    """Make what a host uses by default: a fork server with warm spares."""
+    from spindle_trio.launchers import DefaultLauncher
 
-    return ForkServerLauncher()
+    return DefaultLauncher()
+
+
+def node_launcher() -> Launcher:
+    """Make the launcher of JavaScript entries alone."""
+    from spindle_trio.launchers import NodeLauncher
+
+    return NodeLauncher()
 
 
 def lean_launcher() -> Launcher:

@@ -63,19 +63,19 @@ async def round_trips(settings: Settings) -> Measurement:
         open_host(default_launcher()) as running,
         socket_echo() as (echo, echo_pid),
         trio_echo() as (echo_in_trio, trio_echo_pid),
-        _open(running, "echo.py") as blocking,
-        _open(running, "echo_async.py") as asynchronous,
+        open_partner(running, "echo.py") as blocking,
+        open_partner(running, "echo_async.py") as asynchronous,
         Race("µs", settings.rounds(400, 120), warm_up=5) as race,
     ):
         race.open_sync(kept_affinity())
         for suffix, place in (("", on_two_cores), (ON_ONE_CORE, on_one_core)):
             for label, partner in ((ROUND_TRIP, blocking), (ROUND_TRIP_ASYNC, asynchronous)):
-                sample = functools.partial(_round_trip, partner, count)
-                race.add(Role.OURS, label + suffix, functools.partial(_placed, place, partner.handle.pid, sample))
+                sample = functools.partial(round_trip, partner, count)
+                race.add(Role.OURS, label + suffix, functools.partial(placed, place, partner.handle.pid, sample))
             sample = functools.partial(_raw_round_trip, echo, count)
-            race.add(Role.FLOOR, SOCKET_ECHO + suffix, functools.partial(_placed, place, echo_pid, sample))
+            race.add(Role.FLOOR, SOCKET_ECHO + suffix, functools.partial(placed, place, echo_pid, sample))
             sample = functools.partial(_trio_round_trip, echo_in_trio, count)
-            race.add(Role.FLOOR, TRIO_ECHO + suffix, functools.partial(_placed, place, trio_echo_pid, sample))
+            race.add(Role.FLOOR, TRIO_ECHO + suffix, functools.partial(placed, place, trio_echo_pid, sample))
             opening = functools.partial(peers.trio_parallel_warm, TEXT, count, place)
             await race.enter(Role.PEER, peers.TRIO_PARALLEL_WARM + suffix, opening)
         return await race.run()
@@ -86,14 +86,14 @@ async def child_to_host(settings: Settings) -> Measurement:
     count = settings.amount(40_000 if settings.quick else 100_000, 100)
     async with (
         open_host(default_launcher()) as running,
-        _open(running, "flood_blocking.py") as blocking,
-        _open(running, "flood_async.py") as asynchronous,
+        open_partner(running, "flood_blocking.py") as blocking,
+        open_partner(running, "flood_async.py") as asynchronous,
         Race("messages/s", settings.rounds(25, 10), warm_up=1) as race,
     ):
-        race.add(Role.OURS, BATCHES_BLOCKING, functools.partial(_flood, blocking, count, _take_batches))
-        race.add(Role.OURS, BATCHES_ASYNC, functools.partial(_flood, asynchronous, count, _take_batches))
-        race.add(Role.OURS, EACH_BLOCKING, functools.partial(_flood, blocking, count, _take_each))
-        race.add(Role.OURS, EACH_ASYNC, functools.partial(_flood, asynchronous, count, _take_each))
+        race.add(Role.OURS, BATCHES_BLOCKING, functools.partial(flood, blocking, count, take_batches))
+        race.add(Role.OURS, BATCHES_ASYNC, functools.partial(flood, asynchronous, count, take_batches))
+        race.add(Role.OURS, EACH_BLOCKING, functools.partial(flood, blocking, count, take_each))
+        race.add(Role.OURS, EACH_ASYNC, functools.partial(flood, asynchronous, count, take_each))
         await race.enter(Role.PEER, peers.NODE_IPC, functools.partial(peers.node_ipc, count))
         await race.enter(Role.PEER, peers.MP_CONNECTION, functools.partial(peers.multiprocessing_connection, count))
         measured = await race.run()
@@ -107,8 +107,8 @@ async def host_to_child(settings: Settings) -> Measurement:
     count = settings.amount(40_000 if settings.quick else 100_000, 100)
     async with (
         open_host(default_launcher()) as running,
-        _open(running, "sink_blocking.py") as blocking,
-        _open(running, "sink_async.py") as asynchronous,
+        open_partner(running, "sink_blocking.py") as blocking,
+        open_partner(running, "sink_async.py") as asynchronous,
         Race("messages/s", settings.rounds(25, 10), warm_up=1) as race,
     ):
         race.add(Role.OURS, SINK_BLOCKING, functools.partial(_pour, blocking, count))
@@ -127,7 +127,7 @@ async def large_payloads(settings: Settings) -> Measurement:
         Race("MB/s", settings.rounds(20, 8), warm_up=1) as race,
     ):
         for payload, up, down in ((_text(), TEXT_UP, TEXT_DOWN), (_records(), RECORDS_UP, RECORDS_DOWN)):
-            peer = await race.open(_open(running, "large.py"))
+            peer = await race.open(open_partner(running, "large.py"))
             await peer.handle.send(payload)
             race.add(Role.OURS, up, _watched(steps, up, functools.partial(_take_large, peer, count)))
             race.add(Role.OURS, down, _watched(steps, down, functools.partial(_send_large, peer, payload, count)))
@@ -146,17 +146,17 @@ class Partner:
 
 
 @asynccontextmanager
-async def _open(running: Running, entry: str) -> AsyncIterator[Partner]:
+async def open_partner(running: Running, entry: str) -> AsyncIterator[Partner]:
     async with running.processes.open(entry, heartbeat_timeout=float("inf")) as handle:
         yield Partner(handle, handle.messages())
 
 
-async def _placed(place: Callable[[int | None], None], pid: int | None, sample: Sampler) -> float:
+async def placed(place: Callable[[int | None], None], pid: int | None, sample: Sampler) -> float:
     place(pid)
     return await sample()
 
 
-async def _round_trip(partner: Partner, count: int) -> float:
+async def round_trip(partner: Partner, count: int) -> float:
     send, receive = partner.handle.send, partner.messages.receive
     began = perf_counter()
     for _ in range(count):
@@ -181,19 +181,19 @@ async def _trio_round_trip(echo: Callable[[bytes], Awaitable[None]], count: int)
     return 1e6 * (perf_counter() - began) / count
 
 
-async def _flood(partner: Partner, count: int, take: Callable[[MessageChannel, int], Awaitable[None]]) -> float:
+async def flood(partner: Partner, count: int, take: Callable[[MessageChannel, int], Awaitable[None]]) -> float:
     began = perf_counter()
     await partner.handle.send(count)
     await take(partner.messages, count)
     return count / (perf_counter() - began)
 
 
-async def _take_batches(messages: MessageChannel, count: int) -> None:
+async def take_batches(messages: MessageChannel, count: int) -> None:
     while count:
         count -= len(await messages.receive_many())
 
 
-async def _take_each(messages: MessageChannel, count: int) -> None:
+async def take_each(messages: MessageChannel, count: int) -> None:
     async for _ in messages:
         count -= 1
         if not count:

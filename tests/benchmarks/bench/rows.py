@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from bench import heartbeats, in_memory, killing, memory, messages, peers, scaling, soak, spawning
+from bench import heartbeats, in_memory, javascript, killing, memory, messages, peers, scaling, soak, spawning
 from bench.measuring import Measurement, Settings
 from bench.verdicts import (
     Rule,
@@ -127,6 +127,33 @@ ROWS = (
         "≥ 300 000/s coalesced",
         messages.host_to_child,
         (at_least(messages.SINK, 300_000),),
+    ),
+    Row(
+        "spawn-javascript",
+        "spawn → ready, JavaScript entry",
+        "≤ 1.2 × node `child_process.fork`",
+        javascript.spawn,
+        (
+            at_most_times(javascript.SPAWN, 1.2, peers.NODE_FORK),
+            at_most_times(javascript.SPAWN_LEAN, 1.2, peers.NODE_FORK),
+        ),
+    ),
+    Row(
+        "round-trip-javascript",
+        "100 B round trip, host ↔ JavaScript entry",
+        "≤ 1 × driving Node through its own JSON channel from a Trio program",
+        javascript.round_trips,
+        (at_most_times(javascript.ROUND_TRIP, 1, javascript.CHANNEL_ROUND_TRIP),),
+    ),
+    Row(
+        "javascript-to-host",
+        "100 B JavaScript entry → host",
+        "≥ 1 × driving Node through its own JSON channel from Python",
+        javascript.child_to_host,
+        (
+            at_least_times(javascript.BATCHES, 1, javascript.CHANNEL_RATE),
+            at_least_times(javascript.BATCHES, 1, javascript.CHANNEL_RATE_BLOCKING),
+        ),
     ),
     Row(
         "large-payloads",

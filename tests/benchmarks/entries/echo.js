@@ -1,0 +1,5 @@
+// Sends each message back.
+export function run(process) {
+  process.onMessage((payload) => process.send(payload));
+  process.ready();
+}
