@@ -1,4 +1,4 @@
-"""Rows about JavaScript entries, beside Node's own ways: `child_process.fork`, and its JSON channel driven by Python."""
+"""Rows about JavaScript entries, beside Node's own ways: `child_process.fork`, and its JSON channel, from Python."""
 
 from __future__ import annotations
 
