@@ -34,6 +34,12 @@ function pause(milliseconds) {
   Atomics.wait(sleeper, 0, 0, milliseconds);
 }
 
+/** Open a descriptor for reading; it becomes one that never blocks. */
+function openSocket(fd) {
+  if (process.versions.bun !== undefined) return net.connect({ fd, allowHalfOpen: true }); // which Node refuses
+  return new net.Socket({ fd, readable: true, writable: false, pauseOnCreate: true, allowHalfOpen: true });
+}
+
 export class Lane {
   #fd;
   #socket;
@@ -62,8 +68,7 @@ export class Lane {
     this.#fd = fd;
     this.#onBody = onBody;
     this.#onHostGone = onHostGone;
-    // It also makes the descriptor one that never blocks.
-    this.#socket = new net.Socket({ fd, readable: true, writable: false, pauseOnCreate: true, allowHalfOpen: true });
+    this.#socket = openSocket(fd);
     this.#socket.on("data", (chunk) => this.#takeIn(chunk));
     this.#socket.on("error", () => this.#lose());
     this.#socket.on("end", () => this.#lose());
