@@ -9,6 +9,9 @@ import net from "node:net";
 
 const HEADER_BYTES = 4;
 
+/** How much is read at once. */
+const READ_BYTES = 64 * 1024;
+
 /** How much is put together in one place before it is written. */
 const SCRATCH_BYTES = 64 * 1024;
 
@@ -34,10 +37,19 @@ function pause(milliseconds) {
   Atomics.wait(sleeper, 0, 0, milliseconds);
 }
 
-/** Open a descriptor for reading; it becomes one that never blocks. */
-function openSocket(fd) {
-  if (process.versions.bun !== undefined) return net.connect({ fd, allowHalfOpen: true }); // which Node refuses
-  return new net.Socket({ fd, readable: true, writable: false, pauseOnCreate: true, allowHalfOpen: true });
+/** Open a descriptor for reading; it becomes one that never blocks. What comes is given on in a buffer that is used again. */
+function openSocket(fd, takeIn) {
+  if (process.versions.bun !== undefined) {
+    const socket = net.connect({ fd, allowHalfOpen: true }); // which Node refuses
+    return socket.on("data", takeIn);
+  }
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const callback = (count) => {
+    takeIn(buffer.subarray(0, count));
+    return true;
+  };
+  const options = { readable: true, writable: false, pauseOnCreate: true, allowHalfOpen: true };
+  return new net.Socket({ fd, ...options, onread: { buffer, callback } });
 }
 
 export class Lane {
@@ -68,8 +80,7 @@ export class Lane {
     this.#fd = fd;
     this.#onBody = onBody;
     this.#onHostGone = onHostGone;
-    this.#socket = openSocket(fd);
-    this.#socket.on("data", (chunk) => this.#takeIn(chunk));
+    this.#socket = openSocket(fd, (chunk) => this.#takeIn(chunk));
     this.#socket.on("error", () => this.#lose());
     this.#socket.on("end", () => this.#lose());
     this.#socket.pause();
@@ -190,8 +201,11 @@ export class Lane {
       const part = chunk.subarray(offset, offset + this.#need - this.#have);
       offset += part.length;
       this.#have += part.length;
+      if (this.#have < this.#need) {
+        this.#parts.push(Buffer.from(part));
+        return;
+      }
       this.#parts.push(part);
-      if (this.#have < this.#need) return;
       const whole = this.#parts.length === 1 ? part : Buffer.concat(this.#parts);
       this.#parts = [];
       this.#have = 0;
