@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 
@@ -37,6 +38,7 @@ NODE_FLOOR = "node with an empty module"
 
 ROUND_TRIP = "round trip, JavaScript entry"
 CHANNEL_ROUND_TRIP = "node's JSON channel, driven from Trio"
+CHANNEL_ROUND_TRIP_TASK = "node's JSON channel, driven from Trio, read by a task"
 CHANNEL_ROUND_TRIP_BLOCKING = "node's JSON channel, driven by a thread that blocks"
 
 BATCHES = "receive_many, JavaScript entry"
@@ -67,13 +69,16 @@ async def round_trips(settings: Settings) -> Measurement:
         open_host(default_launcher()) as running,
         open_partner(running, "echo.js") as partner,
         _channel() as in_trio,
+        _channel() as in_task,
         _channel() as blocking,
+        in_task.read_by_a_task() as ask_task,
         Race("µs", settings.rounds(200, 60), warm_up=5) as race,
     ):
         race.open_sync(kept_affinity())
         contenders: list[tuple[Role, str, int | None, Sampler]] = [
             (Role.OURS, ROUND_TRIP, partner.handle.pid, functools.partial(round_trip, partner, count)),
             (Role.PEER, CHANNEL_ROUND_TRIP, in_trio.pid, functools.partial(in_trio.round_trip, count)),
+            (Role.PEER, CHANNEL_ROUND_TRIP_TASK, in_task.pid, functools.partial(ask_task, count)),
             (Role.PEER, CHANNEL_ROUND_TRIP_BLOCKING, blocking.pid, functools.partial(blocking.block_round_trip, count)),
         ]
         for suffix, place in (("", on_two_cores), (ON_ONE_CORE, on_one_core)):
@@ -128,6 +133,28 @@ class _Channel:
             await self.stream.send_all(json.dumps(TEXT).encode() + b"\n")
             await self._lines(1)
         return 1e6 * (perf_counter() - began) / count
+
+    @asynccontextmanager
+    async def read_by_a_task(self) -> AsyncIterator[Callable[[int], Awaitable[float]]]:
+        """Read in a task of its own, as a program must that wants to hear of messages and of the end at any time."""
+        send_channel, receive_channel = trio.open_memory_channel[None](math.inf)
+
+        async def read() -> None:
+            while True:
+                for _ in range(self._take(await self.stream.receive_some(65536))):
+                    send_channel.send_nowait(None)
+
+        async def sample(count: int) -> float:
+            began = perf_counter()
+            for _ in range(count):
+                await self.stream.send_all(json.dumps(TEXT).encode() + b"\n")
+                await receive_channel.receive()
+            return 1e6 * (perf_counter() - began) / count
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            yield sample
+            nursery.cancel_scope.cancel()
 
     async def flood(self, count: int) -> float:
         began = perf_counter()
