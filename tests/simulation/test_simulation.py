@@ -45,6 +45,11 @@ def test_whatever_happens_for_long_the_host_keeps_its_contract(block: int) -> No
     check_block(block)
 
 
+def test_orders_that_differ_in_what_an_ended_process_was_like_are_told_apart() -> None:
+    """Here a heartbeat and a stop come at one instant, and who asks later about the process sees which was first."""
+    assert report(56_240) is None
+
+
 def test_a_seed_gives_the_same_log_each_time() -> None:
     for seed in range(50):
         scenario = draw(seed)

@@ -70,7 +70,7 @@ class WorkerState:
             tuple(self.begins.items()),
             tuple(sorted(self.phases.items())),
             tuple(sorted(self.cancelled)),
-            tuple(tuple(process.__dict__.values()) for process in self.live.values()),
+            tuple(tuple(process.__dict__.values()) for process in self.started.values()),  # some wait for ended ones
         )
 
     # What may come next.
