@@ -59,8 +59,14 @@ PACE = 0.03
 SETTLE_SECONDS = 1.0
 """How long after a disturbance of the server an end may still have to do with it."""
 
-NOT_LAUNCHED = r"OSError: (the fork server \(pid \d+\) has ended; another one is started|the fork server .* has not .*)"
-"""What is said of a process that there has never been, since its server was gone."""
+NOT_LAUNCHED = (
+    r"OSError: (the fork server \(pid \d+\) has ended; another one is started|the fork server .* has not .*"
+    r"|the process has ended before it could be used)"
+)
+"""What is said of a process that there has never been, or that ended unused, since its server was gone."""
+
+STARTUP_SECONDS = 3.0
+"""Less than the longest pause before another server is started, if servers keep being killed."""
 
 UNKNOWN = (
     r"(ended together with its fork server \(pid \d+\)|ended, in a way that could not be learned|killed by SIGKILL.*)"
@@ -164,7 +170,7 @@ class Chaos:
                 kind="any",
                 replace_existing=key is not None,
                 heartbeat_timeout=HEARTBEAT_SECONDS,
-                startup_timeout=3,
+                startup_timeout=STARTUP_SECONDS,
             )
         except SpawnError as error:
             self.refused.append((error, key, began_at, trio.current_time()))
@@ -264,8 +270,11 @@ class Chaos:
             assert re.fullmatch(named if is_known else f"{named}|{UNKNOWN}", error), (error, case)
             return is_known
         match last.state:
-            case "timed_out":
+            case "timed_out" if "running" in fate.states:
                 assert case.deadly is signal.SIGSTOP, case
+            case "timed_out":
+                assert error.startswith(f"not ready within {STARTUP_SECONDS:g} s"), (error, case)
+                assert self.was_disturbed(case.began_at, case.ended_at), (error, case)
             case "completed":
                 assert case.is_about_to_complete, case
             case "stopped":

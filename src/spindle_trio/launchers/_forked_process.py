@@ -101,7 +101,7 @@ def take_process(
             pidfd, control, messages, stdout, stderr, page, other = fds
             leader = pid_of(pidfd)
             if leader is None:
-                raise OSError("somebody else has reaped the process")
+                raise OSError("the process has ended before it could be used")  # and has been reaped
             is_init = server.containment is Containment.PIDNS
             pid = leader if is_init else pid_of(other) or leader  # an init may have reaped it already
             mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
