@@ -21,6 +21,8 @@ HOST = Path(__file__).parents[2] / "notes" / "examples" / "backend_process" / "h
 GUARD_SECONDS = 60
 PATIENT = "600"
 """Seconds: no watchdog ends anything while one of these tests looks."""
+HANGS = "{'looking_for': '(a+)+$'}\n"
+"""The last that is heard of the matcher, with the end of the line, since lines may be written in pieces."""
 
 pytestmark = needs_node
 
@@ -108,7 +110,7 @@ async def test_a_backend_has_entries_in_two_languages_run_and_sees_one_of_them_e
 
 async def test_a_backend_that_is_killed_loses_its_processes() -> None:
     async with running(PATIENT) as example:
-        await example.read_until("(a+)+$")  # the matcher hangs by now
+        await example.read_until(HANGS)
         os.kill(example.backend_pid, signal.SIGKILL)
         said = await example.read_to_the_end()
         assert await example.host.wait() == 0, said
@@ -117,6 +119,6 @@ async def test_a_backend_that_is_killed_loses_its_processes() -> None:
 
 async def test_a_backend_whose_host_is_killed_ends_too() -> None:
     async with running(PATIENT) as example:
-        await example.read_until("(a+)+$")
+        await example.read_until(HANGS)
         example.host.kill()
         await example.read_to_the_end()  # the backend has the other end of the pipe until it ends

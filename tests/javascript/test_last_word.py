@@ -13,8 +13,10 @@ from javascript_support import needs_node
 from spindle_trio import ProcessState, open_host
 
 GUARD_SECONDS = 60
-MESSAGES = 320
+MESSAGES = 80
 SIZE = 64 * 1024
+GRACE = 2.5
+"""Seconds until it is killed, by when all has to have arrived, although the machine may be busy."""
 
 pytestmark = needs_node
 
@@ -33,7 +35,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("process.fail('no')", ProcessState.FAILED, "no"),
     ],
 )
-async def test_20_megabytes_arrive_although_the_event_loop_never_turns_again(
+async def test_megabytes_arrive_although_the_event_loop_never_turns_again(
     tmp_path: Path, last_word: str, state: ProcessState, error: str | None
 ) -> None:
     source = f"""
@@ -47,7 +49,7 @@ async def test_20_megabytes_arrive_although_the_event_loop_never_turns_again(
     (tmp_path / "entry.js").write_text(source, encoding="utf-8")
     with trio.fail_after(GUARD_SECONDS):
         async with (
-            open_host(grace_period=0.5) as host,
+            open_host(grace_period=GRACE) as host,
             host.open_worker("tests", root=tmp_path, user_id="ada") as worker,
         ):
             handle = await worker.backend_processes.spawn("entry.js")
