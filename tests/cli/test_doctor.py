@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
+
+import pytest
 
 from spindle_trio import Containment
 from spindle_trio.cli import _doctor
+from spindle_trio.javascript import OLDEST_NODE, RUNTIME
 
 
 def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
@@ -19,7 +23,7 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
         "pidfd",
         "memfd",
         "descriptors",
-        "Node",
+        "JavaScript",
         "launcher",
         "level pidns",
         "level cgroup",
@@ -32,7 +36,7 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     assert said["pidfd"] == "yes"
     assert str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]) in said["descriptors"]
     assert "processes at once" in said["descriptors"]
-    assert said["launcher"].startswith("ForkServerLauncher")
+    assert said["launcher"].startswith("DefaultLauncher")
     strongest = next(level for level in Containment if said[f"level {level}"] == "yes")
     assert said["containment"].startswith(f"{strongest}: ")
 
@@ -42,6 +46,7 @@ def test_doctor_answers_each_probe_with_yes_or_a_reason(run) -> None:
     for line in [*lines[2:4], *lines[7:11]]:
         answer = line[18:].strip()
         assert answer == "yes" or answer.startswith("no: "), line
+    assert lines[5][18:].strip().startswith(("yes: ", "no: ")), lines[5]
 
 
 def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run) -> None:
@@ -57,3 +62,33 @@ def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run) -> Non
         f"{lower} soft, {hard} hard, to which a host raises its own: "
         f"up to {(hard - own) // each} processes at once ({each} descriptors each)"
     )
+
+
+INSTALL = "to run JavaScript entries, install Node 20.19 or later such that node is on the PATH"
+
+
+@pytest.mark.parametrize(
+    ("program", "script", "said"),
+    [
+        ("node", "echo v20.19.0", "yes: {path} v20.19.0"),
+        ("node", "echo v24.0.1", "yes: {path} v24.0.1"),
+        ("node", "echo v20.18.3", f"no: {{path}} is v20.18.3, older than 20.19; {INSTALL}"),
+        ("node", "echo v8.9.9", f"no: {{path}} is v8.9.9, older than 20.19; {INSTALL}"),
+        ("node", "exit 3", "no: {path} does not run (Command"),
+        ("bun", "echo 1.2.3", "yes: {path} 1.2.3"),
+        ("deno", "echo v9", f"no: there is neither node nor bun on the PATH; {INSTALL}"),
+    ],
+)
+def test_doctor_says_what_would_run_javascript_entries(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, script: str, said: str
+) -> None:
+    path = folder / program
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o700)
+    monkeypatch.setenv("PATH", str(folder))
+    assert _doctor._javascript_line().startswith(said.format(path=path))
+
+
+def test_the_oldest_node_is_the_same_to_the_host_and_to_the_runtime() -> None:
+    runtime = RUNTIME.read_text(encoding="utf-8")
+    assert f"const OLDEST_NODE = {list(OLDEST_NODE)};" in runtime

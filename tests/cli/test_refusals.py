@@ -37,6 +37,7 @@ FINE = "def run(process):\n    process.ready()\n"
         (["run", "x.py", "--grace", "-1"], "--grace 5"),
         (["run", "x.py", "--grace", "inf"], "--grace 5"),
         (["doctor", "now"], "spindle-trio doctor --help"),
+        (["types", "a", "b"], "spindle-trio types --help"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(
@@ -99,6 +100,23 @@ def test_an_entry_that_links_out_of_the_root_gets_a_root(tree, run) -> None:
 def test_an_entry_relative_to_here_rather_than_to_the_root_gets_the_right_one(tree, run) -> None:
     line = refusal(run("run", "entries/word_index.py", "--root", "entries"))
     assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
+
+
+@pytest.mark.parametrize("suffix", [".js", ".mjs", ".cjs"])
+def test_a_misspelt_javascript_entry_gets_the_nearest_one(tree, run, suffix: str) -> None:
+    (tree / "entries" / f"tally{suffix}").touch()
+    assert refusal(run("run", f"entries/taly{suffix}")).endswith(f"type: spindle-trio run entries/tally{suffix}")
+    assert refusal(run("run", "entries/tally")).endswith(f"type: spindle-trio run entries/tally{suffix}")
+
+
+def test_a_javascript_entry_that_nothing_can_run_is_refused_with_what_to_install(
+    tree, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "tally.js").touch()
+    monkeypatch.setenv("PATH", str(tree))
+    line = refusal(run("run", "tally.js"))
+    assert "install Node 20.19 or later" in line
+    assert line.endswith("type: spindle-trio doctor, to see what is missing")
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "entries", "nothing_like_it.py", " "])

@@ -13,8 +13,11 @@ from spindle_trio._bodies import decode_body
 from spindle_trio._control import encode_init, encode_stop, parse_child_frame
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._frames import HEADER_BYTES, FrameDecoder, encode_body, with_header
-from spindle_trio._model import Limits
+from spindle_trio._model import Limits, ResolvedEntry
 from spindle_trio._payload import bounds_of
+from spindle_trio.abc import LaunchOrder
+from spindle_trio.javascript import RUNTIME
+from spindle_trio.launchers._order import encode_execution, encode_order
 from spindle_trio.wire import parse_notice, parse_request, to_json
 
 PAGE = Path(__file__).parents[2] / "notes" / "protocol.md"
@@ -81,6 +84,38 @@ def test_the_host_says_stop_as_on_the_page() -> None:
     (body, _), *others = blocks("frame stop")
     assert not others
     assert encode_stop("user left") == body.encode()
+
+
+def launch_order(name: str) -> LaunchOrder:
+    """What the host orders in the examples of the page."""
+    root = Path("/srv/extensions/indexer")
+    return LaunchOrder(
+        process_id="p1",
+        entry=ResolvedEntry(name, root / name),
+        root=root,
+        environment={"PATH": "/usr/bin:/bin"},
+        limits=LIMITS,
+    )
+
+
+def test_a_process_is_ordered_to_run_an_entry_as_on_the_page() -> None:
+    (line,) = vectors("json order")
+    order = launch_order("indexer.py")
+    path = ["/srv/extensions/indexer", "/srv/lib"]
+    said = encode_order(order, path, root=order.root, environment=order.environment)
+    assert json.loads(said) == json.loads(line)
+
+
+def test_a_process_is_told_to_become_another_program_as_on_the_page() -> None:
+    (line,) = vectors("json execution")
+    order = launch_order("indexer.js")
+    command = ["/usr/bin/node", "/srv/lib/spindle_trio/javascript/main.mjs", "indexer.js"]
+    assert json.loads(encode_execution(order, command, str(order.entry.path))) == json.loads(line)
+
+
+def test_the_runtime_of_javascript_is_started_with_the_arguments_on_the_page() -> None:
+    (arguments,) = re.findall(r"is started with the arguments `([A-Z ]+)`", PAGE.read_text(encoding="utf-8"))
+    assert f"//     {arguments}\n" in RUNTIME.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("body", vectors("refused"))

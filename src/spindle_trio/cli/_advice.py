@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_SUFFIX: Final = ".py"
+_SUFFIXES: Final = (".py", ".js", ".mjs", ".cjs")
+_WANTED: Final = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
 _MOST_FILES: Final = 5_000
 """How many files below the root are looked at for one that has a similar name."""
 _PASSED_OVER: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
@@ -23,19 +24,27 @@ def command_instead(entry: str, root: Path) -> str:
         root: the worker's root, an absolute path of a folder that exists.
     """
     typed = Path(entry)
+    if _names_an_entry(typed, root):
+        return "spindle-trio doctor, to see what is missing"  # nothing is wrong with what was typed
     for base in (root, Path.cwd()):
         if (base / typed).is_file():
             return _command_for((base / typed).resolve(), root)
     near = _nearest(entry, root)
     if near is not None:
         return _command(near, root)
-    return f"spindle-trio run ENTRY, where ENTRY is the path of a {_SUFFIX} file below {root}, or add --root FOLDER"
+    return f"spindle-trio run ENTRY, where ENTRY is the path of a {_WANTED} file below {root}, or add --root FOLDER"
+
+
+def _names_an_entry(typed: Path, root: Path) -> bool:
+    if typed.is_absolute() or ".." in typed.parts or typed.suffix not in _SUFFIXES:
+        return False
+    return (root / typed).is_file() and (root / typed).resolve().is_relative_to(root.resolve())
 
 
 def _command_for(file: Path, root: Path) -> str:
     """Name a file that exists so that it is below the root, if need be below another one."""
-    if file.suffix != _SUFFIX:
-        return f"spindle-trio run ENTRY, where ENTRY is a {_SUFFIX} file"
+    if file.suffix not in _SUFFIXES:
+        return f"spindle-trio run ENTRY, where ENTRY is a {_WANTED} file"
     if file.is_relative_to(root.resolve()):
         return _command(file.relative_to(root.resolve()).as_posix(), root)
     return _command(file.name, file.parent)
@@ -48,19 +57,19 @@ def _command(entry: str, root: Path) -> str:
 
 def _nearest(entry: str, root: Path) -> str | None:
     """Find the file below the root whose path, or else whose name, is most like what was typed."""
-    files = list(_python_files(root))
+    files = list(_entry_files(root))
     by_path = difflib.get_close_matches(entry, files, n=1, cutoff=0.8)
     if by_path:
         return by_path[0]
     by_name = {Path(file).name: file for file in reversed(files)}
     name = Path(entry).name
-    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.7) or difflib.get_close_matches(
-        name + _SUFFIX, by_name, n=1, cutoff=0.9
-    )
+    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.7)
+    for suffix in _SUFFIXES:
+        near = near or difflib.get_close_matches(name + suffix, by_name, n=1, cutoff=0.9)
     return by_name[near[0]] if near else None
 
 
-def _python_files(root: Path) -> Iterator[str]:
+def _entry_files(root: Path) -> Iterator[str]:
     seen = 0
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _PASSED_OVER)
@@ -68,5 +77,5 @@ def _python_files(root: Path) -> Iterator[str]:
             seen += 1
             if seen > _MOST_FILES:
                 return
-            if name.endswith(_SUFFIX):
+            if name.endswith(_SUFFIXES):
                 yield (Path(folder) / name).relative_to(root).as_posix()

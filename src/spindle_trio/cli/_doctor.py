@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 import spindle_trio as spindle
+from spindle_trio.javascript import OLDEST_NODE
 
 _DESCRIPTORS_A_PROCESS: Final = 7
 """In the host, for one process: two sockets, stdout, stderr, the heartbeat page, and pidfds of itself and its init."""
@@ -42,15 +43,15 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "pidfd", _answer(_try_pidfd)
     yield "memfd", _answer(_try_memfd)
     yield "descriptors", _descriptor_line()
-    yield "Node", _node_line()
+    yield "JavaScript", _javascript_line()
     if not _can_supervise():
         yield "launcher", "none: this release launches processes on Linux 5.4 or later only"
         yield "containment", "none"
         return
     yield (
         "launcher",
-        "ForkServerLauncher: processes are forked off a warm server; PythonLauncher, on request, starts a fresh "
-        "interpreter for each",
+        "DefaultLauncher: Python entries are forked off a warm server, JavaScript entries run in a Node or Bun each; "
+        "PythonLauncher, on request, starts a fresh interpreter for each Python entry",
     )
     works: list[spindle.Containment] = []
     for level in spindle.Containment:
@@ -114,13 +115,16 @@ def _processes_within(limit: int) -> str:
     return str(max(0, (limit - _DESCRIPTORS_OF_THE_HOST) // _DESCRIPTORS_A_PROCESS))
 
 
-def _node_line() -> str:
-    node = shutil.which("node")
-    if node is None:
-        return "not found (not needed: this release runs Python entries)"
+def _javascript_line() -> str:
+    """Say what would run JavaScript entries, and if nothing can, what to install."""
+    needed = ".".join(map(str, OLDEST_NODE))
+    advice = f"to run JavaScript entries, install Node {needed} or later such that node is on the PATH"
+    program = spindle.NodeLauncher().program
+    if program is None:
+        return f"no: there is neither node nor bun on the PATH; {advice}"
     try:
         version = subprocess.run(
-            [node, "--version"],
+            [program, "--version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -128,5 +132,13 @@ def _node_line() -> str:
             check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
-        return f"{node} does not run: {error}"
-    return f"{version} at {node} (not used: this release runs Python entries)"
+        return f"no: {program} does not run ({error}); {advice}"
+    if _is_too_old(version):
+        return f"no: {program} is {version}, older than {needed}; {advice}"
+    return f"yes: {program} {version}"
+
+
+def _is_too_old(version: str) -> bool:
+    """Tell whether this is a version of Node that is too old. That of Bun has no `v` in front, and any will do."""
+    found = re.match(r"v(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) < OLDEST_NODE

@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from spindle_trio.cli._doctor import doctor
 
             return doctor()
+        if options.command == "types":
+            from spindle_trio.cli._types import types
+
+            return types(options.file)
         from spindle_trio.cli._run import run
 
         return run(_run_options(options))
@@ -107,7 +111,7 @@ def _run_options(options: argparse.Namespace) -> RunOptions:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong, and what to type instead, in one line and without the usage in front of it."""
 
-    to_type = "spindle-trio run ENTRY, or spindle-trio doctor"
+    to_type = "spindle-trio run ENTRY, spindle-trio doctor, or spindle-trio types"
 
     def error(self, message: str) -> NoReturn:
         problem = " ".join(message.split())
@@ -135,7 +139,7 @@ def _build_parsers() -> tuple[_Parser, _Parser]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"spindle-trio {spindle_trio.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,doctor}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,doctor,types}")
     run = commands.add_parser(
         "run",
         help="run one entry under supervision and print what happens",
@@ -182,6 +186,20 @@ def _build_parsers() -> tuple[_Parser, _Parser]:
         help="say what this machine offers for supervising processes",
         description="Say what this machine offers for supervising processes, a line each.",
         allow_abbrev=False,
+    )
+    types = commands.add_parser(
+        "types",
+        help="give the types of JavaScript entries to an editor",
+        description="Print the type declarations for JavaScript entries, or put them into a file beside an entry.",
+        allow_abbrev=False,
+    )
+    types.to_type = "spindle-trio types, or spindle-trio types FILE"
+    types.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="where to put them; in a folder they are named spindle-trio.d.ts (default: print them)",
     )
     return parser, run
 

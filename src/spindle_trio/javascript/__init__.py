@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RUNTIME", "TYPES"]
+__all__ = ["OLDEST_NODE", "RUNTIME", "TYPES"]
+
+OLDEST_NODE: Final = (20, 19)
+"""The first version of Node that runs entries; the runtime refuses to run them under an older one."""
 
 RUNTIME: Final = Path(__file__).with_name("main.mjs")
 """The program inside a JavaScript process."""

@@ -228,6 +228,7 @@ function failWith(error, traceback) {
 function sayFinally(type, text) {
   finalWord = type;
   control.push(text);
+  messages.flush(Infinity, heartbeat); // the entry may never yield again, and the host reads all from now on
 }
 
 function say(frame) {

@@ -16,7 +16,7 @@ from typing import Final
 from spindle_trio._errors import EntryError
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
-from spindle_trio.javascript import RUNTIME
+from spindle_trio.javascript import OLDEST_NODE, RUNTIME
 from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES, resolve_entry
 from spindle_trio.launchers._fork_server import ForkServer
 from spindle_trio.launchers._order import encode_execution
@@ -29,7 +29,10 @@ DEFAULT_SPARES: Final = 1
 _NAMES: Final = ("node", "bun")
 """What is looked for on the `PATH`, in this order."""
 
-_ADVICE: Final = "install Node 20.19 or later such that node is on the PATH, or name a program: NodeLauncher('/…/node')"
+_ADVICE: Final = (
+    f"install Node {'.'.join(map(str, OLDEST_NODE))} or later such that node is on the PATH, "
+    "or name a program: NodeLauncher('/…/node')"
+)
 
 
 class JavaScriptEngine:
@@ -105,6 +108,11 @@ class NodeLauncher(ServerLauncher):
 
     def __repr__(self) -> str:
         return f"NodeLauncher({self._engine.program or self._engine.path()!r})"
+
+    @property
+    def program(self) -> str | None:
+        """Where the program is that runs JavaScript here; `None` while there is none."""
+        return self._engine.path()
 
     async def start(self) -> None:
         """Make ready; see `ServerLauncher.start`.

@@ -1,0 +1,170 @@
+// Types for JavaScript entries of spindle_trio. `spindle-trio types FILE` puts a copy beside an entry:
+//
+//     // @ts-check
+//     /** @type {import("./spindle-trio").EntryFunction} */
+//     export default function run(process) { ... }
+//
+// or, in TypeScript that is compiled to JavaScript before it is run:
+//
+//     import type { EntryFunction } from "./spindle-trio";
+//
+// Nothing is imported when an entry runs: its context is made by the runtime, and this file holds no code.
+
+/**
+ * What travels in messages, payloads and results: what JSON can write.
+ *
+ * Numbers are doubles. An integer beyond 2^53 that a Python program sends arrives rounded; have it send a string.
+ */
+export type JsonValue = null | boolean | number | string | JsonValue[] | { [name: string]: JsonValue };
+
+/**
+ * The type of a value if it is JSON-safe, else one that shows where it is not: there it says `never`.
+ *
+ * A property may be `undefined`, and is left out then. An item of an array may not, nor may the value itself.
+ */
+export type JsonSafe<Value> = 0 extends 1 & Value
+  ? Value // `any`, which may be anything
+  : Value extends NotData
+    ? never
+    : Value extends JsonValue
+      ? Value
+      : Value extends readonly unknown[]
+        ? { [Index in keyof Value]: JsonSafe<Value[Index]> }
+        : Value extends object
+          ? { [Name in keyof Value]: JsonSafe<Exclude<Value[Name], undefined>> | Extract<Value[Name], undefined> }
+          : never;
+
+/** Objects that JSON would write as something else than they are, or not at all. */
+type NotData =
+  | ((...args: never[]) => unknown)
+  | (abstract new (...args: never[]) => unknown)
+  | Date
+  | RegExp
+  | Error
+  | ArrayBuffer
+  | ArrayBufferView
+  | PromiseLike<unknown>
+  | ReadonlyMap<unknown, unknown>
+  | ReadonlySet<unknown>
+  | WeakMap<object, unknown>
+  | WeakSet<object>;
+
+/** What a stop handler is told. */
+export interface StopNotice {
+  /** Why, in the words of whoever asked for it; `undefined` if there are none. */
+  readonly reason?: string | undefined;
+}
+
+/**
+ * Thrown by `send` and `complete` for a value that is not JSON-safe or over one of the host's limits; nothing has been
+ * sent then. Its class cannot be imported: it is told by `error instanceof TypeError && error.name === "PayloadError"`.
+ */
+export interface PayloadError extends TypeError {
+  readonly name: "PayloadError";
+  /** Names the place, as in `payload.items[3]: Set is not JSON-safe`. */
+  readonly message: string;
+}
+
+/** Runs once before the process ends, and is waited for within the grace period: 5 seconds, as a rule. */
+export type CleanUpFunction = () => void | PromiseLike<void>;
+
+/**
+ * What an entry exports, as `default` or as `run`; in a CommonJS module, as `module.exports` or as a property of it.
+ *
+ * The process lives on after it has returned, until it calls `complete` or `fail`, is told to stop, or an error is not
+ * caught. If it returns a function, or a promise of one, that is its clean-up function. Anything else is ignored: a
+ * result is given to `complete`. What it throws, or a promise that it returns and that rejects, fails the process.
+ */
+export type EntryFunction<Payload = JsonValue | undefined> = (
+  process: ProcessContext<Payload>,
+) => void | CleanUpFunction | PromiseLike<void | CleanUpFunction>;
+
+/**
+ * An entry's grip on its own process. Its functions need no `this`: `const { ready, send } = process` works.
+ *
+ * `Payload` is what the entry expects of whoever spawns it; nobody checks it at run time.
+ */
+export interface ProcessContext<Payload = JsonValue | undefined> {
+  /** The number that the host gave this process: unique within its worker. */
+  readonly processId: string;
+
+  /** The path of the file that runs, below the worker's root, as in `dist/indexer.js`. */
+  readonly entry: string;
+
+  /** The label of this process: the entry, unless the spawn gave another. */
+  readonly kind: string;
+
+  /** What makes this process unique among those of its kind. There is no such property if the spawn gave none. */
+  readonly key?: string;
+
+  /** What the spawn gave to start with. There is no such property if it gave nothing, which is not the same as null. */
+  readonly payload: Payload;
+
+  /** What the spawn has noted about this process. There is no such property if it noted nothing. */
+  readonly metadata?: { readonly [name: string]: JsonValue };
+
+  /** Whose process this is. There is no such property if it is nobody's. */
+  readonly userId?: string;
+
+  /**
+   * How many milliseconds may pass between two heartbeats; `Infinity` if nobody watches. Beat twice as often:
+   * `setInterval(() => process.heartbeat(), process.heartbeatTimeoutMs / 2)`. (Node takes `Infinity` for 1 ms.)
+   *
+   * It does not show when the context is listed or spread.
+   */
+  readonly heartbeatTimeoutMs: number;
+
+  /** Say that the start has succeeded. The host waits 15 seconds for that, as a rule. Counts once. */
+  readonly ready: () => void;
+
+  /**
+   * Say that this process is alive. After `ready` the host kills it if none comes for `heartbeatTimeoutMs`; messages do
+   * not count. It costs a few microseconds. A timer that beats says that the event loop turns, and no more.
+   */
+  readonly heartbeat: () => void;
+
+  /**
+   * Send a message to whoever spawned this process. Never waits: what the system does not take at once stays in this
+   * process's memory, in order, and is sent before the process ends.
+   *
+   * @param payload a JSON-safe value, of 1 MiB at most, unless the host has another limit
+   * @throws PayloadError if it is not JSON-safe, or over a limit of the host
+   */
+  readonly send: <Value>(payload: Value & JsonSafe<Value>) => void;
+
+  /**
+   * Have a function called with each message that comes, in order. Messages wait until there is such a function.
+   *
+   * One that throws is reported on stderr, and disturbs no other. A promise that it returns is not waited for; if that
+   * rejects, the process fails. A function that is registered twice is called once for a message.
+   *
+   * @returns a function that takes this back
+   */
+  readonly onMessage: (handler: (payload: JsonValue) => void) => () => void;
+
+  /**
+   * End this process as completed; the call returns, and the clean-up function still runs. The first of `complete` and
+   * `fail` counts.
+   *
+   * @param result a JSON-safe value; nothing stands for `null`
+   * @throws PayloadError if it is not JSON-safe, or over a limit of the host; the process goes on then
+   */
+  readonly complete: <Value>(result?: Value & JsonSafe<Value>) => void;
+
+  /**
+   * End this process as failed; the call returns, and the clean-up function still runs. The first of `complete` and
+   * `fail` counts.
+   *
+   * @param error what went wrong: a text, or an error, of which the host is also shown the stack
+   */
+  readonly fail: (error: unknown) => void;
+
+  /**
+   * Have a function called when this process is asked to stop. It then has to end by itself (`complete`, `fail` or
+   * `process.exit` of Node) within the grace period, after which it is killed. Without any such function it is ended at
+   * once, after its clean-up function.
+   *
+   * @returns a function that takes this back
+   */
+  readonly onStop: (handler: (notice: StopNotice) => void) => () => void;
+}

@@ -1,0 +1,60 @@
+"""What an entry has sent before its last word arrives, whatever it does then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from fork_server_support import none_survives
+from javascript_support import needs_node
+from spindle_trio import ProcessState, open_host
+
+GUARD_SECONDS = 60
+MESSAGES = 80
+SIZE = 64 * 1024
+GRACE = 2.5
+"""Seconds until it is killed, by when all has to have arrived, although the machine may be busy."""
+
+pytestmark = needs_node
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse a test that leaves a process."""
+    with none_survives(monkeypatch):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("last_word", "state", "error"),
+    [
+        ("process.complete('done')", ProcessState.COMPLETED, None),
+        ("process.fail('no')", ProcessState.FAILED, "no"),
+    ],
+)
+async def test_megabytes_arrive_although_the_event_loop_never_turns_again(
+    tmp_path: Path, last_word: str, state: ProcessState, error: str | None
+) -> None:
+    source = f"""
+        export const run = (process) => {{
+          process.ready();
+          for (let n = 0; n < {MESSAGES}; n += 1) process.send(`${{n}} ${{"x".repeat({SIZE})}}`);
+          {last_word};
+          for (;;);
+        }};
+    """
+    (tmp_path / "entry.js").write_text(source, encoding="utf-8")
+    with trio.fail_after(GUARD_SECONDS):
+        async with (
+            open_host(grace_period=GRACE) as host,
+            host.open_worker("tests", root=tmp_path, user_id="ada") as worker,
+        ):
+            handle = await worker.backend_processes.spawn("entry.js")
+            numbers = [int(str(payload).split()[0]) async for payload in handle.messages()]
+            info = await handle.wait_ended()
+    assert numbers == list(range(MESSAGES))
+    assert info.state is state
+    assert info.error == error

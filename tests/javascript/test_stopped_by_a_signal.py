@@ -1,0 +1,39 @@
+"""A JavaScript process that a signal has stopped: found by the watchdog, and told for what it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from fork_server_support import none_survives
+from javascript_support import needs_node
+from spindle_trio import ProcessState, open_host
+
+GUARD_SECONDS = 60
+HEARTBEAT_TIMEOUT = 1.0
+
+pytestmark = needs_node
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse a test that leaves a process."""
+    with none_survives(monkeypatch):
+        yield
+
+
+async def test_a_javascript_process_that_a_signal_has_stopped_is_killed_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "entry.js").write_text("export const run = (process) => process.ready();", encoding="utf-8")
+    with trio.fail_after(GUARD_SECONDS):
+        async with open_host() as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn("entry.js", heartbeat_timeout=HEARTBEAT_TIMEOUT)
+            assert handle.pid is not None
+            os.kill(handle.pid, signal.SIGSTOP)
+            info = await handle.wait_ended()
+    assert info.state is ProcessState.TIMED_OUT
+    assert info.error == "no heartbeat for 1 s; it was stopped by a signal"

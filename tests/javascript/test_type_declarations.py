@@ -1,0 +1,78 @@
+"""The declarations for JavaScript entries say what the runtime has, and nothing besides."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import trio
+
+from javascript_support import needs_node
+from spindle_trio import open_host
+from spindle_trio.javascript import TYPES
+
+DECLARATIONS = TYPES.read_text(encoding="utf-8")
+GUARD_SECONDS = 60
+
+SHOWS_ITS_CONTEXT = """
+    export default async function run(process) {
+      process.onStop((notice) => {
+        process.complete({ stop: Object.getOwnPropertyNames(notice) });
+      });
+      process.ready();
+      const members = {};
+      for (const name of Object.getOwnPropertyNames(process)) members[name] = typeof process[name];
+      let refusal;
+      try {
+        process.send(new Map());
+      } catch (error) {
+        refusal = { name: error.name, isTypeError: error instanceof TypeError };
+      }
+      process.send({ members, refusal });
+    }
+"""
+
+
+def members(interface: str) -> dict[str, str]:
+    """Find what an interface declares: each member, with its type."""
+    match = re.search(rf"^export interface {interface}\b.*?\{{\n(.*?)^\}}", DECLARATIONS, re.MULTILINE | re.DOTALL)
+    assert match is not None, interface
+    text = re.sub(r"/\*\*.*?\*/", "", match[1], flags=re.DOTALL)
+    found = dict(re.findall(r"^  readonly (\w+)\??: (.*);$", text, re.MULTILINE))
+    assert len(found) == len(re.findall(r";\s*$", text, re.MULTILINE)), "each member is on a line of its own"
+    return found
+
+
+@needs_node
+async def test_a_context_has_what_is_declared_and_nothing_besides(tmp_path: Path) -> None:
+    (tmp_path / "entry.mjs").write_text(SHOWS_ITS_CONTEXT, encoding="utf-8")
+    with trio.fail_after(GUARD_SECONDS):
+        async with open_host() as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn("entry.mjs", key="k", payload={}, metadata={"ticket": 7})
+            shown = await handle.messages().receive()
+            await handle.stop(reason="enough")
+    assert isinstance(shown, dict)
+    declared = members("ProcessContext")
+    actual = shown["members"]
+    assert isinstance(actual, dict)
+    assert set(actual) == set(declared)
+    functions = {name for name, kind in declared.items() if "=>" in kind}
+    assert {name for name, kind in actual.items() if kind == "function"} == functions
+    assert {name for name, kind in actual.items() if kind in {"string", "number"}} == {
+        name for name, kind in declared.items() if kind in {"string", "number"}
+    }
+    assert handle.result == {"stop": list(members("StopNotice"))}
+    assert shown["refusal"] == {"name": "PayloadError", "isTypeError": True}
+    assert members("PayloadError")["name"] == '"PayloadError"'
+
+
+def test_every_member_is_described() -> None:
+    for interface in ("ProcessContext", "StopNotice"):
+        for name in members(interface):
+            assert re.search(rf"\*/\n  readonly {name}\b", DECLARATIONS), name
+
+
+def test_the_declarations_are_plain_text() -> None:
+    """They are printed on terminals of any encoding."""
+    assert DECLARATIONS.isascii()
+    assert max(map(len, DECLARATIONS.splitlines())) <= 120
