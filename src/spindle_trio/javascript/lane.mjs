@@ -4,40 +4,41 @@
 // call that says it, since whoever says something may never yield again; only what the system does not take waits, in
 // order, and is tried again by a timer. What comes in is read by the event loop.
 
-import fs from "node:fs";
 import net from "node:net";
+
+import {
+  allocUnsafe, byteLength, concat, copyOf, monotonic, parse, push, readLength, setTimeout, slice, splice, subarray,
+  textOf, wait, writeLength, writeSync, writeText, writevSync,
+} from "./intrinsics.mjs";
 
 const HEADER_BYTES = 4;
 
 /** How much is put together in one place before it is written. */
 const SCRATCH_BYTES = 64 * 1024;
 
-/** Milliseconds between two attempts to write while the system takes nothing. */
+/** Milliseconds until what the system has not taken is tried again; and at most, where it goes on taking nothing. */
 const RETRY_MS = 1;
+const LONGEST_RETRY_MS = 16;
 
 /**
- * Milliseconds that a call waits for a frame that has been written in part. The host gives up a frame that is not whole
+ * Seconds that a call waits for a frame that has been written in part. The host gives up a frame that is not whole
  * within its patience, and who has begun one may not yield for longer than that.
  */
-const FRAME_PATIENCE_MS = 100;
+const FRAME_PATIENCE = 0.1;
 
 /** How many frames are written at once; the system takes no more than 1 024. */
 const FRAMES_AT_ONCE = 256;
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-/** Wait without yielding to anything. */
-function pause(milliseconds) {
-  Atomics.wait(sleeper, 0, 0, milliseconds);
-}
-
 export class Lane {
   #fd;
   #socket;
   #onBody;
   #onHostGone;
-  #scratch = Buffer.allocUnsafe(SCRATCH_BYTES);
-  #waiting = [];
+  #scratch = allocUnsafe(SCRATCH_BYTES);
+  #waiting = []; // frames, from the first one on that is not yet with the system
+  #first = 0;
   #timer = null;
   #parts = [];
   #have = 0;
@@ -77,86 +78,96 @@ export class Lane {
 
   /** Send a body; when this returns, it is with the system, unless earlier ones still wait. */
   push(text) {
-    this.sent += 1;
     const frame = this.#frame(text);
+    this.sent += 1;
     if (this.#waiting.length > 0) {
-      this.#waiting.push(Buffer.from(frame));
+      push(this.#waiting, copyOf(frame));
       return;
     }
-    const left = this.#write([frame]);
-    if (left.length > 0) {
-      const isBegun = left[0].length < frame.length;
-      this.#waiting = [Buffer.from(left[0])];
-      if (isBegun) this.flush(FRAME_PATIENCE_MS);
-      this.#tryAgainSoon();
-    }
+    const taken = this.#write([frame]);
+    if (taken >= frame.length) return;
+    this.#waiting = [copyOf(subarray(frame, taken))];
+    if (taken > 0) this.flush(FRAME_PATIENCE);
+    this.#tryAgain(RETRY_MS);
   }
 
   /**
    * Write what waits, without yielding.
-   * @param patience milliseconds after which the rest goes on waiting
+   * @param patience seconds after which the rest goes on waiting
    * @param beat called before each pause
    */
   flush(patience = Infinity, beat = () => {}) {
-    const end = performance.now() + patience;
-    while (this.#writeWaiting() && performance.now() < end) {
+    const end = monotonic() + patience;
+    for (;;) {
+      this.#writeWaiting();
+      if (this.#waiting.length === 0 || monotonic() >= end) return;
       beat();
-      pause(RETRY_MS);
+      wait(sleeper, 0, 0, RETRY_MS);
     }
   }
 
   #frame(text) {
     // No character takes more than three bytes.
     if (text.length * 3 + HEADER_BYTES <= SCRATCH_BYTES) {
-      const size = this.#scratch.write(text, HEADER_BYTES);
-      this.#scratch.writeUInt32BE(size, 0);
-      return this.#scratch.subarray(0, HEADER_BYTES + size);
+      const size = writeText(this.#scratch, text, HEADER_BYTES);
+      writeLength(this.#scratch, size, 0);
+      return subarray(this.#scratch, 0, HEADER_BYTES + size);
     }
-    const size = Buffer.byteLength(text);
-    const frame = Buffer.allocUnsafe(HEADER_BYTES + size);
-    frame.writeUInt32BE(size, 0);
-    frame.write(text, HEADER_BYTES);
+    const size = byteLength(text);
+    const frame = allocUnsafe(HEADER_BYTES + size);
+    writeLength(frame, size, 0);
+    writeText(frame, text, HEADER_BYTES);
     return frame;
   }
 
-  /** Write what waits, and tell whether something still does. */
-  #writeWaiting() {
-    while (this.#waiting.length > 0) {
-      const batch = this.#waiting.slice(0, FRAMES_AT_ONCE);
-      const left = this.#write(batch);
-      this.#waiting = [...left, ...this.#waiting.slice(FRAMES_AT_ONCE)];
-      if (left.length > 0) return true;
-    }
-    return false;
-  }
-
-  #tryAgainSoon() {
+  #tryAgain(delay) {
     if (this.#timer !== null || this.#waiting.length === 0) return;
     this.#timer = setTimeout(() => {
       this.#timer = null;
-      this.#writeWaiting();
-      this.#tryAgainSoon();
-    }, RETRY_MS);
+      const taken = this.#writeWaiting();
+      this.#tryAgain(taken > 0 ? RETRY_MS : delay < LONGEST_RETRY_MS ? 2 * delay : delay);
+    }, delay);
   }
 
-  /** Write frames, and return what the system has not taken. */
-  #write(frames) {
-    if (this.#isBroken) return [];
+  /** Write of what waits what the system takes, and tell how many bytes that was. */
+  #writeWaiting() {
     let written = 0;
-    try {
-      written = frames.length === 1 ? fs.writeSync(this.#fd, frames[0]) : fs.writevSync(this.#fd, frames);
-    } catch (error) {
-      if (error.code !== "EAGAIN") {
+    while (this.#first < this.#waiting.length) {
+      const frames = slice(this.#waiting, this.#first, this.#first + FRAMES_AT_ONCE);
+      let taken = this.#write(frames);
+      written += taken;
+      let index = 0;
+      while (index < frames.length && taken >= frames[index].length) {
+        taken -= frames[index].length;
+        index += 1;
+      }
+      this.#first += index;
+      if (index === frames.length) continue;
+      this.#waiting[this.#first] = subarray(frames[index], taken);
+      if (this.#first >= FRAMES_AT_ONCE) this.#forget();
+      return written;
+    }
+    this.#forget();
+    return written;
+  }
+
+  /** Let go of the frames that are written. */
+  #forget() {
+    splice(this.#waiting, 0, this.#first);
+    this.#first = 0;
+  }
+
+  /** Write frames, and tell how many of their bytes the system has taken. */
+  #write(frames) {
+    if (!this.#isBroken) {
+      try {
+        return frames.length === 1 ? writeSync(this.#fd, frames[0]) : writevSync(this.#fd, frames);
+      } catch (error) {
+        if (error.code === "EAGAIN") return 0;
         this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
-        return [];
       }
     }
-    let index = 0;
-    while (index < frames.length && written >= frames[index].length) {
-      written -= frames[index].length;
-      index += 1;
-    }
-    return index === frames.length ? [] : [frames[index].subarray(written), ...frames.slice(index + 1)];
+    return Infinity;
   }
 
   #lose() {
@@ -167,20 +178,20 @@ export class Lane {
   #takeIn(chunk) {
     let offset = 0;
     while (offset < chunk.length) {
-      const part = chunk.subarray(offset, offset + this.#need - this.#have);
+      const part = subarray(chunk, offset, offset + this.#need - this.#have);
       offset += part.length;
       this.#have += part.length;
-      this.#parts.push(part);
+      push(this.#parts, part);
       if (this.#have < this.#need) return;
-      const whole = this.#parts.length === 1 ? part : Buffer.concat(this.#parts);
+      const whole = this.#parts.length === 1 ? part : concat(this.#parts);
       this.#parts = [];
       this.#have = 0;
       if (this.#bodyFollows) {
         this.#need = HEADER_BYTES;
         this.#bodyFollows = false;
-        this.#onBody(JSON.parse(whole.toString("utf8")));
+        this.#onBody(parse(textOf(whole, "utf8")));
       } else {
-        this.#need = whole.readUInt32BE(0);
+        this.#need = readLength(whole, 0);
         this.#bodyFollows = true;
       }
     }
