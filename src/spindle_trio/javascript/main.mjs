@@ -169,6 +169,7 @@ function makeContext() {
 function ready() {
   if (isReady || finalWord !== null) return;
   isReady = true;
+  beatAnyhow(); // whoever hears of it may look at once
   control.push('{"type":"ready"}');
 }
 
