@@ -15,8 +15,8 @@ export default (p) => {
   p.ready();
   const names = Object.keys(p);
   const functions = names.filter((name) => typeof p[name] === "function").sort();
-  const facts = Object.fromEntries(names.filter((name) => typeof p[name] !== "function").map((name) => [name, p[name]]));
-  p.complete({ facts, functions, timeout: String(p.heartbeatTimeoutMs) });
+  const facts = names.filter((name) => !functions.includes(name)).map((name) => [name, p[name]]);
+  p.complete({ facts: Object.fromEntries(facts), functions, timeout: String(p.heartbeatTimeoutMs) });
 };
 """
 
