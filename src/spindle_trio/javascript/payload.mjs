@@ -79,7 +79,8 @@ class Walk {
         ) {
           throw new Unsafe("the integer is outside -2^63…2^64-1");
         }
-        return `${value}`;
+        // Digits are written until they tell numbers apart, then zeros: of this one they would make one out of bounds.
+        return value === SMALLEST_INTEGER ? "-9223372036854775808" : `${value}`;
       case "boolean":
         return value ? "true" : "false";
       case "object":
