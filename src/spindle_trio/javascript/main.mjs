@@ -51,6 +51,9 @@ let inbox = []; // messages that have come, and for which there is no handler
 let isDelivering = false;
 
 process.argv = [process.argv[0], file];
+// The host always reads what is printed. Written later, the last of it would be lost in an exit.
+process.stdout._handle?.setBlocking?.(true);
+process.stderr._handle?.setBlocking?.(true);
 process.on("uncaughtException", giveUp); // and rejections that nobody handles
 finishAtTheVeryEnd();
 control.resume();

@@ -139,6 +139,7 @@ class RealProcess(LaunchedProcess):
         """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
         if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._has_dumped:
             return False
+        self._was_stopped = is_stopped(self.pid)
         if not self._leaves_stacks:
             return False
         leader = pid_of(self._pidfd)
@@ -149,7 +150,6 @@ class RealProcess(LaunchedProcess):
         if pidfd is None:
             return False
         try:
-            self._was_stopped = is_stopped(self.pid)
             self._has_dumped = self._tree.hold(self.pid) and signal_pidfd(pidfd, DUMP_SIGNAL)
             if self._has_dumped:
                 signal_pidfd(pidfd, signal.SIGCONT)
