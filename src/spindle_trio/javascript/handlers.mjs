@@ -1,6 +1,6 @@
 // Handlers that an entry has registered: told in order of registration, each by itself.
 
-import { push, slice, splice } from "./intrinsics.mjs";
+import { TypeError, push, slice, splice } from "./intrinsics.mjs";
 
 export class Handlers {
   #registered = [];

@@ -15,7 +15,8 @@ function withoutThis(method) {
 }
 
 export { process };
-export const { queueMicrotask } = globalThis;
+export const { Error, Number, Promise, SyntaxError, TypeError, queueMicrotask } = globalThis;
+export const { floor, min } = Math;
 export const { isNativeError } = types;
 export const { parse, stringify } = JSON;
 export const { defineProperty, getPrototypeOf, hasOwn, keys, prototype: objectPrototype } = Object;

@@ -29,7 +29,15 @@ const FRAME_PATIENCE = 0.1;
 /** How many frames are written at once; the system takes no more than 1 024. */
 const FRAMES_AT_ONCE = 256;
 
+/** How many calls deep the stack must still be for a frame to be sent: more than that takes, by far. */
+const CALLS = 200;
+
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
+
+/** Throw now if the stack is nearly used up, as by a recursion without end, and not halfway through a frame. */
+function expectRoom(calls) {
+  if (calls > 0) expectRoom(calls - 1);
+}
 
 export class Lane {
   #fd;
@@ -78,6 +86,7 @@ export class Lane {
 
   /** Send a body; when this returns, it is with the system, unless earlier ones still wait. */
   push(text) {
+    expectRoom(CALLS);
     const frame = this.#frame(text);
     this.sent += 1;
     if (this.#waiting.length > 0) {

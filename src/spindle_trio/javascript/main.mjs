@@ -9,8 +9,8 @@ import { pathToFileURL } from "node:url";
 
 import { Handlers } from "./handlers.mjs";
 import {
-  byteLength, defineProperty, exit, hasOwn, kill, listenerCount, monotonic, process, push, queueMicrotask, readSync,
-  setImmediate, shift, stringify, trimmed, writeSync,
+  Number, Promise, SyntaxError, byteLength, defineProperty, exit, floor, hasOwn, kill, listenerCount, min, monotonic,
+  process, push, queueMicrotask, readSync, setImmediate, shift, stringify, trimmed, writeSync,
 } from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
 import { encodePayload } from "./payload.mjs";
@@ -32,6 +32,7 @@ const [controlFd, messagesFd, pageFd] = descriptors.map(Number);
 const isBun = process.versions.bun !== undefined;
 const pid = process.pid;
 const beat = new Float64Array(1);
+const stopMark = new Float64Array(1);
 
 const control = new Lane(controlFd, hear, endWithoutHost);
 const messages = new Lane(messagesFd, receive, () => {});
@@ -88,9 +89,8 @@ function hearStop(frame) {
 
 /** The host marks a request before it sends it: an entry is not called any more then. */
 function stopIsRequested() {
-  const word = new Float64Array(1);
-  readSync(pageFd, word, 0, word.byteLength, STOP_OFFSET);
-  return word[0] !== 0;
+  readSync(pageFd, stopMark, 0, stopMark.byteLength, STOP_OFFSET);
+  return stopMark[0] !== 0;
 }
 
 function receive(payload) {
@@ -230,8 +230,8 @@ function failWith(error, traceback) {
   if (finalWord === null) {
     const limits = facts?.limits;
     // In JSON one byte of text may become six.
-    let room = limits === undefined ? FAILURE_BYTES : Math.floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
-    room = Math.min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
+    let room = limits === undefined ? FAILURE_BYTES : floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
+    room = min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
     const text = cutMiddle(error, room);
     room -= byteLength(text);
     const more = traceback && room > 0 ? `"traceback":${stringify(cutMiddle(traceback, room))},` : "";

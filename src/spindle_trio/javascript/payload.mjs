@@ -7,7 +7,8 @@
 // something else the second time is not asked again, and nobody's `toJSON` is.
 
 import {
-  byteLength, cut, getPrototypeOf, isArray, isFinite, isWellFormed, keys, matches, objectPrototype, stringify,
+  TypeError, byteLength, cut, getPrototypeOf, isArray, isFinite, isWellFormed, keys, matches, objectPrototype,
+  stringify,
 } from "./intrinsics.mjs";
 
 const SMALLEST_INTEGER = -(2 ** 63);

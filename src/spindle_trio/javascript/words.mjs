@@ -2,19 +2,21 @@
 
 import { inspect } from "node:util";
 
-import { byteLength, cut, isNativeError, replaced, toWellFormed, trimmed, writeSync } from "./intrinsics.mjs";
+import {
+  Error, byteLength, cut, floor, isNativeError, replaced, toWellFormed, trimmed, writeSync,
+} from "./intrinsics.mjs";
 
 /** Characters of an error's message that its one-line form has; all of it is in the stack. */
 const MESSAGE_CHARACTERS = 1000;
 
 const STDERR = 2;
 
-const BaseError = Error;
+const NOT_SHOWN = "(what was thrown cannot be shown)";
 
 /** Whether something is an error, of this realm or of another one. */
 export function isError(value) {
   try {
-    return isNativeError(value) || value instanceof BaseError;
+    return isNativeError(value) || value instanceof Error;
   } catch {
     return false; // a proxy does not tell
   }
@@ -25,7 +27,16 @@ export function describe(thrown) {
   try {
     return typeof thrown === "string" ? thrown : inspect(thrown);
   } catch {
-    return "(what was thrown cannot be shown)";
+    return describePlainly(thrown);
+  }
+}
+
+/** The same where the entry has replaced what Node shows values with, or the value does not want to be shown. */
+function describePlainly(thrown) {
+  try {
+    return isNativeError(thrown) ? `${thrown.stack}` : NOT_SHOWN;
+  } catch {
+    return NOT_SHOWN;
   }
 }
 
@@ -36,7 +47,7 @@ export function summarise(thrown) {
     const { name, message } = thrown;
     return oneLine(message ? `${name}: ${message}` : `${name}`);
   } catch {
-    return "(what was thrown cannot be shown)";
+    return NOT_SHOWN;
   }
 }
 
@@ -51,7 +62,7 @@ export function cutMiddle(text, room) {
   if (byteLength(whole) <= room) return whole;
   const mark = "\n…\n";
   // No character takes more than three bytes.
-  const half = Math.floor((room / 3 - mark.length) / 2);
+  const half = floor((room / 3 - mark.length) / 2);
   return half <= 0 ? "" : toWellFormed(`${cut(whole, 0, half)}${mark}${cut(whole, -half)}`);
 }
 
