@@ -9,30 +9,21 @@ import { pathToFileURL } from "node:url";
 
 import { Handlers } from "./handlers.mjs";
 import {
-  Number, Promise, SyntaxError, byteLength, defineProperty, exit, floor, hasOwn, kill, listenerCount, min, monotonic,
-  process, push, queueMicrotask, readSync, setImmediate, shift, stringify, trimmed, writeSync,
+  Number, Promise, SyntaxError, defineProperty, exit, hasOwn, kill, listenerCount, process, push, queueMicrotask,
+  setImmediate, shift, stringify, trimmed,
 } from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
+import { Page } from "./page.mjs";
 import { encodePayload } from "./payload.mjs";
-import { cutMiddle, describe, isError, print, summarise } from "./words.mjs";
+import { describe, failureFields, isError, print, summarise } from "./words.mjs";
 
 const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
-
-/** Bytes of UTF-8 that the texts of one failure may have. */
-const FAILURE_BYTES = 64 * 1024;
-
-/** Bytes that a `fail` frame needs beside its texts. */
-const FRAME_NAMES_BYTES = 100;
-
-/** Where in the page the host marks that a stop was requested: the second of two native doubles. */
-const STOP_OFFSET = 8;
 
 const [, , file, ...descriptors] = process.argv.slice(2);
 const [controlFd, messagesFd, pageFd] = descriptors.map(Number);
 const isBun = process.versions.bun !== undefined;
 const pid = process.pid;
-const beat = new Float64Array(1);
-const stopMark = new Float64Array(1);
+const page = new Page(pageFd);
 
 const control = new Lane(controlFd, hear, endWithoutHost);
 const messages = new Lane(messagesFd, receive, () => {});
@@ -48,7 +39,7 @@ let cleanUp = null;
 let isEnding = false;
 let endBy = leave; // how the process exits in the end
 let isFinished = false; // the last frame is written
-let inbox = []; // messages that have come, and for which there is no handler
+const inbox = []; // messages that have come, and for which there is no handler
 let isDelivering = false;
 
 process.argv = [process.argv[0], file];
@@ -68,7 +59,7 @@ function hear(frame) {
 
 function begin(init) {
   facts = init;
-  if (stopIsRequested()) return; // the request follows
+  if (page.stopIsRequested()) return; // the request follows: the entry is not called any more
   if (!isBun && isTooOld(process.versions.node)) {
     fail(`Node ${process.versions.node} is too old for JavaScript entries: install ${OLDEST_NODE.join(".")} or later`);
     return;
@@ -78,19 +69,13 @@ function begin(init) {
 
 function hearStop(frame) {
   if (stop !== null || isEnding) return;
-  stop = { reason: frame.reason };
+  stop = hasOwn(frame, "reason") ? { reason: frame.reason } : {};
   if (hasCalled && stopHandlers.count > 0) {
     stopHandlers.tell(stop);
     return;
   }
   if (finalWord === null) sayFinally("stopped", "");
   void end(0);
-}
-
-/** The host marks a request before it sends it: an entry is not called any more then. */
-function stopIsRequested() {
-  readSync(pageFd, stopMark, 0, stopMark.byteLength, STOP_OFFSET);
-  return stopMark[0] !== 0;
 }
 
 function receive(payload) {
@@ -126,7 +111,7 @@ async function run() {
     failBy(error, `the entry ${stringify(facts.entry)} could not be loaded: `);
     return;
   }
-  if (isEnding || stopIsRequested()) return;
+  if (isEnding || page.stopIsRequested()) return;
   if (entry === null) {
     fail(`the entry ${stringify(facts.entry)} exports no function: export one as default, or as run`);
     return;
@@ -177,8 +162,7 @@ function ready() {
 }
 
 function heartbeat() {
-  beat[0] = monotonic();
-  writeSync(pageFd, beat, 0, beat.byteLength, 0);
+  page.beat();
 }
 
 function send(payload) {
@@ -228,14 +212,7 @@ function failBy(error, before = "") {
 
 function failWith(error, traceback) {
   if (finalWord === null) {
-    const limits = facts?.limits;
-    // In JSON one byte of text may become six.
-    let room = limits === undefined ? FAILURE_BYTES : floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
-    room = min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
-    const text = cutMiddle(error, room);
-    room -= byteLength(text);
-    const more = traceback && room > 0 ? `"traceback":${stringify(cutMiddle(traceback, room))},` : "";
-    sayFinally("fail", `"error":${stringify(text)},${more}`);
+    sayFinally("fail", failureFields(error, traceback, facts?.limits));
   } else {
     print(traceback ?? error);
   }
@@ -271,10 +248,12 @@ function leave(code) {
   process.reallyExit(code);
 }
 
-/** Exit by an error that nobody handles. Node alone knows the line of a syntax error, and prints it then. */
+/**
+ * Exit by an error that nobody handles. Node alone knows the line of a syntax error, and prints it then, which is after
+ * all that could still be called: so there is no last frame, at which the host would end the process.
+ */
 function dieOf(error) {
   process.removeAllListeners("uncaughtException");
-  process.on("exit", finish);
   setImmediate(() => {
     throw error;
   });
@@ -304,6 +283,7 @@ function finish(code) {
 }
 
 function flush() {
+  control.flush();
   messages.flush(Infinity, beatAnyhow); // a wait for the host counts as alive
 }
 

@@ -3,11 +3,17 @@
 import { inspect } from "node:util";
 
 import {
-  Error, byteLength, cut, floor, isNativeError, replaced, toWellFormed, trimmed, writeSync,
+  Error, byteLength, cut, floor, isNativeError, min, replaced, stringify, toWellFormed, trimmed, writeSync,
 } from "./intrinsics.mjs";
 
 /** Characters of an error's message that its one-line form has; all of it is in the stack. */
 const MESSAGE_CHARACTERS = 1000;
+
+/** Bytes of UTF-8 that the texts of one failure may have. */
+const FAILURE_BYTES = 64 * 1024;
+
+/** Bytes that a `fail` frame needs beside its texts. */
+const FRAME_NAMES_BYTES = 100;
 
 const STDERR = 2;
 
@@ -56,8 +62,23 @@ function oneLine(text) {
   return line.length <= MESSAGE_CHARACTERS ? line : `${toWellFormed(cut(line, 0, MESSAGE_CHARACTERS))}…`;
 }
 
-/** Make a text one that a frame may have, with so many bytes of UTF-8 at most: its middle goes. */
-export function cutMiddle(text, room) {
+/**
+ * Write the texts of a failure as the fields of a frame.
+ * @param error what went wrong
+ * @param traceback where; undefined if that is not known
+ * @param limits those of the host; undefined before the first frame
+ */
+export function failureFields(error, traceback, limits) {
+  // In JSON one byte of text may become six.
+  let room = limits === undefined ? FAILURE_BYTES : floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
+  room = min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
+  const text = cutMiddle(error, room);
+  room -= byteLength(text);
+  const more = traceback && room > 0 ? `"traceback":${stringify(cutMiddle(traceback, room))},` : "";
+  return `"error":${stringify(text)},${more}`;
+}
+
+function cutMiddle(text, room) {
   const whole = toWellFormed(text);
   if (byteLength(whole) <= room) return whole;
   const mark = "\n…\n";
