@@ -193,6 +193,17 @@ async def test_a_package_file_decides_what_a_js_file_is(stage: Stage) -> None:
         assert await stage.result(source, suffix=".js") == ["a package", "neighbour.js", "undefined"]
 
 
+async def test_a_file_may_have_any_name_and_folder(stage: Stage) -> None:
+    names = ["a b.mjs", "c#d?e%20f.mjs", "grün/😀.mjs", "-v.mjs", "'\"$HOME`.mjs", "new\nline.mjs", "n.e.w.mjs"]
+    async with stage.host():
+        for name in names:
+            (stage.root / name).parent.mkdir(exist_ok=True)
+            (stage.root / name).write_text(body("p.ready(); p.complete(p.entry);"))
+            handle = await stage.worker.backend_processes.spawn(name)
+            await handle.wait_ended()
+            assert handle.result == name
+
+
 # ---- what cannot be loaded
 
 UNLOADABLE = {

@@ -29,7 +29,7 @@ async def test_handlers_are_told_the_reason_and_end_the_process_themselves(stage
     async with stage.host():
         handle = await stage.spawn(
             body("""
-            p.onStop((detail) => p.send(["first", detail]));
+            p.onStop((detail) => p.send(["first", detail, Object.keys(detail)]));
             p.onStop((detail) => setTimeout(() => p.complete(["second", detail.reason ?? null]), 10));
             p.ready();
             return () => p.send("cleaned");
@@ -38,7 +38,7 @@ async def test_handlers_are_told_the_reason_and_end_the_process_themselves(stage
         messages = handle.messages()
         await handle.stop(reason)
         detail = {} if reason is None else {"reason": reason}
-        assert [payload async for payload in messages] == [["first", detail], "cleaned"]
+        assert [payload async for payload in messages] == [["first", detail, list(detail)], "cleaned"]
         assert (*await outcome(handle), handle.result) == ("completed", None, ["second", reason])
 
 
