@@ -48,6 +48,7 @@ export class Lane {
   #waiting = []; // frames, from the first one on that is not yet with the system
   #first = 0;
   #timer = null;
+  #pokeAfter = -Infinity;
   #parts = [];
   #have = 0;
   #need = HEADER_BYTES;
@@ -91,6 +92,7 @@ export class Lane {
     this.sent += 1;
     if (this.#waiting.length > 0) {
       push(this.#waiting, copyOf(frame));
+      this.poke();
       return;
     }
     const taken = this.#write([frame]);
@@ -98,6 +100,13 @@ export class Lane {
     this.#waiting = [copyOf(subarray(frame, taken))];
     if (taken > 0) this.flush(FRAME_PATIENCE);
     this.#tryAgain(RETRY_MS);
+  }
+
+  /** Try now and then to write what waits: for whoever goes on speaking or beating, and does not yield to the timer. */
+  poke() {
+    if (this.#waiting.length === 0 || monotonic() < this.#pokeAfter) return;
+    this.#writeWaiting();
+    this.#pokeAfter = monotonic() + RETRY_MS / 1000;
   }
 
   /**

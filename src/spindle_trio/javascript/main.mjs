@@ -163,6 +163,7 @@ function ready() {
 
 function heartbeat() {
   page.beat();
+  messages.poke();
 }
 
 function send(payload) {
