@@ -148,6 +148,35 @@ async def test_a_host_that_does_not_read_holds_up_no_event_loop(stage: Stage) ->
         assert (*await outcome(handle), handle.result) == ("completed", None, "enough")
 
 
+async def test_what_waits_leaves_while_an_entry_beats_that_does_not_yield(stage: Stage) -> None:
+    async with stage.host():
+        handle = await stage.spawn(
+            body(
+                f"""
+                {GO}
+                for (let number = 0; number < 3000; number += 1) p.send([number, "x".repeat(1000)]);
+                while (!fs.existsSync("enough")) p.heartbeat();
+                for (let number = 0; !fs.existsSync("enough, really"); number += 1) p.send(number);
+                p.complete();
+                """,
+                head="import fs from 'node:fs';",
+            ),
+            heartbeat_timeout=5,
+        )
+        messages = handle.messages()
+        await handle.send("go")
+        for number in range(3000):
+            assert await messages.receive() == [number, "x" * 1000]
+        (stage.root / "enough").touch()
+        for number in range(3000):
+            assert await messages.receive() == number
+        (stage.root / "enough, really").touch()
+        async for payload in messages:
+            number += 1  # the count goes on
+            assert payload == number
+        assert await outcome(handle) == ("completed", None)
+
+
 async def test_a_process_that_does_not_read_makes_the_sender_wait(stage: Stage) -> None:
     async with stage.host():
         handle = await stage.spawn(body("p.onStop(() => p.complete('told')); p.ready();"))
