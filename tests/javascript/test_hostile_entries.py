@@ -48,6 +48,9 @@ REPLACED = {
         }
         globalThis.Object = globalThis.Array = globalThis.Number = globalThis.Error = globalThis.Promise = undefined;
     """,
+    "promises": "Promise.prototype.then = Promise.prototype.catch = () => { throw new Error('a promise'); };",
+    "emitters": "process.emit = process.listenerCount = () => { throw new Error('an emitter'); };",
+    "stacks": "Error.prepareStackTrace = () => { throw new Error('a stack'); }; Error.stackTraceLimit = 0;",
     "the console": "for (const name of Object.keys(console)) console[name] = () => { throw new Error('console'); };",
     "its own context": "const own = p; p = { ...p }; for (const name of Object.keys(own)) own[name] = () => {};",
     "a frozen world": "for (const it of [Object, Array, String]) { Object.freeze(it); Object.freeze(it.prototype); }",
