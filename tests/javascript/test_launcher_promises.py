@@ -19,6 +19,6 @@ async def test_the_launcher_of_node_keeps_all_promises_at_the_weakest_level() ->
     await check_launcher(lambda: NodeLauncher(containment=Containment.KILLPG), entry="check_entry.js")
 
 
-@pytest.mark.parametrize("entry", ["check_entry.js", "check_entry.py"])
+@pytest.mark.parametrize("entry", ["check_entry.js", pytest.param("check_entry.py", marks=pytest.mark.soak)])
 async def test_the_default_launcher_keeps_all_promises_to_both_kinds_of_entry(entry: str) -> None:
     await check_launcher(DefaultLauncher, entry=entry)
