@@ -1,5 +1,7 @@
 // Handlers that an entry has registered: told in order of registration, each by itself.
 
+import { TypeError, push, slice, splice } from "./intrinsics.mjs";
+
 export class Handlers {
   #registered = [];
   #report;
@@ -16,25 +18,36 @@ export class Handlers {
   /** Register a function, and return what takes it back. Registered twice, it counts once. */
   add(handler) {
     if (typeof handler !== "function") throw new TypeError(`a handler must be a function, not ${typeof handler}`);
-    let registration = this.#registered.find((other) => other.handler === handler);
+    let registration = this.#registered[this.#find((other) => other.handler === handler)];
     if (registration === undefined) {
       registration = { handler };
-      this.#registered.push(registration);
+      push(this.#registered, registration);
     }
     return () => {
-      this.#registered = this.#registered.filter((other) => other !== registration);
+      const index = this.#find((other) => other === registration);
+      if (index !== -1) splice(this.#registered, index, 1);
     };
   }
 
   /** Call each; what one throws is reported, and the others still run. */
   tell(value) {
-    for (const registration of [...this.#registered]) {
-      if (!this.#registered.includes(registration)) continue; // an earlier one has taken it back
+    const registered = slice(this.#registered);
+    for (let index = 0; index < registered.length; index += 1) {
+      const registration = registered[index];
+      if (this.#find((other) => other === registration) === -1) continue; // an earlier one has taken it back
+      const { handler } = registration;
       try {
-        registration.handler(value);
+        handler(value);
       } catch (error) {
         this.#report(error);
       }
     }
+  }
+
+  #find(isWanted) {
+    for (let index = 0; index < this.#registered.length; index += 1) {
+      if (isWanted(this.#registered[index])) return index;
+    }
+    return -1;
   }
 }

@@ -4,8 +4,12 @@
 // call that says it, since whoever says something may never yield again; only what the system does not take waits, in
 // order, and is tried again by a timer. What comes in is read by the event loop.
 
-import fs from "node:fs";
 import net from "node:net";
+
+import {
+  allocUnsafe, byteLength, concat, copyOf, monotonic, parse, process, push, readLength, setTimeout, slice, splice, subarray,
+  textOf, wait, writeLength, writeSync, writeText, writevSync,
+} from "./intrinsics.mjs";
 
 const HEADER_BYTES = 4;
 
@@ -15,37 +19,37 @@ const READ_BYTES = 64 * 1024;
 /** How much is put together in one place before it is written. */
 const SCRATCH_BYTES = 64 * 1024;
 
-/** Milliseconds between two attempts to write while the system takes nothing. */
+/** Milliseconds until what the system has not taken is tried again; and at most, where it goes on taking nothing. */
 const RETRY_MS = 1;
+const LONGEST_RETRY_MS = 16;
 
 /**
- * Milliseconds that a call waits for a frame that has been written in part. The host gives up a frame that is not whole
+ * Seconds that a call waits for a frame that has been written in part. The host gives up a frame that is not whole
  * within its patience, and who has begun one may not yield for longer than that.
  */
-const FRAME_PATIENCE_MS = 100;
+const FRAME_PATIENCE = 0.1;
 
 /** How many frames are written at once; the system takes no more than 1 024. */
 const FRAMES_AT_ONCE = 256;
 
-/** Bytes that begin to wait between two attempts of calls that do not yield. */
-const BYTES_AT_ONCE = 64 * 1024;
+/** How many calls deep the stack must still be for a frame to be sent: more than that takes, by far. */
+const CALLS = 200;
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-/** Wait without yielding to anything. */
-function pause(milliseconds) {
-  Atomics.wait(sleeper, 0, 0, milliseconds);
+/** Throw now if the stack is nearly used up, as by a recursion without end, and not halfway through a frame. */
+function expectRoom(calls) {
+  if (calls > 0) expectRoom(calls - 1);
 }
 
-/** Open a descriptor for reading; it becomes one that never blocks. What comes is given on in a buffer that is used again. */
+/** Open a descriptor for reading, which makes it one that never blocks. What comes is in a buffer that is used again. */
 function openSocket(fd, takeIn) {
   if (process.versions.bun !== undefined) {
-    const socket = net.connect({ fd, allowHalfOpen: true }); // which Node refuses
-    return socket.on("data", takeIn);
+    return net.connect({ fd, allowHalfOpen: true }).on("data", takeIn); // which Node refuses
   }
-  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const buffer = allocUnsafe(READ_BYTES);
   const callback = (count) => {
-    takeIn(buffer.subarray(0, count));
+    takeIn(subarray(buffer, 0, count));
     return true;
   };
   const options = { readable: true, writable: false, pauseOnCreate: true, allowHalfOpen: true };
@@ -57,11 +61,11 @@ export class Lane {
   #socket;
   #onBody;
   #onHostGone;
-  #scratch = Buffer.allocUnsafe(SCRATCH_BYTES);
-  #waiting = []; // frames, of which those before #next have been written
-  #next = 0;
-  #untried = 0; // bytes that have begun to wait since the last attempt
+  #scratch = allocUnsafe(SCRATCH_BYTES);
+  #waiting = []; // frames, from the first one on that is not yet with the system
+  #first = 0;
   #timer = null;
+  #pokeAfter = -Infinity;
   #parts = [];
   #have = 0;
   #need = HEADER_BYTES;
@@ -98,96 +102,105 @@ export class Lane {
 
   /** Send a body; when this returns, it is with the system, unless earlier ones still wait. */
   push(text) {
-    this.sent += 1;
+    expectRoom(CALLS);
     const frame = this.#frame(text);
-    if (this.#waits()) {
-      this.#waiting.push(Buffer.from(frame));
-      this.#untried += frame.length;
-      if (this.#untried >= BYTES_AT_ONCE) this.#writeWaiting();
+    this.sent += 1;
+    if (this.#waiting.length > 0) {
+      push(this.#waiting, copyOf(frame));
+      this.poke();
       return;
     }
-    const written = this.#write([frame]);
-    if (written === frame.length) return;
-    this.#waiting = [Buffer.from(frame.subarray(written))];
-    this.#next = 0;
-    if (written > 0) this.flush(FRAME_PATIENCE_MS);
-    this.#tryAgainSoon();
+    const taken = this.#write([frame]);
+    if (taken >= frame.length) return;
+    this.#waiting = [copyOf(subarray(frame, taken))];
+    if (taken > 0) this.flush(FRAME_PATIENCE);
+    this.#tryAgain(RETRY_MS);
+  }
+
+  /** Try now and then to write what waits: for whoever goes on speaking or beating, and does not yield to the timer. */
+  poke() {
+    if (this.#waiting.length === 0 || monotonic() < this.#pokeAfter) return;
+    this.#writeWaiting();
+    this.#pokeAfter = monotonic() + RETRY_MS / 1000;
   }
 
   /**
    * Write what waits, without yielding.
-   * @param patience milliseconds after which the rest goes on waiting
+   * @param patience seconds after which the rest goes on waiting
    * @param beat called before each pause
    */
   flush(patience = Infinity, beat = () => {}) {
-    const end = performance.now() + patience;
-    while (this.#writeWaiting() && performance.now() < end) {
+    const end = monotonic() + patience;
+    for (;;) {
+      this.#writeWaiting();
+      if (this.#waiting.length === 0 || monotonic() >= end) return;
       beat();
-      pause(RETRY_MS);
+      wait(sleeper, 0, 0, RETRY_MS);
     }
   }
 
   #frame(text) {
     // No character takes more than three bytes.
     if (text.length * 3 + HEADER_BYTES <= SCRATCH_BYTES) {
-      const size = this.#scratch.write(text, HEADER_BYTES);
-      this.#scratch.writeUInt32BE(size, 0);
-      return this.#scratch.subarray(0, HEADER_BYTES + size);
+      const size = writeText(this.#scratch, text, HEADER_BYTES);
+      writeLength(this.#scratch, size, 0);
+      return subarray(this.#scratch, 0, HEADER_BYTES + size);
     }
-    const size = Buffer.byteLength(text);
-    const frame = Buffer.allocUnsafe(HEADER_BYTES + size);
-    frame.writeUInt32BE(size, 0);
-    frame.write(text, HEADER_BYTES);
+    const size = byteLength(text);
+    const frame = allocUnsafe(HEADER_BYTES + size);
+    writeLength(frame, size, 0);
+    writeText(frame, text, HEADER_BYTES);
     return frame;
   }
 
-  #waits() {
-    return this.#next < this.#waiting.length;
-  }
-
-  /** Write what waits, as far as the system takes it, and tell whether something still does. */
-  #writeWaiting() {
-    this.#untried = 0;
-    while (this.#waits()) {
-      const batch = this.#waiting.slice(this.#next, this.#next + FRAMES_AT_ONCE);
-      let written = this.#write(batch);
-      let whole = 0;
-      while (whole < batch.length && written >= batch[whole].length) {
-        written -= batch[whole].length;
-        whole += 1;
-      }
-      this.#waiting.fill(undefined, this.#next, this.#next + whole);
-      this.#next += whole;
-      if (whole < batch.length) {
-        this.#waiting[this.#next] = batch[whole].subarray(written);
-        return true;
-      }
-    }
-    this.#waiting = [];
-    this.#next = 0;
-    return false;
-  }
-
-  #tryAgainSoon() {
-    if (this.#timer !== null || !this.#waits()) return;
+  #tryAgain(delay) {
+    if (this.#timer !== null || this.#waiting.length === 0) return;
     this.#timer = setTimeout(() => {
       this.#timer = null;
-      this.#writeWaiting();
-      this.#tryAgainSoon();
-    }, RETRY_MS);
+      const taken = this.#writeWaiting();
+      this.#tryAgain(taken > 0 ? RETRY_MS : delay < LONGEST_RETRY_MS ? 2 * delay : delay);
+    }, delay);
   }
 
-  /** Write frames, and return how many bytes the system has taken. */
-  #write(frames) {
-    const all = () => frames.reduce((sum, frame) => sum + frame.length, 0);
-    if (this.#isBroken) return all();
-    try {
-      return frames.length === 1 ? fs.writeSync(this.#fd, frames[0]) : fs.writevSync(this.#fd, frames);
-    } catch (error) {
-      if (error.code === "EAGAIN") return 0;
-      this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
-      return all();
+  /** Write of what waits what the system takes, and tell how many bytes that was. */
+  #writeWaiting() {
+    let written = 0;
+    while (this.#first < this.#waiting.length) {
+      const frames = slice(this.#waiting, this.#first, this.#first + FRAMES_AT_ONCE);
+      let taken = this.#write(frames);
+      written += taken;
+      let index = 0;
+      while (index < frames.length && taken >= frames[index].length) {
+        taken -= frames[index].length;
+        index += 1;
+      }
+      this.#first += index;
+      if (index === frames.length) continue;
+      this.#waiting[this.#first] = subarray(frames[index], taken);
+      if (this.#first >= FRAMES_AT_ONCE) this.#forget();
+      return written;
     }
+    this.#forget();
+    return written;
+  }
+
+  /** Let go of the frames that are written. */
+  #forget() {
+    splice(this.#waiting, 0, this.#first);
+    this.#first = 0;
+  }
+
+  /** Write frames, and tell how many of their bytes the system has taken. */
+  #write(frames) {
+    if (!this.#isBroken) {
+      try {
+        return frames.length === 1 ? writeSync(this.#fd, frames[0]) : writevSync(this.#fd, frames);
+      } catch (error) {
+        if (error.code === "EAGAIN") return 0;
+        this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
+      }
+    }
+    return Infinity;
   }
 
   #lose() {
@@ -198,23 +211,23 @@ export class Lane {
   #takeIn(chunk) {
     let offset = 0;
     while (offset < chunk.length) {
-      const part = chunk.subarray(offset, offset + this.#need - this.#have);
+      const part = subarray(chunk, offset, offset + this.#need - this.#have);
       offset += part.length;
       this.#have += part.length;
       if (this.#have < this.#need) {
-        this.#parts.push(Buffer.from(part));
+        push(this.#parts, copyOf(part));
         return;
       }
-      this.#parts.push(part);
-      const whole = this.#parts.length === 1 ? part : Buffer.concat(this.#parts);
+      push(this.#parts, part);
+      const whole = this.#parts.length === 1 ? part : concat(this.#parts);
       this.#parts = [];
       this.#have = 0;
       if (this.#bodyFollows) {
         this.#need = HEADER_BYTES;
         this.#bodyFollows = false;
-        this.#onBody(JSON.parse(whole.toString("utf8")));
+        this.#onBody(parse(textOf(whole, "utf8")));
       } else {
-        this.#need = whole.readUInt32BE(0);
+        this.#need = readLength(whole, 0);
         this.#bodyFollows = true;
       }
     }

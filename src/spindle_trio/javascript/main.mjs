@@ -5,32 +5,25 @@
 // NAME and PARENT are for people, FILE is what the entry is, and the others are descriptors: two lanes, and the page into
 // which heartbeats are written. `spindle_trio/child/_program.py` is its twin, notes/protocol.md what both speak.
 
-import fs from "node:fs";
 import { pathToFileURL } from "node:url";
-import { inspect } from "node:util";
 
 import { Handlers } from "./handlers.mjs";
+import {
+  Number, Promise, SyntaxError, defineProperty, exit, hasOwn, kill, listenerCount, process, push, queueMicrotask,
+  setImmediate, shift, stringify, trimmed,
+} from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
+import { Page } from "./page.mjs";
 import { encodePayload } from "./payload.mjs";
+import { describe, failureFields, isError, print, summarise } from "./words.mjs";
 
 const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
-
-/** Bytes of UTF-8 that the texts of one failure may have. */
-const FAILURE_BYTES = 64 * 1024;
-
-/** Characters of an error's message that its one-line form has; all of it is in the stack. */
-const MESSAGE_CHARACTERS = 1000;
-
-/** Bytes that a `fail` frame needs beside its texts. */
-const FRAME_NAMES_BYTES = 100;
-
-/** Where in the page the host marks that a stop was requested: the second of two native doubles. */
-const STOP_OFFSET = 8;
 
 const [, , file, ...descriptors] = process.argv.slice(2);
 const [controlFd, messagesFd, pageFd] = descriptors.map(Number);
 const isBun = process.versions.bun !== undefined;
-const beat = new Float64Array(1);
+const pid = process.pid;
+const page = new Page(pageFd);
 
 const control = new Lane(controlFd, hear, endWithoutHost);
 const messages = new Lane(messagesFd, receive, () => {});
@@ -44,13 +37,17 @@ let finalWord = null; // the type of the first of `complete`, `fail` and `stoppe
 let stop = null; // the notice, once a stop was requested
 let cleanUp = null;
 let isEnding = false;
+let endBy = leave; // how the process exits in the end
 let isFinished = false; // the last frame is written
-let inbox = []; // messages that have come, and for which there is no handler
+const inbox = []; // messages that have come, and for which there is no handler
 let isDelivering = false;
 
 process.argv = [process.argv[0], file];
+// The host always reads what is printed. Written later, the last of it would be lost in an exit.
+process.stdout._handle?.setBlocking?.(true);
+process.stderr._handle?.setBlocking?.(true);
 process.on("uncaughtException", giveUp); // and rejections that nobody handles
-atTheVeryEnd(finish);
+finishAtTheVeryEnd();
 control.resume();
 
 // ---- what the host says
@@ -62,7 +59,7 @@ function hear(frame) {
 
 function begin(init) {
   facts = init;
-  if (stopIsRequested()) return; // the request follows
+  if (page.stopIsRequested()) return; // the request follows: the entry is not called any more
   if (!isBun && isTooOld(process.versions.node)) {
     fail(`Node ${process.versions.node} is too old for JavaScript entries: install ${OLDEST_NODE.join(".")} or later`);
     return;
@@ -77,19 +74,12 @@ function hearStop(frame) {
     stopHandlers.tell(stop);
     return;
   }
-  say({ type: "stopped", messages: messages.sent });
+  if (finalWord === null) sayFinally("stopped", "");
   void end(0);
 }
 
-/** The host marks a request before it sends it: an entry is not called any more then. */
-function stopIsRequested() {
-  const word = new Float64Array(1);
-  fs.readSync(pageFd, word, 0, word.byteLength, STOP_OFFSET);
-  return word[0] !== 0;
-}
-
 function receive(payload) {
-  inbox.push(payload);
+  push(inbox, payload);
   deliver();
 }
 
@@ -97,7 +87,7 @@ function deliver() {
   if (isDelivering) return; // a handler has registered another one
   isDelivering = true;
   try {
-    while (inbox.length > 0 && messageHandlers.count > 0 && !isEnding) messageHandlers.tell(inbox.shift());
+    while (inbox.length > 0 && messageHandlers.count > 0 && !isEnding) messageHandlers.tell(shift(inbox));
   } finally {
     isDelivering = false;
   }
@@ -106,7 +96,7 @@ function deliver() {
 
 /** Nobody is left to speak to, and nothing may be left running. */
 function endWithoutHost() {
-  process.kill(process.pid, "SIGKILL");
+  kill(pid, "SIGKILL");
 }
 
 // ---- the entry
@@ -116,12 +106,14 @@ async function run() {
   try {
     entry = functionOf(await import(pathToFileURL(file).href));
   } catch (error) {
-    if (!isEnding) failBy(error, `the entry ${JSON.stringify(facts.entry)} could not be loaded: `);
+    if (isEnding) return;
+    if (error instanceof SyntaxError && !isBun) endBy = () => dieOf(error);
+    failBy(error, `the entry ${stringify(facts.entry)} could not be loaded: `);
     return;
   }
-  if (isEnding || stopIsRequested()) return;
+  if (isEnding || page.stopIsRequested()) return;
   if (entry === null) {
-    fail(`the entry ${JSON.stringify(facts.entry)} exports no function: export one as default, or as run`);
+    fail(`the entry ${stringify(facts.entry)} exports no function: export one as default, or as run`);
     return;
   }
   hasCalled = true;
@@ -138,30 +130,40 @@ async function run() {
 /** Find what to call: `default` if that is a function, else `run`; in a CommonJS module also in what it exports. */
 function functionOf(module) {
   const exported = module.default;
-  const candidates = [exported, exported?.default, module.run, exported?.run];
-  return candidates.find((candidate) => typeof candidate === "function") ?? null;
+  if (typeof exported === "function") return exported;
+  if (typeof exported?.default === "function") return exported.default;
+  if (typeof module.run === "function") return module.run;
+  return typeof exported?.run === "function" ? exported.run.bind(exported) : null;
 }
 
 function makeContext() {
-  const context = { processId: facts.processId, entry: facts.entry, kind: facts.kind };
-  for (const field of ["key", "payload", "metadata", "userId"]) {
-    if (Object.hasOwn(facts, field)) context[field] = facts[field];
-  }
-  Object.assign(context, { ready, heartbeat, send, onMessage, complete, fail, onStop });
+  const { processId, entry, kind } = facts;
+  const context = { processId, entry, kind };
+  if (hasOwn(facts, "key")) context.key = facts.key;
+  if (hasOwn(facts, "payload")) context.payload = facts.payload;
+  if (hasOwn(facts, "metadata")) context.metadata = facts.metadata;
+  if (hasOwn(facts, "userId")) context.userId = facts.userId;
+  context.ready = ready;
+  context.heartbeat = heartbeat;
+  context.send = send;
+  context.onMessage = onMessage;
+  context.complete = complete;
+  context.fail = fail;
+  context.onStop = onStop;
   // Not enumerable: it is not one of the names of the API that entries are written for.
-  Object.defineProperty(context, "heartbeatTimeoutMs", { value: facts.heartbeatTimeoutMs || Infinity });
-  return context;
+  return defineProperty(context, "heartbeatTimeoutMs", { value: facts.heartbeatTimeoutMs || Infinity });
 }
 
 function ready() {
   if (isReady || finalWord !== null) return;
   isReady = true;
-  say({ type: "ready" });
+  beatAnyhow(); // whoever hears of it may look at once
+  control.push('{"type":"ready"}');
 }
 
 function heartbeat() {
-  beat[0] = Number(process.hrtime.bigint()) / 1e9;
-  fs.writeSync(pageFd, beat, 0, beat.byteLength, 0);
+  page.beat();
+  messages.poke();
 }
 
 function send(payload) {
@@ -182,21 +184,21 @@ function onStop(handler) {
 function complete(result) {
   if (finalWord !== null) return;
   const value = result === undefined ? "null" : encodePayload(result, facts.limits, "result");
-  sayFinally("complete", `{"type":"complete","result":${value},"messages":${messages.sent}}`);
+  sayFinally("complete", `"result":${value},`);
   void end(0);
 }
 
 function fail(error) {
   if (finalWord !== null) return;
-  if (error instanceof Error) failBy(error);
-  else failWith(String(error ?? "").trim() || "the entry called fail() without saying why");
+  if (isError(error)) failBy(error);
+  else failWith(trimmed(error === undefined ? "" : describe(error)) || "the entry called fail() without saying why");
 }
 
 // ---- ends
 
 /** An exception or a rejection that nobody has handled. */
 function giveUp(error) {
-  if (process.listenerCount("uncaughtException") > 1) return; // the entry takes care of it
+  if (listenerCount("uncaughtException") > 1) return; // the entry takes care of it
   if (stop === null || finalWord !== null) {
     failBy(error);
     return;
@@ -206,34 +208,22 @@ function giveUp(error) {
 }
 
 function failBy(error, before = "") {
-  failWith(before + summarise(error), error instanceof Error ? describe(error) : undefined);
+  failWith(before + summarise(error), isError(error) ? describe(error) : undefined);
 }
 
 function failWith(error, traceback) {
   if (finalWord === null) {
-    const limits = facts?.limits;
-    // In JSON one byte of text may become six.
-    let room = limits === undefined ? FAILURE_BYTES : Math.floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
-    room = Math.min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
-    const frame = { type: "fail", error: cutMiddle(error, room), messages: messages.sent };
-    room -= Buffer.byteLength(frame.error);
-    if (traceback && room > 0) frame.traceback = cutMiddle(traceback, room);
-    sayFinally("fail", JSON.stringify(frame));
+    sayFinally("fail", failureFields(error, traceback, facts?.limits));
   } else {
-    process.stderr.write(`${traceback ?? error}\n`);
+    print(traceback ?? error);
   }
   void end(1);
 }
 
-function sayFinally(type, text) {
+function sayFinally(type, fields) {
   finalWord = type;
-  control.push(text);
-  messages.flush(Infinity, heartbeat); // the entry may never yield again, and the host reads all from now on
-}
-
-function say(frame) {
-  if (frame.type === "stopped") finalWord ??= frame.type;
-  control.push(JSON.stringify(frame));
+  control.push(`{"type":"${type}",${fields}"messages":${messages.sent}}`);
+  messages.flush(Infinity, beatAnyhow); // who has said its last word may never yield again
 }
 
 /** Run the clean-up function, once, and end. What the entry is doing at the moment, it may still do to its end. */
@@ -247,68 +237,68 @@ async function end(code) {
   } catch (error) {
     report("the clean-up function threw", error);
   }
-  process.exit(code);
+  endBy(code);
 }
 
-/** Have a function called when all that the entry has registered for the end has run. */
-function atTheVeryEnd(finishWith) {
+/** Exit, whatever listeners of the entry do; they are called once. */
+function leave(code) {
+  try {
+    exit(code);
+  } catch (error) {
+    report("a listener for the exit threw", error);
+  }
+  process.reallyExit(code);
+}
+
+/**
+ * Exit by an error that nobody handles. Node alone knows the line of a syntax error, and prints it then, which is after
+ * all that could still be called: so there is no last frame, at which the host would end the process.
+ */
+function dieOf(error) {
+  process.removeAllListeners("uncaughtException");
+  setImmediate(() => {
+    throw error;
+  });
+}
+
+/** Have all be said when what the entry has registered for the end has run. */
+function finishAtTheVeryEnd() {
   if (isBun) {
-    process.on("exit", finishWith);
+    process.on("exit", finish);
     return;
   }
   const { reallyExit } = process;
   process.reallyExit = (code) => {
-    finishWith(code ?? process.exitCode ?? 0);
+    finish(code ?? process.exitCode ?? 0);
     reallyExit.call(process, code);
   };
+  process.on("exit", flush); // an error that Node itself ends the process by passes the other by
 }
 
 /** Write what still waits, and the last frame. */
 function finish(code) {
   if (isFinished) return;
   isFinished = true;
-  messages.flush(Infinity, heartbeat); // a wait for the host counts as alive
-  say({ type: "exiting", messages: messages.sent, code: Number(code) & 0xff });
+  flush();
+  control.push(`{"type":"exiting","messages":${messages.sent},"code":${Number(code) & 0xff}}`);
   control.flush();
 }
 
-// ---- words
+function flush() {
+  control.flush();
+  messages.flush(Infinity, beatAnyhow); // a wait for the host counts as alive
+}
+
+function beatAnyhow() {
+  try {
+    heartbeat();
+  } catch {
+    // The entry has closed the descriptor.
+  }
+}
 
 function report(what, error) {
-  process.stderr.write(`${what}: ${describe(error)}\n`);
-}
-
-/** Show whatever was thrown: an error with its stack and causes. */
-function describe(error) {
-  try {
-    return typeof error === "string" ? error : inspect(error);
-  } catch {
-    return "(what was thrown cannot be shown)";
-  }
-}
-
-function summarise(error) {
-  try {
-    if (!(error instanceof Error)) return oneLine(typeof error === "string" ? error : inspect(error));
-    return oneLine(error.message ? `${error.name}: ${error.message}` : error.name);
-  } catch {
-    return "(what was thrown cannot be shown)";
-  }
-}
-
-function oneLine(text) {
-  const line = text.toWellFormed().trim().replace(/\s*\n\s*/g, " ");
-  return line.length <= MESSAGE_CHARACTERS ? line : `${line.slice(0, MESSAGE_CHARACTERS)}…`;
-}
-
-function cutMiddle(text, room) {
-  let whole = text.toWellFormed();
-  if (Buffer.byteLength(whole) <= room) return whole;
-  const mark = "\n…\n";
-  // No character takes more than three bytes.
-  const half = Math.max(0, Math.floor((room / 3 - mark.length) / 2));
-  whole = half === 0 ? "" : `${whole.slice(0, half)}${mark}${whole.slice(-half)}`;
-  return whole.toWellFormed();
+  print(`${what}: ${describe(error)}`);
 }
 
 function isTooOld(version) {

@@ -2,6 +2,14 @@
 //
 // JSON-safe are null, booleans, finite numbers, strings without lone surrogates, and arrays and plain objects of those.
 // A property that is undefined is left out, as JSON does; anything else is refused, and the error names its path.
+//
+// The walk looks at each value once, and what it has looked at is what it writes: a getter or a proxy that would say
+// something else the second time is not asked again, and nobody's `toJSON` is.
+
+import {
+  TypeError, byteLength, cut, getPrototypeOf, isArray, isFinite, isWellFormed, keys, matches, objectPrototype,
+  stringify,
+} from "./intrinsics.mjs";
 
 const SMALLEST_INTEGER = -(2 ** 63);
 const BEYOND_INTEGERS = 2 ** 64;
@@ -31,15 +39,15 @@ class Unsafe {
  * @throws PayloadError names the path, as in `payload.items[3]: Set is not JSON-safe`
  */
 export function encodePayload(value, limits, name = "payload") {
+  let text;
   try {
-    new Walk(limits).visit(value, 0);
+    text = new Walk(limits).write(value, 0);
   } catch (error) {
     if (!(error instanceof Unsafe)) throw error;
     throw new PayloadError(`${name}${error.path}: ${error.problem}`);
   }
-  const text = JSON.stringify(value);
   if (text.length * 3 > limits.frameBytes) {
-    const size = Buffer.byteLength(text);
+    const size = byteLength(text);
     if (size > limits.frameBytes) {
       throw new PayloadError(`${name}: ${size} bytes of JSON, more than ${limits.frameBytes}`);
     }
@@ -54,7 +62,7 @@ class Walk {
     this.textLeft = limits.textBytes ?? null;
   }
 
-  visit(value, depth) {
+  write(value, depth) {
     this.valuesLeft -= 1;
     if (this.valuesLeft < 0) throw new Unsafe(`more than ${this.limits.values} values in all`);
     if (depth > this.limits.depth) {
@@ -62,65 +70,73 @@ class Walk {
     }
     switch (typeof value) {
       case "string":
-        this.visitText(value);
-        return;
+        return this.writeText(value);
       case "number":
-        if (!Number.isFinite(value)) throw new Unsafe(`${value} is not JSON-safe`);
+        if (!isFinite(value)) throw new Unsafe(`${value} is not JSON-safe`);
         if (
           (value >= BEYOND_INTEGERS || value < SMALLEST_INTEGER) &&
-          Math.abs(value) < FIRST_WITH_EXPONENT
+          value < FIRST_WITH_EXPONENT &&
+          value > -FIRST_WITH_EXPONENT
         ) {
           throw new Unsafe("the integer is outside -2^63…2^64-1");
         }
-        return;
+        // Digits are written until they tell numbers apart, then zeros: of this one they would make one out of bounds.
+        return value === SMALLEST_INTEGER ? "-9223372036854775808" : `${value}`;
       case "boolean":
-        return;
+        return value ? "true" : "false";
       case "object":
-        if (value === null) return;
-        if (Array.isArray(value)) this.visitArray(value, depth + 1);
-        else this.visitObject(value, depth + 1);
-        return;
+        if (value === null) return "null";
+        return isArray(value) ? this.writeArray(value, depth + 1) : this.writeObject(value, depth + 1);
       default:
         throw new Unsafe(`${typeof value} is not JSON-safe`);
     }
   }
 
-  visitText(text) {
-    if (!text.isWellFormed()) throw new Unsafe("the text has a lone surrogate");
+  writeText(text) {
+    if (!isWellFormed(text)) throw new Unsafe("the text has a lone surrogate");
     if (this.textLeft !== null) {
-      this.textLeft -= Buffer.byteLength(text);
+      this.textLeft -= byteLength(text);
       if (this.textLeft < 0) throw new Unsafe(`more than ${this.limits.textBytes} bytes of text in all`);
     }
+    return stringify(text);
   }
 
-  visitArray(items, depth) {
-    this.checkEntries(items.length);
-    for (let index = 0; index < items.length; index += 1) {
+  writeArray(items, depth) {
+    const count = items.length;
+    this.checkEntries(count);
+    let text = "[";
+    for (let index = 0; index < count; index += 1) {
       try {
-        this.visit(items[index], depth);
+        const written = this.write(items[index], depth);
+        text += index === 0 ? written : `,${written}`;
       } catch (error) {
         throw under(error, `[${index}]`);
       }
     }
+    return `${text}]`;
   }
 
-  visitObject(object, depth) {
-    const prototype = Object.getPrototypeOf(object);
-    if (prototype !== null && prototype !== Object.prototype && Object.getPrototypeOf(prototype) !== null) {
+  writeObject(object, depth) {
+    const prototype = getPrototypeOf(object);
+    if (prototype !== null && prototype !== objectPrototype && getPrototypeOf(prototype) !== null) {
       throw new Unsafe(`${nameOf(prototype)} is not JSON-safe`);
     }
-    const names = Object.keys(object);
-    this.checkEntries(names.length);
-    for (const name of names) {
-      const value = object[name];
-      if (value === undefined) continue;
+    const names = keys(object);
+    const count = names.length;
+    this.checkEntries(count);
+    let text = "{";
+    for (let index = 0; index < count; index += 1) {
+      const name = names[index];
       try {
-        this.visitText(name);
-        this.visit(value, depth);
+        const value = object[name];
+        if (value === undefined) continue;
+        const written = `${this.writeText(name)}:${this.write(value, depth)}`;
+        text += text.length === 1 ? written : `,${written}`;
       } catch (error) {
-        throw under(error, NAME.test(name) ? `.${name}` : `[${shortened(name)}]`);
+        throw under(error, matches(NAME, name) ? `.${name}` : `[${shortened(name)}]`);
       }
     }
+    return `${text}}`;
   }
 
   checkEntries(count) {
@@ -140,6 +156,6 @@ function nameOf(prototype) {
 }
 
 function shortened(name) {
-  const shown = JSON.stringify(name);
-  return shown.length <= 40 ? shown : `${shown.slice(0, 37)}...`;
+  const shown = stringify(name);
+  return shown.length <= 40 ? shown : `${cut(shown, 0, 37)}...`;
 }

@@ -1,0 +1,61 @@
+// What an entry may replace, as it was before the entry came: a test double of a timer, a patched method of all arrays,
+// a `process.exit` that does nothing. Our frames depend on none of that.
+//
+// A method of a prototype is a function of its `this` here: `push(array, item)`.
+
+import fs from "node:fs";
+import process from "node:process";
+import timers from "node:timers";
+import { types } from "node:util";
+
+const { bind, call } = Function.prototype;
+
+function withoutThis(method) {
+  return bind.call(call, method);
+}
+
+export { process };
+export const { Error, Number, Promise, SyntaxError, TypeError, queueMicrotask } = globalThis;
+export const { floor, min } = Math;
+export const { isNativeError } = types;
+export const { parse, stringify } = JSON;
+export const { defineProperty, getPrototypeOf, hasOwn, keys, prototype: objectPrototype } = Object;
+export const { isArray } = Array;
+export const { isFinite } = Number;
+export const { readSync, writeSync, writevSync } = fs;
+export const { setImmediate, setTimeout } = timers;
+export const { wait } = Atomics;
+
+export const push = withoutThis(Array.prototype.push);
+export const shift = withoutThis(Array.prototype.shift);
+export const slice = withoutThis(Array.prototype.slice);
+export const splice = withoutThis(Array.prototype.splice);
+
+export const { allocUnsafe, byteLength, concat, from: copyOf } = Buffer;
+export const subarray = withoutThis(Buffer.prototype.subarray);
+export const writeText = withoutThis(Buffer.prototype.write);
+export const writeLength = withoutThis(Buffer.prototype.writeUInt32BE);
+export const readLength = withoutThis(Buffer.prototype.readUInt32BE);
+export const textOf = withoutThis(Buffer.prototype.toString);
+
+export const matches = withoutThis(RegExp.prototype.test);
+export const cut = withoutThis(String.prototype.slice);
+export const replaced = withoutThis(String.prototype.replace);
+export const trimmed = withoutThis(String.prototype.trim);
+
+// A Node that is too old has neither of these, and must still be able to say so.
+const { isWellFormed: isWhole, toWellFormed: makeWhole } = String.prototype;
+export const isWellFormed = isWhole ? withoutThis(isWhole) : () => true;
+export const toWellFormed = makeWhole ? withoutThis(makeWhole) : String;
+
+export const exit = process.exit.bind(process);
+export const kill = process.kill.bind(process);
+export const listenerCount = process.listenerCount.bind(process);
+
+const { hrtime } = process;
+const { bigint } = hrtime;
+
+/** Tell the time as the host does: the system's monotonic clock, in seconds. */
+export function monotonic() {
+  return Number(bigint.call(hrtime)) / 1e9;
+}

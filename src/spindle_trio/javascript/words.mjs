@@ -1,0 +1,97 @@
+// What is said of whatever an entry has thrown, which may be anything: to a person, and within a frame.
+
+import { inspect } from "node:util";
+
+import {
+  Error, byteLength, cut, floor, isNativeError, min, replaced, stringify, toWellFormed, trimmed, writeSync,
+} from "./intrinsics.mjs";
+
+/** Characters of an error's message that its one-line form has; all of it is in the stack. */
+const MESSAGE_CHARACTERS = 1000;
+
+/** Bytes of UTF-8 that the texts of one failure may have. */
+const FAILURE_BYTES = 64 * 1024;
+
+/** Bytes that a `fail` frame needs beside its texts. */
+const FRAME_NAMES_BYTES = 100;
+
+const STDERR = 2;
+
+const NOT_SHOWN = "(what was thrown cannot be shown)";
+
+/** Whether something is an error, of this realm or of another one. */
+export function isError(value) {
+  try {
+    return isNativeError(value) || value instanceof Error;
+  } catch {
+    return false; // a proxy does not tell
+  }
+}
+
+/** Show whatever was thrown: an error with its stack and causes. */
+export function describe(thrown) {
+  try {
+    return typeof thrown === "string" ? thrown : inspect(thrown);
+  } catch {
+    return describePlainly(thrown);
+  }
+}
+
+/** The same where the entry has replaced what Node shows values with, or the value does not want to be shown. */
+function describePlainly(thrown) {
+  try {
+    return isNativeError(thrown) ? `${thrown.stack}` : NOT_SHOWN;
+  } catch {
+    return NOT_SHOWN;
+  }
+}
+
+/** Say in one line what was thrown. */
+export function summarise(thrown) {
+  try {
+    if (!isError(thrown)) return oneLine(describe(thrown));
+    const { name, message } = thrown;
+    return oneLine(message ? `${name}: ${message}` : `${name}`);
+  } catch {
+    return NOT_SHOWN;
+  }
+}
+
+function oneLine(text) {
+  const line = replaced(trimmed(toWellFormed(text)), /\s*\n\s*/g, " ");
+  return line.length <= MESSAGE_CHARACTERS ? line : `${toWellFormed(cut(line, 0, MESSAGE_CHARACTERS))}…`;
+}
+
+/**
+ * Write the texts of a failure as the fields of a frame.
+ * @param error what went wrong
+ * @param traceback where; undefined if that is not known
+ * @param limits those of the host; undefined before the first frame
+ */
+export function failureFields(error, traceback, limits) {
+  // In JSON one byte of text may become six.
+  let room = limits === undefined ? FAILURE_BYTES : floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
+  room = min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
+  const text = cutMiddle(error, room);
+  room -= byteLength(text);
+  const more = traceback && room > 0 ? `"traceback":${stringify(cutMiddle(traceback, room))},` : "";
+  return `"error":${stringify(text)},${more}`;
+}
+
+function cutMiddle(text, room) {
+  const whole = toWellFormed(text);
+  if (byteLength(whole) <= room) return whole;
+  const mark = "\n…\n";
+  // No character takes more than three bytes.
+  const half = floor((room / 3 - mark.length) / 2);
+  return half <= 0 ? "" : toWellFormed(`${cut(whole, 0, half)}${mark}${cut(whole, -half)}`);
+}
+
+/** Write a line to stderr, whatever the entry has done to `process.stderr`. */
+export function print(text) {
+  try {
+    writeSync(STDERR, `${toWellFormed(text)}\n`);
+  } catch {
+    // It was closed, or nobody reads it: nobody is left to be told.
+  }
+}

@@ -1,0 +1,195 @@
+"""What a JavaScript entry may send, and what it is told of anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from javascript_support import ECHO, Stage, body, outcome
+from spindle_trio import REFERENCE_LIMITS, Limits, PayloadError
+
+HEAD = """
+class Point { x = 1; }
+const nested = (depth) => { let value = 1; for (; depth > 0; depth -= 1) value = [value]; return value; };
+const cycle = () => { const value = { list: [] }; value.list.push(value); return value; };
+const repeated = (count, value) => Array.from({ length: count }, () => value);
+const named = (count) => Object.fromEntries(repeated(count, 0).map((value, index) => [index, value]));
+const attempt = (action) => {
+  try { action(); } catch (error) { return [error.name, error instanceof TypeError, error.message]; }
+  return null;
+};
+"""
+
+REFUSED = {
+    "undefined": "payload: undefined is not JSON-safe",
+    "NaN": "payload: NaN is not JSON-safe",
+    "[1, -Infinity]": "payload[1]: -Infinity is not JSON-safe",
+    "10n": "payload: bigint is not JSON-safe",
+    "Symbol('s')": "payload: symbol is not JSON-safe",
+    "() => 1": "payload: function is not JSON-safe",
+    "Point": "payload: function is not JSON-safe",
+    "[1, undefined]": "payload[1]: undefined is not JSON-safe",
+    "[, 1]": "payload[0]: undefined is not JSON-safe",
+    "({ items: [0, 1, 2, new Set([3])] })": "payload.items[3]: Set is not JSON-safe",
+    "({ a: { 'b c': new Map() } })": "payload.a['b c']: Map is not JSON-safe".replace("'", '"'),
+    "({ ['n'.repeat(99)]: NaN })": 'payload["' + "n" * 36 + "...]: NaN is not JSON-safe",
+    "new Date(0)": "payload: Date is not JSON-safe",
+    "new Point()": "payload: Point is not JSON-safe",
+    "/x/": "payload: RegExp is not JSON-safe",
+    "new Error('e')": "payload: Error is not JSON-safe",
+    "Buffer.from('x')": "payload: Buffer is not JSON-safe",
+    "new Uint8Array(3)": "payload: Uint8Array is not JSON-safe",
+    "Promise.resolve(1)": "payload: Promise is not JSON-safe",
+    "new String('boxed')": "payload: String is not JSON-safe",
+    "Object.create({ __proto__: { inherited: 1 } })": "payload: Object is not JSON-safe",
+    "({ toJSON() { return 1; } })": "payload.toJSON: function is not JSON-safe",
+    "cycle()": "nested more than 64 deep (does it contain itself?)",
+    "nested(65)": "nested more than 64 deep (does it contain itself?)",
+    "'\\ud800'": "payload: the text has a lone surrogate",
+    "['ok', 'half \\udfff']": "payload[1]: the text has a lone surrogate",
+    "({ '\\ud800': 1 })": 'payload["\\ud800"]: the text has a lone surrogate',
+    "2 ** 64": "payload: the integer is outside -2^63…2^64-1",
+    "({ n: -1e20 })": "payload.n: the integer is outside -2^63…2^64-1",
+    "repeated(100_000, 0)": "more than 100000 values in all",
+    "'x'.repeat(2 ** 20 - 1)": "payload: 1048577 bytes of JSON, more than 1048576",
+    "'ü'.repeat(2 ** 19)": "payload: 1048578 bytes of JSON, more than 1048576",
+    "'\\n'.repeat(2 ** 19)": "payload: 1048578 bytes of JSON, more than 1048576",
+    "({ get a() { throw new TypeError('a getter'); } })": "a getter",
+    "new Proxy({}, { ownKeys() { throw new TypeError('a trap'); } })": "a trap",
+    "new Proxy([], { get(list, name) { return name === 'length' ? 1e9 : 0; } })": "more than 100000 values in all",
+}
+
+SENT = {
+    "null": None,
+    "true": True,
+    "-(2 ** 63)": -(2**63),
+    "-(2 ** 63) + 1024": -9223372036854775000,
+    "2 ** 63": 9223372036854776000,
+    "2 ** 64 - 2048": 18446744073709550000,
+    "1.5": 1.5,
+    "5e-324": 5e-324,
+    "1e21": 1e21,
+    "Number.MAX_VALUE": 1.7976931348623157e308,
+    "''": "",
+    "'\\0 \\n \\u2028 ü \\u{1f600} \\\\ \"'": '\0 \n \u2028 ü \U0001f600 \\ "',
+    "[[], {}, [{}]]": [[], {}, [{}]],
+    "({ '': [null, { 'a.b': 1 }], type: 'stop', __proto__: null })": {"": [None, {"a.b": 1}], "type": "stop"},
+    'JSON.parse(\'{"__proto__": 1, "constructor": 2}\')': {"__proto__": 1, "constructor": 2},
+    "({ a: undefined, b: 1, [Symbol('s')]: 2 })": {"b": 1},
+    "Object.defineProperty({ seen: 1 }, 'hidden', { value: 2 })": {"seen": 1},
+    "({ get read() { return 'once'; } })": {"read": "once"},
+    "Object.assign([1], { more: 2 })": [1],
+    "new Proxy({ a: 1 }, {})": {"a": 1},
+    "({ asked: 0, get n() { this.asked += 1; return this.asked === 1 ? 'first' : NaN; } })": {"asked": 0, "n": "first"},
+    "nested(64).length": 1,
+    "repeated(99_999, 0)": [0] * 99_999,
+    "'x'.repeat(2 ** 20 - 2)": "x" * (2**20 - 2),
+    "'ü'.repeat(2 ** 19 - 1)": "ü" * (2**19 - 1),
+}
+
+
+def tries(sources: Iterable[str]) -> str:
+    """Make an entry that tries to send each value, and completes with what it was told of each."""
+    cases = ", ".join(f"() => {source}" for source in sources)
+    return f"{HEAD}\n{body(f'p.ready(); p.complete([{cases}].map((make) => attempt(() => p.send(make()))));')}"
+
+
+async def test_what_is_not_json_safe_is_refused_with_its_path_and_the_entry_goes_on(stage: Stage) -> None:
+    async with stage.host():
+        handle = await stage.end(tries(REFUSED))
+    assert await outcome(handle) == ("completed", None)
+    assert handle.statistics().messages_received == 0
+    for (source, says), (name, is_type_error, message) in zip(REFUSED.items(), handle.result, strict=True):
+        assert (name, is_type_error) in {("PayloadError", True), ("TypeError", True)}, source
+        assert message.endswith(says), (source, message)
+        assert name == "TypeError" or message.startswith("payload"), (source, message)
+
+
+async def test_what_is_json_safe_arrives_as_json_says_it(stage: Stage) -> None:
+    async with stage.host():
+        handle = await stage.spawn(tries(SENT))
+        payloads = [payload async for payload in handle.messages()]
+        assert handle.result == [None] * len(SENT)
+    for (source, value), came in zip(SENT.items(), payloads, strict=True):
+        assert came == value, source
+
+
+async def test_what_is_json_safe_comes_back_from_javascript(stage: Stage) -> None:
+    payloads = [
+        None,
+        True,
+        2**53,
+        1.5,
+        "\0 ü \U0001f600 \u2028",
+        [],
+        {},
+        {"": [None, {"a.b": [[], {}]}]},
+        {"type": "stop"},
+    ]
+    payloads += ["x" * (2**20 - 2), [0] * 99_999]
+    async with stage.host():
+        handle = await stage.spawn(ECHO)
+        messages = handle.messages()
+        for payload in payloads:
+            await handle.send(payload)
+            assert await messages.receive() == payload
+        deep = await stage.result(body("p.ready(); p.complete(p.payload);"), payload=[[[{"a": [1]}]]])
+        assert deep == [[[{"a": [1]}]]]
+
+
+async def test_a_result_is_bounded_like_a_payload_and_may_be_said_better_afterwards(stage: Stage) -> None:
+    source = body("p.ready(); const told = attempt(() => p.complete([new Map()])); p.complete(told);", head=HEAD)
+    async with stage.host():
+        assert await stage.result(source) == ["PayloadError", True, "result[0]: Map is not JSON-safe"]
+        handle = await stage.end(body("p.ready(); p.complete(10n);"))
+    assert await outcome(handle) == ("failed", "PayloadError: result: bigint is not JSON-safe")
+
+
+REFERENCE = {
+    "'x'.repeat(2 ** 18)": "'x'.repeat(2 ** 18 + 1)",
+    "'ü'.repeat(2 ** 17)": "'ü'.repeat(2 ** 17) + 'x'",
+    "({ name: ['x'.repeat(2 ** 18 - 4)] })": "({ name: ['x'.repeat(2 ** 18 - 3)] })",
+    "repeated(1_000, 0)": "repeated(1_001, 0)",
+    "named(1_000)": "named(1_001)",
+    "nested(32)": "nested(33)",
+    "[...repeated(9, repeated(999, 0)), repeated(998, 0)]": "repeated(10, repeated(999, 0))",
+}
+
+
+async def test_the_reference_limits_hold_at_each_bound_and_one_over_it(stage: Stage) -> None:
+    async with stage.host(limits=REFERENCE_LIMITS):
+        within = await stage.end(tries(REFERENCE))
+        beyond = await stage.end(tries(REFERENCE.values()))
+    assert within.result == [None] * len(REFERENCE)
+    assert within.statistics().messages_received == len(REFERENCE)
+    assert [told[2] for told in beyond.result] == [
+        "payload: more than 262144 bytes of text in all",
+        "payload: more than 262144 bytes of text in all",
+        "payload.name[0]: more than 262144 bytes of text in all",
+        "payload: 1001 entries, more than 1000 in one container",
+        "payload: 1001 entries, more than 1000 in one container",
+        "payload" + "[0]" * 33 + ": nested more than 32 deep (does it contain itself?)",
+        "payload[9][998]: more than 10000 values in all",
+    ]
+
+
+async def test_a_failure_fits_into_a_frame_however_little_it_may_have(stage: Stage) -> None:
+    async with stage.host(limits=Limits(frame_bytes=2_000)):
+        handle = await stage.end(body("p.ready(); throw new Error('\\u0001'.repeat(100_000));"))
+        assert handle.state == "failed"
+        assert str(handle.info.error).startswith("Error: \u0001\u0001")
+    async with stage.host(limits=REFERENCE_LIMITS):
+        handle = await stage.end(body("p.ready(); p.fail('ü'.repeat(100_000));"))
+        assert handle.state == "failed"
+        assert handle.info.error
+
+
+async def test_the_host_refuses_what_it_cannot_send_before_anything_leaves(stage: Stage) -> None:
+    async with stage.host():
+        handle = await stage.spawn(ECHO)
+        with pytest.raises(PayloadError, match="payload: set is not JSON-safe"):
+            await handle.send({1})
+        messages = handle.messages()
+        await handle.send("still here")
+        assert await messages.receive() == "still here"
