@@ -38,7 +38,7 @@ async def test_handlers_are_told_the_reason_and_end_the_process_themselves(stage
         messages = handle.messages()
         await handle.stop(reason)
         detail = {} if reason is None else {"reason": reason}
-        assert [payload async for payload in messages] == [["first", detail, list(detail)], "cleaned"]
+        assert [payload async for payload in messages] == [["first", detail, ["reason"]], "cleaned"]
         assert (*await outcome(handle), handle.result) == ("completed", None, ["second", reason])
 
 
