@@ -374,6 +374,19 @@ async def test_a_half_closed_connection_still_hears_how_its_processes_ended() ->
     assert lifecycle("stopped", previousState="starting", exitReason="backend_unloaded") in heard
 
 
+async def test_what_was_asked_right_before_a_half_close_is_answered() -> None:
+    class SlowHost(FakeHost):
+        async def get(self, process_id: str) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with served(SlowHost()) as peer:
+        peer.end.sending.send_nowait({"type": "backend_process_get", "requestId": "g1", "processId": "p1"})
+        peer.end.sending.close()
+        assert await peer.hear(1) == [{"type": "response", "requestId": "g1", "result": None}]
+        with pytest.raises(trio.EndOfChannel):
+            await peer.end.receive()
+
+
 async def test_a_worker_that_is_closed_from_above_ends_the_serving_after_its_last_events() -> None:
     host = FakeHost()
     async with served(host) as peer:

@@ -105,6 +105,7 @@ class _Connection:
         self._is_lost = False
         self._speaks_json = True
         self._requests = 0
+        self._all_answered = trio.lowlevel.ParkingLot()
         self._starting: dict[str, ProcessInfo] = {}
         self._ready: dict[str, ProcessInfo] = {}  # as of `ready`, until the spawn has been answered
         self._unsent = Counter[str]()  # messages taken in and not sent, by process
@@ -121,8 +122,10 @@ class _Connection:
             await self._read_requests()
 
     async def aclose(self) -> None:
-        """Close the channel, once the last events have left if the other end still listens."""
+        """Close the channel, once the last answers and events have left if the other end still listens."""
         with trio.move_on_after(FLUSH_SECONDS, shield=True):
+            while self._requests and not self._writer.is_closed:
+                await self._all_answered.park()
             await self._writer.wait_flushed()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
@@ -175,8 +178,10 @@ class _Connection:
         # whoever waits here. A cancelled spawn would be killed without one.
         with trio.CancelScope(shield=True):
             answer = await self._answer_to(request)
-        self._requests -= 1
         self._put(answer)
+        self._requests -= 1
+        if not self._requests:
+            self._all_answered.unpark_all()
 
     async def _answer_to(self, request: ProcessSpawn | ProcessList | ProcessGet) -> Response:
         try:
