@@ -1,0 +1,33 @@
+"""Compares what processes printed with what has been recorded.
+
+What an entry prints itself has to be the same. What the engine or the runtime say of an error they word as they like:
+what was thrown has to be told somewhere, on stderr or in the terminal event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from conformance.recording import Output, Scenario
+
+ENGINES_OWN = ("Bun v", "[Spindle backend process]")
+"""How lines begin that no entry has printed."""
+
+ERROR = "error: "
+"""How a line begins in which the engine says what was thrown."""
+
+
+def lines_of_entries(scenario: Scenario) -> list[str]:
+    """Return what the entries of a scenario print themselves."""
+    return [line for line in scenario.child_output if not line.startswith((*ENGINES_OWN, ERROR))]
+
+
+def check_printed(scenario: Scenario, outputs: Sequence[Output], printed: Sequence[str]) -> None:
+    """Compare the lines of both streams, in any order."""
+    thrown = [line.removeprefix(ERROR) for line in scenario.child_output if line.startswith(ERROR)]
+    if thrown:
+        errors = [output["event"].get("error", "") for output in outputs if "event" in output]
+        for text in thrown:
+            assert text in "\n".join([*printed, *errors])
+    else:
+        assert sorted(printed) == sorted(lines_of_entries(scenario))

@@ -1,0 +1,72 @@
+"""Every recorded scenario, with its JavaScript entries as they are, through the worker protocol."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+import pytest
+
+from conformance.comparing import compare
+from conformance.differences import CHANNEL, DIFFERENCES, MEASURED, OWN_CHANNEL, OWN_STEPS, expected
+from conformance.player import Play, play
+from conformance.printing import check_printed
+from conformance.recording import Scenario, scenarios
+from javascript_support import needs_node
+from spindle_trio.launchers import DefaultLauncher
+
+pytestmark = [needs_node, pytest.mark.usefixtures("_surroundings")]
+
+WAITED_FOR: Final = "heartbeat_default_15s"
+"""It really takes that long; the ordinary run looks at the deadline, and at the whole of it in virtual time."""
+
+GRACE_PERIODS: Final[Mapping[str, float]] = {
+    "replace_stopping": 0.5,
+    "spoofed_complete_keeps_running": 0.5,
+    "stop_handler_never_exits": 1.5,
+    "stop_handler_throws": 0.5,
+    "stop_reason_nonstring_and_empty": 1.5,
+}
+"""Where a scenario waits until a grace period is over, a shorter one shows the same."""
+
+
+def as_played(scenario: Scenario) -> Scenario:
+    """Give a scenario that goes around the context our lanes to do so, and the steps that go with them."""
+    if scenario.name not in OWN_CHANNEL:
+        return scenario
+    there, here = OWN_CHANNEL[scenario.name]
+    sources = {name: CHANNEL + source.replace(there, here) for name, source in scenario.entry_files.items()}
+    return attrs.evolve(scenario, entry_files=sources, steps=OWN_STEPS.get(scenario.name, scenario.steps))
+
+
+async def play_in_node(scenario: Scenario, folder: Path) -> Play:
+    """Play a scenario on the default launcher, with a program that a scenario can take away."""
+    program, root = folder / "node", folder / "root"
+    program.symlink_to(str(shutil.which("node")))
+    root.mkdir()
+    grace_period = GRACE_PERIODS.get(scenario.name, 5.0)
+    return await play(
+        scenario, root, DefaultLauncher(node=str(program), preload=()), grace_period=grace_period, program=program
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] if name == WAITED_FOR else []) for name in scenarios()],
+)
+async def test_scenario(name: str, tmp_path: Path) -> None:
+    scenario = as_played(scenarios()[name])
+    played = await play_in_node(scenario, tmp_path)
+    compare(expected(scenario, DIFFERENCES), played.outputs, measured=name in MEASURED)
+    check_printed(scenario, played.outputs, played.printed)
+    assert (played.refusal is not None) == (scenario.user_id == "")
+
+
+async def test_the_default_heartbeat_timeout_is_15_seconds(tmp_path: Path) -> None:
+    scenario = scenarios()[WAITED_FOR]
+    played = await play_in_node(attrs.evolve(scenario, steps=scenario.steps[:-1]), tmp_path)
+    compare(scenario.outputs[:-1], played.outputs)
+    assert played.heartbeat_timeouts == [15.0]
