@@ -23,6 +23,7 @@ from conformance.changes import (
     info,
     instead,
     is_answer_to,
+    is_any_message,
     is_end_of,
     is_heartbeat,
     is_message,
@@ -137,7 +138,7 @@ DIFFERENCES: Final[Sequence[Difference]] = (
         "reference's switch and channel, and Node is not Bun.",
         {
             "env_and_stdio": replaced(
-                lambda output: output["type"] == "backend_process_message",
+                is_any_message,
                 message(
                     "P1",
                     {
@@ -275,42 +276,3 @@ DIFFERENCES: Final[Sequence[Difference]] = (
         ),
     ),
 )
-
-CHANNEL: Final = (
-    'import fs from "node:fs";\n'
-    "const frame = (fd, value) => {\n"
-    "  const body = Buffer.from(JSON.stringify(value));\n"
-    "  const header = Buffer.alloc(4);\n"
-    "  header.writeUInt32BE(body.length);\n"
-    "  fs.writeSync(fd, Buffer.concat([header, body]));\n"
-    "};\n"
-    'const control = Number(fs.readFileSync("/proc/self/cmdline", "utf8").split("\\0").at(-4));\n'
-)
-"""Finds the control lane of a process by its command line, and writes frames to it behind the runtime's back."""
-
-OWN_CHANNEL: Final[Mapping[str, tuple[str, str]]] = {
-    "disconnect_running": ("globalThis.process.disconnect()", "fs.closeSync(control)"),
-    "malformed_ipc_null": ("globalThis.process.send(", "frame(control, "),
-    "malformed_ipc_unknown_type": ("globalThis.process.send(", "frame(control, "),
-    "spoofed_complete_keeps_running": (
-        'globalThis.process.send({ type: "complete" })',
-        'frame(control, { type: "complete", messages: 0 })',
-    ),
-}
-"""Scenarios whose entries go around the context: what is written there, and what does the same on our lanes."""
-
-OWN_STEPS: Final = {
-    "disconnect_running": [
-        {"spawn": "s1", "options": {"entry": "dist/entry.js", "heartbeatTimeoutMs": 0}},
-        {"wait": {"resp": "s1"}},
-        {"wait": {"state": "failed"}},
-        {"get": "g1", "p": "P1"},
-        {"send": "anyone?", "p": "P1"},
-        {"stop": "st1", "p": "P1"},
-        {"alive": "P1"},
-    ]
-}
-"""Steps of those that wait for what happens here."""
-
-MEASURED: Final = frozenset({"messages_do_not_count_as_heartbeat"})
-"""Scenarios in which a process repeats a message as often as it has time to."""

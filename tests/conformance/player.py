@@ -11,49 +11,34 @@ How the steps are taken:
 * `unload` closes the worker, and what comes behind it cannot be asked any more.
 * `alive` and `peek` look from outside. A process that has been announced as ended must be gone, and any other alive.
 
-After the last step, and once the entries have printed what they print, the host kills what is left. What the worker hears
-then is no part of the recording; `play` checks
-that it is one end for each process, and one answer for each request.
+After the last step, and once the entries have printed what they print, the host kills what is left. What the worker
+hears then is no part of the recording; `play` checks that it is one end for each process, and one answer for each
+request.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import select
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import attrs
 import trio
 
 from bridge_support import MemoryEnd, memory_ends
-from conformance.printing import lines_of_entries
+from conformance.printing import lines_of_entries, printed_into
 from conformance.recording import LIFECYCLE, MESSAGE, Output, Scenario
+from conformance.values import value_of
 from fork_server_support import wait_until
 from spindle_trio import REFERENCE_LIMITS, Host, Limits, open_host
 from spindle_trio.abc import Launcher
 
 GUARD_SECONDS = 60
 """How long one scenario may take in all before it counts as hanging."""
-
-UNDEFINED = object()
-
-JAVASCRIPT_VALUES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
-    "undefined": lambda _: UNDEFINED,
-    "NaN": lambda _: math.nan,
-    "Date": lambda value: datetime.fromtimestamp(value["ms"] / 1000, UTC),
-    "Map": lambda _: MappingProxyType({}),
-    "bigint": lambda value: int(value["value"]),
-    "Uint8Array": lambda _: b"",
-}
-"""What stands for values that JSON does not have: the channel in memory carries them, and the host must refuse them."""
 
 
 @attrs.define
@@ -87,7 +72,7 @@ async def play(
         (root / name).write_text(source)
     limits = REFERENCE_LIMITS if scenario.name.startswith("limits_") else Limits()
     result = Play()
-    with trio.fail_after(GUARD_SECONDS), _printed(result.printed):
+    with trio.fail_after(GUARD_SECONDS), printed_into(result.printed):
         async with open_host(launcher, grace_period=grace_period, limits=limits) as host:
             try:
                 async with _served(host, root, scenario.user_id, program) as player:
@@ -100,25 +85,6 @@ async def play(
             else:
                 result.heartbeat_timeouts = player.heartbeat_timeouts
     return result
-
-
-@contextmanager
-def _printed(lines: list[str]) -> Iterator[None]:
-    """Collect what processes print, which the host logs line by line."""
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(str(record.args[1]))  # type: ignore[index]  # an id and a line
-
-    logger, handler = logging.getLogger("spindle_trio.process"), Collector()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @asynccontextmanager
@@ -245,13 +211,13 @@ class Player:
         verb = next(verb for verb in ("spawn", "list", "get", "stop", "send") if verb in step)
         request: dict[str, Any] = {"type": f"backend_process_{verb}"}
         if verb == "send":
-            request["payload"] = _value(step["send"])
+            request["payload"] = value_of(step["send"])
         else:
             request["requestId"] = step[verb]
             self._unanswered.add(step[verb])
         if "p" in step:
             request["processId"] = self._ids.get(step["p"], step["p"]) if isinstance(step["p"], str) else step["p"]
-        request |= {name: _value(step[name]) for name in ("options", "filter", "userId") if name in step}
+        request |= {name: value_of(step[name]) for name in ("options", "filter", "userId") if name in step}
         await self._end.send(request)
         if verb not in {"spawn", "send"}:
             while step[verb] in self._unanswered:
@@ -329,18 +295,3 @@ class Player:
             os.close(pidfd)
         self._pidfds.clear()
         self._end.sending.close()
-
-
-def _value(written: Any) -> Any:
-    """Read a value as recorded: long strings and what JSON does not have are placeholders."""
-    match written:
-        case {"$string": True, "head": head, "length": length}:
-            return (head * (length // len(head) + 1))[:length]
-        case {"$js": kind}:
-            return JAVASCRIPT_VALUES[kind](written)
-        case dict():
-            read = {name: _value(value) for name, value in written.items()}
-            return {name: value for name, value in read.items() if value is not UNDEFINED}
-        case list():
-            return [_value(value) for value in written]
-    return written

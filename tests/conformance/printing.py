@@ -6,7 +6,9 @@ what was thrown has to be told somewhere, on stderr or in the terminal event.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from conformance.recording import Output, Scenario
 
@@ -31,3 +33,22 @@ def check_printed(scenario: Scenario, outputs: Sequence[Output], printed: Sequen
             assert text in "\n".join([*printed, *errors])
     else:
         assert sorted(printed) == sorted(lines_of_entries(scenario))
+
+
+@contextmanager
+def printed_into(lines: list[str]) -> Iterator[None]:
+    """Collect what processes print, which the host logs line by line."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(str(record.args[1]))  # type: ignore[index]  # an id and a line
+
+    logger, handler = logging.getLogger("spindle_trio.process"), Collector()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,13 +40,14 @@ class Scenario:
     """Lines that the process has printed."""
 
     def in_python(self, sources: Mapping[str, str]) -> Scenario:
-        """Return the same with other entries, whose names end in ``.py`` wherever they are spoken of."""
-        translated = {name: _python_names(getattr(self, name)) for name in ("steps", "outputs", "first_outputs")}
-        return attrs.evolve(self, entry_files=sources, **translated)
+        """Return the same with other entries, whose names end in ``.py`` wherever a step speaks of them."""
+        files = {with_python_names(name): source for name, source in sources.items()}
+        return attrs.evolve(self, entry_files=files, steps=with_python_names(self.steps))
 
 
-def _python_names(value: Any) -> Any:
-    return json.loads(json.dumps(value).replace('entry.js"', 'entry.py"').replace("none.js", "none.py"))
+def with_python_names(value: Any) -> Any:
+    """Have the names of entries end in ``.py`` wherever they are spoken of."""
+    return json.loads(re.sub(r'(entry|none)\.js( ?")', r"\1.py\2", json.dumps(value)))
 
 
 @functools.cache

@@ -7,8 +7,9 @@ import itertools
 import pytest
 
 from conformance.comparing import MismatchError, compare, with_times
-from conformance.differences import DIFFERENCES, OWN_CHANNEL, OWN_STEPS, Difference, expected
+from conformance.differences import DIFFERENCES, Difference, expected
 from conformance.recording import scenarios
+from conformance.settings import OWN_CHANNEL, OWN_STEPS
 
 MANY = 30
 """How many outputs of a scenario are spoilt, one after the other."""

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import attrs
 import pytest
 
 from conformance.comparing import compare
-from conformance.differences import CHANNEL, DIFFERENCES, MEASURED, OWN_CHANNEL, OWN_STEPS, expected
+from conformance.differences import DIFFERENCES, expected
 from conformance.player import Play, play
 from conformance.printing import check_printed
 from conformance.recording import Scenario, scenarios
+from conformance.settings import CHANNEL, GRACE_PERIOD, GRACE_PERIODS, MEASURED, OWN_CHANNEL, OWN_STEPS, WAITED_FOR
 from javascript_support import needs_node
 from spindle_trio.launchers import DefaultLauncher
 
 pytestmark = [needs_node, pytest.mark.usefixtures("_surroundings")]
-
-WAITED_FOR: Final = "heartbeat_default_15s"
-"""It really takes that long; the ordinary run looks at the deadline, and at the whole of it in virtual time."""
-
-GRACE_PERIODS: Final[Mapping[str, float]] = {
-    "replace_stopping": 0.5,
-    "spoofed_complete_keeps_running": 0.5,
-    "stop_handler_never_exits": 1.5,
-    "stop_handler_throws": 0.5,
-    "stop_reason_nonstring_and_empty": 1.5,
-}
-"""Where a scenario waits until a grace period is over, a shorter one shows the same."""
 
 
 def as_played(scenario: Scenario) -> Scenario:
@@ -47,7 +34,7 @@ async def play_in_node(scenario: Scenario, folder: Path) -> Play:
     program, root = folder / "node", folder / "root"
     program.symlink_to(str(shutil.which("node")))
     root.mkdir()
-    grace_period = GRACE_PERIODS.get(scenario.name, 5.0)
+    grace_period = GRACE_PERIODS.get(scenario.name, GRACE_PERIOD)
     return await play(
         scenario, root, DefaultLauncher(node=str(program), preload=()), grace_period=grace_period, program=program
     )
