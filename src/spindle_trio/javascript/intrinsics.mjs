@@ -48,6 +48,7 @@ const { isWellFormed: isWhole, toWellFormed: makeWhole } = String.prototype;
 export const isWellFormed = isWhole ? withoutThis(isWhole) : () => true;
 export const toWellFormed = makeWhole ? withoutThis(makeWhole) : String;
 
+export const emit = process.emit.bind(process);
 export const exit = process.exit.bind(process);
 export const kill = process.kill.bind(process);
 export const listenerCount = process.listenerCount.bind(process);

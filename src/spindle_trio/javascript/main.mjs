@@ -9,7 +9,7 @@ import { pathToFileURL } from "node:url";
 
 import { Handlers } from "./handlers.mjs";
 import {
-  Number, Promise, SyntaxError, defineProperty, exit, hasOwn, kill, listenerCount, process, push, queueMicrotask,
+  Number, Promise, SyntaxError, defineProperty, emit, exit, hasOwn, kill, listenerCount, process, push, queueMicrotask,
   setImmediate, shift, stringify, trimmed,
 } from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
@@ -46,7 +46,8 @@ process.argv = [process.argv[0], file];
 // The host always reads what is printed. Written later, the last of it would be lost in an exit.
 process.stdout._handle?.setBlocking?.(true);
 process.stderr._handle?.setBlocking?.(true);
-process.on("uncaughtException", giveUp); // and rejections that nobody handles
+process.on("uncaughtException", giveUp);
+process.on("unhandledRejection", giveUpRejected);
 finishAtTheVeryEnd();
 control.resume();
 
@@ -196,7 +197,13 @@ function fail(error) {
 
 // ---- ends
 
-/** An exception or a rejection that nobody has handled. */
+/** A rejection that nobody has handled. By default it becomes an exception, and what is no error is lost in that. */
+function giveUpRejected(reason) {
+  if (listenerCount("unhandledRejection") > 1) return; // the entry takes care of it
+  emit("uncaughtException", reason, "unhandledRejection");
+}
+
+/** An exception that nobody has handled. */
 function giveUp(error) {
   if (listenerCount("uncaughtException") > 1) return; // the entry takes care of it
   if (stop === null || finalWord !== null) {
