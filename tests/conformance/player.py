@@ -7,7 +7,7 @@ How the steps are taken:
   could still say it have ended, with all their messages delivered. So nothing here depends on how long a wait was
   given.
 * A SIGKILL with requests right behind it is one that the host hears of after those: the process is frozen first.
-* `setenv` takes away the program that runs JavaScript: the variable names it there.
+* `setenv` has another program run JavaScript, or none: the variable names it there, and a link here.
 * `unload` closes the worker, and what comes behind it cannot be asked any more.
 * `alive` and `peek` look from outside. A process that has been announced as ended must be gone, and any other alive.
 
@@ -196,9 +196,10 @@ class Player:
                 supervisor = self._supervisor(self._ids[process])
                 if supervisor is not None:
                     self.heartbeat_timeouts.append(supervisor.heartbeat_timeout)
-            case {"setenv": {"LUMIVERSE_BUN_PATH": _}}:
+            case {"setenv": {"LUMIVERSE_BUN_PATH": path}}:
                 assert self._program is not None
                 self._program.unlink()
+                self._program.symlink_to(path)
             case _:
                 await self._ask(step)
         if self._frozen is not None and not {"kill", "send"} & set(step):
