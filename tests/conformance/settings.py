@@ -57,3 +57,6 @@ OWN_STEPS: Final = {
 
 MEASURED: Final = frozenset({"messages_do_not_count_as_heartbeat"})
 """Scenarios in which a process repeats a message as often as it has time to."""
+
+TOLD_BY_NODE: Final[Mapping[str, str]] = {"import_syntax_error": "SyntaxError: "}
+"""What Node prints where there is nothing in the recording: it alone knows the line of an error of syntax."""

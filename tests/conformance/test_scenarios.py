@@ -13,7 +13,16 @@ from conformance.differences import DIFFERENCES, expected
 from conformance.player import Play, play
 from conformance.printing import check_printed
 from conformance.recording import Scenario, scenarios
-from conformance.settings import CHANNEL, GRACE_PERIOD, GRACE_PERIODS, MEASURED, OWN_CHANNEL, OWN_STEPS, WAITED_FOR
+from conformance.settings import (
+    CHANNEL,
+    GRACE_PERIOD,
+    GRACE_PERIODS,
+    MEASURED,
+    OWN_CHANNEL,
+    OWN_STEPS,
+    TOLD_BY_NODE,
+    WAITED_FOR,
+)
 from javascript_support import needs_node
 from spindle_trio.launchers import DefaultLauncher
 
@@ -48,7 +57,7 @@ async def test_scenario(name: str, tmp_path: Path) -> None:
     scenario = as_played(scenarios()[name])
     played = await play_in_node(scenario, tmp_path)
     compare(expected(scenario, DIFFERENCES), played.outputs, measured=name in MEASURED)
-    check_printed(scenario, played.outputs, played.printed)
+    check_printed(scenario, played.outputs, played.printed, told_by_node=TOLD_BY_NODE.get(name))
     assert (played.refusal is not None) == (scenario.user_id == "")
 
 
