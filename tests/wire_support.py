@@ -326,7 +326,7 @@ def expected_payload(body: bytes, bounds: PayloadBounds = BOUNDS) -> object:
         ValueError: it is to be refused.
     """
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse)
+        value = json.loads(body.decode(), parse_constant=_refuse, object_pairs_hook=_last_of_each_name)
         check_payload(value, bounds)
     except RecursionError:
         raise ValueError("too deep") from None
@@ -335,6 +335,30 @@ def expected_payload(body: bytes, bounds: PayloadBounds = BOUNDS) -> object:
 
 def _refuse(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def _last_of_each_name(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Of a name that comes twice the last value counts, and yet no value before it may be one that nobody can read."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        for name, value in pairs:
+            if value is not values[name]:
+                _check_readable(value)
+    return values
+
+
+def _check_readable(value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that is no finite one")
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, list):
+        for item in value:
+            _check_readable(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_readable(name)
+            _check_readable(item)
 
 
 def expected_frame(body: bytes) -> object:

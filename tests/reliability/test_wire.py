@@ -22,11 +22,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from spindle_trio import LifecycleEvent, ProcessMessage, SpawnError, Worker, open_host
+from spindle_trio import LifecycleEvent, PeerProtocolError, ProcessMessage, SpawnError, Worker, open_host
+from spindle_trio._control import Stopped, parse_child_frame
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from wire_judge_support import judge, read_as_host
 from wire_processes_support import BREACH, Outcome, WireLauncher, play_in_memory
-from wire_support import Lane, Scenario, Traffic, traffic
+from wire_support import BOUNDS, Lane, Scenario, Traffic, expected_frame, traffic
 
 MEBIBYTE = 1024 * 1024
 
@@ -134,6 +135,23 @@ async def test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve(
     assert len(os.listdir("/proc/self/fd")) == descriptors
     refuse_errors(caplog)
     assert ends.breaches > processes / 3
+
+
+@pytest.mark.parametrize(
+    ("first", "is_read"),
+    [("1e999", False), ('"\\ud800"', False), ('[{"\\ud800":1}]', False), ("9" * 30, True), ('"ready"', True)],
+)
+def test_of_a_name_that_comes_twice_the_last_value_counts_and_the_others_must_be_readable(
+    first: str, is_read: bool
+) -> None:
+    """Host and judge agree on it: found by frame 204 703 of the control lane."""
+    body = f'{{"type":{first},"type":"stopped","messages":3}}'.encode()
+    for read in (lambda: parse_child_frame(body, BOUNDS), lambda: expected_frame(body)):
+        if is_read:
+            assert read() == Stopped(3)
+        else:
+            with pytest.raises((PeerProtocolError, ValueError)):
+                read()
 
 
 def test_the_script_replays_what_a_failure_names_and_says_what_it_needs_for_more() -> None:
