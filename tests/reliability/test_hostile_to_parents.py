@@ -75,9 +75,7 @@ async def test_who_stops_its_server_stops_no_process_and_launches_wait_until_it_
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
-async def test_who_turns_against_its_init_hurts_itself_at_most(
-    level: str, tmp_path: Path, number: int
-) -> None:
+async def test_who_turns_against_its_init_hurts_itself_at_most(level: str, tmp_path: Path, number: int) -> None:
     if level not in INIT_LEVELS:
         pytest.skip(f"at {level} a process has no init of its own")
     async with neighbourhood(level, tmp_path) as place:
