@@ -135,3 +135,6 @@ class NodeLauncher(ServerLauncher):
 
     def _leaves_stacks(self, order: LaunchOrder) -> bool:
         return False  # nobody can look into a Node that runs in a loop
+
+    def _waits_to_send(self, order: LaunchOrder) -> bool:
+        return False  # the watchdog judges an entry that computes meanwhile
