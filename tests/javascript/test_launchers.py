@@ -180,6 +180,19 @@ async def test_a_program_that_is_none_fails_as_a_start(stage: Stage) -> None:
         assert "wrong program" in str(failed.value)
 
 
+async def test_a_variable_that_no_program_can_be_started_with_is_named(stage: Stage) -> None:
+    """What is forked does not mind."""
+    most = 32 * os.sysconf("SC_PAGESIZE") - len("LONG=") - 1
+    ask = body("p.ready(); p.complete(process.env.LONG.length);")
+    async with stage.host(DefaultLauncher(), environment={"LONG": "x" * most}):
+        assert await stage.result(ask) == most
+    async with stage.host(DefaultLauncher(), environment={"LONG": "x" * (most + 1)}):
+        with pytest.raises(LaunchError, match=r"the variable 'LONG' has \d+ bytes, and the system starts no program"):
+            await stage.spawn(ask)
+        ask = "import os\ndef run(process):\n    process.ready()\n    return len(os.environ['LONG'])"
+        assert await stage.result(ask, suffix=".py") == most + 1
+
+
 OLD = """
 Object.defineProperty(process, "versions", { value: { ...process.versions, node: "18.20.4" } });
 delete String.prototype.isWellFormed;

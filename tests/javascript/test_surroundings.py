@@ -44,6 +44,14 @@ async def test_folder_arguments_and_environment_are_those_of_the_contract(
         assert found["env"] == {"PATH": os.environ["PATH"], "WORD": "given"}
 
 
+async def test_a_host_that_node_has_started_may_pass_its_environment_on(stage: Stage) -> None:
+    """In which is the descriptor that its own messages to that Node travel on."""
+    ask = body("p.ready(); p.complete(process.send === undefined);")
+    for fd in range(3, 13):
+        async with stage.host(environment={"NODE_CHANNEL_FD": str(fd), "NODE_CHANNEL_SERIALIZATION_MODE": "json"}):
+            assert await stage.result(ask) is True
+
+
 async def test_standard_streams_are_captured_and_carry_no_frames(stage: Stage) -> None:
     async with stage.host():
         handle = await stage.end(

@@ -24,8 +24,8 @@ const RETRY_MS = 1;
 const LONGEST_RETRY_MS = 16;
 
 /**
- * Seconds that a call waits for a frame that has been written in part. The host gives up a frame that is not whole
- * within its patience, and who has begun one may not yield for longer than that.
+ * Seconds that a call waits for a frame that has been written in part: a host that is only a little behind then has it
+ * whole, although the entry may not yield for long. The rest of a message may take any time.
  */
 const FRAME_PATIENCE = 0.1;
 

@@ -230,7 +230,7 @@ function failWith(error, traceback) {
 function sayFinally(type, fields) {
   finalWord = type;
   control.push(`{"type":"${type}",${fields}"messages":${messages.sent}}`);
-  messages.flush(Infinity, beatAnyhow); // who has said its last word may never yield again
+  flush(); // who has said its last word may never yield again
 }
 
 /** Run the clean-up function, once, and end. What the entry is doing at the moment, it may still do to its end. */
@@ -291,9 +291,10 @@ function finish(code) {
   control.flush();
 }
 
+/** Write what still waits: first what has the host read all messages, however full its inbox is. */
 function flush() {
-  control.flush();
-  messages.flush(Infinity, beatAnyhow); // a wait for the host counts as alive
+  control.flush(Infinity, beatAnyhow); // a wait for the host counts as alive
+  messages.flush(Infinity, beatAnyhow);
 }
 
 function beatAnyhow() {

@@ -62,6 +62,9 @@ class DefaultLauncher(ForkServerLauncher):
     def _leaves_stacks(self, order: LaunchOrder) -> bool:
         return not _is_javascript(order.entry)
 
+    def _waits_to_send(self, order: LaunchOrder) -> bool:
+        return not _is_javascript(order.entry)
+
 
 def _is_javascript(entry: ResolvedEntry) -> bool:
     return entry.entry.endswith(JAVASCRIPT_SUFFIXES)

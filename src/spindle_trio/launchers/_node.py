@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from spindle_trio._errors import EntryError
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
@@ -28,6 +30,9 @@ DEFAULT_SPARES: Final = 1
 
 _NAMES: Final = ("node", "bun")
 """What is looked for on the `PATH`, in this order."""
+
+_CHANNEL: Final = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
+"""By these a Node takes over a descriptor from the one that has started it: the host's, which may be a lane here."""
 
 _ADVICE: Final = (
     f"install Node {'.'.join(map(str, OLDEST_NODE))} or later such that node is on the PATH, "
@@ -79,6 +84,8 @@ class JavaScriptEngine:
         path = self.path()
         if path is None:
             raise FileNotFoundError(self.problem())
+        environment = {name: value for name, value in order.environment.items() if name not in _CHANNEL}
+        order = attrs.evolve(order, environment=environment)
         return [encode_execution(order, [path, str(RUNTIME), order.entry.entry], str(order.entry.path))]
 
 
@@ -135,3 +142,6 @@ class NodeLauncher(ServerLauncher):
 
     def _leaves_stacks(self, order: LaunchOrder) -> bool:
         return False  # nobody can look into a Node that runs in a loop
+
+    def _waits_to_send(self, order: LaunchOrder) -> bool:
+        return False  # the watchdog judges an entry that computes meanwhile

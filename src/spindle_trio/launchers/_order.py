@@ -6,10 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from spindle_trio.abc import LaunchOrder
 
 __all__ = ["check_surroundings", "encode_execution", "encode_order"]
+
+_VARIABLE_BYTES: Final = 32 * os.sysconf("SC_PAGESIZE")
+"""How long one variable may be, with its name and a zero, for a program to be started with it: Linux, `execve(2)`."""
 
 
 def check_surroundings(order: LaunchOrder) -> None:
@@ -58,7 +62,11 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str) -> b
         order: what was ordered.
         command: what starts that program.
         runs: what it is told to run, behind the number of its parent and before its descriptors.
+
+    Raises:
+        OSError: a variable is too long for a program to be started with.
     """
+    _check_lengths(order.environment)
     frame = {
         "command": list(command),
         "runs": runs,
@@ -66,3 +74,14 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str) -> b
         "environment": dict(order.environment),
     }
     return json.dumps(frame).encode()  # in ASCII, as above
+
+
+def _check_lengths(environment: Mapping[str, str]) -> None:
+    """Refuse what `exec` would refuse, and say which variable it is."""
+    for name, value in environment.items():
+        size = len(os.fsencode(f"{name}={value}")) + 1
+        if size > _VARIABLE_BYTES:
+            raise OSError(
+                f"the variable {name!r} has {size} bytes, and the system starts no program with one of more than "
+                f"{_VARIABLE_BYTES}"
+            )

@@ -16,6 +16,7 @@ A process that has not ended `PATIENCE` seconds after its first kill is left to 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import socket
@@ -69,6 +70,8 @@ class ProcessParts:
     """Its order: the bodies of the first frames on its control lane, which leave together with the host's first one."""
     leaves_stacks: bool
     """Whether it writes its stacks into the page when it is asked to."""
+    waits_to_send: bool
+    """Whether it does nothing else while a message of its has left in part; else such a frame may take any time."""
     memory_events: MemoryEvents | None = None
     """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
 
@@ -91,10 +94,11 @@ class RealProcess(LaunchedProcess):
         limits = order.limits
         self.pid: int = parts.pid
         self.control, self.messages = (
-            SocketLane(
-                sock, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds, first_frames=first_frames
+            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=frame_seconds, first_frames=first_frames)
+            for sock, frame_seconds, first_frames in (
+                (parts.control, limits.frame_seconds, parts.first_frames),
+                (parts.messages, limits.frame_seconds if parts.waits_to_send else math.inf, ()),
             )
-            for sock, first_frames in ((parts.control, parts.first_frames), (parts.messages, ()))
         )
         self._process_id: Final = order.process_id
         self._entry: Final = order.entry.entry

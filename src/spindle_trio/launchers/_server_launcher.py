@@ -175,6 +175,10 @@ class ServerLauncher(Launcher):
         """Tell whether what runs the entry writes its stacks into the page when it is asked to."""
         return True
 
+    def _waits_to_send(self, order: LaunchOrder) -> bool:
+        """Tell whether what runs the entry holds that up until a message that has left in part has left whole."""
+        return True
+
     async def _start_server(self, containment: Containment | None) -> ForkServer:
         return await ForkServer.start(self._preload, passed_on_environment(), containment, execs=self._execs)
 
@@ -208,6 +212,7 @@ class ServerLauncher(Launcher):
             forked.page,
             first_frames,
             self._leaves_stacks(order),
+            self._waits_to_send(order),
             self._memory_events,
         )
 
