@@ -208,7 +208,14 @@ VARIANTS: Final = [
         " for (const v of [1n, [, 1], '\\ud800', new Number(1), { a: new Date() }, 2 ** 64, NaN, -(2 ** 63), bare])"
         " try { p.send(v); } catch (e) { p.send(e.name); } }",
         [*spawned(), heard(9)],
-        [*BEGUN, *[message("P1", "PayloadError")] * 7, message("P1", -(2**63)), message("P1", [1])],
+        [
+            *BEGUN,
+            *[message("P1", "PayloadError")] * 5,
+            message("P1", 2.0**64),
+            message("P1", "PayloadError"),
+            message("P1", -(2**63)),
+            message("P1", [1]),
+        ],
     ),
     Variant(
         "a worker that is unloaded has its processes stop",

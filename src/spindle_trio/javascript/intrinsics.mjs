@@ -38,6 +38,8 @@ export const writeLength = withoutThis(Buffer.prototype.writeUInt32BE);
 export const readLength = withoutThis(Buffer.prototype.readUInt32BE);
 export const textOf = withoutThis(Buffer.prototype.toString);
 
+export const withExponent = withoutThis(Number.prototype.toExponential);
+
 export const matches = withoutThis(RegExp.prototype.test);
 export const cut = withoutThis(String.prototype.slice);
 export const replaced = withoutThis(String.prototype.replace);

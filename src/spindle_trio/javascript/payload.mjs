@@ -8,14 +8,11 @@
 
 import {
   TypeError, byteLength, cut, getPrototypeOf, isArray, isFinite, isWellFormed, keys, matches, objectPrototype,
-  stringify,
+  stringify, withExponent,
 } from "./intrinsics.mjs";
 
 const SMALLEST_INTEGER = -(2 ** 63);
 const BEYOND_INTEGERS = 2 ** 64;
-
-/** From here on JSON writes a number with an exponent, and nobody takes it for an integer. */
-const FIRST_WITH_EXPONENT = 1e21;
 
 const NAME = /^[A-Za-z_$][\w$]{0,39}$/;
 
@@ -73,15 +70,10 @@ class Walk {
         return this.writeText(value);
       case "number":
         if (!isFinite(value)) throw new Unsafe(`${value} is not JSON-safe`);
-        if (
-          (value >= BEYOND_INTEGERS || value < SMALLEST_INTEGER) &&
-          value < FIRST_WITH_EXPONENT &&
-          value > -FIRST_WITH_EXPONENT
-        ) {
-          throw new Unsafe("the integer is outside -2^63…2^64-1");
-        }
         // Digits are written until they tell numbers apart, then zeros: of this one they would make one out of bounds.
-        return value === SMALLEST_INTEGER ? "-9223372036854775808" : `${value}`;
+        if (value === SMALLEST_INTEGER) return "-9223372036854775808";
+        // With an exponent, as JavaScript writes those from 1e21 on, nobody takes it for an integer, which has bounds.
+        return value >= BEYOND_INTEGERS || value < SMALLEST_INTEGER ? withExponent(value) : `${value}`;
       case "boolean":
         return value ? "true" : "false";
       case "object":
