@@ -13,7 +13,7 @@ import {
   setImmediate, shift, stringify, trimmed,
 } from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
-import { Page } from "./page.mjs";
+import { Page, Pulse } from "./page.mjs";
 import { encodePayload } from "./payload.mjs";
 import { describe, failureFields, isError, print, summarise } from "./words.mjs";
 
@@ -26,6 +26,7 @@ const pid = process.pid;
 const page = new Page(pageFd);
 
 const control = new Lane(controlFd, hear, endWithoutHost);
+const pulse = isBun ? new Pulse(control) : page;
 const messages = new Lane(messagesFd, receive, () => {});
 const messageHandlers = new Handlers((error) => report("a message handler threw", error));
 const stopHandlers = new Handlers((error) => report("a stop handler threw", error));
@@ -163,7 +164,7 @@ function ready() {
 }
 
 function heartbeat() {
-  page.beat();
+  pulse.beat();
   messages.poke();
 }
 

@@ -25,3 +25,23 @@ export class Page {
     return this.#word[0] !== 0;
   }
 }
+
+/** Seconds between two frames that say that a process beats. */
+const PAUSE = 0.01;
+
+/** Beats by frames, where the clock of a process says nothing to its host: that of Bun begins with each process. */
+export class Pulse {
+  #lane;
+  #next = -Infinity;
+
+  /** @param lane the control lane */
+  constructor(lane) {
+    this.#lane = lane;
+  }
+
+  beat() {
+    if (monotonic() < this.#next) return;
+    this.#next = monotonic() + PAUSE;
+    this.#lane.push('{"type":"heartbeat"}');
+  }
+}
