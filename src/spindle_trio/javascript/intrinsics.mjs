@@ -15,7 +15,7 @@ function withoutThis(method) {
 }
 
 export { process };
-export const { Error, Number, Promise, SyntaxError, TypeError, queueMicrotask } = globalThis;
+export const { Error, Number, Promise, RangeError, SyntaxError, TypeError, queueMicrotask } = globalThis;
 export const { floor, min } = Math;
 export const { isNativeError } = types;
 export const { parse, stringify } = JSON;

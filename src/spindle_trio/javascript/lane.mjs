@@ -7,8 +7,8 @@
 import net from "node:net";
 
 import {
-  allocUnsafe, byteLength, concat, copyOf, monotonic, parse, process, push, readLength, setTimeout, slice, splice, subarray,
-  textOf, wait, writeLength, writeSync, writeText, writevSync,
+  RangeError, allocUnsafe, byteLength, concat, copyOf, monotonic, parse, process, push, readLength, setTimeout, slice,
+  splice, subarray, textOf, wait, writeLength, writeSync, writeText, writevSync,
 } from "./intrinsics.mjs";
 
 const HEADER_BYTES = 4;
@@ -62,6 +62,7 @@ export class Lane {
   #onBody;
   #onHostGone;
   #scratch = allocUnsafe(SCRATCH_BYTES);
+  #length = 0; // of the frame that was written last, with its header
   #waiting = []; // frames, from the first one on that is not yet with the system
   #first = 0;
   #timer = null;
@@ -102,17 +103,20 @@ export class Lane {
 
   /** Send a body; when this returns, it is with the system, unless earlier ones still wait. */
   push(text) {
-    expectRoom(CALLS);
+    // Most frames leave at once. Should the stack end in this, as in a recursion without end, then before the frame has
+    // left, and it does not count; for whatever takes longer than one call there has to be room beforehand.
+    const mayLeave = this.#waiting.length === 0;
+    if (!mayLeave) expectRoom(CALLS);
     const frame = this.#frame(text);
+    const length = this.#length;
+    const taken = mayLeave ? this.#writeOne(frame, length) : 0;
     this.sent += 1;
-    if (this.#waiting.length > 0) {
-      push(this.#waiting, copyOf(frame));
+    if (taken >= length) return;
+    push(this.#waiting, copyOf(subarray(frame, taken, length)));
+    if (!mayLeave) {
       this.poke();
       return;
     }
-    const taken = this.#write([frame]);
-    if (taken >= frame.length) return;
-    this.#waiting = [copyOf(subarray(frame, taken))];
     if (taken > 0) this.flush(FRAME_PATIENCE);
     this.#tryAgain(RETRY_MS);
   }
@@ -139,17 +143,14 @@ export class Lane {
     }
   }
 
+  /** Write a body with its header into a buffer, and note how long that is. */
   #frame(text) {
     // No character takes more than three bytes.
-    if (text.length * 3 + HEADER_BYTES <= SCRATCH_BYTES) {
-      const size = writeText(this.#scratch, text, HEADER_BYTES);
-      writeLength(this.#scratch, size, 0);
-      return subarray(this.#scratch, 0, HEADER_BYTES + size);
-    }
-    const size = byteLength(text);
-    const frame = allocUnsafe(HEADER_BYTES + size);
+    const isShort = text.length * 3 + HEADER_BYTES <= SCRATCH_BYTES;
+    const frame = isShort ? this.#scratch : allocUnsafe(HEADER_BYTES + byteLength(text));
+    const size = writeText(frame, text, HEADER_BYTES);
     writeLength(frame, size, 0);
-    writeText(frame, text, HEADER_BYTES);
+    this.#length = HEADER_BYTES + size;
     return frame;
   }
 
@@ -190,16 +191,32 @@ export class Lane {
     this.#first = 0;
   }
 
-  /** Write frames, and tell how many of their bytes the system has taken. */
-  #write(frames) {
-    if (!this.#isBroken) {
-      try {
-        return frames.length === 1 ? writeSync(this.#fd, frames[0]) : writevSync(this.#fd, frames);
-      } catch (error) {
-        if (error.code === "EAGAIN") return 0;
-        this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
-      }
+  /** Write a frame, and tell how many of its bytes the system has taken. */
+  #writeOne(frame, length) {
+    if (this.#isBroken) return Infinity;
+    try {
+      return writeSync(this.#fd, frame, 0, length);
+    } catch (error) {
+      return this.#taken(error);
     }
+  }
+
+  /** Do the same with several. */
+  #write(frames) {
+    if (frames.length === 1) return this.#writeOne(frames[0], frames[0].length);
+    if (this.#isBroken) return Infinity;
+    try {
+      return writevSync(this.#fd, frames);
+    } catch (error) {
+      return this.#taken(error);
+    }
+  }
+
+  /** Tell how much was taken where the system has refused. */
+  #taken(error) {
+    if (error.code === "EAGAIN") return 0;
+    if (error instanceof RangeError) throw error; // the end of the stack: nothing has been written
+    this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
     return Infinity;
   }
 
