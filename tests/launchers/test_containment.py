@@ -161,7 +161,7 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
     assert error is None
     assert level in ("cgroup", "sweep")
     assert "No space left on device" in problems["pidns"]
-    assert "requires containment 'pidns' or better, and ForkServerLauncher offers" in refusal
+    assert "requires containment 'pidns' or better, and DefaultLauncher offers" in refusal
     assert "pidns: unshare: No space left on device" in refusal
 
 

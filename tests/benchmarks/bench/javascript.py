@@ -113,6 +113,10 @@ def _node() -> str:
 
 
 async def _empty_module(node: str) -> float:
+    return _time_empty_module(node)
+
+
+def _time_empty_module(node: str) -> float:
     began = perf_counter()
     subprocess.run([node, PROGRAMS / "empty.mjs"], stdin=subprocess.DEVNULL, check=True)
     return 1000 * (perf_counter() - began)
