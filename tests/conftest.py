@@ -26,6 +26,19 @@ settings.register_profile("soak", settings.get_profile("spindle_trio"), max_exam
 # itself (`tests/reliability/repeat.py`). There is no public way to ask for it.
 _SCHEDULER_SEED = os.environ.get("SPINDLE_SCHEDULER_SEED")
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Have a worker for each core, where pytest-xdist is installed: most tests wait most of the time.
+
+    `-n 0` runs them in one process, for a debugger.
+    """
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    if config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None and not is_worker:
+        config.option.numprocesses = "auto"
+        config.option.dist = "worksteal"
+
+
 if _SCHEDULER_SEED is not None:
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # not as final as it says
 
