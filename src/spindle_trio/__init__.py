@@ -13,7 +13,6 @@ from __future__ import annotations
 # than its whole runtime does.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from spindle_trio._bridge import StreamChannel, connect_worker
     from spindle_trio._errors import (
         DuplicateKeyError,
         EntryError,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
         StartupTimeoutError,
         UserRequiredError,
     )
-    from spindle_trio._message_channel import MessageReceiveChannel
+    from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import (
         OMITTED,
         REFERENCE_LIMITS,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         JsonValue,
         LifecycleEvent,
         Limits,
+        PostMortem,
         ProcessFilter,
         ProcessGet,
         ProcessInfo,
@@ -61,14 +61,14 @@ if TYPE_CHECKING:
         WorkerToHost,
     )
     from spindle_trio._open_host import Host, open_host
-    from spindle_trio._post_mortem import PostMortem
     from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
+    from spindle_trio._worker_protocol import StreamChannel, connect_worker
     from spindle_trio.launchers import DefaultLauncher, ForkServerLauncher, NodeLauncher, PythonLauncher
 
 __version__: str = "0.1.0"
 
 _NAMES = {
-    "_bridge": ("StreamChannel", "connect_worker"),
+    "_worker_protocol": ("StreamChannel", "connect_worker"),
     "_errors": (
         "DuplicateKeyError",
         "EntryError",
@@ -88,9 +88,8 @@ _NAMES = {
         "StartupTimeoutError",
         "UserRequiredError",
     ),
-    "_message_channel": ("MessageReceiveChannel",),
+    "_messages._channel": ("MessageReceiveChannel",),
     "_open_host": ("Host", "open_host"),
-    "_post_mortem": ("PostMortem",),
     "_model": (
         "OMITTED",
         "REFERENCE_LIMITS",
@@ -101,6 +100,7 @@ _NAMES = {
         "JsonValue",
         "LifecycleEvent",
         "Limits",
+        "PostMortem",
         "ProcessFilter",
         "ProcessGet",
         "ProcessInfo",

@@ -16,13 +16,13 @@ from types import TracebackType
 
 import trio
 
-from spindle_trio._bridge import WireMessage, serve_worker
 from spindle_trio._environment import passed_on_environment
-from spindle_trio._host import HostScope
-from spindle_trio._host_settings import HostSettings, wall_time_from
+from spindle_trio._host._host_scope import HostScope
+from spindle_trio._host._settings import HostSettings, wall_time_from
+from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._model import Containment, HostStatistics, Limits
 from spindle_trio._worker import Worker
-from spindle_trio._worker_scope import WorkerScope
+from spindle_trio._worker_protocol import WireMessage, serve_worker
 from spindle_trio.abc import Launcher
 from spindle_trio.launchers import DefaultLauncher
 
@@ -112,7 +112,7 @@ class Host:
             ValueError: `user_id` is blank.
             trio.ClosedResourceError: the host is closed; raised on entering.
         """
-        return _WorkerBlock(_PortBlock(self._scope, identifier, root, _checked_user(user_id)))
+        return _WorkerBlock(_WorkerContext(self._scope, identifier, root, _checked_user(user_id)))
 
     async def serve_worker(
         self,
@@ -138,7 +138,7 @@ class Host:
             ValueError: `user_id` is blank.
             trio.ClosedResourceError: the host is closed.
         """
-        opening = _PortBlock(self._scope, identifier, root, _checked_user(user_id))
+        opening = _WorkerContext(self._scope, identifier, root, _checked_user(user_id))
         await serve_worker(opening, channel, limits=self._scope.settings.limits)
 
     def kill(self) -> None:
@@ -199,7 +199,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
         await self._scope.close(error)  # noqa: ASYNC102  # shielded and bounded there
 
 
-class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
+class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
     """The life of a worker in the host."""
 
     def __init__(
@@ -232,7 +232,7 @@ class _PortBlock(AbstractAsyncContextManager[WorkerScope]):
 class _WorkerBlock(AbstractAsyncContextManager[Worker]):
     """The same, with the worker that people hold."""
 
-    def __init__(self, port_block: _PortBlock) -> None:
+    def __init__(self, port_block: _WorkerContext) -> None:
         self._port_block = port_block
 
     async def __aenter__(self) -> Worker:

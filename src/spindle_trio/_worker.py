@@ -1,7 +1,7 @@
 """What people hold: a worker, its processes, and a handle on each.
 
 The same classes serve a worker in the host's program and one at the far end of a stream; what they stand on is a
-`WorkerPort`. Rules that both share are stated here, in the docstrings.
+`WorkerInterface`. Rules that both share are stated here, in the docstrings.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from spindle_trio._model import (
 )
 
 if TYPE_CHECKING:
-    from spindle_trio._broadcast import LifecycleChannel
-    from spindle_trio._message_channel import MessageReceiveChannel
-    from spindle_trio._ports import ProcessPort, WorkerPort
-    from spindle_trio._post_mortem import PostMortem
+    from spindle_trio._interfaces import ProcessInterface, WorkerInterface
+    from spindle_trio._messages._broadcast import LifecycleChannel
+    from spindle_trio._messages._channel import MessageReceiveChannel
+    from spindle_trio._model import PostMortem
 
 
 class Worker:
@@ -41,7 +41,7 @@ class Worker:
     Opened by `Host.open_worker` or `connect_worker`.
     """
 
-    def __init__(self, port: WorkerPort) -> None:
+    def __init__(self, port: WorkerInterface) -> None:
         self._port = port
         self.backend_processes: BackendProcesses = BackendProcesses(port)
         """Everything that the worker can do (`SpindleAPI.backendProcesses`)."""
@@ -68,7 +68,7 @@ class BackendProcesses:
     ids given here are not heard. Every call on a closed worker raises `trio.ClosedResourceError`.
     """
 
-    def __init__(self, port: WorkerPort) -> None:
+    def __init__(self, port: WorkerInterface) -> None:
         self._port = port
 
     def __repr__(self) -> str:
@@ -290,7 +290,7 @@ class BackendProcesses:
 class ProcessHandle:
     """The worker's grip on one process (`BackendProcessHandle`)."""
 
-    def __init__(self, worker: WorkerPort, process: ProcessPort) -> None:
+    def __init__(self, worker: WorkerInterface, process: ProcessInterface) -> None:
         self._worker = worker
         self._process = process
 
@@ -406,10 +406,10 @@ class ProcessHandle:
 class _OpenProcess:
     """The block that is a process's life."""
 
-    def __init__(self, worker: WorkerPort, options: SpawnOptions) -> None:
+    def __init__(self, worker: WorkerInterface, options: SpawnOptions) -> None:
         self._worker = worker
         self._options = options
-        self._process: ProcessPort | None = None
+        self._process: ProcessInterface | None = None
 
     async def __aenter__(self) -> ProcessHandle:
         self._process = await self._worker.spawn(self._options)

@@ -18,7 +18,23 @@ import attrs
 
 from spindle_trio._model import Containment, Limits, ResolvedEntry
 
-__all__ = ["ArrivalListener", "ExitStatus", "FrameLane", "LaunchOrder", "LaunchedProcess", "Launcher", "ResolvedEntry"]
+__all__ = [
+    "ABANDON_SECONDS",
+    "DUMP_SECONDS",
+    "ArrivalListener",
+    "ExitStatus",
+    "FrameLane",
+    "LaunchOrder",
+    "LaunchedProcess",
+    "Launcher",
+    "ResolvedEntry",
+]
+
+ABANDON_SECONDS: Final = 1.5
+"""How long after its kill a process may still exist before it is abandoned (contract, rule 1)."""
+
+DUMP_SECONDS: Final = 0.3
+"""How long a process that is to be killed by a watchdog may take to leave the stacks of its threads."""
 
 
 @attrs.frozen
@@ -223,7 +239,7 @@ class LaunchedProcess(ABC):
         """Ask a process that is to be killed for the stacks of all its threads; it ends by that.
 
         What it has started must neither go on nor end before it. Never blocks. It is killed if it has not ended
-        `spindle_trio._lifecycle.DUMP_SECONDS` later.
+        `DUMP_SECONDS` later.
 
         Returns:
             Whether a dump may come. `False`, the default, has the process killed at once.

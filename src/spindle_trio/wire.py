@@ -44,6 +44,7 @@ from spindle_trio._model import (
     HostToWorker,
     JsonValue,
     LifecycleEvent,
+    PostMortem,
     ProcessFilter,
     ProcessGet,
     ProcessInfo,
@@ -59,7 +60,6 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
-from spindle_trio._post_mortem import PostMortem
 
 __all__ = [
     "JsonObject",

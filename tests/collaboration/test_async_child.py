@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from spindle_trio import PayloadError
-from spindle_trio._payload import PayloadBounds
+from spindle_trio._protocol._payload import PayloadBounds
 from spindle_trio.child import ProcessContext, StopNotice
 from spindle_trio.child._async_messages import MessageChannel
 from spindle_trio.child._async_runtime import ChildEnd, run_async_child

@@ -16,7 +16,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 import spindle_trio as spindle
 from spindle_trio import OMITTED, EntryError, Limits, PeerProtocolError
-from spindle_trio._control import encode_init, encode_stop
+from spindle_trio._protocol._control_frames import encode_init, encode_stop
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.child import ProcessContext
 from spindle_trio.testing import MemoryLane, MemoryLauncher, ScriptedChild, memory_lane_pair

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from spindle_trio import Limits
-from spindle_trio._control import (
+from spindle_trio._protocol._control_frames import (
     Complete,
     Exiting,
     Fail,
@@ -23,7 +23,7 @@ from spindle_trio._control import (
     encode_stop,
     parse_child_frame,
 )
-from spindle_trio._payload import bounds_of
+from spindle_trio._protocol._payload import bounds_of
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 

@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio._bridge import StreamChannel
 from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._model import ProcessGet, ProcessSend
+from spindle_trio._worker_protocol import StreamChannel
 
 Stapled = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fork_server_support import none_survives
+from support.fork_server import none_survives
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ from typing import Any
 import attrs
 import trio
 
-from bridge_support import MemoryEnd, memory_ends
 from conformance.printing import lines_of_entries, printed_into
 from conformance.recording import LIFECYCLE, MESSAGE, Output, Scenario
 from conformance.values import value_of
-from fork_server_support import wait_until
 from spindle_trio import REFERENCE_LIMITS, Host, Limits, open_host
 from spindle_trio.abc import Launcher
+from support.bridge import MemoryEnd, memory_ends
+from support.fork_server import wait_until
 
 GUARD_SECONDS = 60
 """How long one scenario may take in all before it counts as hanging."""

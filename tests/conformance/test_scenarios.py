@@ -23,8 +23,8 @@ from conformance.settings import (
     TOLD_BY_NODE,
     WAITED_FOR,
 )
-from javascript_support import needs_node
 from spindle_trio.launchers import DefaultLauncher
+from support.javascript import needs_node
 
 pytestmark = [needs_node, pytest.mark.usefixtures("_surroundings")]
 

@@ -15,8 +15,8 @@ from conformance.changes import ENTRY, OWNER, answer, begins, event, message, re
 from conformance.comparing import compare
 from conformance.player import play
 from conformance.recording import Output, Scenario
-from javascript_support import needs_node
 from spindle_trio.launchers import DefaultLauncher
+from support.javascript import needs_node
 
 pytestmark = [needs_node, pytest.mark.usefixtures("_surroundings")]
 

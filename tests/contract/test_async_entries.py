@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import Gate, run_to_end, stderr_of, wait_state
 from spindle_trio import ExitReason, ProcessState, StartupFailedError
+from support.contract import Gate, run_to_end, stderr_of, wait_state
 
 
 async def test_it_runs_under_trio_and_what_it_returns_completes_it(world, world_clock: MockClock | None) -> None:

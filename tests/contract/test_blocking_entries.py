@@ -7,8 +7,8 @@ import math
 import pytest
 import trio
 
-from contract_support import Gate, run_to_end, stderr_of, wait_state
 from spindle_trio import ExitReason, Limits, ProcessState, StartupFailedError
+from support.contract import Gate, run_to_end, stderr_of, wait_state
 
 
 async def test_it_is_called_on_the_main_thread_and_may_use_it_as_it_likes(real_world) -> None:

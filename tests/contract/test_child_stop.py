@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import Gate, wait_state
 from spindle_trio import ExitReason, ProcessState, StartupCancelledError
+from support.contract import Gate, wait_state
 
 # ---- before the entry is called
 

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import stderr_of
 from spindle_trio import ExitReason, ProcessState
+from support.contract import stderr_of
 
 
 @pytest.mark.parametrize("reason", ["enough", None])

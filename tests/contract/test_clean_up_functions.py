@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import run_to_end, stderr_of
 from spindle_trio import ExitReason, ProcessState
+from support.contract import run_to_end, stderr_of
 
 ENDS = [
     ("complete", ProcessState.COMPLETED, ExitReason.COMPLETED),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contract_support import run_to_end
 from spindle_trio import StartupFailedError
+from support.contract import run_to_end
 
 
 @pytest.mark.parametrize("definition", ["def", "async def"])

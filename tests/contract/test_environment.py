@@ -14,8 +14,8 @@ import pytest
 from trio.testing import MockClock
 
 import spindle_trio
-from contract_support import run_to_end, stderr_of
 from spindle_trio import OMITTED, ProcessState
+from support.contract import run_to_end, stderr_of
 
 FACTS = """
         {0} run(process):

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ECHO, ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, wait_until
+from support.contract import ECHO, ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, wait_until
 
 NEVER_READS = """
 async def run(process):

@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import run_to_end, wait_state
 from spindle_trio import ExitReason, Limits, ProcessState, StartupTimeoutError
+from support.contract import run_to_end, wait_state
 
 
 async def test_a_heartbeat_before_ready_changes_nothing(world, world_clock: MockClock | None) -> None:

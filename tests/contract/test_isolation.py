@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import exists, wait_state
 from spindle_trio import Containment, ProcessState, StartupTimeoutError
+from support.contract import exists, wait_state
 
 # ---- payloads
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ENDS_WHEN_TOLD, WAITS, wait_until
+from support.contract import ENDS_WHEN_TOLD, WAITS, wait_until
 
 
 async def test_of_two_spawns_in_one_tick_one_wins(world, world_clock):

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, exists, wait_until
+from support.contract import ENDS_WHEN_TOLD, IGNORES_STOP, NEVER_READY, WAITS, exists, wait_until
 
 COMPLETES_AND_LINGERS = """
 async def run(process):

@@ -7,8 +7,8 @@ import textwrap
 import pytest
 from trio.testing import MockClock
 
-from contract_support import run_to_end
 from spindle_trio import ExitReason, Limits, ProcessState
+from support.contract import run_to_end
 
 COUNT = 500
 

@@ -13,12 +13,21 @@ import pytest
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 
 HOST_MODULES = {
-    "spindle_trio._broadcast", "spindle_trio._control", "spindle_trio._host",
-    "spindle_trio._inbox", "spindle_trio._lifecycle", "spindle_trio._open_host", "spindle_trio._process_record",
-    "spindle_trio._registry", "spindle_trio._supervisor", "spindle_trio._worker", "spindle_trio._worker_scope",
-    "spindle_trio._host_settings", "spindle_trio._intake", "spindle_trio._bridge",
-    "spindle_trio.wire", "spindle_trio.launchers", "spindle_trio.testing", "spindle_trio.cli",
-}  # fmt: skip
+    "spindle_trio._host",
+    "spindle_trio._interfaces",
+    "spindle_trio._messages._broadcast",
+    "spindle_trio._messages._inbox",
+    "spindle_trio._open_host",
+    "spindle_trio._protocol._control_frames",
+    "spindle_trio._protocol._json_codec",
+    "spindle_trio._supervision",
+    "spindle_trio._worker",
+    "spindle_trio._worker_protocol",
+    "spindle_trio.cli",
+    "spindle_trio.launchers",
+    "spindle_trio.testing",
+    "spindle_trio.wire",
+}
 
 
 async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the_host(real_world) -> None:
@@ -44,7 +53,7 @@ async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the
     assert loaded & HOST_MODULES == set()
     heavy = {"trio", "attr", "attrs", "cattr", "cattrs", "outcome"}
     assert not [name for name in loaded if name.partition(".")[0] in heavy]
-    assert loaded & {"spindle_trio._model", "spindle_trio.abc", "spindle_trio._socket_lane"} == set()
+    assert loaded & {"spindle_trio._model", "spindle_trio.abc", "spindle_trio._protocol._socket_lane"} == set()
     # Each of these would cost more than all of the runtime.
     assert loaded & {"inspect", "logging", "socket", "subprocess", "traceback", "asyncio", "ssl"} == set()
     assert "spindle_trio.child._async_runtime" not in loaded

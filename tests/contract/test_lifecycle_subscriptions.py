@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from contract_support import WAITS, wait_state, wait_until
 from spindle_trio import LaggedError, LifecycleEvent, Limits, ProcessState
+from support.contract import WAITS, wait_state, wait_until
 
 WAITING = """
     async def run(process):

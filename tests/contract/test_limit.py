@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
+from support.contract import ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
 
 
 async def test_a_spawn_over_the_limit_is_refused_with_the_limit(world, world_clock):

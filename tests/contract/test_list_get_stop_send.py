@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ECHO, ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
+from support.contract import ECHO, ENDS_WHEN_TOLD, NEVER_READY, WAITS, wait_until
 
 # list
 

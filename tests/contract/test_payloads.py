@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from payload_support import (
+from support.payload import (
     BAD,
     BLOCKING_CHILD_TRIES,
     BLOCKING_ECHO,

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import trio
 
-from contract_support import run_to_end
 from spindle_trio import (
     Containment,
     ForkServerLauncher,
@@ -26,6 +25,7 @@ from spindle_trio import (
 )
 from spindle_trio.abc import Launcher
 from spindle_trio.wire import from_json, to_json
+from support.contract import run_to_end
 
 HEARTBEAT = 0.4
 """Seconds of the watchdog's timeout here: short, and long enough for a process to be ready."""
@@ -372,7 +372,7 @@ def waits_for(child):
 async def test_a_process_with_more_children_than_can_be_held_is_killed_at_once(
     real_world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spindle_trio.launchers._tree._MAX_HELD", 1)
+    monkeypatch.setattr("spindle_trio.launchers._local._tree._MAX_HELD", 1)
     launcher = launcher_of(real_world.kind, Containment.KILLPG)
     entry = real_world.blocking_entry(f"""{FAMILY}
 def run(process):

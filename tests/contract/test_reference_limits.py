@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from payload_support import (
+from support.payload import (
     CHILD_TRIES,
     ECHO,
     LIAR,

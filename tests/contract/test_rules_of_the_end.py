@@ -21,7 +21,7 @@ from spindle_trio import (
     StartupTimeoutError,
     open_host,
 )
-from spindle_trio.launchers._containment import ControlGroupTree, GroupTree, NamespaceTree
+from spindle_trio.launchers._local._containment import ControlGroupTree, GroupTree, NamespaceTree
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 
 READY = """

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from contract_support import ECHO, WAITS
+from support.contract import ECHO, WAITS
 
 
 async def test_every_process_of_a_user_scoped_worker_is_that_user_s(world, world_clock):

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from spindle_trio import ProcessState, StartupFailedError
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
-from state_support import scripted, told_then
+from support.state import scripted, told_then
 
 WEDGED = """
     async def run(process):

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from spindle_trio import ProcessHandle, ProcessState
 from spindle_trio.testing import ScriptedChild
-from state_support import scripted, told_then
+from support.state import scripted, told_then
 
 WEDGED = """
     async def run(process):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from contract_support import run_to_end
 from spindle_trio import ExitReason, ProcessState, StartupFailedError
+from support.contract import run_to_end
 
 COMPLETES = [
     "sys.exit()",

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio._broadcast import Broadcast, Handlers, LifecycleChannel
 from spindle_trio._errors import LaggedError
+from spindle_trio._messages._broadcast import Broadcast, Handlers, LifecycleChannel
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spindle_trio import _bodies
-from spindle_trio._bodies import decode_body
 from spindle_trio._errors import PayloadError, PeerProtocolError
-from spindle_trio._frames import FrameDecoder, encode_body, with_header
 from spindle_trio._model import JsonValue, Limits
-from spindle_trio._payload import PayloadBounds, bounds_of, check_payload
+from spindle_trio._protocol import _json_codec
+from spindle_trio._protocol._frames import FrameDecoder, encode_body, with_header
+from spindle_trio._protocol._json_codec import decode_body
+from spindle_trio._protocol._payload import PayloadBounds, bounds_of, check_payload
 
 WIDE = bounds_of(Limits())
 
@@ -83,7 +83,7 @@ def test_brackets_are_counted_before_anything_is_parsed(monkeypatch: pytest.Monk
     def parse(*_: object, **__: object) -> None:
         raise AssertionError("the body was parsed")
 
-    monkeypatch.setattr(_bodies, "_decode", parse)
+    monkeypatch.setattr(_json_codec, "_decode", parse)
     with pytest.raises(PeerProtocolError, match="more than 100000 values"):
         decode_body(b"[" + b"[]," * 300_000 + b"[]]", WIDE)
 

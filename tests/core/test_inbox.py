@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._inbox import Inbox, MessageChannel
-from spindle_trio._message_hub import MessageHub, WorkerMessageChannel
+from spindle_trio._messages._hub import MessageHub, WorkerMessageChannel
+from spindle_trio._messages._inbox import Inbox, MessageChannel
 from spindle_trio._model import JsonValue, ProcessMessage
 
 

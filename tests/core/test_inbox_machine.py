@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._inbox import Inbox, MessageChannel
-from spindle_trio._message_hub import MessageHub, WorkerMessageChannel
+from spindle_trio._messages._hub import MessageHub, WorkerMessageChannel
+from spindle_trio._messages._inbox import Inbox, MessageChannel
 from spindle_trio._model import ProcessMessage
 
 MOST, MOST_BYTES = 3, 10

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spindle_trio import _json_text
 from spindle_trio._model import JsonValue
+from spindle_trio._protocol import _json_text
 
 
 def load_without_the_interpreters_own() -> ModuleType:

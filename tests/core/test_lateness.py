@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spindle_trio._lifecycle import ABANDON_SECONDS, STALL_SECONDS, Input, Lifecycle, stood_still_since
+from spindle_trio._stalls import STALL_SECONDS, stood_still_since
+from spindle_trio._supervision._lifecycle import Input, Lifecycle
+from spindle_trio.abc import ABANDON_SECONDS
 
 HEARTBEAT = 20
 

@@ -7,9 +7,8 @@ import math
 
 import pytest
 
-from spindle_trio._lifecycle import (
-    ABANDON_SECONDS,
-    DUMP_SECONDS,
+from spindle_trio._model import ExitReason, ProcessState
+from spindle_trio._supervision._lifecycle import (
     FAILED,
     STOPPED,
     TABLE,
@@ -22,7 +21,7 @@ from spindle_trio._lifecycle import (
     Step,
     Transition,
 )
-from spindle_trio._model import ExitReason, ProcessState
+from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
 
 LIVE = {
     Phase.STARTING: ProcessState.STARTING,
@@ -59,7 +58,7 @@ EXPECTED: dict[Input, tuple[str, str, str, str]] = {
     Input.READY:              ("running",             "-",                    "-",                    "-"),
     Input.COMPLETE:           ("let go: completed",   "let go: completed",    "let go: completed",    "-"),
     Input.FAIL:               ("let go: failed",      "let go: failed",       "let go: failed",       "-"),
-    Input.SAID_STOPPED:       ("kill: failed",        "kill: failed",         "let go: stopped",      "-"),
+    Input.REPORTED_STOPPED:       ("kill: failed",        "kill: failed",         "let go: stopped",      "-"),
     Input.EXIT:               ("gone: failed",        "gone: failed",         "gone: stopped",        "-"),
     Input.BROKEN:             ("kill: failed",        "kill: failed",         "kill: stopped",        "kill"),
     Input.CONTROL_CLOSED:     ("kill: failed",        "kill: failed",         "kill: stopped",        "-"),
@@ -97,7 +96,9 @@ def test_each_input_does_in_each_phase_what_the_contract_says(said: Input, colum
         case [does, end]:
             assert life.phase is Phase.ENDING
             assert life.settled == End(ProcessState(end), ExitReason(end))
-            action = {"kill": Action.KILL, "dump": Action.DUMP, "let go": Action.LET_GO, "gone": Action.NOTHING}[does]
+            action = {"kill": Action.KILL, "dump": Action.DUMP, "let go": Action.AWAIT_EXIT, "gone": Action.NOTHING}[
+                does
+            ]
             # The end is not seen before the process has been reaped.
             assert step == Step(action)
             assert life.state is LIVE[phase]
@@ -165,9 +166,9 @@ def test_a_failed_process_has_its_error_and_no_result() -> None:
 @pytest.mark.parametrize(
     ("inputs", "text"),
     [
-        ((Input.READY, Input.SAID_STOPPED), "broke the protocol: it said stopped, and nobody had asked it to stop"),
-        ((Input.SAID_STOPPED,), "broke the protocol: it said stopped, and nobody had asked it to stop"),
-        ((Input.READY, Input.STOP, Input.SAID_STOPPED), None),
+        ((Input.READY, Input.REPORTED_STOPPED), "broke the protocol: it said stopped, and nobody had asked it to stop"),
+        ((Input.REPORTED_STOPPED,), "broke the protocol: it said stopped, and nobody had asked it to stop"),
+        ((Input.READY, Input.STOP, Input.REPORTED_STOPPED), None),
         ((Input.CONTROL_CLOSED,), "closed its control lane and lived on"),
         ((Input.STARTUP_DEADLINE,), "not ready within 10 s"),
         ((Input.READY, Input.HEARTBEAT_DEADLINE), "no heartbeat for 20 s"),
@@ -203,7 +204,7 @@ def test_a_process_concludes_only_once_its_end_is_settled() -> None:
 @pytest.mark.parametrize("reason", [ExitReason.REPLACED, ExitReason.BACKEND_UNLOADED])
 @pytest.mark.parametrize("plain_stop_first", [True, False])
 @pytest.mark.parametrize(
-    "end", [Input.COMPLETE, Input.FAIL, Input.EXIT, Input.SAID_STOPPED, Input.GRACE_DEADLINE, Input.BROKEN]
+    "end", [Input.COMPLETE, Input.FAIL, Input.EXIT, Input.REPORTED_STOPPED, Input.GRACE_DEADLINE, Input.BROKEN]
 )
 def test_the_hosts_reason_wins_over_any_end(reason: ExitReason, plain_stop_first: bool, end: Input) -> None:
     life = lifecycle_in(Input.READY, *([Input.STOP] if plain_stop_first else []))

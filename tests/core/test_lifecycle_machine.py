@@ -10,12 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spindle_trio._lifecycle import Action, Input, Lifecycle, Phase, Step, Transition
 from spindle_trio._model import ExitReason, ProcessState
+from spindle_trio._supervision._lifecycle import Action, Input, Lifecycle, Phase, Step, Transition
 
 STARTUP, HEARTBEAT, GRACE, ABANDON, DUMP = 10.0, 4.0, 5.0, 1.5, 0.3
 
-WORDS = {Input.COMPLETE: "completed", Input.FAIL: "failed", Input.SAID_STOPPED: "stopped"}
+WORDS = {Input.COMPLETE: "completed", Input.FAIL: "failed", Input.REPORTED_STOPPED: "stopped"}
 BREACHES = {Input.BROKEN, Input.CONTROL_CLOSED}
 DEADLINES = {
     Input.STARTUP_DEADLINE: ProcessState.STARTING,
@@ -44,7 +44,7 @@ class Story:
     def judge(self, said: Input) -> str | None:
         """Say how the process ends by this input, if it does (the contract's table, row by row)."""
         stopping = self.state is ProcessState.STOPPING
-        if said is Input.SAID_STOPPED:
+        if said is Input.REPORTED_STOPPED:
             return "stopped" if stopping else "failed"
         if said in WORDS:
             return WORDS[said]
@@ -150,14 +150,14 @@ class LifecycleMachine(RuleBasedStateMachine):
             story.ended_as = story.judge(said)
             if story.ended_as is None or said in (Input.EXIT, Input.LAUNCH_FAILED):
                 pass
-            elif said in WORDS and not (said is Input.SAID_STOPPED and before is not ProcessState.STOPPING):
-                expected = Action.LET_GO
+            elif said in WORDS and not (said is Input.REPORTED_STOPPED and before is not ProcessState.STOPPING):
+                expected = Action.AWAIT_EXIT
             else:
                 expected = Action.DUMP if story.ended_as == "timed_out" else Action.KILL
         assert step.action is expected
         if expected is Action.DUMP:
             story.dumps_at = self.now
-        if expected in (Action.ASK, Action.LET_GO) and story.asked_at is None:
+        if expected in (Action.ASK, Action.AWAIT_EXIT) and story.asked_at is None:
             story.asked_at = self.now
         if expected is Action.KILL and story.killed_at is None:
             story.killed_at = self.now

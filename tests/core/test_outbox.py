@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio._outbox import Outbox
+from spindle_trio._protocol._outbox import Outbox
 from spindle_trio.abc import FrameLane
 from spindle_trio.testing._memory_lane import MemoryLane, memory_lane_pair
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spindle_trio._errors import PayloadError
 from spindle_trio._model import REFERENCE_LIMITS, Limits
-from spindle_trio._payload import LARGEST_INTEGER, SMALLEST_INTEGER, PayloadBounds, bounds_of, check_payload
+from spindle_trio._protocol._payload import LARGEST_INTEGER, SMALLEST_INTEGER, PayloadBounds, bounds_of, check_payload
 
 WIDE = bounds_of(Limits())
 

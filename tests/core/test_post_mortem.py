@@ -7,10 +7,16 @@ import math
 import attrs
 import pytest
 
-from spindle_trio._autopsy import STDERR_CHARACTERS, STDERR_LINES, TAIL_CHARACTERS, LastWords, find_out, one_line
-from spindle_trio._lifecycle import Input, Lifecycle
-from spindle_trio._model import ExitReason
-from spindle_trio._post_mortem import PostMortem
+from spindle_trio._model import ExitReason, PostMortem
+from spindle_trio._supervision._lifecycle import Input, Lifecycle
+from spindle_trio._supervision._post_mortems import (
+    STDERR_CHARACTERS,
+    STDERR_LINES,
+    TAIL_CHARACTERS,
+    LastWords,
+    find_out,
+    one_line,
+)
 from spindle_trio.abc import ExitStatus, LaunchedProcess
 
 WHOLE = PostMortem(

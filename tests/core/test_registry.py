@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from spindle_trio._errors import DuplicateKeyError, ProcessLimitError
+from spindle_trio._host._registry import Claim, Registry
 from spindle_trio._model import ProcessFilter, ProcessInfo, ProcessState
-from spindle_trio._registry import Claim, Registry
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 

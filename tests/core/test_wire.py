@@ -19,6 +19,7 @@ from spindle_trio._model import (
     HostToWorker,
     JsonValue,
     LifecycleEvent,
+    PostMortem,
     ProcessFilter,
     ProcessGet,
     ProcessInfo,
@@ -34,7 +35,6 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
-from spindle_trio._post_mortem import PostMortem
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 INFO = ProcessInfo("p1", "dist/a.py", "a", ProcessState.RUNNING, AT)

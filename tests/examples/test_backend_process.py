@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from fork_server_support import none_survives
-from javascript_support import needs_node
+from support.fork_server import none_survives
+from support.javascript import needs_node
 
 HOST = Path(__file__).parents[2] / "notes" / "examples" / "backend_process" / "host.py"
 GUARD_SECONDS = 60

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from javascript_support import needs_node
+from support.javascript import needs_node
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "notes" / "examples"

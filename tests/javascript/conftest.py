@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from javascript_support import needs_node, stage
+from support.javascript import needs_node, stage
 
 __all__ = ["stage"]
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from contract_support import stderr_of
-from javascript_support import Stage, body, outcome
 from spindle_trio import ProcessState
+from support.contract import stderr_of
+from support.javascript import Stage, body, outcome
 
 FACTS = """
 export default (p) => {

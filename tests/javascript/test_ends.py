@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from contract_support import stderr_of
-from javascript_support import Stage, body, outcome
 from spindle_trio import ProcessState
+from support.contract import stderr_of
+from support.javascript import Stage, body, outcome
 
 CLEANS_UP = "return () => p.send('cleaned');"
 

@@ -7,9 +7,9 @@ import signal
 
 import trio
 
-from contract_support import stderr_of
-from javascript_support import SLACK, Stage, body, outcome
 from spindle_trio import ProcessHandle, ProcessState
+from support.contract import stderr_of
+from support.javascript import SLACK, Stage, body, outcome
 
 HEARTBEAT = 0.5
 

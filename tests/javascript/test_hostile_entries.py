@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 
-from contract_support import stderr_of
-from javascript_support import ECHO, SLACK, Stage, body, outcome
 from spindle_trio import Limits, ProcessState
+from support.contract import stderr_of
+from support.javascript import ECHO, SLACK, Stage, body, outcome
 
 REPLACED = {
     "toJSON of everything": """

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from javascript_support import WAITS, Stage, body, outcome
 from spindle_trio import (
     Containment,
     EntryError,
@@ -20,6 +19,7 @@ from spindle_trio import (
     open_host,
 )
 from spindle_trio.launchers import DefaultLauncher
+from support.javascript import WAITS, Stage, body, outcome
 
 NODE = shutil.which("node")
 

@@ -7,8 +7,8 @@ import select
 import pytest
 import trio
 
-from javascript_support import Stage, body, outcome
 from spindle_trio import Limits
+from support.javascript import Stage, body, outcome
 
 HEAD = "import fs from 'node:fs';"
 

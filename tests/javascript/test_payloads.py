@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from javascript_support import ECHO, Stage, body, outcome
 from spindle_trio import REFERENCE_LIMITS, Limits, PayloadError
+from support.javascript import ECHO, Stage, body, outcome
 
 HEAD = """
 class Point { x = 1; }

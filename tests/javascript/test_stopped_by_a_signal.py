@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from fork_server_support import none_survives
-from javascript_support import needs_node
 from spindle_trio import ProcessState, open_host
+from support.fork_server import none_survives
+from support.javascript import needs_node
 
 GUARD_SECONDS = 60
 HEARTBEAT_TIMEOUT = 1.0

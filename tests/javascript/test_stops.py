@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 
-from contract_support import Gate, stderr_of
-from javascript_support import SLACK, WEDGES, Stage, body, outcome
 from spindle_trio import ExitReason, ProcessState, StartupCancelledError
+from support.contract import Gate, stderr_of
+from support.javascript import SLACK, WEDGES, Stage, body, outcome
 
 FS = "import fs from 'node:fs';"
 

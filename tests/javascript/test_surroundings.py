@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from contract_support import exists, stderr_of
-from fork_server_support import LAST_SECONDS
-from javascript_support import GUARD_SECONDS, Stage, body, outcome
 from spindle_trio import Containment, NodeLauncher
+from support.contract import exists, stderr_of
+from support.fork_server import LAST_SECONDS
+from support.javascript import GUARD_SECONDS, Stage, body, outcome
 
 LINUX = "import fs from 'node:fs'; import { spawn, execFileSync, fork } from 'node:child_process';"
 

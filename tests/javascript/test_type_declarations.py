@@ -7,9 +7,9 @@ from pathlib import Path
 
 import trio
 
-from javascript_support import needs_node
 from spindle_trio import open_host
 from spindle_trio.javascript import TYPES
+from support.javascript import needs_node
 
 DECLARATIONS = TYPES.read_text(encoding="utf-8")
 GUARD_SECONDS = 60

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import trio
 
-from spindle_trio._control import encode_init, encode_stop
-from spindle_trio._frames import encode_body
 from spindle_trio._model import OMITTED, Limits
+from spindle_trio._protocol._control_frames import encode_init, encode_stop
+from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
-from spindle_trio.launchers._real_process import RealProcess
+from spindle_trio.launchers._local._local_process import RealProcess
 
 GUARD_SECONDS = 20
 """How long one test may wait in all before it counts as hanging."""

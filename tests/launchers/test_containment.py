@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 import trio
 
-from containment_support import (
+from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
+from spindle_trio.fork_server import _inits, _namespace_level
+from spindle_trio.fork_server._level import write_kernel_file
+from spindle_trio.fork_server._levels import _in_words
+from spindle_trio.testing import MemoryLauncher
+from support.containment import (
     AS_NOBODY,
     WITHOUT_NAMESPACES,
     WITHOUT_SYS_ADMIN,
@@ -21,12 +26,7 @@ from containment_support import (
     require,
     run_program,
 )
-from fork_server_support import ENDS, alive, children_of, describe, fork_host, none_survives, wait_state_of, wait_until
-from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
-from spindle_trio.fork_server import _inits, _namespace_level
-from spindle_trio.fork_server._level import write_kernel_file
-from spindle_trio.fork_server._levels import _in_words
-from spindle_trio.testing import MemoryLauncher
+from support.fork_server import ENDS, alive, children_of, describe, fork_host, none_survives, wait_state_of, wait_until
 
 
 @pytest.fixture(autouse=True)

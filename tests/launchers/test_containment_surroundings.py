@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from containment_support import levels, require
-from fork_server_support import (
+from spindle_trio import Containment, ForkServerLauncher, open_host
+from spindle_trio.fork_server._cgroup_level import CgroupLevel
+from spindle_trio.launchers._local import _fork_server_client
+from support.containment import levels, require
+from support.fork_server import (
     GUARD_SECONDS,
     LAST_SECONDS,
     MARK,
@@ -29,9 +32,6 @@ from fork_server_support import (
     state_of,
     wait_until,
 )
-from spindle_trio import Containment, ForkServerLauncher, open_host
-from spindle_trio.fork_server._cgroup_level import CgroupLevel
-from spindle_trio.launchers import _fork_server
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +140,7 @@ async def test_the_group_of_a_guard_that_was_killed_is_removed_by_its_host(tmp_p
 def test_a_guard_whose_host_has_given_up_meanwhile_leaves_nothing(level: Containment) -> None:
     """It finds that out when it has a server already."""
     require(level)
-    guard, pidfd, link, output = _fork_server._start(dict(os.environ), level)
+    guard, pidfd, link, output = _fork_server_client._start(dict(os.environ), level)
     with link:
         link.shutdown(socket.SHUT_RDWR)
     try:

@@ -15,7 +15,8 @@ import trio
 from spindle_trio import Host, PythonLauncher, open_host
 from spindle_trio.abc import Launcher
 from spindle_trio.cli import _doctor
-from spindle_trio.launchers import ForkServerLauncher, _descriptors
+from spindle_trio.launchers import ForkServerLauncher
+from spindle_trio.launchers._local import _descriptors
 from spindle_trio.testing import MemoryLauncher
 
 ENTRY = """

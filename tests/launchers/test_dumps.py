@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio.abc import ExitStatus
-from spindle_trio.child._page import DUMP_SIGNAL
-from spindle_trio.launchers import _page
-from spindle_trio.launchers._tree import is_stopped
+from spindle_trio.launchers._local import _heartbeat_page
+from spindle_trio.launchers._local._tree import is_stopped
 
 if TYPE_CHECKING:
     from conftest import Launch
@@ -74,7 +74,7 @@ async def test_leaving_the_block_during_a_dump_leaves_nothing(launch: Launch, is
     assert child.process.has_exited()
 
 
-HERE = f"{Path(_page.__file__).parents[1]}/child/_program.py"
+HERE = f"{Path(_heartbeat_page.__file__).parents[1]}/child/_program.py"
 
 
 def stack(*files: str) -> list[str]:
@@ -95,7 +95,9 @@ def test_the_runtimes_frames_are_left_out_where_a_stack_begins(files: list[str],
     """Where it hangs in a call of its context's, that is shown; and a stack of nothing else stays as it is."""
     heads = ["Thread 1 (most recent call first):", *stack(*files), "", "Current thread 2 (most recent call first):"]
     expected = ["Thread 1 (most recent call first):", *stack(*shown), "", "Current thread 2 (most recent call first):"]
-    assert _page.without_runtime("\n".join([*heads, *stack(*files)])) == "\n".join([*expected, *stack(*shown)])
+    assert _heartbeat_page.without_runtime("\n".join([*heads, *stack(*files)])) == "\n".join(
+        [*expected, *stack(*shown)]
+    )
     fatal = ["Fatal Python error: Aborted", "", *heads[:1], *stack(*files), "", "Extension modules: a, b (total: 2)"]
     told = ["Fatal Python error: Aborted", "", *heads[:1], *stack(*shown), "", "Extension modules: a, b (total: 2)"]
-    assert _page.without_runtime("\n".join(fatal)) == "\n".join(told)
+    assert _heartbeat_page.without_runtime("\n".join(fatal)) == "\n".join(told)

@@ -13,9 +13,9 @@ import pytest
 import trio
 import trio.testing
 
-from fork_server_support import ENDS, WAITS, children_of, fork_host, none_survives, wait_until, write_module
 from spindle_trio import LaunchError, open_host
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
+from support.fork_server import ENDS, WAITS, children_of, fork_host, none_survives, wait_until, write_module
 
 SPARES = [0, 1]
 """A process that a launch asks for, and one that has waited for it, come about in different ways."""

@@ -16,7 +16,9 @@ import pytest
 import trio
 import trio.testing
 
-from fork_server_support import (
+from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
+from spindle_trio.launchers._local import _fork_server_client, _server_launcher
+from support.fork_server import (
     BUSY,
     ENDS,
     WAITS,
@@ -29,9 +31,7 @@ from fork_server_support import (
     wait_until,
     write_module,
 )
-from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
-from spindle_trio.launchers import _fork_server, _server_launcher
-from stall_support import stall
+from support.stall import stall
 
 
 @pytest.fixture(autouse=True)
@@ -101,15 +101,15 @@ async def test_a_launch_between_two_servers_waits_for_the_next_one(
 ) -> None:
     """Also one that comes while the old one is being ended."""
     asked = trio.Event()
-    real = _fork_server.ForkServer.end
+    real = _fork_server_client.ForkServer.end
 
-    async def end(server: _fork_server.ForkServer) -> None:
+    async def end(server: _fork_server_client.ForkServer) -> None:
         with trio.CancelScope(shield=True):
             await asked.wait()
             await trio.testing.wait_all_tasks_blocked()
             await real(server)
 
-    monkeypatch.setattr(_fork_server.ForkServer, "end", end)
+    monkeypatch.setattr(_fork_server_client.ForkServer, "end", end)
     async with fork_host(tmp_path, spares=1) as forked:
         await forked.wait_spares(1)
         os.kill(forked.server_pid, signal.SIGKILL)
@@ -124,14 +124,14 @@ async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_
     monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(_server_launcher, "LONGEST_PAUSE", 0.2)
     started: list[float] = []
-    real = _fork_server.ForkServer.start
+    real = _fork_server_client.ForkServer.start
 
-    async def start(*arguments: Any, **options: Any) -> _fork_server.ForkServer:
+    async def start(*arguments: Any, **options: Any) -> _fork_server_client.ForkServer:
         started.append(trio.current_time())
         return await real(*arguments, **options)
 
     async with fork_host(tmp_path) as forked:
-        monkeypatch.setattr(_fork_server.ForkServer, "start", start)
+        monkeypatch.setattr(_fork_server_client.ForkServer, "start", start)
         pauses = []
         for round_ in range(5):
             pid = forked.server_pid
@@ -216,9 +216,9 @@ async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
 
 async def test_a_server_that_came_up_when_nobody_waited_any_more_is_ended_at_once() -> None:
     """The launch thread does this when its answer finds nobody."""
-    started = await trio.to_thread.run_sync(_fork_server._start, {}, None)
+    started = await trio.to_thread.run_sync(_fork_server_client._start, {}, None)
     assert state_of(started[0]) is not None
-    await trio.to_thread.run_sync(_fork_server._end_at_once, started)
+    await trio.to_thread.run_sync(_fork_server_client._end_at_once, started)
     assert state_of(started[0]) is None
 
 
@@ -338,7 +338,7 @@ async def test_a_forked_copy_of_the_host_does_not_hold_up_its_end(tmp_path: Path
         copy = os.dup(forked.launcher._server._link.fileno())
         begin = trio.current_time()
     os.close(copy)
-    assert trio.current_time() - begin < _fork_server.END_SECONDS / 2
+    assert trio.current_time() - begin < _fork_server_client.END_SECONDS / 2
 
 
 def test_ctrl_c_while_a_host_closes_comes_out_bare(tmp_path: Path) -> None:
@@ -367,11 +367,11 @@ async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Simulated: a server in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
-    monkeypatch.setattr(_fork_server, "END_SECONDS", 0.05)
-    monkeypatch.setattr(_fork_server, "PATIENCE", 0.05)
-    monkeypatch.setattr(_fork_server, "LAST_SECONDS", 0.05)
-    monkeypatch.setattr(_fork_server, "kill_tree", lambda pid, pidfd: None)
-    monkeypatch.setattr(_fork_server, "signal_pidfd", lambda pidfd, number: None)
+    monkeypatch.setattr(_fork_server_client, "END_SECONDS", 0.05)
+    monkeypatch.setattr(_fork_server_client, "PATIENCE", 0.05)
+    monkeypatch.setattr(_fork_server_client, "LAST_SECONDS", 0.05)
+    monkeypatch.setattr(_fork_server_client, "kill_tree", lambda pid, pidfd: None)
+    monkeypatch.setattr(_fork_server_client, "signal_pidfd", lambda pidfd, number: None)
     with trio.fail_after(10):
         async with fork_host(tmp_path) as forked:
             pid = await stop_server(forked)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from fork_server_support import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
 from spindle_trio import Containment, LaunchError
-from spindle_trio.launchers import _containment, _server_launcher
+from spindle_trio.launchers._local import _containment, _server_launcher
+from support.fork_server import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from spindle_trio.launchers import _memory_events
-from spindle_trio.launchers._memory_events import CREDIT_SECONDS, MemoryEvents, groups_in
+from spindle_trio.launchers._local import _memory_events
+from spindle_trio.launchers._local._memory_events import CREDIT_SECONDS, MemoryEvents, groups_in
 
 GUARD_SECONDS = 60
 """How long a program that runs out of memory may take to say so: generous, since the machine may be busy."""

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio.launchers._output import LINE_BYTES, LineLog, OutputPipe, OutputTail
+from spindle_trio.launchers._local._output import LINE_BYTES, LineLog, OutputPipe, OutputTail
 
 
 @pytest.fixture

@@ -18,13 +18,14 @@ import pytest
 import trio
 import trio.testing
 
+from spindle_trio._linux._shared_page import map_page
 from spindle_trio._model import Containment, Limits
 from spindle_trio.abc import ExitStatus, LaunchOrder
-from spindle_trio.child._page import map_page
-from spindle_trio.launchers import ForkServerLauncher, PythonLauncher, _real_process
-from spindle_trio.launchers._containment import ControlGroupTree, GroupTree, NamespaceTree
-from spindle_trio.launchers._launch_thread import run_in_launch_thread
-from spindle_trio.launchers._page import HeartbeatPage
+from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
+from spindle_trio.launchers._local import _local_process
+from spindle_trio.launchers._local._containment import ControlGroupTree, GroupTree, NamespaceTree
+from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
+from spindle_trio.launchers._local._launch_thread import run_in_launch_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -334,7 +335,7 @@ async def test_a_cancellation_while_the_thread_is_at_work_waits_for_what_it_make
 async def test_what_the_launch_thread_finishes_too_late_is_disposed_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("spindle_trio.launchers._launch_thread.PATIENCE", 0.01)
+    monkeypatch.setattr("spindle_trio.launchers._local._launch_thread.PATIENCE", 0.01)
     gate = trio.Event()
     disposed = trio.Event()
     token = trio.lowlevel.current_trio_token()
@@ -429,7 +430,7 @@ async def test_a_process_that_withstands_its_kill_is_abandoned_and_reaped_later(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Simulated: a process in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
-    monkeypatch.setattr(_real_process, "PATIENCE", 0.05)
+    monkeypatch.setattr(_local_process, "PATIENCE", 0.05)
     for tree in (NamespaceTree, ControlGroupTree, GroupTree):
         monkeypatch.setattr(tree, "kill", lambda tree: None)
     async with launch("def run(process):\n    process.ready()\n    while True: pass") as child:
@@ -544,7 +545,7 @@ def test_a_child_dies_with_its_host_also_in_a_busy_loop(tmp_path: Path, entry: s
     (tmp_path / "host.py").write_text(
         textwrap.dedent("""
         import pathlib, sys, trio
-        from spindle_trio._control import encode_init
+        from spindle_trio._protocol._control_frames import encode_init
         from spindle_trio._model import Limits, OMITTED
         from spindle_trio.abc import LaunchOrder
         from spindle_trio.launchers import PythonLauncher
@@ -584,13 +585,13 @@ def test_a_child_dies_with_its_host_also_in_a_busy_loop(tmp_path: Path, entry: s
 
 async def test_a_child_whose_parent_is_another_one_than_it_was_told_ends_itself(tmp_path: Path) -> None:
     """The host has died between the fork and the child's own protection (reliability, row 5)."""
-    program = Path(_real_process.__file__).parent.parent / "child" / "__main__.py"
+    program = Path(_local_process.__file__).parent.parent / "child" / "__main__.py"
     ended = await trio.run_process([sys.executable, "-P", str(program), "entry.py", "1", "{}"], check=False)
     assert ended.returncode == 1
 
 
 async def test_the_child_program_says_what_it_is_to_whoever_starts_it_by_hand() -> None:
-    program = Path(_real_process.__file__).parent.parent / "child" / "__main__.py"
+    program = Path(_local_process.__file__).parent.parent / "child" / "__main__.py"
     ended = await trio.run_process([sys.executable, str(program)], check=False, capture_stderr=True)
     assert ended.returncode == 1
     assert b"spindle-trio run ENTRY" in ended.stderr
@@ -774,7 +775,7 @@ async def test_another_interpreter_keeps_its_own_path_and_finds_this_package(tmp
     await launcher.aclose()
     path = json.loads(bodies[0])["result"]
     assert path[0] == str(tmp_path.resolve())
-    assert str(Path(_real_process.__file__).parents[2]) in path
+    assert str(Path(_local_process.__file__).parents[2]) in path
 
 
 def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
@@ -787,7 +788,7 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
         block = launcher.launch(order)
         real = block._start
 
-        async def start() -> _real_process.ProcessParts:
+        async def start() -> _local_process.ProcessParts:
             parts = await real()
             signal.raise_signal(signal.SIGINT)
             return parts

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._frames import READ_BYTES, FrameDecoder, with_header
-from spindle_trio._socket_lane import SocketLane
+from spindle_trio._protocol._frames import READ_BYTES, FrameDecoder, with_header
+from spindle_trio._protocol._socket_lane import SocketLane
 
 
 @pytest.fixture

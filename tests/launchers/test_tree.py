@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from spindle_trio.launchers import _tree
+from spindle_trio.launchers._local import _tree
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

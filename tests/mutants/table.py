@@ -31,35 +31,35 @@ MUTANTS: Final = (
     # ---- the table of states
     Mutant(
         "an exit without a word counts as completed",
-        "_lifecycle.py",
+        "_supervision/_lifecycle.py",
         "(Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED)",
         "(Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, COMPLETED)",
         ("core/test_lifecycle.py::test_each_input_does_in_each_phase_what_the_contract_says",),
     ),
     Mutant(
         "the last of the host's reasons wins, not the first",
-        "_lifecycle.py",
+        "_supervision/_lifecycle.py",
         "if said is Input.HOST_STOP and not self.is_settled and self.host_reason is None:",
         "if said is Input.HOST_STOP and not self.is_settled:",
         ("core/test_lifecycle.py::test_the_first_of_the_hosts_reasons_stays",),
     ),
     Mutant(
         "a final word while stopping begins another grace period",
-        "_lifecycle.py",
+        "_supervision/_lifecycle.py",
         "self.grace_deadline = min(self.grace_deadline, now + self.grace_period)",
         "self.grace_deadline = now + self.grace_period",
         ("core/test_lifecycle.py::test_a_final_word_while_stopping_does_not_extend_the_grace_period",),
     ),
     Mutant(
         "a child can beat into the future",
-        "_lifecycle.py",
+        "_supervision/_lifecycle.py",
         "self.heartbeat_at = max(self.heartbeat_at, min(at, now))",
         "self.heartbeat_at = max(self.heartbeat_at, at)",
         ("core/test_lifecycle.py::test_a_heartbeat_is_never_before_ready_nor_in_the_future",),
     ),
     Mutant(
         "what was killed is never abandoned",
-        "_lifecycle.py",
+        "_supervision/_lifecycle.py",
         "self.kill_deadline = min(self.kill_deadline, now + ABANDON_SECONDS)",
         "pass",
         ("core/test_lifecycle.py::test_a_killed_process_is_abandoned_in_time_and_only_once",),
@@ -67,21 +67,21 @@ MUTANTS: Final = (
     # ---- the registry
     Mutant(
         "a key is a joined string",
-        "_registry.py",
+        "_host/_registry.py",
         "place = None if key is None else (user_id, kind, key)",
         'place = None if key is None else ("", "", f"{user_id}:{kind}:{key}")',
         ("core/test_registry.py::test_keys_are_compared_as_tuples",),
     ),
     Mutant(
         "the replacement that came last goes first",
-        "_registry.py",
+        "_host/_registry.py",
         "keyed.waiting.popitem(last=False)",
         "keyed.waiting.popitem(last=True)",
         ("core/test_registry.py::test_replacements_take_over_in_the_order_in_which_they_came",),
     ),
     Mutant(
         "a place that was given up stays taken",
-        "_registry.py",
+        "_host/_registry.py",
         "        self._held -= 1\n",
         "",
         ("core/test_registry.py::test_the_limit_counts_processes_and_a_replacement_not_twice",),
@@ -89,14 +89,14 @@ MUTANTS: Final = (
     # ---- the supervisor
     Mutant(
         "what a process sent before its exit is not read",
-        "_supervisor.py",
+        "_supervision/_supervisor.py",
         "            intake.take_in_all()\n",
         "",
         ("contract/test_states_ending.py::test_an_exit_first_takes_in_what_was_sent_before_it_in_memory",),
     ),
     Mutant(
         "a deadline that fires late is believed",
-        "_supervisor.py",
+        "_supervision/_supervisor.py",
         "        intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)\n        self._look_at_heartbeat()\n",
         "",
         (
@@ -106,7 +106,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the time in which the host stood still counts against a start",
-        "_timed_process.py",
+        "_supervision/_deadlines.py",
         "            self._lifecycle.excuse(late)\n",
         "            pass\n",
         (
@@ -118,7 +118,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "who is held up by a full inbox is not read when it is stopped",
-        "_supervisor.py",
+        "_supervision/_supervisor.py",
         "        self.inbox.wake_room()\n",
         "",
         (
@@ -128,14 +128,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an overflowing outbox is overlooked",
-        "_supervisor.py",
+        "_supervision/_supervisor.py",
         'self._feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")',
         "pass",
-        ("collaboration/test_bridge.py::test_a_process_that_does_not_read_fails_and_holds_up_nobody",),
+        ("collaboration/test_worker_protocol.py::test_a_process_that_does_not_read_fails_and_holds_up_nobody",),
     ),
     Mutant(
         "messages that never arrived are not missed",
-        "_supervisor.py",
+        "_supervision/_supervisor.py",
         "lost = self._announced_messages - self.inbox.received",
         "lost = 0",
         ("contract/test_last_messages.py::test_a_process_that_announces_more_messages_than_arrive_is_told_of[python]",),
@@ -143,7 +143,7 @@ MUTANTS: Final = (
     # ---- the reading side
     Mutant(
         "an end waits for a reader",
-        "_intake.py",
+        "_supervision/_intake.py",
         "while not (self._listener.reads_on or self._inbox.room):",
         "while not self._inbox.room:",
         (
@@ -153,28 +153,28 @@ MUTANTS: Final = (
     ),
     Mutant(
         "messages that came together with a broken one are lost",
-        "_intake.py",
+        "_supervision/_intake.py",
         "payloads.extend(map(self._reader.read, bodies))  # keeps what it has, whatever is raised",
         "payloads = list(map(self._reader.read, bodies))",
         ("reliability/test_wire.py::test_a_host_in_memory_ends_each_process_as_its_frames_deserve[2000]",),
     ),
     Mutant(
         "a broken message hides the ready that was said before it",
-        "_intake.py",
+        "_supervision/_intake.py",
         "            if self._listener.is_starting:",
         "            if False:",
         ("reliability/test_wire.py::test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve[2000]",),
     ),
     Mutant(
         "what is sent at the end is not bounded",
-        "_intake.py",
+        "_supervision/_intake.py",
         "            self._ending_bytes += size\n",
         "",
         ("contract/test_inboxes.py::test_more_than_ending_bytes_while_it_ends_breaks_the_protocol[memory]",),
     ),
     Mutant(
         "a frame one byte longer than its bound is taken in",
-        "_frames.py",
+        "_protocol/_frames.py",
         "if most is not None and size > most:",
         "if most is not None and size > most + 1:",
         (
@@ -183,7 +183,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a body that may be too deep is believed for its length",
-        "_bodies.py",
+        "_protocol/_json_codec.py",
         "self._proven_bytes = min(self._counted_bytes, 2 * bounds.depth + 1)",
         "self._proven_bytes = min(self._counted_bytes, 2 * bounds.depth + 3)",
         (
@@ -193,7 +193,7 @@ MUTANTS: Final = (
     # ---- a worker's processes
     Mutant(
         "a spawn that is cancelled leaves its process the grace period",
-        "_worker_scope.py",
+        "_host/_worker_scope.py",
         "            process.caller_gone()\n",
         "            process.stop(None)\n",
         (
@@ -202,28 +202,28 @@ MUTANTS: Final = (
     ),
     Mutant(
         "of two replacements the second one waits for ever",
-        "_worker_scope.py",
+        "_host/_worker_scope.py",
         "if self._registry.has_successor(claim):",
         "if False:",
         ("contract/test_keys.py::test_replacements_of_one_key_queue_in_order[memory]",),
     ),
     Mutant(
         "a list shows the processes of the user who is named, whoever asks",
-        "_worker_scope.py",
+        "_host/_worker_scope.py",
         "            wanted = attrs.evolve(wanted, user_id=self.user_id)\n",
         "            pass\n",
         ("contract/test_scopes.py::test_every_process_of_a_user_scoped_worker_is_that_user_s[memory]",),
     ),
     Mutant(
         "anybody may stop and send",
-        "_worker_scope.py",
+        "_host/_worker_scope.py",
         "if self.user_id is None and user_id is not None and user_id != process.user_id:",
         "if False:",
         ("contract/test_scopes.py::test_another_user_s_process_is_neither_stopped_nor_sent_to[memory]",),
     ),
     Mutant(
         "a spawn that waits for a key outlives its worker",
-        "_worker_scope.py",
+        "_host/_worker_scope.py",
         "                await turn.wait()\n                self._refuse_closed()\n",
         "                await turn.wait()\n",
         ("contract/test_key_races.py::test_a_spawn_that_is_queued_when_the_worker_closes_is_refused[memory]",),
@@ -231,56 +231,56 @@ MUTANTS: Final = (
     # ---- inboxes, channels, events
     Mutant(
         "a full inbox is full of messages only, not of bytes",
-        "_inbox.py",
+        "_messages/_inbox.py",
         "if self.held_bytes < self._max_bytes else 0",
         "if True else 0",
         ("core/test_inbox.py::test_the_room_ends_with_the_bytes_too",),
     ),
     Mutant(
         "the fastest reader decides what is forgotten",
-        "_inbox.py",
+        "_messages/_inbox.py",
         "passed = min([cursor.next for cursor in self._cursors])",
         "passed = max([cursor.next for cursor in self._cursors])",
         ("core/test_inbox.py::test_a_message_goes_when_every_subscription_has_passed_it",),
     ),
     Mutant(
         "a handler sees messages before their turn",
-        "_inbox.py",
+        "_messages/_inbox.py",
         "if self._has_handlers:  # each may look",
         "if False:  # each may look",
         ("core/test_inbox.py::test_a_handler_sees_no_message_of_a_batch_before_its_turn",),
     ),
     Mutant(
         "what is held is heard process by process, not in the order of arrival",
-        "_message_hub.py",
+        "_messages/_hub.py",
         "in sorted(held, key=itemgetter(1))]",
         "in held]",
         ("core/test_inbox.py::test_the_first_handler_gets_what_was_kept_while_nobody_listened_in_order_of_arrival",),
     ),
     Mutant(
         "an event that a handler causes overtakes the one that it was called with",
-        "_broadcast.py",
+        "_messages/_broadcast.py",
         "        if self._is_publishing:\n            return\n",
         "",
         ("core/test_broadcast.py::test_a_value_published_by_a_handler_comes_after_the_one_that_it_was_called_with",),
     ),
     Mutant(
         "nobody is told of events that were dropped",
-        "_broadcast.py",
+        "_messages/_broadcast.py",
         "self._missed += 1",
         "self._missed += 0",
         ("core/test_broadcast.py::test_a_channel_that_falls_behind_loses_the_oldest_and_says_so_once",),
     ),
     Mutant(
         "a handler that raises SystemExit ends whoever publishes",
-        "_broadcast.py",
+        "_messages/_broadcast.py",
         "except BaseException:  # noqa: ASYNC103  # nothing is awaited in a handler",
         "except Exception:",
         ("core/test_broadcast.py::test_a_handler_that_raises_is_logged_and_disturbs_nothing",),
     ),
     Mutant(
         "a message overtakes a sender who waits",
-        "_outbox.py",
+        "_protocol/_outbox.py",
         "return self._queue is not None and self._queue.turn.locked() and not self._is_broken",
         "return False",
         ("core/test_outbox.py::test_nobody_overtakes_a_sender_that_waits_although_there_is_room",),
@@ -288,34 +288,36 @@ MUTANTS: Final = (
     # ---- the worker protocol
     Mutant(
         "answers wait behind messages",
-        "_bridge/_writer.py",
+        "_worker_protocol/_writer.py",
         "        if self._first:\n            return self._first.popleft()\n",
         "        if self._first and not self._last:\n            return self._first.popleft()\n",
-        ("collaboration/test_bridge_server.py::test_answers_and_events_go_out_before_messages",),
+        ("collaboration/test_worker_protocol_server.py::test_answers_and_events_go_out_before_messages",),
     ),
     Mutant(
         "the answer to a spawn is as of now",
-        "_bridge/_server.py",
+        "_worker_protocol/_server.py",
         "self._ready.pop(process.process_id, process.info)",
         "process.info",
-        ("collaboration/test_bridge_server.py::test_the_answer_to_a_spawn_is_as_of_ready_whatever_has_happened_since",),
+        (
+            "collaboration/test_worker_protocol_server.py::test_the_answer_to_a_spawn_is_as_of_ready_whatever_has_happened_since",
+        ),
     ),
     Mutant(
         "messages that follow the terminal event are lost",
-        "_bridge/_remote_process.py",
+        "_worker_protocol/_remote_process.py",
         "self._to_follow = to_follow",
         "self._to_follow = 0",
         (
-            "collaboration/test_bridge_client.py::test_messages_that_follow_the_terminal_event_are_received_before_the_end",
+            "collaboration/test_worker_protocol_client.py::test_messages_that_follow_the_terminal_event_are_received_before_the_end",
         ),
     ),
     Mutant(
         "a process whose spawn was cancelled lives on",
-        "_bridge/_client.py",
+        "_worker_protocol/_client.py",
         "            if pending.is_abandoned:\n",
         "            if False:\n",
         (
-            "collaboration/test_bridge_client.py::test_a_cancelled_spawn_returns_at_once_and_its_process_is_stopped_when_it_is_named",
+            "collaboration/test_worker_protocol_client.py::test_a_cancelled_spawn_returns_at_once_and_its_process_is_stopped_when_it_is_named",
         ),
     ),
     # ---- launchers
@@ -328,21 +330,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what is dropped of the output is not counted",
-        "launchers/_output.py",
+        "launchers/_local/_output.py",
         "            self.dropped += excess\n",
         "",
         ("launchers/test_output.py::test_a_tail_keeps_the_last_bytes_and_counts_the_others",),
     ),
     Mutant(
         "a cancelled launch forgets the process that is being started",
-        "launchers/_launch_thread.py",
+        "launchers/_local/_launch_thread.py",
         "            with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):\n",
         "            with trio.CancelScope(deadline=trio.current_time() + PATIENCE):\n",
         ("launchers/test_python_launcher.py::test_a_cancellation_while_the_thread_is_at_work_waits_for_what_it_makes",),
     ),
     Mutant(
         "what left its group is not killed with its process",
-        "launchers/_tree.py",
+        "launchers/_local/_tree.py",
         "                    discovered += 1\n                members.append(child)\n",
         "                    discovered += 1\n",
         ("launchers/test_tree.py::test_a_chain_of_sessions_is_killed_to_its_last_link",),
@@ -373,7 +375,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "any level of containment will do for a host that demands one",
-        "_host.py",
+        "_host/_host_scope.py",
         "launcher.containment.is_at_least(required)",
         "launcher.containment",
         ("launchers/test_containment.py::test_a_host_that_demands_more_than_it_gets_does_not_open",),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RUN = ROOT / "tests" / "benchmarks" / "run.py"
+RUN = ROOT / "benchmarks" / "run.py"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

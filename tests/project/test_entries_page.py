@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import spindle_trio as spindle
-from javascript_support import needs_node
+from support.javascript import needs_node
 
 PAGE = (Path(__file__).parents[2] / "notes" / "entries.md").read_text(encoding="utf-8")
 SOURCES = dict(re.findall(r"^```(?:python\n# |js\n// )(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

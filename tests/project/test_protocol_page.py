@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from spindle_trio._bodies import decode_body
-from spindle_trio._control import encode_init, encode_stop, parse_child_frame
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._frames import HEADER_BYTES, FrameDecoder, encode_body, with_header
 from spindle_trio._model import Limits, ResolvedEntry
-from spindle_trio._payload import bounds_of
+from spindle_trio._protocol._control_frames import encode_init, encode_stop, parse_child_frame
+from spindle_trio._protocol._frames import HEADER_BYTES, FrameDecoder, encode_body, with_header
+from spindle_trio._protocol._json_codec import decode_body
+from spindle_trio._protocol._payload import bounds_of
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.javascript import RUNTIME
-from spindle_trio.launchers._order import encode_execution, encode_order
+from spindle_trio.launchers._local._first_frames import encode_execution, encode_order
 from spindle_trio.wire import parse_notice, parse_request, to_json
 
 PAGE = Path(__file__).parents[2] / "notes" / "protocol.md"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from contract_support import exists
-from fork_server_support import none_survives
-from reliability_support import RARE_LEVELS, descriptors, level_fixture
+from support.contract import exists
+from support.fork_server import none_survives
+from support.reliability import RARE_LEVELS, descriptors, level_fixture
 
 level = level_fixture(RARE_LEVELS)
 

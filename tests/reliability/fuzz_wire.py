@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from spindle_trio._frames import with_header
-from wire_judge_support import judge
-from wire_support import Scenario, traffic
+from spindle_trio._protocol._frames import with_header
+from support.wire import Scenario, traffic
+from support.wire_judge import judge
 
 INSTALL = "fuzz_wire.py: needs atheris, which is not installed: pip install -e '.[fuzz]'"
 

@@ -23,8 +23,9 @@ import attrs
 import pytest
 import trio
 
-from fork_server_support import LAST_SECONDS, MARK, children_of, describe, wait_until
-from reliability_support import (
+from spindle_trio import LifecycleEvent, ProcessHandle, SpawnError
+from support.fork_server import LAST_SECONDS, MARK, children_of, describe, wait_until
+from support.reliability import (
     KILLED,
     LEVELS,
     RARE_LEVELS,
@@ -35,7 +36,6 @@ from reliability_support import (
     neighbourhood,
     server_of,
 )
-from spindle_trio import LifecycleEvent, ProcessHandle, SpawnError
 
 SECONDS = 20 / len(set(LEVELS) - RARE_LEVELS)
 """For each level of containment that the ordinary run looks at."""

@@ -12,8 +12,8 @@ from time import monotonic
 
 import pytest
 
-from fork_server_support import none_survives
-from reliability_support import STRONG_LEVELS
+from support.fork_server import none_survives
+from support.reliability import STRONG_LEVELS
 
 GRACE_SECONDS = 2.0
 
@@ -36,7 +36,7 @@ ENTRIES = {
 HOST = """
 import json, signal, sys
 import trio
-from reliability_support import make_launcher
+from support.reliability import make_launcher
 from spindle_trio import open_host
 
 async def main(level, root, grace_period, entries):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from fork_server_support import children_of, wait_until
-from reliability_support import descriptors, neighbourhood, server_of
 from spindle_trio import Worker
+from support.fork_server import children_of, wait_until
+from support.reliability import descriptors, neighbourhood, server_of
 
 ENTRY = "ends_as_told.py"
 

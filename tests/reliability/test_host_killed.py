@@ -24,8 +24,8 @@ from pathlib import Path
 
 import pytest
 
-from fork_server_support import none_survives
-from reliability_support import ENTRIES, NAMESPACE_LEVELS, STRONG_LEVELS
+from support.fork_server import none_survives
+from support.reliability import ENTRIES, NAMESPACE_LEVELS, STRONG_LEVELS
 
 REPEATS = 10
 SOAK_REPEATS = 200
@@ -50,7 +50,7 @@ SEED = 12
 HOST = """
 import json, math, sys
 import trio
-from reliability_support import make_launcher, server_of
+from support.reliability import make_launcher, server_of
 from spindle_trio import open_host
 
 async def main(level, root, orders):

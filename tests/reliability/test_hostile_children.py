@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability_support import (
+from spindle_trio import StartupFailedError, StartupTimeoutError
+from support.reliability import (
     CONTROL_PATIENCE,
     GRACE_SECONDS,
     HEARTBEAT_SECONDS,
@@ -17,7 +18,6 @@ from reliability_support import (
     neighbourhood,
     suffer_all,
 )
-from spindle_trio import StartupFailedError, StartupTimeoutError
 
 STOPPED = "it was stopped by a signal"
 """What is said of a process that was found so."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from fork_server_support import children_of, describe, wait_until
-from reliability_support import (
+from support.fork_server import children_of, describe, wait_until
+from support.reliability import (
     HEARTBEAT_SECONDS,
     KILLED,
     LEVELS,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from fork_server_support import wait_until
-from reliability_support import (
+from support.fork_server import wait_until
+from support.reliability import (
     GRACE_SECONDS,
     LIMITS,
     RARE_FOR_TALK,

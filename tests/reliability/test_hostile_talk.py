@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from reliability_support import (
+from support.reliability import (
     CONTROL_PATIENCE,
     FRAME_SECONDS,
     GRACE_SECONDS,

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from contract_support import exists
-from fork_server_support import wait_state_of, wait_until
-from reliability_support import neighbourhood, server_of
 from spindle_trio import StartupTimeoutError
+from support.contract import exists
+from support.fork_server import wait_state_of, wait_until
+from support.reliability import neighbourhood, server_of
 
 INIT_LEVELS = {"pidns", "sweep"}
 

@@ -20,9 +20,9 @@ import pytest
 import trio
 import trio.testing
 
-from fork_server_support import none_survives, wait_until
 from spindle_trio import ProcessState
-from stall_support import descendants_of, host_here, host_program, stall
+from support.fork_server import none_survives, wait_until
+from support.stall import descendants_of, host_here, host_program, stall
 
 SLACK = 1.0
 """Seconds by which a kill may be late (reliability, row 13)."""
@@ -332,7 +332,7 @@ def test_processes_outlive_every_thread_but_the_one_of_their_host(launcher: str,
     program = f"""
 import math, threading, trio
 from pathlib import Path
-from stall_support import host_here
+from support.stall import host_here
 
 trio._core._thread_cache.IDLE_TIMEOUT = 0.05
 ECHO = {ECHO!r}

@@ -23,11 +23,11 @@ import trio
 from trio.testing import MockClock
 
 from spindle_trio import LifecycleEvent, PeerProtocolError, ProcessMessage, SpawnError, Worker, open_host
-from spindle_trio._control import Stopped, parse_child_frame
+from spindle_trio._protocol._control_frames import Stopped, parse_child_frame
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
-from wire_judge_support import judge, read_as_host
-from wire_processes_support import BREACH, Outcome, WireLauncher, play_in_memory
-from wire_support import BOUNDS, Lane, Scenario, Traffic, expected_frame, traffic
+from support.wire import BOUNDS, Lane, Scenario, Traffic, expected_frame, traffic
+from support.wire_judge import judge, read_as_host
+from support.wire_processes import BREACH, Outcome, WireLauncher, play_in_memory
 
 MEBIBYTE = 1024 * 1024
 

@@ -27,7 +27,7 @@ from spindle_trio import (
 )
 from spindle_trio.testing import MemoryLauncher
 from spindle_trio.wire import parse_notice, parse_request, request_id_of
-from wire_support import Damage
+from support.wire import Damage
 
 PAGE = Path(__file__).parents[2] / "notes" / "protocol.md"
 

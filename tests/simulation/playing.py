@@ -19,7 +19,7 @@ from spindle_trio import Limits, ProcessState
 
 if TYPE_CHECKING:
     from spindle_trio import Host, LifecycleEvent, MessageReceiveChannel, ProcessHandle, ProcessMessage, Worker
-    from spindle_trio._broadcast import LifecycleChannel
+    from spindle_trio._messages._broadcast import LifecycleChannel
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 FOREVER = 10_000.0

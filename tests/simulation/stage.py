@@ -20,7 +20,7 @@ import trio
 
 from simulation.scenario import ABANDONMENT, PATIENCE, Act, Moment, Part
 from spindle_trio import EntryError
-from spindle_trio._frames import encode_body
+from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import ExitStatus, FrameLane, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
 

@@ -15,13 +15,13 @@ import trio
 
 from simulation.drawing import draw
 from simulation.verdict import complaints_about
-from spindle_trio import _lifecycle, _supervisor
-from spindle_trio._broadcast import Broadcast
-from spindle_trio._inbox import Inbox
-from spindle_trio._intake import Intake
-from spindle_trio._lifecycle import FAILED, TABLE, Action, Input, Lifecycle, Phase, Rule, Step
-from spindle_trio._registry import Claim, Registry
-from spindle_trio._supervisor import Supervisor
+from spindle_trio._host._registry import Claim, Registry
+from spindle_trio._messages._broadcast import Broadcast
+from spindle_trio._messages._inbox import Inbox
+from spindle_trio._supervision import _lifecycle, _supervisor
+from spindle_trio._supervision._intake import Intake
+from spindle_trio._supervision._lifecycle import FAILED, TABLE, Action, Input, Lifecycle, Phase, Rule, Step
+from spindle_trio._supervision._supervisor import Supervisor
 
 MOST = 600
 """Numbers within which each fault is caught."""
@@ -40,7 +40,7 @@ def an_exit_reason_is_swapped(patch: Patch) -> None:
 
 
 def the_childs_word_loses_against_a_stop(patch: Patch) -> None:
-    rule = TABLE[Phase.STOPPING, Input.SAID_STOPPED]
+    rule = TABLE[Phase.STOPPING, Input.REPORTED_STOPPED]
     patch.setitem(TABLE, (Phase.STOPPING, Input.COMPLETE), rule)  # type: ignore[arg-type]  # as above
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio.child._async_context import ProcessContext as ProcessContext
-    from spindle_trio.child._blocking import BlockingProcessContext as BlockingProcessContext
+    from spindle_trio.child._blocking_context import BlockingProcessContext as BlockingProcessContext
     from spindle_trio.child._stop_notice import StopNotice as StopNotice
 
 __all__ = ["BlockingProcessContext", "ProcessContext", "StopNotice"]  # made on first use, see below
 
 _HOMES = {
-    "BlockingProcessContext": "spindle_trio.child._blocking",
+    "BlockingProcessContext": "spindle_trio.child._blocking_context",
     "ProcessContext": "spindle_trio.child._async_context",
     "StopNotice": "spindle_trio.child._stop_notice",
 }

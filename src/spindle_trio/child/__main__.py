@@ -30,7 +30,7 @@ def _main() -> None:
     if home not in sys.path:
         sys.path.append(home)
 
-    from spindle_trio.child._protection import die_with_parent
+    from spindle_trio._linux._parent_death import die_with_parent
 
     die_with_parent(int(sys.argv[2]), explain=True)
 

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from spindle_trio._message_channel import MessageReceiveChannel
+    from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import JsonValue
     from spindle_trio.child._facts import ProcessFacts
     from spindle_trio.child._stop_notice import StopNotice

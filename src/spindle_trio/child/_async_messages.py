@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from spindle_trio._json_text import read_json
-from spindle_trio._message_channel import MessageReceiveChannel, check_most, take_or_wait
+from spindle_trio._messages._channel import MessageReceiveChannel, check_most, take_or_wait
+from spindle_trio._protocol._json_text import read_json
 from spindle_trio.child._handlers import Handlers
 
 if TYPE_CHECKING:

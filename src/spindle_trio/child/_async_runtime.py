@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from spindle_trio._errors import PayloadError, PeerProtocolError
-from spindle_trio._frames import encode_body
-from spindle_trio._json_text import read_json
-from spindle_trio._outbox import Outbox
-from spindle_trio._payload import check_payload
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._json_text import read_json
+from spindle_trio._protocol._outbox import Outbox
+from spindle_trio._protocol._payload import check_payload
 from spindle_trio.child._async_context import ProcessContext
 from spindle_trio.child._async_messages import MessageIntake
 from spindle_trio.child._beating import Beating
-from spindle_trio.child._final_word import (
+from spindle_trio.child._exit_frames import (
     describe_error,
     encode_complete,
     encode_fail,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal, TypeAlias
 
-    from spindle_trio._message_channel import MessageReceiveChannel
+    from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import JsonValue
     from spindle_trio.abc import FrameLane
     from spindle_trio.child._facts import ProcessFacts

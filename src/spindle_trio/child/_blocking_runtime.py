@@ -29,11 +29,12 @@ from _thread import get_ident  # `threading` would have to be loaded for it
 from time import monotonic
 
 from spindle_trio._errors import LocalProtocolError, PayloadError
-from spindle_trio._frames import encode_body
-from spindle_trio._json_text import read_json
-from spindle_trio._payload import check_payload
-from spindle_trio.child._blocking import BlockingProcessContext
-from spindle_trio.child._final_word import (
+from spindle_trio._linux._shared_page import BEAT, STOP
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._json_text import read_json
+from spindle_trio._protocol._payload import check_payload
+from spindle_trio.child._blocking_context import BlockingProcessContext
+from spindle_trio.child._exit_frames import (
     describe_error,
     encode_complete,
     encode_fail,
@@ -44,7 +45,6 @@ from spindle_trio.child._final_word import (
     system_exit_code,
 )
 from spindle_trio.child._handlers import Handlers
-from spindle_trio.child._page import BEAT, STOP
 from spindle_trio.child._stop_notice import StopNotice
 
 TYPE_CHECKING = False

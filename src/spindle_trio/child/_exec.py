@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import select
 
-from spindle_trio._json_text import read_json
+from spindle_trio._protocol._json_text import read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Standard library only and little of it: every child loads this before its entry.
 from __future__ import annotations
 
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._payload import PayloadBounds
+from spindle_trio._protocol._payload import PayloadBounds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

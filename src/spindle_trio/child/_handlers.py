@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spindle_trio.child._callables import is_coroutine_function
-from spindle_trio.child._final_word import describe_error
+from spindle_trio.child._exit_frames import describe_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

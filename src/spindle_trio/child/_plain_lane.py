@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio._frames import READ_BYTES, FrameDecoder, with_header
+from spindle_trio._protocol._frames import READ_BYTES, FrameDecoder, with_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

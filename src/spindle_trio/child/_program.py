@@ -10,7 +10,7 @@ Theory of operation
 3. `sys.path`, `sys.argv` and the like become what an entry may expect, and its file is loaded. Only then it
    is known whether the entry is `async`. A blocking one never pays for Trio.
 4. The runtime of its kind runs the entry and says the final word (`_blocking_runtime`, `_async_runtime`).
-   `_trio_program` has what an `async` entry needs, and the spare that waits for its order with Trio running.
+   `_async_program` has what an `async` entry needs, and the spare that waits for its order with Trio running.
 5. What the interpreter does at its own end is done here, while the host can still see it: threads are joined, functions
    registered with `atexit` called, output flushed. The last frame, `exiting`, says that all this is done.
 6. The host now ends the whole tree at once. Should it not, this process ends itself half a second later, by `os._exit`,
@@ -26,12 +26,12 @@ import select
 import sys
 from time import monotonic
 
-from spindle_trio._json_text import read_json
+from spindle_trio._linux._shared_page import STOP, leave_stacks, map_page
+from spindle_trio._protocol._json_text import read_json
 from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._entry import EntryFileError, load_entry
 from spindle_trio.child._exec import read_order
-from spindle_trio.child._facts import facts_from_init
-from spindle_trio.child._final_word import (
+from spindle_trio.child._exit_frames import (
     describe_error,
     encode_complete,
     encode_exiting,
@@ -40,8 +40,8 @@ from spindle_trio.child._final_word import (
     encode_stopped,
     system_exit_code,
 )
-from spindle_trio.child._order import take_on
-from spindle_trio.child._page import STOP, leave_stacks, map_page
+from spindle_trio.child._facts import facts_from_init
+from spindle_trio.child._launch_order import take_on
 from spindle_trio.child._plain_lane import PlainLane
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
         # Not before: a blocking entry never pays for Trio.
-        from spindle_trio.child._trio_program import run_async
+        from spindle_trio.child._async_program import run_async
 
         run_async(child, function)
     elif function is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from spindle_trio.child._page import make_page
+from spindle_trio._linux._shared_page import make_page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

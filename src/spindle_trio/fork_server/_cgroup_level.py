@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio.child._control_groups import remove_group
-from spindle_trio.child._protection import die_with_parent, outlive_parent
+from spindle_trio._linux._control_groups import remove_group
+from spindle_trio._linux._parent_death import die_with_parent, outlive_parent
 from spindle_trio.fork_server._level import Level, announce_child, or_end, read_kernel_file, write_kernel_file
 
 TYPE_CHECKING = False

@@ -34,7 +34,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
         gc.enable()
         if birth.is_spare and "trio" in sys.modules:
             # Loaded by the server already, for all its processes.
-            from spindle_trio.child._trio_program import run_spare
+            from spindle_trio.child._async_program import run_spare
             from spindle_trio.fork_server._rehearsal import rehearse
 
             run_spare(*birth.lanes, rehearse)

@@ -15,7 +15,7 @@ import _socket
 import os
 import select
 
-from spindle_trio.child._protection import name_process
+from spindle_trio._linux._parent_death import name_process
 from spindle_trio.fork_server._level import Level
 from spindle_trio.fork_server._levels import find_level
 from spindle_trio.fork_server._link import HOST_GONE, Link

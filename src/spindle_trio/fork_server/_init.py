@@ -9,7 +9,7 @@ import os
 import select
 from time import monotonic
 
-from spindle_trio.child._numbers import number_from_proc
+from spindle_trio._linux._pid_numbers import number_from_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

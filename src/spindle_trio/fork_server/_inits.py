@@ -25,8 +25,8 @@ import os
 import select
 import sys
 
-from spindle_trio.child._protection import name_process
-from spindle_trio.child._syscalls import call
+from spindle_trio._linux._parent_death import name_process
+from spindle_trio._linux._syscalls import call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

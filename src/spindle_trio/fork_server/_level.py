@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio.child._protection import die_with_parent, outlive_parent
+from spindle_trio._linux._parent_death import die_with_parent, outlive_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

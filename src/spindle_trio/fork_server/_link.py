@@ -8,7 +8,7 @@ import os
 import select
 import sys
 
-from spindle_trio._json_text import read_json, write_json
+from spindle_trio._protocol._json_text import read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

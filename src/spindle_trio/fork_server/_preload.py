@@ -40,7 +40,7 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
         verify_safe(f"the module {name!r}", "take it out of preload=, and import it in the entry", known_fds)
     sys.path = path  # a module may have put anything in its place
     if "trio" in sys.modules:
-        import spindle_trio.child._trio_program
+        import spindle_trio.child._async_program
         import spindle_trio.fork_server._rehearsal  # noqa: F401  # all that a spare needs
     _reset_signals()
     for stream in (sys.stdout, sys.stderr):

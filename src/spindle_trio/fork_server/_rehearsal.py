@@ -12,8 +12,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from spindle_trio._json_text import read_json
-from spindle_trio._socket_lane import SocketLane
+from spindle_trio._protocol._json_text import read_json
+from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.child._async_runtime import run_async_child
 from spindle_trio.child._entry import load_entry
 from spindle_trio.child._facts import facts_from_init

@@ -43,7 +43,7 @@ import select
 import sys
 from time import monotonic
 
-from spindle_trio.child._order import replace_environment
+from spindle_trio.child._launch_order import replace_environment
 from spindle_trio.fork_server._birth import Birth, refusal
 from spindle_trio.fork_server._forked import become_process
 from spindle_trio.fork_server._link import HOST_GONE, Link

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio.child._protection import die_with_parent, name_process, outlive_parent
-from spindle_trio.child._syscalls import call
+from spindle_trio._linux._parent_death import die_with_parent, name_process, outlive_parent
+from spindle_trio._linux._syscalls import call
 from spindle_trio.fork_server._init import own_children, run_init, sweep
 from spindle_trio.fork_server._level import Level, or_end
 

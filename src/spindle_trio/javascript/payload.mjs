@@ -1,4 +1,4 @@
-// The JSON-safe check: one walk over a value before it is sent. `spindle_trio/_payload.py` is its twin.
+// The JSON-safe check: one walk over a value before it is sent. `spindle_trio/_protocol/_payload.py` is its twin.
 //
 // JSON-safe are null, booleans, finite numbers, strings without lone surrogates, and arrays and plain objects of those.
 // A property that is undefined is left out, as JSON does; anything else is refused, and the error names its path.

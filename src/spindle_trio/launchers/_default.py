@@ -9,7 +9,7 @@ from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES, PYTHON_SUFFIXES, resolve_entry
 from spindle_trio.launchers._fork import DEFAULT_PRELOAD, DEFAULT_SPARES, ForkServerLauncher
-from spindle_trio.launchers._fork_server import ForkServer
+from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._node import JavaScriptEngine
 
 __all__ = ["DefaultLauncher"]

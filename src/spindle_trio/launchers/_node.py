@@ -20,9 +20,9 @@ from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.javascript import OLDEST_NODE, RUNTIME
 from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES, resolve_entry
-from spindle_trio.launchers._fork_server import ForkServer
-from spindle_trio.launchers._order import encode_execution
-from spindle_trio.launchers._server_launcher import ServerLauncher
+from spindle_trio.launchers._local._first_frames import encode_execution
+from spindle_trio.launchers._local._fork_server_client import ForkServer
+from spindle_trio.launchers._local._server_launcher import ServerLauncher
 
 __all__ = ["JavaScriptEngine", "NodeLauncher"]
 

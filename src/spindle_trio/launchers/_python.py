@@ -16,10 +16,10 @@ from typing import Final
 
 from spindle_trio._model import Containment
 from spindle_trio.abc import LaunchOrder
-from spindle_trio.launchers._fork_server import ForkServer
-from spindle_trio.launchers._interpreter import interpreter_command, search_path
-from spindle_trio.launchers._order import encode_execution, encode_order
-from spindle_trio.launchers._server_launcher import ServerLauncher
+from spindle_trio.launchers._local._first_frames import encode_execution, encode_order
+from spindle_trio.launchers._local._fork_server_client import ForkServer
+from spindle_trio.launchers._local._interpreter import interpreter_command, search_path
+from spindle_trio.launchers._local._server_launcher import ServerLauncher
 
 __all__ = ["PythonLauncher"]
 

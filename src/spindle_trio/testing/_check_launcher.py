@@ -18,10 +18,10 @@ from typing import Final
 import attrs
 import trio
 
-from spindle_trio._control import encode_init, encode_stop
 from spindle_trio._errors import EntryError, PeerProtocolError
-from spindle_trio._frames import encode_body
 from spindle_trio._model import JsonValue, Limits
+from spindle_trio._protocol._control_frames import encode_init, encode_stop
+from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import ExitStatus, FrameLane, LaunchedProcess, Launcher, LaunchOrder
 from spindle_trio.testing._belongings import expect_belongings, settled_belongings
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import trio
 
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._frames import READ_BYTES
+from spindle_trio._protocol._frames import READ_BYTES
 from spindle_trio.abc import ArrivalListener, FrameLane
 
 BUFFER_FRAMES: Final = 16

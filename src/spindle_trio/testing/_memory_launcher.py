@@ -20,8 +20,7 @@ from typing import TypeAlias
 import trio
 
 from spindle_trio._errors import EntryError
-from spindle_trio._lifecycle import ABANDON_SECONDS
-from spindle_trio.abc import ExitStatus, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
+from spindle_trio.abc import ABANDON_SECONDS, ExitStatus, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
 from spindle_trio.child import ProcessContext
 from spindle_trio.child._async_runtime import ChildEnd, run_async_child
 from spindle_trio.child._facts import facts_from_init

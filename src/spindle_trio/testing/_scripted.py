@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from spindle_trio._frames import encode_body
 from spindle_trio._model import JsonValue
+from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import ExitStatus, FrameLane, LaunchOrder
 from spindle_trio.child._facts import ProcessFacts, facts_from_init
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess

@@ -1,0 +1,14 @@
+"""Measure what spindle_trio costs, against its peers and against what the operating system asks for at least.
+
+    python benchmarks/run.py [--quick] [--json FILE] [--plots DIR] [NAME ...]
+
+This file is short on purpose: multiprocessing, trio-parallel and anyio run the main module once more in their children,
+and a peer's child shall do as little as ours.
+"""
+
+if __name__ == "__main__":
+    import sys
+
+    from bench.command import main
+
+    sys.exit(main())

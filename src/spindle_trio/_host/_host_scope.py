@@ -1,0 +1,103 @@
+"""The workers of one host, and the order in which it all ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import trio
+
+from spindle_trio._host._settings import HostSettings
+from spindle_trio._host._worker_scope import WorkerScope
+from spindle_trio._model import Containment, HostStatistics
+from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio.abc import Launcher
+
+
+class HostScope:
+    """What the workers of a host share, and the order in which it all ends."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        """Prepare a host with no workers.
+
+        Args:
+            settings: what it was opened with.
+        """
+        self.settings = settings
+        self.is_closed: bool = False
+        self._workers: dict[WorkerScope, None] = {}
+        self._scope = NurseryScope()
+        self._left = trio.lowlevel.ParkingLot()
+
+    async def open(self) -> None:
+        """Make the launcher ready and open the nursery.
+
+        Raises:
+            RuntimeError: the launcher holds trees of processes together less well than this host requires.
+        """
+        launcher, required = self.settings.launcher, self.settings.require_containment
+        await launcher.start()
+        if required is not None and not (launcher.containment and launcher.containment.is_at_least(required)):
+            await launcher.aclose()
+            raise RuntimeError(_refusal(launcher, required))
+        await self._scope.open()
+
+    async def close(self, error: BaseException | None) -> None:
+        """End every worker's processes, and return when none is left; see `NurseryScope.close`."""
+        self.is_closed = True
+        for worker in list(self._workers):
+            worker.unload()
+        try:
+            await self._scope.close(error, ended=self._wait_empty, kill=self.kill)
+        finally:
+            await self.settings.launcher.aclose()  # noqa: ASYNC102  # shields itself; no scope may be between it and `start`
+
+    async def _wait_empty(self) -> None:
+        for worker in list(self._workers):
+            await worker._wait_empty()
+
+    def add_worker(self, identifier: str, root: Path, user_id: str | None) -> WorkerScope:
+        """Make a worker; the caller opens and closes it.
+
+        Raises:
+            trio.ClosedResourceError: the host is closed.
+        """
+        if self.is_closed:
+            raise trio.ClosedResourceError("the host is closed")
+        worker = WorkerScope(self.settings, identifier, root, user_id)
+        self._workers[worker] = None
+        return worker
+
+    def remove_worker(self, worker: WorkerScope) -> None:
+        """Forget a worker that has been closed."""
+        self._workers.pop(worker, None)
+
+    def kill(self) -> None:
+        """End every process as unloaded, without a grace period."""
+        for worker in list(self._workers):
+            worker.kill()
+
+    def statistics(self) -> HostStatistics:
+        """Count what the host holds."""
+        processes = [process for worker in self._workers for process in worker]
+        return HostStatistics(
+            launcher=type(self.settings.launcher).__name__,
+            workers=sum(not worker.is_closed for worker in self._workers),
+            processes=len(processes),
+            states=dict(Counter(process.state for process in processes)),
+            queued=sum(worker.queued for worker in self._workers),
+            abandoned=sum(worker.abandoned for worker in self._workers),
+            containment=self.settings.launcher.containment,
+            containment_problems=self.settings.launcher.containment_problems,
+        )
+
+
+def _refusal(launcher: Launcher, required: Containment) -> str:
+    """Say why a host that requires a level of containment cannot have it."""
+    name, level = type(launcher).__name__, launcher.containment
+    text = f"this host requires containment {str(required)!r} or better, and {name} offers "
+    if level is None:
+        return text + "none: it starts no processes of the operating system"
+    problems = "; ".join(f"{wanted}: {why}" for wanted, why in launcher.containment_problems.items())
+    why = problems or "the level that it was asked for"
+    return f"{text}{str(level)!r} here ({why}); require less, or see `spindle-trio doctor`"

@@ -1,0 +1,431 @@
+"""One worker's processes: who may spawn, who replaces whom, who hears of it.
+
+A `WorkerScope` is one worker's side of the host: its registry, its subscribers and its nursery, in which each process
+is a task. It decides; each `Supervisor` does.
+
+The order of a spawn is: check the options and the entry, claim the key, wait for the process that is to be replaced,
+and only then begin. Everything from the claim to the start of the task happens in one step, so that of two spawns of
+one key in one tick exactly one wins.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import trio
+
+from spindle_trio._errors import EntryError, PayloadError, ProcessAccessError, UserRequiredError
+from spindle_trio._host._registry import Claim, Registry
+from spindle_trio._host._settings import HostSettings
+from spindle_trio._messages._broadcast import Broadcast
+from spindle_trio._messages._hub import MessageHub
+from spindle_trio._model import (
+    OMITTED,
+    ExitReason,
+    JsonValue,
+    LifecycleEvent,
+    Limits,
+    ProcessFilter,
+    ProcessInfo,
+    ProcessState,
+    SpawnOptions,
+    StopOptions,
+)
+from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._json_codec import BodyReader
+from spindle_trio._protocol._payload import bounds_of, check_payload
+from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
+from spindle_trio._supervision._lifecycle import Transition
+from spindle_trio._supervision._process_record import Identity, ProcessConfig
+from spindle_trio._supervision._startup_monitor import StartupMonitor
+from spindle_trio._supervision._supervisor import Reports, Supervisor
+from spindle_trio.abc import Launcher, LaunchOrder, ResolvedEntry
+
+_log = logging.getLogger("spindle_trio.host")
+
+
+@attrs.frozen
+class _Request:
+    """A spawn whose options have been checked."""
+
+    entry: ResolvedEntry
+    kind: str
+    key: str | None
+    user_id: str
+    payload: object
+    metadata: dict[str, JsonValue] | None
+    options: SpawnOptions
+
+
+class WorkerScope:
+    """One worker's processes. Implements `WorkerInterface`."""
+
+    def __init__(self, settings: HostSettings, identifier: str, root: Path, user_id: str | None) -> None:
+        """Prepare a worker with no processes.
+
+        Args:
+            settings: the host's.
+            identifier: the worker's name.
+            root: below which its entries lie.
+            user_id: whose worker it is; `None` for an operator-scoped one.
+        """
+        self.identifier = identifier
+        self.root = root
+        self.user_id = user_id
+        self.limits: Limits = settings.limits
+        self.lifecycle: Broadcast[LifecycleEvent] = Broadcast("lifecycle events", settings.limits.lifecycle_events)
+        self.hub: MessageHub = MessageHub()
+        self.is_closed: bool = False
+        self._settings = settings
+        self._bounds = bounds_of(settings.limits)
+        self._reader = BodyReader(self._bounds)
+        self._registry = Registry(settings.max_processes)
+        self._processes: dict[str, Supervisor] = {}
+        self._abandoned: set[Supervisor] = set()
+        self._queued: dict[Claim, trio.Event] = {}
+        self._tasks = 0
+        self._startup_monitor = StartupMonitor()
+        self._rounds = HeartbeatPoller()
+        self._reports = Reports(self._publish, self._forget, self._startup_monitor.remove, self._rounds.note_stall)
+        self._empty = trio.lowlevel.ParkingLot()
+        self._scope = NurseryScope()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "open"
+        return f"<WorkerScope {state} {self.identifier} user={self.user_id!r} processes={len(self._processes)}>"
+
+    def __iter__(self) -> Iterator[Supervisor]:
+        return iter(list(self._processes.values()))
+
+    async def open(self) -> None:
+        """Open the nursery of this worker's processes."""
+        await self._scope.open()
+        self._scope.nursery.start_soon(self._startup_monitor.run)
+        self._scope.nursery.start_soon(self._rounds.run)
+
+    async def close(self, error: BaseException | None, *, kill: Callable[[], None]) -> None:
+        """End all processes as unloaded, and return when none is left; see `NurseryScope.close`.
+
+        Args:
+            error: what the worker's block raised.
+            kill: called at a second Ctrl-C. It is the host's: whoever is asked twice to end has no time for others.
+        """
+        self.unload()
+        await self._scope.close(error, ended=self._wait_empty, kill=kill)
+
+    def unload(self) -> None:
+        """Take no more calls, ask all processes to stop, and refuse the spawns that wait. May be called twice."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for process in self:
+            process.host_stop(ExitReason.BACKEND_UNLOADED)
+        for event in self._queued.values():
+            event.set()
+
+    def kill(self) -> None:
+        """End all processes as unloaded, without a grace period."""
+        for process in self:
+            process.kill()
+
+    async def _wait_empty(self) -> None:
+        """Wait until every process has ended and every waiting spawn has left; then end the subscriptions."""
+        while self._processes or self._queued:
+            await self._empty.park()
+        for process in list(self._abandoned):
+            process.give_up()
+        while self._tasks:
+            await self._empty.park()
+        self._startup_monitor.close()
+        self._rounds.close()
+        self.lifecycle.close()
+        self.hub.close()
+
+    @property
+    def queued(self) -> int:
+        """How many spawns wait for the process that they replace."""
+        return self._registry.queued
+
+    @property
+    def abandoned(self) -> int:
+        """How many processes have outlived their kill."""
+        return len(self._abandoned)
+
+    # Spawning.
+
+    @trio.lowlevel.enable_ki_protection
+    async def spawn(self, options: SpawnOptions) -> Supervisor:
+        """Spawn a process and wait until it is ready; see `BackendProcesses.spawn`."""
+        await trio.lowlevel.checkpoint()
+        self._refuse_closed()
+        request = self._check(options)
+        process = await self._begin(request)
+        try:
+            refusal = await process.wait_answered()
+        except BaseException:
+            # Kill, wait shielded, re-raise. The wait is bounded: an unkillable process is abandoned.
+            process.caller_gone()
+            with trio.CancelScope(shield=True):
+                await process.wait_let_go()
+            raise
+        if refusal is not None:
+            raise refusal
+        return process
+
+    def _check(self, options: SpawnOptions) -> _Request:
+        """Check everything that can be checked before the key is looked at."""
+        limits = self.limits
+        if not isinstance(options.entry, str):
+            raise EntryError(f"entry must be a str, the path below the worker's root, not {options.entry!r}")
+        entry = self._settings.launcher.resolve(options.entry.strip(), self.root)
+        _check_text("entry", entry.entry, limits.entry_bytes)
+        kind = (options.kind or "").strip() or entry.entry
+        key = (options.key or "").strip() or None
+        _check_text("kind", kind, None if kind == entry.entry else limits.kind_bytes)
+        _check_text("key", key, limits.key_bytes)
+        user_id = self.user_id if self.user_id is not None else (options.user_id or "").strip()
+        if not user_id:
+            raise UserRequiredError(
+                f"worker {self.identifier!r} serves more than one user: spawn {entry.entry!r} with a non-blank user_id"
+            )
+        _check_text("user_id", user_id, None)
+        payload = options.payload
+        if payload is not OMITTED:
+            check_payload(payload, self._bounds)
+            encode_body(payload, limits.frame_bytes)
+        metadata: dict[str, JsonValue] | None = None
+        if options.metadata is not None:
+            if type(options.metadata) is not dict:
+                raise PayloadError(f"metadata: {type(options.metadata).__name__} is not a JSON object")
+            check_payload(options.metadata, self._bounds, "metadata")
+            encode_body(options.metadata, limits.frame_bytes, "metadata")
+            metadata = copy.deepcopy(options.metadata)
+        return _Request(entry, kind, key, user_id, copy.deepcopy(payload), metadata, options)
+
+    async def _begin(self, request: _Request) -> Supervisor:
+        """Claim the key, wait for the process that has it, and start the task of the new one."""
+        claim = self._registry.claim(
+            request.user_id,
+            request.kind,
+            request.key,
+            replace=request.options.replace_existing,
+            on_turn=_nothing,
+        )
+        if claim.is_waiting:
+            turn = self._queued[claim] = trio.Event()
+            claim.on_turn = turn.set
+            predecessor = self._processes_holding(claim)
+            if predecessor is not None:
+                predecessor.host_stop(ExitReason.REPLACED)
+            try:
+                await turn.wait()
+                self._refuse_closed()
+            except BaseException:
+                self._release(claim)()
+                raise
+            finally:
+                del self._queued[claim]
+                self._wake_if_empty()
+        return self._start(request, claim)
+
+    def _start(self, request: _Request, claim: Claim) -> Supervisor:
+        settings, options = self._settings, request.options
+        try:
+            process_id = settings.new_process_id()
+        except BaseException:
+            self._release(claim)()  # that function is the caller's: whatever it raises, the key must not stay taken
+            raise
+        identity = Identity(
+            process_id, request.entry.entry, request.kind, request.key, request.user_id, request.metadata
+        )
+        process = Supervisor(
+            identity,
+            ProcessConfig(
+                options.startup_timeout,
+                options.heartbeat_timeout,
+                settings.grace_period,
+                settings.limits,
+                self._bounds,
+                self._reader,
+                settings.wall_time,
+            ),
+            payload=request.payload,
+            hub=self.hub,
+            reports=self._reports,
+        )
+        process.claim = claim
+        self._registry.add(claim, process)
+        self._processes[process.process_id] = process
+        self._tasks += 1
+        self._scope.nursery.start_soon(
+            self._own,
+            process,
+            settings.launcher,
+            LaunchOrder(
+                process_id=process.process_id,
+                entry=request.entry,
+                root=self.root,
+                environment=settings.environment,
+                limits=settings.limits,
+                start_soon=self._scope.start_soon,
+            ),
+            name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
+        )
+        self._startup_monitor.add(process)
+        process.begin()
+        if self._registry.has_successor(claim):
+            process.host_stop(ExitReason.REPLACED)  # another replacement queued up while this one waited
+        return process
+
+    @trio.lowlevel.enable_ki_protection
+    async def _own(self, process: Supervisor, launcher: Launcher, order: LaunchOrder) -> None:
+        """Be the task of one process."""
+        try:
+            await process.run(launcher, order)
+        except BaseException:
+            # A bug of ours or of the launcher's, which leaves the worker's block as a group. Nobody may wait for ever.
+            if self._processes.get(process.process_id) is process:
+                self._forget(process)()
+                process.crashed()
+            raise
+        finally:
+            self._abandoned.discard(process)
+            self._tasks -= 1
+            self._wake_if_empty()
+
+    def _publish(self, process: Supervisor, transition: Transition) -> None:
+        if transition.state is ProcessState.RUNNING and process.pid is not None:
+            self._rounds.add(process, process.heartbeat_timeout)
+        if self.lifecycle:
+            self.lifecycle.publish(process.event(transition), process.process_id)
+
+    def _processes_holding(self, claim: Claim) -> Supervisor | None:
+        holder = self._registry.holder_of(claim)
+        return None if holder is None else self._processes[holder.process_id]
+
+    def _forget(self, process: Supervisor) -> Callable[[], None]:
+        """Free what an ended process held. Returns what to do once its end has been announced."""
+        del self._processes[process.process_id]
+        self._rounds.remove(process, process.heartbeat_timeout)
+        if process.is_abandoned:
+            self._abandoned.add(process)
+        assert process.claim is not None, "no process is started without a claim"
+        pass_turn = self._release(process.claim)
+
+        def announced() -> None:
+            pass_turn()
+            self._wake_if_empty()
+
+        return announced
+
+    def _release(self, claim: Claim) -> Callable[[], None]:
+        successor = self._registry.release(claim)
+        return _nothing if successor is None else successor.on_turn
+
+    def _wake_if_empty(self) -> None:
+        """Let `_wait_empty` look again."""
+        if not (self._processes or self._queued):
+            self._empty.unpark_all()
+
+    # Everything else that a worker asks.
+
+    async def list(self, wanted: ProcessFilter) -> list[ProcessInfo]:
+        """List live processes; see `BackendProcesses.list`."""
+        await trio.lowlevel.checkpoint()
+        self._refuse_closed()
+        if self.user_id is not None:
+            wanted = attrs.evolve(wanted, user_id=self.user_id)
+        return self._registry.find(wanted)
+
+    async def get(self, process_id: str) -> ProcessInfo | None:
+        """Look one up; see `BackendProcesses.get`."""
+        await trio.lowlevel.checkpoint()
+        self._refuse_closed()
+        process = self._processes.get(process_id)
+        return None if process is None else process.info
+
+    async def stop(self, process_id: str, options: StopOptions) -> None:
+        """Stop one and wait until it is gone; see `BackendProcesses.stop`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        process = self._ask_to_stop(process_id, options)
+        if process is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await process.wait_ended()
+
+    def request_stop(self, process_id: str, options: StopOptions) -> None:
+        """Ask one to stop, and return at once. Does nothing if it has ended or there is none.
+
+        Raises:
+            ProcessAccessError: it is another user's.
+            PayloadError: the reason is over its limit.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._ask_to_stop(process_id, options)
+
+    def _ask_to_stop(self, process_id: str, options: StopOptions) -> Supervisor | None:
+        self._refuse_closed()
+        process = self._processes.get(process_id)
+        if process is None:
+            return None
+        user_id = None if options.user_id is None else options.user_id.strip() or None
+        self._refuse_other_user(process, user_id)
+        _check_text("reason", options.reason, self.limits.reason_bytes)
+        process.stop(options.reason or None)
+        return process
+
+    async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
+        """Send to one; see `BackendProcesses.send`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._refuse_closed()
+        process = self._processes.get(process_id)
+        if process is None:
+            raise trio.BrokenResourceError(f"process {process_id} has ended, or there never was one")
+        self._refuse_other_user(process, user_id)
+        await process.send(payload)
+
+    def post(self, process_id: str, payload: object, user_id: str | None) -> None:
+        """Send to one without waiting and without an answer, as the worker protocol does.
+
+        What cannot be delivered is logged. A process whose outbox overflows is ended as failed.
+        """
+        process = self._processes.get(process_id)
+        if process is None:
+            _log.info("process %s: a message to it was dropped; it has ended, or there never was one", process_id)
+            return
+        try:
+            self._refuse_other_user(process, user_id)
+            process.post(payload)
+        except (ProcessAccessError, PayloadError, trio.BrokenResourceError) as error:
+            _log.warning("process %s: a message to it was dropped: %s", process_id, error)
+
+    def _refuse_closed(self) -> None:
+        if self.is_closed:
+            raise trio.ClosedResourceError(f"worker {self.identifier!r} is closed")
+
+    def _refuse_other_user(self, process: Supervisor, user_id: str | None) -> None:
+        if self.user_id is None and user_id is not None and user_id != process.user_id:
+            raise ProcessAccessError(
+                f"process {process.process_id} ({process.identity.entry}) belongs to another user than {user_id!r}"
+            )
+
+
+def _check_text(name: str, text: str | None, max_bytes: int | None) -> None:
+    """Refuse a name that no frame can carry, or that is over its limit."""
+    if text is None:
+        return
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise PayloadError(f"{name}: the text has a lone surrogate") from None
+    if max_bytes is not None and size > max_bytes:
+        raise PayloadError(f"{name}: {size} bytes, more than {max_bytes}")
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,126 @@
+"""What the worker API stands on: implemented by the host for workers in its program, and by a connection for others.
+
+`_worker` is written against these two protocols alone, so that a worker behaves alike on both sides of a stream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from spindle_trio._messages._broadcast import Broadcast
+    from spindle_trio._messages._hub import MessageHub
+    from spindle_trio._messages._inbox import Inbox
+    from spindle_trio._model import (
+        JsonValue,
+        LifecycleEvent,
+        PostMortem,
+        ProcessFilter,
+        ProcessInfo,
+        ProcessState,
+        ProcessStatistics,
+        SpawnOptions,
+        StopOptions,
+    )
+
+
+class ProcessInterface(Protocol):
+    """One process, as far as a handle can see it. Goes on to work after the process has ended."""
+
+    @property
+    def process_id(self) -> str:
+        """The host's id for it."""
+
+    @property
+    def pid(self) -> int | None:
+        """The operating system's number for it; `None` where it has none or lives elsewhere."""
+
+    @property
+    def info(self) -> ProcessInfo:
+        """The latest that this side knows."""
+
+    @property
+    def state(self) -> ProcessState:
+        """As `info.state`, without building a snapshot."""
+
+    @property
+    def result(self) -> JsonValue:
+        """What the process has completed with; `None` before."""
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains its end, if nobody asked for that; `None` before."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """What it has sent."""
+
+    async def send(self, payload: object) -> None:
+        """Send a payload as soon as there is room; see `ProcessHandle.send`."""
+
+    def send_nowait(self, payload: object) -> None:
+        """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
+
+    async def wait_ended(self) -> ProcessInfo:
+        """Wait for the terminal event to be published."""
+
+    def statistics(self) -> ProcessStatistics:
+        """Count what its lanes hold."""
+
+
+class WorkerInterface(Protocol):
+    """A worker's way to its host."""
+
+    @property
+    def identifier(self) -> str:
+        """The worker's name."""
+
+    @property
+    def user_id(self) -> str | None:
+        """The user to whom the worker is bound; `None` for an operator-scoped one."""
+
+    @property
+    def lifecycle(self) -> Broadcast[LifecycleEvent]:
+        """The transitions of this worker's processes."""
+
+    @property
+    def hub(self) -> MessageHub:
+        """The messages of this worker's processes."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the worker's scope has been left or its connection lost."""
+
+    async def spawn(self, options: SpawnOptions) -> ProcessInterface:
+        """Spawn and wait for ready; see `BackendProcesses.spawn`."""
+
+    async def list(self, wanted: ProcessFilter) -> list[ProcessInfo]:
+        """List live processes; see `BackendProcesses.list`."""
+
+    async def get(self, process_id: str) -> ProcessInfo | None:
+        """Look one up; see `BackendProcesses.get`."""
+
+    async def stop(self, process_id: str, options: StopOptions) -> None:
+        """Stop one and wait until it is gone; see `BackendProcesses.stop`."""
+
+    async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
+        """Send to one; see `BackendProcesses.send`."""
+
+
+class ServingInterface(WorkerInterface, Protocol):
+    """What the host offers besides to a worker at the other end of a connection. Both calls are requests: sync."""
+
+    def request_stop(self, process_id: str, options: StopOptions) -> object:
+        """Ask for a stop and return at once, with `stopping` published. Does nothing for an ended or unknown id.
+
+        Raises:
+            ProcessAccessError: the process belongs to another user than the one named.
+            PayloadError: the reason is over its limit.
+            trio.ClosedResourceError: the worker is closed.
+        """
+
+    def post(self, process_id: str, payload: JsonValue, user_id: str | None) -> None:
+        """Put a payload into a process's outbox; if there is no room, that process ends as failed.
+
+        What cannot be delivered is logged, and nothing is raised.
+        """

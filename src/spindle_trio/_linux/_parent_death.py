@@ -1,0 +1,53 @@
+"""Dying with the parent: the kernel is asked to kill this process when the thread that started it ends.
+
+The signal is asked for by the child itself, after its `exec`. Should the parent have died before that, nothing would
+come any more; so afterwards the child looks whether its parent is still the one that it was told of.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from spindle_trio._linux._syscalls import call
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_SIGKILL = 9
+
+
+def die_with_parent(parent: int, *, explain: bool = False) -> None:
+    """Make sure that this process ends when its parent does; if that has ended already, end at once.
+
+    Args:
+        parent: the process id of the program that has started this one, as this one sees it: 0 if that is outside of
+            this one's PID namespace.
+        explain: whether that end is explained on stderr.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if sys.platform == "linux":
+        call("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        if explain:
+            text = (
+                f"spindle_trio: process {parent}, which has started this one, is not its parent: it has ended, or the "
+                "interpreter is a script that stays in between; let that become Python, by exec\n"
+            )
+            try:
+                os.write(2, text.encode())
+            except OSError:
+                pass
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Take `die_with_parent` back."""
+    call("prctl", _PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
+def name_process(name: str) -> None:
+    """Give this process a name for lists of processes, of which the kernel keeps 15 bytes; a fork has its parent's."""
+    if sys.platform == "linux":
+        call("prctl", _PR_SET_NAME, name.encode(errors="replace") + b"\0", 0, 0, 0)

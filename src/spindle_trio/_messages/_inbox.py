@@ -1,0 +1,305 @@
+"""What processes have sent and nobody has read yet: an inbox each, read through cursors, bounded in messages and bytes.
+
+Theory of operation
+-------------------
+
+A subscription is a *cursor* in the inbox: the number of the next message that it will read. A message goes when every
+open cursor has passed it. Which bound applies when the inbox is full depends on who listens:
+
+* While a cursor is open nothing is lost. `room` comes down to 0, and whoever reads from the process waits in
+  `wait_room` and so leaves the messages in the pipe, where they hold up that one child. (`put` itself never refuses:
+  what has been read has been read, and at an end the host reads beyond the bound.)
+* While none is open, the newest messages up to the bound are kept and older ones are dropped, counted, and reported
+  once. A process that nobody listens to is neither wedged nor a leak.
+* A *lossy* inbox (the far end of a stream, which has no back-pressure per process) always drops, and a cursor that
+  falls behind learns of it through `LaggedError`.
+
+A handler counts as a cursor that is never behind: what it has been called with is read.
+
+Messages come and go in batches: what one read has brought is taken in by one `put_many`, with one wake-up for whoever
+reads, and all that is held leaves by one `receive_many`. A channel that is read one by one pays for the rest alone.
+
+Channels give up their cursors when they are closed or collected. `_hub` joins the inboxes of one worker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+import trio
+
+from spindle_trio._errors import LaggedError
+from spindle_trio._messages._channel import CursorChannel, Subscription
+from spindle_trio._model import JsonValue
+
+if TYPE_CHECKING:
+    from spindle_trio._messages._hub import MessageHub
+
+_log = logging.getLogger("spindle_trio.subscriptions")
+
+
+@attrs.define(eq=False)
+class Cursor:
+    """A reader's place in one inbox."""
+
+    subscription: Subscription
+    """Whose place it is."""
+    next: int
+    """The number of the next message that it will read."""
+    wake: Callable[[], None]
+    """Tells the reader that something has arrived, or that nothing will any more."""
+
+
+_Held: TypeAlias = tuple[JsonValue, int, int]
+"""A payload, its size in bytes, and its place in the order of all messages of the hub."""
+
+_RESUME_AT: Final = 32
+"""A full inbox is read into again once it has room for this part of its bound, so that not every message that leaves it
+wakes the task which reads from the process, for one message more."""
+
+
+class Inbox:
+    """The messages of one process that somebody may still read."""
+
+    def __init__(
+        self,
+        process_id: str,
+        user_id: str | None,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        lossy: bool = False,
+        hub: MessageHub | None = None,
+    ) -> None:
+        """Begin empty, and join the hub.
+
+        Args:
+            process_id: whose messages these are.
+            user_id: whose process that is.
+            max_messages: how many messages may be held.
+            max_bytes: how many bytes of them.
+            lossy: whether a full inbox drops its oldest message even while somebody listens.
+            hub: the worker's hub, which reads here too.
+        """
+        self.process_id = process_id
+        self.user_id = user_id
+        self._max_messages, self._max_bytes, self._is_lossy = max_messages, max_bytes, lossy
+        self._hub = hub
+        self._held: deque[_Held] = deque()
+        self.first: int = 0
+        """The number of the oldest message held, or of the next that will come."""
+        self._heard = 0  # the number after the last message that handlers have been called with
+        self._cursors: list[Cursor] = []
+        self._room: trio.lowlevel.ParkingLot | None = None  # made for the first who waits
+        self._worthwhile_room = max(1, max_messages // _RESUME_AT)
+        self.held_bytes: int = 0
+        self.received: int = 0
+        self.dropped: int = 0
+        self.is_closed: bool = False
+        if hub is not None:
+            hub._attach(self)
+
+    def __repr__(self) -> str:
+        closed = " closed" if self.is_closed else ""
+        return f"<Inbox {self.process_id}{closed} held={self.held} subscriptions={self.subscriptions}>"
+
+    @property
+    def held(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many cursors are open, the hub's handlers counted as one."""
+        return len(self._cursors) + self._has_handlers
+
+    @property
+    def _has_handlers(self) -> bool:
+        return self._hub is not None and bool(self._hub.handlers)
+
+    @property
+    def room(self) -> int:
+        """How many more messages the bound allows now; 0 pauses the reading from this process."""
+        if not self._cursors or self._is_lossy:
+            return self._max_messages
+        return max(0, self._max_messages - len(self._held)) if self.held_bytes < self._max_bytes else 0
+
+    async def wait_room(self) -> None:
+        """Wait until there may be room, or until `wake_room`; the caller looks again. A checkpoint only if it waits."""
+        if not self.room:
+            if self._room is None:
+                self._room = trio.lowlevel.ParkingLot()
+            await self._room.park()
+
+    def wake_room(self) -> None:
+        """Wake whoever waits for room, to look again."""
+        if self._room is not None:
+            self._room.unpark_all()
+
+    def put(self, payload: JsonValue, size: int) -> None:
+        """Take in one message, beyond the bound if need be, and tell handlers and then channels."""
+        self._append([payload], [size])
+        if self._hub is not None and self._hub.handlers:
+            self._hub.call_handlers(self, payload)
+            self._heard = self.received  # also if that was the last that a handler wanted to hear
+        self._tell_channels()
+
+    def put_many(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
+        """Take in messages that have arrived together: as `put` for each, but channels are told once.
+
+        Args:
+            payloads: oldest first.
+            sizes: how many bytes each of them has.
+        """
+        if self._has_handlers:  # each may look, subscribe or leave: it sees no message that came after its own
+            for payload, size in zip(payloads, sizes, strict=True):
+                self.put(payload, size)
+        else:
+            self._append(payloads, sizes)
+            self._tell_channels()
+
+    def _append(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
+        count = len(payloads)
+        arrival = self.received if self._hub is None else self._hub.number_arrivals(count)
+        self._held.extend(zip(payloads, sizes, range(arrival, arrival + count), strict=True))
+        self.received += count
+        self.held_bytes += sum(sizes)
+
+    def _tell_channels(self) -> None:
+        for cursor in tuple(self._cursors):
+            cursor.wake()
+        if not self._cursors or self._is_lossy:  # otherwise nothing has been passed by what has come
+            self.trim()
+
+    def close(self) -> None:
+        """Say that nothing more will come; channels end once they have read what is held. May be called twice."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._hub is not None:
+            self._hub._detach(self)
+        for cursor in list(self._cursors):
+            cursor.wake()
+        self.wake_room()
+
+    def subscribe(self) -> MessageChannel:
+        """Open a channel that begins at the oldest message held."""
+        return MessageChannel(self)
+
+    def open_cursor(self, subscription: Subscription, wake: Callable[[], None]) -> Cursor:
+        """Open a cursor at the oldest message held."""
+        cursor = Cursor(subscription, self.first, wake)
+        self._cursors.append(cursor)
+        self._close_collected()  # only now: what they leave unread is not dropped, since somebody listens
+        return cursor
+
+    def close_cursor(self, cursor: Cursor) -> None:
+        """Give a cursor up, once: the messages that only it had still to read are kept up to the bound."""
+        if cursor in self._cursors:
+            self._cursors.remove(cursor)
+            self.trim()
+
+    def _close_collected(self) -> None:
+        """Give up the cursors of channels that nobody holds: what they have read nobody else is to read."""
+        for cursor in tuple(self._cursors):
+            if cursor.subscription.is_collected:
+                self.close_cursor(cursor)
+
+    def read(self, cursor: Cursor) -> JsonValue:
+        """Read the message at a cursor, and move it on.
+
+        Raises:
+            LaggedError: messages were dropped before this cursor had read them; it has been moved on to what is held.
+            trio.WouldBlock: all has been read, and more may come.
+            trio.EndOfChannel: all has been read, and nothing more will come.
+        """
+        payload = self._held[self._position_of(cursor)][0]
+        cursor.next += 1
+        self.trim()
+        return payload
+
+    def read_many(self, cursor: Cursor, most: int | None) -> list[JsonValue]:
+        """Read all messages from a cursor on, or as many as `most`, and move it on. Raises what `read` does."""
+        start = self._position_of(cursor)
+        end = len(self._held) if most is None else start + most
+        payloads = [payload for payload, _, _ in islice(self._held, start, end)]
+        cursor.next += len(payloads)
+        self.trim()
+        return payloads
+
+    def _position_of(self, cursor: Cursor) -> int:
+        """Tell where the message at a cursor is held. Raises what `read` does."""
+        position = cursor.next - self.first
+        if position < 0:
+            cursor.next = self.first
+            raise LaggedError(-position)
+        if position == len(self._held):
+            raise trio.EndOfChannel if self.is_closed else trio.WouldBlock
+        return position
+
+    def has_dropped(self, cursor: Cursor) -> bool:
+        """Whether the message at a cursor has been dropped."""
+        return cursor.next < self.first
+
+    def list_held(self) -> list[tuple[int, int, JsonValue]]:
+        """List what is held: for each message its arrival, its number, and its payload."""
+        self._close_collected()
+        return [(arrival, number, payload) for number, (payload, _, arrival) in enumerate(self._held, self.first)]
+
+    def note_heard(self) -> None:
+        """Note that handlers have been called with all that is held."""
+        self._heard = self.received
+        self.trim()
+
+    def trim(self) -> None:
+        """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
+        if len(self._cursors) == 1:
+            passed = self._cursors[0].next  # as nearly always
+        else:
+            passed = min([cursor.next for cursor in self._cursors]) if self._cursors else self._heard
+        if passed >= self.received:
+            self.first = self.received
+            self._held.clear()
+            self.held_bytes = 0
+        while self.first < passed:
+            self._let_go()
+        if not self._cursors or self._is_lossy:
+            before = self.dropped
+            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes:
+                self._let_go()
+                self.dropped += 1
+            if self.dropped and not before:
+                _log.warning(
+                    "process %s: nobody reads its messages in time, and the oldest are being dropped", self.process_id
+                )
+        if self._room and self.room >= self._worthwhile_room:
+            self._room.unpark_all()
+
+    def _let_go(self) -> None:
+        self.held_bytes -= self._held.popleft()[1]
+        self.first += 1
+
+
+class MessageChannel(CursorChannel[JsonValue]):
+    """The payloads of one process, from the oldest that is still held. Ends when the process has."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        subscription = Subscription()
+        self._inbox = inbox
+        self._cursor = inbox.open_cursor(subscription, subscription.wake)
+        super().__init__(subscription, partial(inbox.close_cursor, self._cursor))
+
+    def __repr__(self) -> str:
+        return f"<MessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
+
+    def _next(self) -> JsonValue:
+        return self._inbox.read(self._cursor)
+
+    def _next_many(self, most: int | None) -> list[JsonValue]:
+        return self._inbox.read_many(self._cursor, most)

@@ -1,0 +1,94 @@
+"""Values and enumerations that every room shares: frozen, and free of I/O. No rule about them belongs here.
+
+Importers name this package; the modules below it say where each value lives.
+"""
+
+from __future__ import annotations
+
+from spindle_trio._model._limits import (
+    MEBIBYTE as MEBIBYTE,
+)
+from spindle_trio._model._limits import (
+    REFERENCE_LIMITS as REFERENCE_LIMITS,
+)
+from spindle_trio._model._limits import (
+    Limits as Limits,
+)
+from spindle_trio._model._options import (
+    DEFAULT_TIMEOUT as DEFAULT_TIMEOUT,
+)
+from spindle_trio._model._options import (
+    ProcessFilter as ProcessFilter,
+)
+from spindle_trio._model._options import (
+    SpawnOptions as SpawnOptions,
+)
+from spindle_trio._model._options import (
+    StopOptions as StopOptions,
+)
+from spindle_trio._model._post_mortem import (
+    PostMortem as PostMortem,
+)
+from spindle_trio._model._values import (
+    OMITTED as OMITTED,
+)
+from spindle_trio._model._values import (
+    Containment as Containment,
+)
+from spindle_trio._model._values import (
+    ExitReason as ExitReason,
+)
+from spindle_trio._model._values import (
+    HostStatistics as HostStatistics,
+)
+from spindle_trio._model._values import (
+    JsonValue as JsonValue,
+)
+from spindle_trio._model._values import (
+    LifecycleEvent as LifecycleEvent,
+)
+from spindle_trio._model._values import (
+    Omitted as Omitted,
+)
+from spindle_trio._model._values import (
+    ProcessInfo as ProcessInfo,
+)
+from spindle_trio._model._values import (
+    ProcessState as ProcessState,
+)
+from spindle_trio._model._values import (
+    ProcessStatistics as ProcessStatistics,
+)
+from spindle_trio._model._values import (
+    ResolvedEntry as ResolvedEntry,
+)
+from spindle_trio._model._worker_messages import (
+    HostToWorker as HostToWorker,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessGet as ProcessGet,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessLifecycle as ProcessLifecycle,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessList as ProcessList,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessMessage as ProcessMessage,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessSend as ProcessSend,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessSpawn as ProcessSpawn,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessStop as ProcessStop,
+)
+from spindle_trio._model._worker_messages import (
+    Response as Response,
+)
+from spindle_trio._model._worker_messages import (
+    WorkerToHost as WorkerToHost,
+)

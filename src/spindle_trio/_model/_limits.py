@@ -1,0 +1,79 @@
+"""The bounds on what host and processes exchange."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from spindle_trio._model._values import is_number
+
+MEBIBYTE: Final = 1024 * 1024
+
+
+@attrs.frozen
+class Limits:
+    """Bounds on what host and processes exchange; the defaults are the contract's.
+
+    Raises:
+        ValueError: a bound is no whole number, or so small that nothing at all could pass.
+    """
+
+    frame_bytes: int = MEBIBYTE
+    """Bytes in the body of one frame, and so in one payload."""
+    depth: int = 64
+    """How many containers may enclose a value; the outermost value is at depth 0."""
+    values: int = 100_000
+    """Values in one payload, containers included."""
+    inbox_messages: int = 1_024
+    """Messages that wait in the host for their readers, a process."""
+    inbox_bytes: int = 4 * MEBIBYTE
+    """Bytes of such messages, a process."""
+    outbox_bytes: int = MEBIBYTE
+    """Bytes of messages that wait in the host for a process to read them."""
+    lifecycle_events: int = 1_024
+    """Events that wait in one lifecycle subscription before the oldest are dropped."""
+    ending_bytes: int = 64 * MEBIBYTE
+    """Bytes of messages taken in from a process once it is stopping or ending."""
+    frame_seconds: float = 5.0
+    """Seconds within which a frame that has begun must be whole."""
+    text_bytes: int | None = None
+    """Bytes of UTF-8 in all strings and names of one payload."""
+    container_entries: int | None = None
+    """Entries in one list or dict."""
+    kind_bytes: int | None = None
+    """Bytes of UTF-8 in a kind."""
+    key_bytes: int | None = None
+    """Bytes of UTF-8 in a key."""
+    entry_bytes: int | None = None
+    """Bytes of UTF-8 in an entry."""
+    reason_bytes: int | None = None
+    """Bytes of UTF-8 in the reason of a stop."""
+    error_bytes: int | None = None
+    """Bytes of UTF-8 in the text of `fail`; a longer one is replaced by a general text."""
+
+    def __attrs_post_init__(self) -> None:
+        # A bound of nothing would not bound but wedge: an inbox that never has room, a channel that cannot be fed.
+        for field in attrs.fields(Limits):
+            value: object = getattr(self, field.name)
+            if field.name == "frame_seconds":
+                if not (is_number(value) and isinstance(value, int | float) and value > 0):
+                    raise ValueError(f"frame_seconds must be a positive number of seconds, not {value!r}")
+            elif value is not None or field.default is not None:
+                least = 0 if field.default is None or field.name == "depth" else 1  # those say what a value may contain
+                if type(value) is not int or value < least:
+                    raise ValueError(f"{field.name} must be an integer, {least} or more, not {value!r}")
+
+
+REFERENCE_LIMITS: Final = Limits(
+    depth=32,
+    values=10_000,
+    text_bytes=256 * 1024,
+    container_entries=1_000,
+    kind_bytes=128,
+    key_bytes=256,
+    entry_bytes=4_096,
+    reason_bytes=4_096,
+    error_bytes=4_096,
+)
+"""The bounds that the reference host sets (contract, messages)."""

@@ -1,0 +1,102 @@
+"""What a worker may ask for when it spawns, lists or stops processes; each default stands here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from spindle_trio._model._values import OMITTED, ProcessState, is_number
+
+DEFAULT_TIMEOUT: Final = 15.0
+"""Seconds for starting, and between two heartbeats, where the caller names no other (contract, spawn options)."""
+
+_LARGEST_FLOAT: Final = sys.float_info.max
+"""An integer may be larger than that and still be less than `math.inf`: no clock could be set by it."""
+
+
+def _check_startup_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if not (is_number(value) and isinstance(value, int | float) and 0 < value <= _LARGEST_FLOAT):
+        raise ValueError(f"{attribute.name} must be a positive, finite number of seconds, not {value!r}")
+
+
+def _check_heartbeat_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if not (is_number(value) and isinstance(value, int | float) and (0 < value <= _LARGEST_FLOAT or value == math.inf)):
+        raise ValueError(
+            f"{attribute.name} must be a positive number of seconds, or math.inf for no watchdog, not {value!r}"
+        )
+
+
+def _check_optional_text(_: object, attribute: attrs.Attribute[str | None], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be a str or None, not {type(value).__name__}")
+
+
+def _as_state(value: str | None) -> ProcessState | None:
+    if value is None:
+        return None
+    try:
+        return ProcessState(value)
+    except ValueError:
+        raise ValueError(f"state must be None or one of {', '.join(ProcessState)}, not {value!r}") from None
+
+
+def _check_flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be a bool, not {type(value).__name__}")
+
+
+@attrs.frozen
+class SpawnOptions:
+    """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
+
+    Raises:
+        ValueError: a timeout is out of its range.
+        TypeError: `kind`, `key` or `user_id` is no string, or `replace_existing` no bool.
+    """
+
+    entry: str
+    """Path of the entry file, relative to the worker's root."""
+    kind: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """A label for filters and dedupe; trimmed; blank or `None` means the entry."""
+    key: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Makes the process unique per user and kind; trimmed; blank or `None` means none."""
+    payload: object = OMITTED
+    """JSON-safe start-up value for the entry."""
+    metadata: Mapping[str, object] | None = None
+    """A JSON-safe object kept on every snapshot and shown to the entry."""
+    user_id: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Whose process it is; only heard in an operator-scoped worker."""
+    startup_timeout: float = attrs.field(default=DEFAULT_TIMEOUT, validator=_check_startup_timeout)
+    """Seconds from `starting` until the entry must have called `ready()`."""
+    heartbeat_timeout: float = attrs.field(default=DEFAULT_TIMEOUT, validator=_check_heartbeat_timeout)
+    """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
+    replace_existing: bool = attrs.field(default=False, validator=_check_flag)
+    """Whether a live process of the same key gives way to this one."""
+
+
+@attrs.frozen
+class ProcessFilter:
+    """Which processes `list` shows: those that match every field given (`BackendProcessListOptionsDTO`)."""
+
+    user_id: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Compared as given; not heard in a user-scoped worker."""
+    kind: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Compared as given, untrimmed."""
+    key: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Compared as given, untrimmed."""
+    state: ProcessState | None = attrs.field(default=None, converter=_as_state)
+    """One of the states; a terminal one matches nothing, since only live processes are listed."""
+
+
+@attrs.frozen
+class StopOptions:
+    """How a process is asked to stop (`BackendProcessStopOptionsDTO`)."""
+
+    user_id: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Whose process the caller believes it to be; trimmed; only heard in an operator-scoped worker."""
+    reason: str | None = attrs.field(default=None, validator=_check_optional_text)
+    """Shown to the entry's stop handler; empty means none."""

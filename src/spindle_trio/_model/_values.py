@@ -1,0 +1,227 @@
+"""Values and enumerations that every layer shares: frozen, and free of behaviour.
+
+The wire form of each (camelCase, integer milliseconds, ISO-8601 times) is made by `spindle_trio.wire`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+
+from spindle_trio._model._post_mortem import PostMortem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+"""What a payload is once it has been received: the values that JSON can say, by exact type."""
+
+
+class Omitted(enum.Enum):
+    """The type of `OMITTED`, which stands for a payload that was not given, as opposed to `None`, which is one."""
+
+    OMITTED = "omitted"
+
+    def __repr__(self) -> str:
+        return "OMITTED"
+
+
+OMITTED: Final = Omitted.OMITTED
+
+
+class ProcessState(StrEnum):
+    """Where a process is in its life (`BackendProcessStateDTO`)."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the process has ended: it has been reaped, and nothing more will happen to it."""
+        return self not in _LIVE_STATES
+
+
+_LIVE_STATES: Final = frozenset({ProcessState.STARTING, ProcessState.RUNNING, ProcessState.STOPPING})
+
+
+class ExitReason(StrEnum):
+    """Why the host stopped tracking a process (`BackendProcessExitReasonDTO`)."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+    BACKEND_UNLOADED = "backend_unloaded"
+    REPLACED = "replaced"
+
+
+def is_number(value: object) -> bool:
+    """Tell a number from everything else, `True` and `False` included."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@attrs.frozen
+class ProcessInfo:
+    """A snapshot of one process (`BackendProcessInfoDTO`). Times are aware and in UTC."""
+
+    process_id: str
+    """Unique within the host."""
+    entry: str
+    """Path of the entry under the worker's root."""
+    kind: str
+    """The label given, or the entry."""
+    state: ProcessState
+    """As of the moment when this snapshot was made."""
+    started_at: datetime
+    """When it entered `starting`."""
+    key: str | None = None
+    """The key it holds within its worker, user and kind."""
+    user_id: str | None = None
+    """Whose process it is."""
+    metadata: Mapping[str, JsonValue] | None = None
+    """What the spawner noted about it."""
+    ready_at: datetime | None = None
+    """When `ready()` arrived."""
+    last_heartbeat_at: datetime | None = None
+    """The latest heartbeat known; `ready()` counts as the first."""
+    ended_at: datetime | None = None
+    """When the terminal event was published."""
+    exit_reason: ExitReason | None = None
+    """Why it ended; set exactly when `state` is terminal."""
+    error: str | None = None
+    """What went wrong, where something did: one line, unless the entry gave several to `fail`."""
+
+    def __repr__(self) -> str:
+        return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"
+
+
+@attrs.frozen
+class LifecycleEvent:
+    """One transition of one process (`BackendProcessLifecycleEventDTO`)."""
+
+    process_id: str
+    """Which process."""
+    entry: str
+    """Its entry."""
+    kind: str
+    """Its kind."""
+    state: ProcessState
+    """The state that it entered."""
+    at: datetime
+    """The time of the transition (aware, UTC)."""
+    previous_state: ProcessState | None = None
+    """The state that it left; `None` for `starting`."""
+    key: str | None = None
+    """Its key."""
+    user_id: str | None = None
+    """Whose process it is."""
+    metadata: Mapping[str, JsonValue] | None = None
+    """What the spawner noted about it."""
+    exit_reason: ExitReason | None = None
+    """Why it ended; set exactly when `state` is terminal."""
+    error: str | None = None
+    """What went wrong, where something did: the text of `post_mortem` where there is one."""
+    result: JsonValue = None
+    """What `complete(result)` or the entry's return said; only ever set with `completed`."""
+    post_mortem: PostMortem | None = None
+    """Explains an end that nobody asked for; only ever set with a terminal state."""
+
+    def __repr__(self) -> str:
+        previous = f"{self.previous_state} → " if self.previous_state else ""
+        status = _status_line(self.state, self.entry, self.process_id, self.kind, self.key)
+        return f"<LifecycleEvent {previous}{status}>"
+
+
+def _status_line(state: ProcessState, entry: str, process_id: str, kind: str, key: str | None) -> str:
+    """What a `repr` shows of a process: state, entry, id, and kind and key where they say more."""
+    shown = f"{state} {entry} {process_id}"
+    if kind != entry:
+        shown += f" kind={kind!r}"
+    if key is not None:
+        shown += f" key={key!r}"
+    return shown
+
+
+@attrs.frozen
+class ProcessStatistics:
+    """What one process's lanes hold and have carried, as of one moment."""
+
+    messages_received: int
+    """Messages that the process has sent and this side has taken in."""
+    messages_dropped: int
+    """Of those, how many were dropped because nobody subscribed in time."""
+    inbox_messages: int
+    """Messages that are held for subscriptions."""
+    inbox_bytes: int
+    """Their size on the wire, in bytes."""
+    subscriptions: int
+    """Open message subscriptions that read this process's inbox."""
+    outbox_messages: int
+    """Messages that wait for the process to read them."""
+    outbox_bytes: int
+    """Their size on the wire, in bytes."""
+    output_dropped: int
+    """Bytes of stdout and stderr that were drained but not kept."""
+
+
+class Containment(StrEnum):
+    """How well the tree of a process is held together, so that all of it ends when the process does; strongest first.
+
+    Fork servers and inits are this package's own; see ``notes/reliability.md`` for what holds at which level.
+    """
+
+    PIDNS = "pidns"
+    """A PID namespace for each process: when it ends, the kernel has ended all that it has started."""
+    CGROUP = "cgroup"
+    """A control group for each process, which is killed as a whole."""
+    SWEEP = "sweep"
+    """A parent for each process that adopts and kills what it leaves behind."""
+    KILLPG = "killpg"
+    """The process group, and the descendants that can be found."""
+
+    def is_at_least(self, other: Containment) -> bool:
+        """Tell whether this level holds together all that another one does."""
+        levels = list(Containment)
+        return levels.index(self) <= levels.index(other)
+
+
+@attrs.frozen
+class HostStatistics:
+    """What a host holds, as of one moment."""
+
+    launcher: str
+    """The name of the launcher's class."""
+    workers: int
+    """Workers whose scope is open."""
+    processes: int
+    """Live processes, in all workers."""
+    states: Mapping[ProcessState, int]
+    """Live processes by state; a state that nobody is in is absent."""
+    queued: int
+    """Spawns that wait for the process whose key they replace."""
+    abandoned: int
+    """Processes that SIGKILL has not ended and that are being reaped in the background."""
+    containment: Containment | None = None
+    """How well the trees of its processes are held together; `None` where the launcher starts no real processes."""
+    containment_problems: Mapping[Containment, str] = attrs.field(factory=dict)
+    """Why each stronger level does not work here; empty where a level was asked for."""
+
+
+@attrs.frozen
+class ResolvedEntry:
+    """An entry that a launcher has accepted."""
+
+    entry: str
+    """The name under which it is shown: the path below the root, with forward slashes."""
+    path: Path | None = None
+    """The file to run; `None` where the launcher runs no files."""

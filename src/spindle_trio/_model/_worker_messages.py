@@ -1,0 +1,108 @@
+"""What travels between a worker and its host: requests, answers and notices."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from spindle_trio._model._options import ProcessFilter, SpawnOptions, StopOptions
+from spindle_trio._model._values import JsonValue, LifecycleEvent, ProcessInfo
+
+
+@attrs.frozen
+class ProcessMessage:
+    """One payload that a process has sent, with its sender; also travels in the worker protocol."""
+
+    process_id: str
+    """Who sent it."""
+    payload: JsonValue
+    """What it said."""
+    user_id: str | None = None
+    """Whose process that is."""
+
+
+@attrs.frozen
+class ProcessSpawn:
+    """A worker asks for a process (`backend_process_spawn`); answered as of `ready`, or with an error."""
+
+    request_id: str
+    """Comes back in the answer."""
+    options: SpawnOptions
+    """What to spawn."""
+
+
+@attrs.frozen
+class ProcessList:
+    """A worker asks which of its processes are live (`backend_process_list`)."""
+
+    request_id: str
+    """Comes back in the answer."""
+    filter: ProcessFilter = ProcessFilter()
+    """Which of them."""
+
+
+@attrs.frozen
+class ProcessGet:
+    """A worker asks for one snapshot (`backend_process_get`)."""
+
+    request_id: str
+    """Comes back in the answer."""
+    process_id: str
+    """Which process."""
+
+
+@attrs.frozen
+class ProcessStop:
+    """A worker asks that a process be stopped (`backend_process_stop`); answered at once, as a request."""
+
+    request_id: str
+    """Comes back in the answer."""
+    process_id: str
+    """Which process."""
+    options: StopOptions = StopOptions()
+    """How."""
+
+
+@attrs.frozen
+class ProcessSend:
+    """A worker sends a payload to a process (`backend_process_send`); never answered."""
+
+    process_id: str
+    """Which process."""
+    payload: JsonValue
+    """What to say."""
+    user_id: str | None = None
+    """Whose process the worker believes it to be."""
+
+
+@attrs.frozen
+class ProcessLifecycle:
+    """The host tells its worker of a transition (`backend_process_lifecycle`)."""
+
+    event: LifecycleEvent
+    """The transition."""
+    messages: int = 0
+    """With a terminal event: how many messages of this process are still to follow on this connection."""
+
+
+@attrs.frozen
+class Response:
+    """The host's one answer to one request: `error` is `None` where it succeeded."""
+
+    request_id: str
+    """Of the request."""
+    result: JsonValue = None
+    """What was asked for, in its wire form."""
+    error: str | None = None
+    """Why the request failed."""
+    error_type: str | None = None
+    """The name of the exception's class, so that the other end can raise the same."""
+    info: ProcessInfo | None = None
+    """The process that the error speaks of."""
+    limit: int | None = None
+    """How many live processes a worker may have, where that was exceeded."""
+
+
+WorkerToHost: TypeAlias = ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessSend
+HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | Response

@@ -1,0 +1,183 @@
+"""The control lane's frames as the host sees them: what it says to a child, and what a child may say to it.
+
+`notes/protocol.md` has the same in prose, with test vectors. Unknown fields are ignored; an unknown type, a
+missing field or a field of a wrong type breaks the protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import attrs
+
+from spindle_trio._errors import PayloadError, PeerProtocolError
+from spindle_trio._model import OMITTED, JsonValue, Limits
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._json_codec import decode_body
+from spindle_trio._protocol._payload import PayloadBounds, check_payload
+
+PROTOCOL_VERSION: Final = 1
+
+
+@attrs.frozen
+class Ready:
+    """The entry has started up."""
+
+
+@attrs.frozen
+class Heartbeat:
+    """The entry is alive; only said by children that have no shared page."""
+
+
+@attrs.frozen
+class Complete:
+    """The entry has done its work."""
+
+    result: JsonValue
+    """What it came to."""
+    messages: int
+    """How many messages the child has sent so far."""
+
+
+@attrs.frozen
+class Fail:
+    """The entry cannot do its work."""
+
+    error: str
+    """Why: the text given to `fail`, or an exception in one line."""
+    messages: int
+    """How many messages the child has sent so far."""
+    traceback: str | None = None
+    """Of that exception."""
+
+
+@attrs.frozen
+class Stopped:
+    """The runtime has ended the entry because of a stop."""
+
+    messages: int
+    """How many messages the child has sent so far."""
+
+
+@attrs.frozen
+class Exiting:
+    """The child's last frame: all it had to do is done, and the host may end its tree at once."""
+
+    messages: int
+    """How many messages the child has sent in all."""
+    code: int
+    """What it would exit with if the host left it alone."""
+
+
+ChildFrame: TypeAlias = Ready | Heartbeat | Complete | Fail | Stopped | Exiting
+
+_FRAME_VALUES: Final = 64
+"""Values that a frame may have around its result: its own fields, and some that only a newer child knows."""
+
+_DEFAULT_FAILURE: Final = "the process failed and gave no reason"
+
+
+def encode_init(
+    *,
+    process_id: str,
+    entry: str,
+    kind: str,
+    key: str | None,
+    user_id: str | None,
+    payload: object,
+    metadata: Mapping[str, object] | None,
+    heartbeat_timeout: float,
+    limits: Limits,
+) -> bytes:
+    """Write the first frame that a child reads. The payload has been checked."""
+    milliseconds = heartbeat_timeout * 1000
+    frame: dict[str, object] = {
+        "type": "init",
+        "protocol": PROTOCOL_VERSION,
+        "processId": process_id,
+        "entry": entry,
+        "kind": kind,
+        "heartbeatTimeoutMs": 0 if math.isinf(milliseconds) else milliseconds,
+        "limits": {
+            "frameBytes": limits.frame_bytes,
+            "depth": limits.depth,
+            "values": limits.values,
+            "textBytes": limits.text_bytes,
+            "containerEntries": limits.container_entries,
+        },
+    }
+    optional = {"key": key, "userId": user_id, "metadata": metadata}
+    frame |= {name: value for name, value in optional.items() if value is not None}
+    if payload is not OMITTED:
+        frame["payload"] = payload
+    return encode_body(frame)
+
+
+def encode_stop(reason: str | None) -> bytes:
+    """Write the frame that asks a child to stop."""
+    return encode_body({"type": "stop"} if reason is None else {"type": "stop", "reason": reason})
+
+
+def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
+    """Read what a child says on its control lane.
+
+    Args:
+        body: the body of one frame.
+        bounds: the bounds on payloads; the frame around a result is allowed for.
+
+    Raises:
+        PeerProtocolError: the frame is none that a child may send; says why.
+    """
+    # The bounds hold for the result. The frame around it, and an error's text, have the length of a frame as theirs.
+    frame = decode_body(body, PayloadBounds(bounds.depth + 1, bounds.values + _FRAME_VALUES))
+    if not isinstance(frame, dict):
+        raise PeerProtocolError(f"a control frame that is a {type(frame).__name__}, not an object")
+    match frame.get("type"):
+        case "ready":
+            return Ready()
+        case "heartbeat":
+            return Heartbeat()
+        case "complete":
+            return Complete(_bounded_result(frame, bounds), _count(frame))
+        case "fail":
+            error = frame.get("error")
+            if not isinstance(error, str):
+                raise PeerProtocolError("a fail frame whose error is no text")
+            traceback = frame.get("traceback")
+            if not (traceback is None or isinstance(traceback, str)):
+                raise PeerProtocolError("a fail frame whose traceback is no text")
+            return Fail(error.strip() or _DEFAULT_FAILURE, _count(frame), traceback)
+        case "stopped":
+            return Stopped(_count(frame))
+        case "exiting":
+            code = frame.get("code")
+            if type(code) is not int:
+                raise PeerProtocolError("an exiting frame whose code is no integer")
+            return Exiting(_count(frame), code)
+        case unknown:
+            raise PeerProtocolError(f"a control frame of unknown type {str(unknown)[:60]!r}")
+
+
+def bounded_error(error: str, limits: Limits) -> str:
+    """Replace a failure's text that is over `Limits.error_bytes` by a general one, as the reference does."""
+    if limits.error_bytes is not None and len(error.encode()) > limits.error_bytes:
+        return _DEFAULT_FAILURE
+    return error
+
+
+def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> JsonValue:
+    result = frame.get("result")
+    try:
+        check_payload(result, bounds, "result")
+    except PayloadError as error:
+        raise PeerProtocolError(f"a complete frame over a limit: {error}") from None
+    return result
+
+
+def _count(frame: Mapping[str, JsonValue]) -> int:
+    messages = frame.get("messages")
+    if type(messages) is not int or messages < 0:
+        raise PeerProtocolError(f"a frame of type {frame['type']} whose count of messages is missing or wrong")
+    return messages

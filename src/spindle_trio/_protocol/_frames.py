@@ -1,0 +1,134 @@
+"""Frames, as bytes: a 4-byte big-endian length and then a body of that many bytes, which is one JSON value.
+
+Both ends and every lane use this module; `notes/protocol.md` describes what the bodies say. How the host reads a body
+that a child has written is in `_json_codec`. Sans-IO, and standard library only, since children use it too.
+"""
+
+from __future__ import annotations
+
+from spindle_trio._errors import PayloadError, PeerProtocolError
+from spindle_trio._protocol._json_text import write_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+    from typing import Final
+else:
+    from _collections import deque  # `collections` would have to be loaded for it
+
+HEADER_BYTES: Final = 4
+READ_BYTES: Final = 64 * 1024
+"""Bytes asked for in one read: larger reads gain nothing, and a flood must not starve others (performance notes)."""
+
+
+def encode_body(value: object, max_bytes: int | None = None, name: str = "payload") -> bytes:
+    """Write a JSON-safe value as the body of a frame.
+
+    Args:
+        value: checked by `check_payload` before.
+        max_bytes: how long the body may be; `None` for no bound.
+        name: what the error calls the value.
+
+    Raises:
+        PayloadError: the body would be longer.
+    """
+    return check_size(write_json(value).encode(), max_bytes, name)
+
+
+def check_size(body: bytes, max_bytes: int | None, name: str) -> bytes:
+    """Return a body, unless it is too long; see `encode_body`."""
+    if max_bytes is not None and len(body) > max_bytes:
+        raise PayloadError(f"{name}: {len(body)} bytes as JSON, more than {max_bytes} in one frame")
+    return body
+
+
+def with_header(body: bytes) -> bytes:
+    """Put a body's length in front of it."""
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into the bodies of frames.
+
+    All frames of a read are cut at once, out of the bytes that were read and without another copy of those. Only a
+    frame that has not arrived whole is kept in pieces, which are joined when the last of it is there and not before: so
+    a long frame costs what its length costs, in however many reads it comes.
+    """
+
+    __slots__ = ("_max_bytes", "_missing", "_pieces", "_too_long", "_whole")
+
+    def __init__(self, max_bytes: int | None) -> None:
+        """Begin an empty stream.
+
+        Args:
+            max_bytes: how long one body may be; `None` trusts the peer.
+        """
+        self._max_bytes = max_bytes
+        self._whole: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        self._missing = 0  # bytes without which there is no use in joining the pieces
+        self._too_long: int | None = None
+
+    @property
+    def is_mid_frame(self) -> bool:
+        """Whether the bytes at hand begin a frame that is not whole."""
+        return bool(self._pieces) and not self._whole
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no bytes at hand at all."""
+        return not self._whole and not self._pieces
+
+    def feed(self, data: bytes) -> None:
+        """Add what has been read."""
+        if self._too_long is not None:
+            return
+        if self._pieces:
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(self._pieces)
+            self._pieces = []
+        self._cut(data)
+
+    def take(self, max_frames: int) -> list[bytes]:
+        """Take up to `max_frames` whole frames, oldest first; none if none is whole.
+
+        Raises:
+            PeerProtocolError: the next frame says that it is longer than allowed. Frames before it come first, and
+                nothing is allocated for it.
+        """
+        whole = self._whole
+        if self._too_long is not None and not whole:
+            raise PeerProtocolError(f"a frame of {self._too_long} bytes, more than {self._max_bytes}")
+        if len(whole) > max_frames:
+            return [whole.popleft() for _ in range(max_frames)]
+        bodies = list(whole)
+        whole.clear()
+        return bodies
+
+    def take_one(self) -> bytes | None:
+        """Take the oldest whole frame of a peer that is trusted; `None` if none is whole."""
+        return self._whole.popleft() if self._whole else None
+
+    def _cut(self, data: bytes) -> None:
+        """Take the whole frames out of bytes that begin with a header, and keep the rest."""
+        most = self._max_bytes
+        begin = HEADER_BYTES  # of the body
+        while begin <= len(data):
+            size = int.from_bytes(data[begin - HEADER_BYTES : begin], "big")
+            end = begin + size
+            if most is not None and size > most:
+                self._too_long = size
+                break
+            if end > len(data):
+                self._missing = end - len(data)
+                break
+            self._whole.append(data[begin:end])
+            begin = end + HEADER_BYTES
+        else:
+            self._missing = begin - len(data)
+        rest = data[begin - HEADER_BYTES :]
+        if rest:
+            self._pieces.append(rest)

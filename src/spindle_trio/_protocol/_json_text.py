@@ -1,0 +1,86 @@
+"""JSON as text, by the interpreter's own scanner and encoder and without the package around them.
+
+A blocking child starts in a few milliseconds, and `import json` would add a good part of that again: it loads `re`. The
+C code below is what that package runs on. Standard library only, since children use it too; what the host takes
+from a child goes through `_json_codec` instead, which trusts nobody.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import NoReturn
+
+    from spindle_trio._model import JsonValue
+
+_encode: Callable[[object, bool], Iterable[str]]
+_scan: Callable[[str, int], tuple[JsonValue, int]]
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_value(value: object) -> NoReturn:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+try:
+    from _json import encode_basestring, make_encoder, make_scanner
+
+    class _Rules:
+        """What the scanner asks for: JSON and nothing else, as plain Python values."""
+
+        strict = True
+        object_hook = None
+        object_pairs_hook = None
+        parse_float = float
+        parse_int = int
+        parse_constant = staticmethod(_refuse_constant)
+
+    # No separators with blanks, no sorting, no key that is not a string, no NaN; what is written has no cycles.
+    _encode = make_encoder(None, _refuse_value, encode_basestring, None, ":", ",", False, False, False)
+    _scan = make_scanner(_Rules)  # type: ignore[arg-type]  # any object with these attributes will do
+except ImportError:
+    import json
+
+    _encode = json.JSONEncoder(
+        check_circular=False, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_refuse_value
+    ).iterencode
+    _scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+
+
+def write_json(value: object) -> str:
+    """Write a JSON-safe value as text.
+
+    Args:
+        value: checked by `check_payload` before.
+
+    Raises:
+        ValueError: it has a float that is not finite.
+        TypeError: it has what JSON cannot say.
+    """
+    return "".join(_encode(value, False))
+
+
+def read_json(data: str | bytes) -> JsonValue:
+    """Read one JSON value from somebody who is trusted.
+
+    Args:
+        data: text, or the same in UTF-8.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    text = (data if isinstance(data, str) else data.decode()).strip(_BLANKS)
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration as stopped:
+        raise ValueError(f"no JSON value at character {stopped.value}") from None
+    if end != len(text):
+        raise ValueError(f"more than one JSON value: the first ends at character {end}")
+    return value
+
+
+_BLANKS = " \t\n\r"

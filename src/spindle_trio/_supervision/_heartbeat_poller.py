@@ -1,0 +1,130 @@
+"""Looks at many heartbeats in a row, so that no watchdog of a process that beats has to wake up for itself.
+
+A watchdog sleeps until the latest heartbeat that it knows of is too old, and then looks for a newer one. For one
+process that is next to nothing. For a thousand it is a task that wakes up every few milliseconds, on a processor that
+has done something else meanwhile, and finds all well. So one task for all processes of a worker goes round now and
+then, at least twice within each heartbeat timeout, and puts their watchdogs off: what is looked at in a row costs a
+few microseconds each. It never judges; a process that is silent is still found by its own watchdog, at its own time.
+
+It is also who notices best that this program has stood still, stopped perhaps together with its processes: no watchdog
+knows of more than its own deadline, while a round that is late says that nothing ran for at least that long. That time
+is left out of every deadline, before anybody judges (`note_stall`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from spindle_trio._stalls import stood_still_since
+
+LOOKS_IN_A_ROW: Final = 100
+"""How many processes are looked at before other tasks have their turn: about half a millisecond."""
+
+SHORTEST_TIMEOUT: Final = 1.0
+"""In seconds. A watchdog with a shorter timeout would not sleep for long enough to be worth putting off."""
+
+
+class Watched(Protocol):
+    """A process that has a watchdog."""
+
+    def put_off_watchdog(self) -> None:
+        """Look for a newer heartbeat, and if there is one, let the watchdog sleep on until that is too old."""
+
+    def leave_out(self, since: float) -> None:
+        """Leave the time since a moment out of its deadlines: this program stood still."""
+
+
+@attrs.define(eq=False)
+class _Group:
+    """The processes whose heartbeat timeouts are between one power of two and the next: a few dozen groups at most."""
+
+    period: float
+    """Seconds between two rounds: half of the shortest of these timeouts."""
+    next_round: float
+    members: dict[Watched, None] = attrs.field(factory=dict)
+
+
+class HeartbeatPoller:
+    """Goes round the processes of a worker."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._groups: dict[int, _Group] = {}  # by the exponents of their heartbeat timeouts
+        self._is_closed = False
+        self._sleep = trio.CancelScope()
+        self._sleeps_until = math.inf
+        self._awake_at = -math.inf  # when it was last known that this program runs
+
+    def add(self, watched: Watched, timeout: float) -> None:
+        """Go by a process from now on.
+
+        Args:
+            watched: the process.
+            timeout: its heartbeat timeout in seconds.
+        """
+        if not SHORTEST_TIMEOUT <= timeout < math.inf:
+            return
+        exponent = math.frexp(timeout)[1]
+        group = self._groups.get(exponent)
+        if group is None:
+            now, period = trio.current_time(), math.ldexp(0.25, exponent)
+            if not self._groups:
+                self._awake_at = now
+            group = self._groups[exponent] = _Group(period, now + period)
+            if group.next_round < self._sleeps_until:
+                self._sleeps_until = group.next_round
+                self._sleep.cancel()
+        group.members[watched] = None
+
+    def remove(self, watched: Watched, timeout: float) -> None:
+        """Go by a process no more. Does nothing if that has not been done."""
+        exponent = math.frexp(timeout)[1]
+        group = self._groups.get(exponent)
+        if group is not None:
+            group.members.pop(watched, None)
+            if not group.members:
+                del self._groups[exponent]
+
+    def note_stall(self) -> None:
+        """If this program should have woken up before now, leave the time in which it stood still out for everybody.
+
+        A watchdog asks for this before it judges, since it may be woken before this task is.
+        """
+        now = trio.current_time()
+        since = stood_still_since(self._sleeps_until, self._awake_at, now)
+        self._awake_at = now
+        if since < now:
+            self._sleeps_until = now
+            for group in self._groups.values():
+                for watched in group.members:
+                    watched.leave_out(since)
+
+    def close(self) -> None:
+        """Have `run` return: no process is left."""
+        self._is_closed = True
+        self._sleep.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Go round until `close`. Shielded: processes outlive the cancellation of the block that they are in."""
+        with trio.CancelScope(shield=True):
+            while not self._is_closed:
+                with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
+                    await trio.sleep_forever()
+                self.note_stall()
+                for group in list(self._groups.values()):
+                    now = trio.current_time()
+                    if group.next_round <= now:
+                        group.next_round = now + group.period
+                        await self._go_round(list(group.members))
+                self._sleeps_until = min((group.next_round for group in self._groups.values()), default=math.inf)
+
+    async def _go_round(self, members: list[Watched]) -> None:
+        for begin in range(0, len(members), LOOKS_IN_A_ROW):
+            for watched in members[begin : begin + LOOKS_IN_A_ROW]:
+                watched.put_off_watchdog()
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,258 @@
+"""What one process says: reads its two lanes, with back-pressure, and passes on what has been understood.
+
+Messages wait in the pipe while their inbox is full, and so hold up that one child. Once the process is stopping or
+ending, reading goes on beyond the bound, up to `Limits.ending_bytes`: the terminal event waits for no reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._protocol._control_frames import ChildFrame, parse_child_frame
+from spindle_trio._protocol._json_codec import BodyReader
+
+if TYPE_CHECKING:
+    from spindle_trio._messages._inbox import Inbox
+    from spindle_trio._model import JsonValue, Limits
+    from spindle_trio._protocol._payload import PayloadBounds
+    from spindle_trio.abc import FrameLane, LaunchedProcess
+
+CONTROL_FRAMES_AT_A_TIME: Final = 64
+"""How many control frames are taken in before other tasks have their turn; a child sends a handful in its life."""
+
+CONTROL_FRAMES_AT_END: Final = 32_768
+"""How many are taken in of a process that has ended: more than a socket holds. There are more only where somebody else
+has the lane as well, and goes on talking; who believed that this comes to an end would never come back."""
+
+
+class Listener(Protocol):
+    """Whoever hears what a process says."""
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the process has still to say `ready`."""
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether reading goes on although the inbox is full."""
+
+    def hear(self, frame: ChildFrame) -> None:
+        """Take in one control frame."""
+
+    def control_ended(self) -> None:
+        """Hear that the control lane has ended."""
+
+    def breach(self, error: PeerProtocolError) -> None:
+        """Hear that the process has broken the protocol."""
+
+    def excuse(self, seconds: float) -> None:
+        """Take in for how long this side did not read."""
+
+    def wake(self) -> None:
+        """Call `Intake.take_in_news` soon. Must not do it at once, in the step of whoever has sent something."""
+
+
+class Intake:
+    """The reading side of one launched process."""
+
+    __slots__ = (
+        "_bounds",
+        "_ending_bytes",
+        "_has_control",
+        "_has_ended",
+        "_has_messages",
+        "_inbox",
+        "_is_broken",
+        "_launched",
+        "_limits",
+        "_listener",
+        "_paused_since",
+        "_reader",
+    )
+
+    def __init__(
+        self,
+        launched: LaunchedProcess,
+        inbox: Inbox,
+        limits: Limits,
+        bounds: PayloadBounds,
+        reader: BodyReader,
+        listener: Listener,
+    ) -> None:
+        """Begin; reads nothing yet.
+
+        Args:
+            launched: whose lanes are read.
+            inbox: where messages go.
+            limits: the host's.
+            bounds: those of them that payloads must keep to.
+            reader: reads messages under these bounds.
+            listener: hears what the process says.
+        """
+        self._launched = launched
+        self._inbox = inbox
+        self._limits = limits
+        self._bounds = bounds
+        self._reader = reader
+        self._listener = listener
+        self._has_control = self._has_messages = False  # told of by a lane, and not taken in
+        self._paused_since: float | None = None
+        self._ending_bytes = 0
+        self._has_ended = False
+        self._is_broken = False  # after a broken message nothing that follows it can be trusted
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a full inbox keeps this side from reading messages."""
+        return self._paused_since is not None
+
+    def start(self, start_soon: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
+        """Read both lanes from now on.
+
+        Each has a task of its own; but where a lane tells of arrivals, there is none before there is something to read,
+        and then `take_in_news` sees to it.
+
+        Args:
+            start_soon: starts a task, in a nursery that lives as long as the lanes.
+        """
+        if not self._launched.control.tell_arrival(self):
+            start_soon(self.read_control)
+        if not self._launched.messages.tell_arrival(self):
+            start_soon(self.read_messages)
+
+    def take_in_news(self, start_soon: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
+        """Take in the control frames of which the lane has told, and have messages read of which theirs has.
+
+        What a process has left behind that has ended is for `take_in_all`.
+        """
+        if self._launched.has_exited():
+            return
+        if self._has_messages:
+            self._has_messages = False
+            start_soon(self.read_messages)
+        while self._has_control:  # the lane may tell at once of what is left in it, and then nobody wakes the listener
+            self._has_control = False
+            try:
+                self._take_control(self._launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME))
+            except trio.WouldBlock:
+                pass  # a deadline was first, and has taken it in
+            except trio.EndOfChannel:
+                self._listener.control_ended()
+                return
+            except PeerProtocolError as error:
+                self._listener.breach(error)
+                return
+            self._launched.control.tell_arrival(self)
+
+    def arrived(self, lane: FrameLane) -> None:
+        """Note that there is something to take in."""
+        if lane is self._launched.control:
+            self._has_control = True
+        else:
+            self._has_messages = True
+        self._listener.wake()
+
+    @trio.lowlevel.enable_ki_protection
+    async def read_control(self) -> None:
+        """Take in control frames until the lane ends or is broken."""
+        try:
+            while True:
+                self._take_control(await self._launched.control.receive(CONTROL_FRAMES_AT_A_TIME))
+        except trio.EndOfChannel:
+            self._listener.control_ended()
+        except PeerProtocolError as error:
+            self._listener.breach(error)
+
+    @trio.lowlevel.enable_ki_protection
+    async def read_messages(self) -> None:
+        """Take in messages, as far as there is room, until the lane ends or is broken."""
+        try:
+            while True:
+                while not (self._listener.reads_on or self._inbox.room):
+                    self._paused_since = trio.current_time()
+                    await self._inbox.wait_room()
+                    self.account_for_pause()
+                    self._paused_since = None
+                most = self._limits.inbox_messages if self._listener.reads_on else self._inbox.room
+                self._take_messages(await self._launched.messages.receive(most))
+        except trio.EndOfChannel:
+            pass
+        except PeerProtocolError as error:
+            self._is_broken = True
+            if self._listener.is_starting:
+                # The other lane may hold a `ready` that was said before this, and then `spawn` has succeeded.
+                self.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
+            self._listener.breach(error)
+
+    def take_in_all(self) -> None:
+        """Take in all that a process which has exited has sent: what it said first, then its messages."""
+        self._has_ended = True  # and yet there may be no end of messages, where somebody else has the lane as well
+        self.take_in_control(most=CONTROL_FRAMES_AT_END)
+        try:
+            while not self._is_broken:
+                self._take_messages(self._launched.messages.receive_nowait(self._limits.inbox_messages))
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        except PeerProtocolError as error:
+            self._listener.breach(error)
+
+    def take_in_control(self, most: int) -> None:
+        """Take in the control frames that have arrived, without waiting: about as many as `most` of them."""
+        taken = 0
+        try:
+            while taken < most:
+                bodies = self._launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME)
+                taken += len(bodies)
+                self._take_control(bodies)
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        except PeerProtocolError as error:
+            self._listener.breach(error)
+
+    def account_for_pause(self) -> None:
+        """Excuse the time for which a full inbox has kept this side from reading, up to now."""
+        if self._paused_since is not None:
+            now = trio.current_time()
+            self._listener.excuse(now - self._paused_since)
+            self._paused_since = now
+
+    def _take_control(self, bodies: list[bytes]) -> None:
+        for body in bodies:
+            try:
+                frame = parse_child_frame(body, self._bounds)
+            except PeerProtocolError as error:
+                self._listener.breach(error)
+            else:
+                self._listener.hear(frame)
+
+    def _take_messages(self, bodies: list[bytes]) -> None:
+        """Take in messages that have arrived together; those before one that breaks the protocol count."""
+        sizes = list(map(len, bodies))
+        breach: PeerProtocolError | None = None
+        if self._listener.reads_on or self._has_ended:
+            whole = self._count_at_end(sizes)
+            if whole < len(sizes):
+                most = self._limits.ending_bytes
+                breach = PeerProtocolError(f"more than {most} bytes of messages sent while it was ending")
+                bodies = bodies[:whole]
+        payloads: list[JsonValue] = []
+        try:
+            payloads.extend(map(self._reader.read, bodies))  # keeps what it has, whatever is raised
+        except PeerProtocolError as error:
+            breach = error
+        if payloads:
+            self._inbox.put_many(payloads, sizes[: len(payloads)])
+        if breach is not None:
+            raise breach
+
+    def _count_at_end(self, sizes: list[int]) -> int:
+        """Count what arrives while the process is ending, and return how many of these messages are within bounds."""
+        for number, size in enumerate(sizes):
+            self._ending_bytes += size
+            if self._ending_bytes > self._limits.ending_bytes:
+                return number
+        return len(sizes)

@@ -1,0 +1,406 @@
+"""The life of one process as a table: what it may be told in which phase, and what follows. Sans-IO.
+
+Theory of operation
+-------------------
+
+A process is in one of five *phases*. Three of them are the live states that everybody sees:
+
+* ``STARTING``: the startup deadline runs. It ends by `ready`, by an end, or by a stop.
+* ``RUNNING``: the heartbeat deadline runs.
+* ``STOPPING``: somebody wants it gone; the grace period runs. The watchdog is off.
+
+The fourth, ``ENDING``, is not seen from outside: *how* the process ends is settled, and all that is left is that it
+goes. A child that has said `complete` has the grace period for that; one that a watchdog has given up has
+`DUMP_SECONDS` to leave its stacks, and then is killed; one that was killed has `ABANDON_SECONDS`. What
+the child says in this phase changes nothing. Outside it still counts as being in the state that it had before,
+because a terminal state means that the process has been reaped. ``ENDED`` is that terminal state.
+
+`TABLE` has one rule for each pair of phase and input that does anything: the phase that follows, the end that is
+settled (if it is), and what the supervisor has to do. A pair without a rule changes nothing. `Lifecycle.feed` looks
+the rule up, keeps the few facts that rules share (times, texts, the host's reason), and returns the rule's action
+with the transition to publish, if there is one. `Lifecycle.conclude` makes the terminal transition once the process
+has been reaped.
+
+Two things are not in the table since they are no choice between phases: a host that replaces or unloads a process
+settles its exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
+and the deadlines (`Lifecycle.deadline` and `Lifecycle.due`).
+
+Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run is nobody's silence:
+`stood_still_since` says how much that is taken to be, and `Lifecycle.leave_out` puts off what was running meanwhile.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from spindle_trio._model import ExitReason, JsonValue, ProcessState
+from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
+
+
+class Phase(enum.Enum):
+    """Where a process is, as the table sees it."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class Input(enum.Enum):
+    """What a process, its host or a clock can say."""
+
+    READY = "ready"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    REPORTED_STOPPED = "says stopped"
+    EXIT = "exit"
+    BROKEN = "breaks the protocol"
+    CONTROL_CLOSED = "closes its control lane and lives on"
+    LAUNCH_FAILED = "launch fails"
+    STARTUP_DEADLINE = "startup deadline"
+    HEARTBEAT_DEADLINE = "heartbeat deadline"
+    GRACE_DEADLINE = "grace period over"
+    ABANDON_DEADLINE = "outlives its kill"
+    STOP = "stop"
+    HOST_STOP = "replace or unload"
+    CALLER_GONE = "caller of spawn cancelled"
+    KILL = "kill"
+
+
+class Action(enum.Enum):
+    """What the supervisor has to do now."""
+
+    NOTHING = "nothing"
+    ASK = "ask the process to stop"
+    AWAIT_EXIT = "let it exit within the grace period"
+    DUMP = "have it dump its stacks, or kill it"
+    KILL = "kill it"
+    ABANDON = "stop waiting for it"
+
+
+@attrs.frozen
+class End:
+    """How a process ends, once that is settled."""
+
+    state: ProcessState
+    exit_reason: ExitReason
+
+
+COMPLETED: Final = End(ProcessState.COMPLETED, ExitReason.COMPLETED)
+FAILED: Final = End(ProcessState.FAILED, ExitReason.FAILED)
+STOPPED: Final = End(ProcessState.STOPPED, ExitReason.STOPPED)
+TIMED_OUT: Final = End(ProcessState.TIMED_OUT, ExitReason.TIMED_OUT)
+
+
+@attrs.frozen
+class Rule:
+    """What follows an input in a phase."""
+
+    phase: Phase
+    """The phase after it."""
+    action: Action = Action.NOTHING
+    """What the supervisor does."""
+    end: End | None = None
+    """The end that is settled by it; `None` leaves that open, or as it was settled before."""
+
+
+TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
+    (Phase.STARTING, Input.READY): Rule(Phase.RUNNING),
+    (Phase.STARTING, Input.COMPLETE): Rule(Phase.ENDING, Action.AWAIT_EXIT, COMPLETED),
+    (Phase.STARTING, Input.FAIL): Rule(Phase.ENDING, Action.AWAIT_EXIT, FAILED),
+    (Phase.STARTING, Input.REPORTED_STOPPED): Rule(Phase.ENDING, Action.KILL, FAILED),
+    (Phase.STARTING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED),
+    (Phase.STARTING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
+    (Phase.STARTING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
+    (Phase.STARTING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, FAILED),
+    (Phase.STARTING, Input.STARTUP_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
+    (Phase.STARTING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
+    (Phase.STARTING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
+    (Phase.STARTING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    #
+    (Phase.RUNNING, Input.COMPLETE): Rule(Phase.ENDING, Action.AWAIT_EXIT, COMPLETED),
+    (Phase.RUNNING, Input.FAIL): Rule(Phase.ENDING, Action.AWAIT_EXIT, FAILED),
+    (Phase.RUNNING, Input.REPORTED_STOPPED): Rule(Phase.ENDING, Action.KILL, FAILED),
+    (Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED),
+    (Phase.RUNNING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
+    (Phase.RUNNING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
+    (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
+    (Phase.RUNNING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
+    (Phase.RUNNING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
+    # The caller was cancelled in the very moment in which the process became ready: nobody holds its handle.
+    (Phase.RUNNING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    #
+    (Phase.STOPPING, Input.COMPLETE): Rule(Phase.ENDING, Action.AWAIT_EXIT, COMPLETED),
+    (Phase.STOPPING, Input.FAIL): Rule(Phase.ENDING, Action.AWAIT_EXIT, FAILED),
+    (Phase.STOPPING, Input.REPORTED_STOPPED): Rule(Phase.ENDING, Action.AWAIT_EXIT, STOPPED),
+    (Phase.STOPPING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, STOPPED),
+    (Phase.STOPPING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    (Phase.STOPPING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    (Phase.STOPPING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, STOPPED),
+    (Phase.STOPPING, Input.GRACE_DEADLINE): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    (Phase.STOPPING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    (Phase.STOPPING, Input.KILL): Rule(Phase.ENDING, Action.KILL, STOPPED),
+    #
+    (Phase.ENDING, Input.GRACE_DEADLINE): Rule(Phase.ENDING, Action.KILL),
+    (Phase.ENDING, Input.KILL): Rule(Phase.ENDING, Action.KILL),
+    (Phase.ENDING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL),
+    (Phase.ENDING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL),
+    (Phase.ENDING, Input.ABANDON_DEADLINE): Rule(Phase.ENDING, Action.ABANDON),
+}
+"""Every rule. `ENDED` has none: whatever comes after the end is ignored."""
+
+_STATE_OF_PHASE: Final = {
+    Phase.STARTING: ProcessState.STARTING,
+    Phase.RUNNING: ProcessState.RUNNING,
+    Phase.STOPPING: ProcessState.STOPPING,
+}
+
+
+@attrs.frozen
+class Transition:
+    """A change of state that everybody is to hear of."""
+
+    previous: ProcessState | None
+    state: ProcessState
+    at: float
+    exit_reason: ExitReason | None = None
+    error: str | None = None
+    result: JsonValue = None
+
+
+@attrs.frozen
+class Step:
+    """What follows one input."""
+
+    action: Action
+    """What the supervisor has to do."""
+    transition: Transition | None = None
+    """What is to be published before that."""
+
+
+_IGNORED: Final = Step(Action.NOTHING)
+
+
+class Lifecycle:
+    """One process's place in the table, and the facts that go with it."""
+
+    # All that changes, in two lines: where it is and how it ends; and when things happened.
+    __slots__ = (
+        "closed_deadline",
+        "ended_at",
+        "error",
+        "exit_reason",
+        "grace_deadline",
+        "grace_period",
+        "heartbeat_at",
+        "heartbeat_deadline",
+        "heartbeat_timeout",
+        "host_reason",
+        "kill_deadline",
+        "phase",
+        "ready_at",
+        "result",
+        "settled",
+        "settled_at",
+        "started_at",
+        "startup_deadline",
+        "startup_timeout",
+        "state",
+    )
+
+    def __init__(self, *, startup_timeout: float, heartbeat_timeout: float, grace_period: float, now: float) -> None:
+        """Begin in `STARTING`, with the startup deadline running.
+
+        Args:
+            startup_timeout: seconds until `ready` must have come.
+            heartbeat_timeout: seconds between two heartbeats; `math.inf` for no watchdog.
+            grace_period: seconds between asking and killing.
+            now: the present.
+        """
+        self.phase, self.state = Phase.STARTING, ProcessState.STARTING
+        self.settled: End | None = None
+        self.host_reason: ExitReason | None = None
+        self.exit_reason: ExitReason | None = None
+        self.error: str | None = None
+        self.result: JsonValue = None
+        self.startup_timeout, self.heartbeat_timeout = startup_timeout, heartbeat_timeout
+        self.grace_period = grace_period
+        self.started_at, self.startup_deadline = now, now + startup_timeout
+        self.ready_at: float | None = None
+        self.heartbeat_at: float | None = None
+        self.settled_at: float | None = None
+        self.ended_at: float | None = None
+        self.heartbeat_deadline = self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is settled how the process ends."""
+        return self.phase in (Phase.ENDING, Phase.ENDED)
+
+    def settled_as(self, state: ProcessState) -> bool:
+        """Tell whether this is the state that its end was settled with, whatever its host makes of it."""
+        return self.settled is not None and self.settled.state is state
+
+    @property
+    def ending_state(self) -> ProcessState:
+        """In which state it will have ended."""
+        return self._end().state
+
+    def begin(self) -> Transition:
+        """Make the first transition, into `starting`."""
+        return Transition(None, ProcessState.STARTING, self.started_at)
+
+    def feed(
+        self,
+        said: Input,
+        now: float,
+        *,
+        text: str | None = None,
+        result: JsonValue = None,
+        host_reason: ExitReason | None = None,
+    ) -> Step:
+        """Take in one input, and say what follows.
+
+        Args:
+            said: what happened.
+            now: when.
+            text: the error that goes with it, where there is one.
+            result: what a `COMPLETE` came to.
+            host_reason: with `HOST_STOP`: `REPLACED` or `BACKEND_UNLOADED`.
+        """
+        if said is Input.HOST_STOP and not self.is_settled and self.host_reason is None:
+            self.host_reason = host_reason  # the first of the host's reasons stays, also over a plain stop
+        rule = TABLE.get((self.phase, said))
+        if rule is None:
+            return _IGNORED
+        if rule.end is not None:
+            self.settled, self.settled_at = rule.end, now
+            self.error = text if text is not None else self._own_words(said)
+            self.result = result if rule.end is COMPLETED else None
+        if rule.action in (Action.ASK, Action.AWAIT_EXIT):
+            self.grace_deadline = min(self.grace_deadline, now + self.grace_period)
+        elif rule.action is Action.DUMP:
+            self.grace_deadline = min(self.grace_deadline, now + DUMP_SECONDS)
+        elif rule.action is Action.KILL:
+            self.kill_deadline = min(self.kill_deadline, now + ABANDON_SECONDS)
+        elif rule.action is Action.ABANDON:
+            self.grace_deadline = self.kill_deadline = math.inf
+            self.error = "; ".join(filter(None, [self.error, text]))
+        self.phase = rule.phase
+        return Step(rule.action, self._enter(now))
+
+    def _enter(self, now: float) -> Transition | None:
+        """Make the visible state follow the phase."""
+        state = _STATE_OF_PHASE.get(self.phase, self.state)
+        if state is self.state:
+            return None
+        previous, self.state = self.state, state
+        if state is ProcessState.RUNNING:
+            self.ready_at = self.heartbeat_at = now
+            self.heartbeat_deadline = now + self.heartbeat_timeout
+        return Transition(previous, state, now)
+
+    def _own_words(self, said: Input) -> str | None:
+        """Say what went wrong where the table alone knows it."""
+        match said:
+            case Input.REPORTED_STOPPED if self.phase is not Phase.STOPPING:
+                return "broke the protocol: it said stopped, and nobody had asked it to stop"
+            case Input.CONTROL_CLOSED:
+                return "closed its control lane and lived on"
+            case Input.STARTUP_DEADLINE:
+                return f"not ready within {self.startup_timeout:g} s"
+            case Input.HEARTBEAT_DEADLINE:
+                return f"no heartbeat for {self.heartbeat_timeout:g} s"
+            case Input.GRACE_DEADLINE:
+                return f"did not end within {self.grace_period:g} s of the stop, and was killed"
+            case Input.CALLER_GONE:
+                return "the caller of spawn was cancelled"
+            case Input.KILL:
+                return "killed without a grace period"
+            case _:
+                return None
+
+    def conclude(self, now: float) -> Transition:
+        """Make the terminal transition: the process has been reaped, or abandoned."""
+        end = self._end()
+        if self.host_reason is not None:
+            self.result = None
+        previous, self.state = self.state, end.state
+        self.phase, self.exit_reason, self.ended_at = Phase.ENDED, end.exit_reason, now
+        return Transition(previous, end.state, now, end.exit_reason, self.error, self.result)
+
+    def _end(self) -> End:
+        assert self.settled is not None, "a process concludes only once its end is settled"
+        if self.host_reason is not None:  # the host's reason wins over whatever the child said
+            return End(ProcessState.STOPPED, self.host_reason)
+        return self.settled
+
+    def note_heartbeat(self, at: float, now: float) -> None:
+        """Take in when the process last beat: never before ready, never in the future, never backwards."""
+        if self.heartbeat_at is not None:
+            self.heartbeat_at = max(self.heartbeat_at, min(at, now))
+            self.heartbeat_deadline = max(self.heartbeat_deadline, self.heartbeat_at + self.heartbeat_timeout)
+
+    def excuse(self, seconds: float) -> None:
+        """Leave time in which the host did not read out of the startup deadline (contract, rule 8)."""
+        self.startup_deadline += seconds
+
+    def leave_out(self, since: float, now: float) -> None:
+        """Leave time in which this program stood still out of the deadline that follows `ready`, a stop or a kill.
+
+        The startup deadline has `excuse`: it is slept out in slices, and so knows more exactly what to leave out.
+        """
+        lost = now - since
+        match self.phase:
+            case Phase.RUNNING:
+                self.heartbeat_deadline = _put_off(self.heartbeat_deadline, lost, now + self.heartbeat_timeout)
+            case Phase.STOPPING | Phase.ENDING:
+                self.grace_deadline = _put_off(self.grace_deadline, lost, now + self.grace_period)
+                self.kill_deadline = _put_off(self.kill_deadline, lost, now + ABANDON_SECONDS)
+            case _:
+                pass
+
+    def note_control_closed(self, now: float, patience: float) -> None:
+        """Start the clock for a process that closed its control lane: it should be gone within `patience` seconds."""
+        self.closed_deadline = min(self.closed_deadline, now + patience)
+
+    def deadline(self) -> float:
+        """Tell when to look next, if nothing happens before."""
+        match self.phase:
+            case Phase.STARTING:
+                return min(self.startup_deadline, self.closed_deadline)
+            case Phase.RUNNING:
+                return min(self.heartbeat_deadline, self.closed_deadline)
+            case Phase.STOPPING:
+                return min(self.grace_deadline, self.closed_deadline)
+            case Phase.ENDING:
+                return self.grace_deadline if self.kill_deadline == math.inf else self.kill_deadline
+            case _:
+                return math.inf
+
+    def due(self, now: float) -> Input | None:
+        """Tell which deadline has passed, if one has."""
+        if now < self.deadline():
+            return None
+        if now >= self.closed_deadline and not self.is_settled:
+            return Input.CONTROL_CLOSED
+        match self.phase:
+            case Phase.STARTING:
+                return Input.STARTUP_DEADLINE
+            case Phase.RUNNING:
+                return Input.HEARTBEAT_DEADLINE
+            case Phase.ENDING if self.kill_deadline < math.inf:
+                return Input.ABANDON_DEADLINE
+            case _:
+                return Input.GRACE_DEADLINE
+
+
+def _put_off(deadline: float, seconds: float, at_most: float) -> float:
+    """Move a deadline that runs: a process never has more than its whole period before it."""
+    return min(deadline + seconds, at_most) if deadline < math.inf else deadline

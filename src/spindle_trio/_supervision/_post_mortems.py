@@ -1,0 +1,109 @@
+"""Finds out why a process has ended: puts together what it said, what its host did, and what its launcher has seen.
+
+A post-mortem is made for an end that nobody asked for: `failed`, `timed_out`, and a stop that needed a kill or went
+wrong. It is made when the process has been reaped and before anybody is told, and what it was made from is let go of.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from spindle_trio._model import PostMortem, ProcessState
+from spindle_trio._supervision._lifecycle import Phase
+
+if TYPE_CHECKING:
+    from spindle_trio._supervision._lifecycle import Lifecycle
+    from spindle_trio.abc import ExitStatus, LaunchedProcess
+
+__all__ = ["LastWords", "find_out", "one_line"]
+
+STDERR_LINES: Final = 40
+STDERR_CHARACTERS: Final = 8 * 1024
+"""How much of the end of stderr a post-mortem shows, at most; what a launcher has kept is more."""
+
+TAIL_CHARACTERS: Final = 400
+"""How much of that goes into the one-line form."""
+
+_LONG_AGO: Final = -math.inf
+
+
+def one_line(text: str) -> str:
+    """Join the lines of a text."""
+    return " | ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+class LastWords:
+    """What is noted of a process's end as it comes, for its post-mortem."""
+
+    __slots__ = ("exit_status", "traceback", "unasked")
+
+    def __init__(self) -> None:
+        self.exit_status: str | None = None
+        """In words; the first that is learned counts."""
+        self.traceback: str | None = None
+        """Of the exception that has failed it."""
+        self.unasked: str | None = None
+        """The error of an exit that nobody had asked for, and that the process had not announced."""
+
+    def note_exit(self, status: ExitStatus, life: Lifecycle) -> None:
+        """Take in how the process has ended."""
+        if self.exit_status is None:
+            by_host = life.kill_deadline < math.inf or life.settled_as(ProcessState.TIMED_OUT)
+            self.exit_status = status.in_words(by_host=by_host)
+
+    def judge_exit(self, status: ExitStatus, life: Lifecycle) -> str | None:
+        """Say how a process ended that nobody had asked to, and that said nothing itself."""
+        if life.phase not in (Phase.STARTING, Phase.RUNNING):
+            return None
+        words = str(status)
+        has_cause = status.signal is not None and any(sign in words for sign in ",:")
+        self.unasked = f"{words}{',' if has_cause else ''} without complete() or fail()"
+        return self.unasked
+
+
+def find_out(life: Lifecycle, launched: LaunchedProcess | None, words: LastWords, lost: int) -> PostMortem | None:
+    """Complete the error of a process that has ended, and explain it; `None` for an end that was asked for.
+
+    Args:
+        life: how it ends is settled, and not yet concluded.
+        launched: the process, unless it never came into being.
+        words: what was noted of its end.
+        lost: how many of its messages have never arrived.
+    """
+    stderr = "" if launched is None else _last_lines(launched.stderr_tail())
+    details: list[str | None] = [life.error]
+    if stderr and words.unasked is not None and life.error == words.unasked:
+        details[0] = f"{life.error}; the last it wrote to stderr: {_tail(one_line(stderr))}"
+    if launched is not None and life.settled_as(ProcessState.TIMED_OUT):
+        details.append(launched.remark())
+    if lost > 0:
+        details.append(f"{lost} of its messages never arrived")
+    life.error = "; ".join(filter(None, details)) or None
+    state = life.ending_state
+    if state is ProcessState.COMPLETED or (state is ProcessState.STOPPED and life.error is None):
+        return None
+    return PostMortem(
+        life.error or "it gave no reason",
+        exit_status=words.exit_status,
+        traceback=words.traceback,
+        stderr=stderr,
+        since_heartbeat=_since_heartbeat(life, launched),
+        stacks=None if launched is None else launched.stacks(),
+    )
+
+
+def _since_heartbeat(life: Lifecycle, launched: LaunchedProcess | None) -> float | None:
+    if life.heartbeat_at is None or life.settled_at is None:
+        return None
+    # The table looks at heartbeats only while they matter to it.
+    seen = _LONG_AGO if launched is None else launched.last_heartbeat()
+    return round(max(0.0, life.settled_at - max(life.heartbeat_at, seen)), 3)
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.strip()[-STDERR_CHARACTERS:].split("\n")[-STDERR_LINES:]).strip()
+
+
+def _tail(text: str) -> str:
+    return text if len(text) <= TAIL_CHARACTERS else f"…{text[-TAIL_CHARACTERS:]}"

@@ -1,0 +1,77 @@
+"""Ends launches that take longer than their startup timeouts: one task for all processes of a worker.
+
+A process has nobody of its own to watch its launch: nearly all launches are over after a step or two, before a task for
+it would have had its first turn. So each is noted here for as long as it lasts, which costs an entry in a `dict`.
+
+No cancel scope around a launch could do this, since it could not tell a late launch from a late host. Whoever is
+watched therefore says until when the watch may sleep, which is a slice of its startup timeout, and is told after each
+sleep when that should have ended: the difference is time in which this program stood still, and is left out of its
+deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import trio
+
+
+class Launching(Protocol):
+    """A process that is being launched."""
+
+    def next_look(self) -> float:
+        """Tell when to look at it next."""
+
+    def excuse_lateness(self, planned_at: float) -> None:
+        """Leave out the time since a look was planned, which may have been before the launch began."""
+
+    def end_late_launch(self) -> None:
+        """End the launch if it is due."""
+
+
+class StartupMonitor:
+    """Looks at launches until they are over."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._launching: dict[Launching, None] = {}
+        self._is_closed = False
+        self._sleep = trio.CancelScope()
+        self._sleeps_until = math.inf
+
+    def add(self, launching: Launching) -> None:
+        """Watch a launch from now on."""
+        self._launching[launching] = None
+        look_at = launching.next_look()
+        if look_at < self._sleeps_until:
+            self._sleeps_until = look_at
+            self._sleep.cancel()
+
+    def remove(self, launching: Launching) -> None:
+        """Watch a launch no more. Does nothing if it is not watched."""
+        if launching in self._launching:
+            del self._launching[launching]
+            if trio.current_time() > self._sleeps_until:  # it is over in the very turn in which the watch wakes up late
+                launching.excuse_lateness(self._sleeps_until)
+
+    def close(self) -> None:
+        """Have `run` return: there will be no more launches."""
+        self._is_closed = True
+        self._sleep.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Watch until `close`. The sleep is not cut short for a launch that is over: most are over soon.
+
+        Shielded: a block that has been cancelled may go on for a while, and spawn in its clean-up.
+        """
+        with trio.CancelScope(shield=True):
+            while not self._is_closed:
+                with trio.CancelScope(deadline=self._sleeps_until) as self._sleep:
+                    await trio.sleep_forever()
+                await trio.lowlevel.checkpoint()  # a launch may have ended meanwhile, and then is not late
+                for launching in list(self._launching):
+                    launching.excuse_lateness(self._sleeps_until)
+                    launching.end_late_launch()
+                self._sleeps_until = min((launching.next_look() for launching in self._launching), default=math.inf)

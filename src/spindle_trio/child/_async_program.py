@@ -1,0 +1,150 @@
+"""The program inside a child, as far as Trio runs in it: an `async` entry, and a spare that waits for its order.
+
+A spare is a process that was forked before there was an order for it. It waits with Trio running already, since an
+`async` entry would otherwise spend most of its start on that. What it turns out to be, it learns only once the entry's
+file is loaded. Should that be a blocking one, Trio is ended first: such an entry may want to run Trio itself. Only the
+entry's module level runs inside of Trio in a spare.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextvars import copy_context
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from spindle_trio._linux._shared_page import BEAT
+from spindle_trio._protocol._socket_lane import SocketLane
+from spindle_trio.child._async_runtime import run_async_child
+from spindle_trio.child._callables import is_coroutine_function
+from spindle_trio.child._exec import read_order
+from spindle_trio.child._exit_frames import describe_error
+from spindle_trio.child._plain_lane import end_without_host
+from spindle_trio.child._program import ChildProcess, end, end_if_copy, load, mute, report, run_blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import NoReturn
+
+    from spindle_trio.child._async_context import ProcessContext
+    from spindle_trio.child._async_runtime import EntryFunction
+
+
+def run_async(child: ChildProcess, function: Callable[[object], object]) -> None:
+    """Run an `async` entry to its final word."""
+    try:
+        trio.run(_run_entry, child, _Lanes(child), function)
+    except BaseException as error:  # noqa: ASYNC103  # Ctrl-C, or a mistake of the runtime
+        _note_broken_run(child, error)  # noqa: ASYNC104  # as above
+
+
+def run_spare(control_fd: int, messages_fd: int, page_fd: int, rehearse: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Do what `spindle_trio.child._program.main` does, waiting for the first frames with Trio running.
+
+    Args:
+        control_fd: this end of the control lane.
+        messages_fd: this end of the messages lane.
+        page_fd: the page for heartbeats.
+        rehearse: called once Trio runs, before this waits.
+    """
+    child = ChildProcess(control_fd, messages_fd, page_fd)
+    lanes = _Lanes(child)
+    go_on: Callable[[], None] | None = None
+    try:
+        go_on = trio.run(_wait_and_run, child, lanes, rehearse)
+    except BaseException as error:  # noqa: ASYNC103  # as in `run_async`
+        _note_broken_run(child, error)
+    if go_on is not None:
+        go_on()
+    end(child)  # noqa: ASYNC104  # as in `run_async`
+
+
+class _Lanes:
+    """The lanes of a child as Trio uses them.
+
+    On duplicates, so that the descriptors stay with the plain lanes: the last frame is still to be said on them.
+    """
+
+    def __init__(self, child: ChildProcess) -> None:
+        duplicates = [os.dup(lane.fd) for lane in (child.control, child.messages)]
+        os.register_at_fork(after_in_child=lambda: None if self.is_closed else mute(*duplicates))
+        self.is_closed: bool = False
+        self.control: SocketLane
+        self.messages: SocketLane
+        self.control, self.messages = (
+            SocketLane(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd), max_bytes=None, decoder=lane.decoder)
+            for fd, lane in zip(duplicates, (child.control, child.messages), strict=True)
+        )
+
+    def close(self) -> None:
+        """Close the duplicates: there is no `async` entry to use them."""
+        self.is_closed = True
+        self.control.close()
+        self.messages.close()
+
+
+async def _wait_and_run(
+    child: ChildProcess, lanes: _Lanes, rehearse: Callable[[], Awaitable[None]]
+) -> Callable[[], None] | None:
+    """Wait for the first frames, and run the entry if it is `async`; return what runs it if it is not."""
+    await rehearse()
+    await trio.lowlevel.wait_readable(child.control.fd)
+    order = read_order(*child.fds)
+    init = await _wait_for_frame(child)
+    function = load(child, order, init)
+    if function is not None and is_coroutine_function(function):
+        await _run_entry(child, lanes, function)
+        return None
+    lanes.close()
+    if function is None:
+        return None
+    # In the context in which its module level has set variables, such as the precision of `decimal`.
+    return partial(copy_context().run, run_blocking, child, function)
+
+
+async def _wait_for_frame(child: ChildProcess) -> bytes:
+    while (body := child.control.take()) is None:
+        await trio.lowlevel.wait_readable(child.control.fd)
+        child.control.fill()
+    return body
+
+
+async def _run_entry(child: ChildProcess, lanes: _Lanes, function: Callable[[object], object]) -> None:
+    entry, words = cast("EntryFunction", function), child.words
+
+    def beat() -> None:
+        words[BEAT] = monotonic()
+
+    async def call(context: ProcessContext) -> object:
+        error: BaseException | None = None
+        try:
+            return await entry(context)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            end_if_copy(child, error)
+            error = None  # it refers to this frame
+
+    try:
+        child.code, child.sent = await run_async_child(
+            call,
+            child.facts,
+            lanes.control,
+            lanes.messages,
+            beat=beat,
+            report=report,
+            host_gone=end_without_host,
+        )
+    except BaseException:
+        child.sent = lanes.messages.frames_sent
+        raise
+
+
+def _note_broken_run(child: ChildProcess, error: BaseException) -> None:
+    report(f"the runtime of this process was ended by {describe_error(error)}")
+    child.code = 1

@@ -1,0 +1,219 @@
+"""What a `def` entry holds: the facts of its process, and its grip on it."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from spindle_trio._linux._shared_page import BEAT, STOP
+from spindle_trio.child._facts import FOREVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spindle_trio._model import JsonValue
+    from spindle_trio.child._blocking_runtime import BlockingRuntime
+    from spindle_trio.child._facts import ProcessFacts
+    from spindle_trio.child._stop_notice import StopNotice
+
+
+class BlockingProcessContext:
+    """A blocking entry's grip on its own process (`SpindleBackendProcessContext`).
+
+    An entry is a ``def run(process: BlockingProcessContext)``, called on the main thread of its process, and all
+    methods belong to that thread: on another one those that send, receive or wait raise `LocalProtocolError`, since
+    messages would get lost. What it returns completes the process, what it raises fails it. If it returns a
+    callable (a clean-up function) or leaves a handler registered, the process lives on until `complete`, `fail` or a
+    stop; the clean-up function then runs once.
+
+    A stop that finds no `on_stop` handler ends the entry: `ready`, `heartbeat`, `send`, `receive` and `sleep` raise
+    `SystemExit`, each time they are called, so that ``finally`` blocks run. Only `send` raises it once, so that such a
+    block can still say something. Nothing raises for a stop that the entry has seen in `stop_requested`.
+
+    Handlers run on the main thread as well: inside `receive`, `sleep`, a `send` that waits, and after the entry has
+    returned. While it waits there, the runtime beats.
+    """
+
+    __slots__ = ("__weakref__", "_facts", "_runtime", "_words")
+
+    def __init__(self, runtime: BlockingRuntime, words: memoryview[float]) -> None:
+        """Made by the runtime, for the entry that it calls."""
+        self._runtime = runtime
+        self._facts: ProcessFacts = runtime.facts
+        self._words = words
+
+    def __repr__(self) -> str:
+        return f"<BlockingProcessContext {self._runtime.status} {self._facts.entry} {self._facts.process_id}>"
+
+    @property
+    def process_id(self) -> str:
+        """The host's id for this process."""
+        return self._facts.process_id
+
+    @property
+    def entry(self) -> str:
+        """Path of the entry under the worker's root, with forward slashes."""
+        return self._facts.entry
+
+    @property
+    def kind(self) -> str:
+        """The label given by the spawner, or the entry."""
+        return self._facts.kind
+
+    @property
+    def key(self) -> str | None:
+        """The key that this process holds within its worker, user and kind."""
+        return self._facts.key
+
+    @property
+    def payload(self) -> JsonValue:
+        """The start-up value; `None` also where it was omitted: see `has_payload`."""
+        return self._facts.payload
+
+    @property
+    def has_payload(self) -> bool:
+        """Whether a payload was given at all."""
+        return self._facts.has_payload
+
+    @property
+    def metadata(self) -> dict[str, JsonValue] | None:
+        """What the spawner noted about this process."""
+        return self._facts.metadata
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose process this is."""
+        return self._facts.user_id
+
+    @property
+    def heartbeat_timeout(self) -> float:
+        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches. Beat at half of it."""
+        return self._facts.heartbeat_timeout
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this process was asked to stop. Costs no system call before that.
+
+        An entry that has read `True` here was told, and ends by itself within the grace period: nothing raises
+        `SystemExit` for this stop afterwards. Registered `on_stop` handlers are called all the same.
+        """
+        return self._runtime.stop_requested()
+
+    def ready(self) -> None:
+        """Say that the entry has started up. Counts once, and as the first heartbeat.
+
+        Raises:
+            SystemExit: the process was asked to stop, or has said its final word.
+        """
+        self._runtime.ready()
+
+    def heartbeat(self) -> None:
+        """Say that the entry is alive. Cheap enough for every turn of a loop; before `ready` it changes nothing.
+
+        Raises:
+            SystemExit: the process was asked to stop, or has said its final word.
+        """
+        # Two words of shared memory and no system call: about 0.1 µs.
+        words = self._words
+        if words[STOP]:
+            self._runtime.look_for_stop()
+        if self._runtime.beats:
+            words[BEAT] = monotonic()
+
+    def complete(self, result: object = None) -> None:
+        """End the process with a result. The first of `complete` and `fail` counts.
+
+        The result is with the operating system when `SystemExit` is raised; what was sent before is delivered first.
+        In the clean-up function this returns instead of raising.
+
+        Args:
+            result: JSON-safe; the spawner reads it as `ProcessHandle.result`.
+
+        Raises:
+            SystemExit: always, so that the ``finally`` blocks of the entry run.
+            PayloadError: the result is not JSON-safe or too large; nothing has happened.
+        """
+        self._runtime.complete(result)
+
+    def fail(self, error: str) -> None:
+        """End the process as failed. The first of `complete` and `fail` counts.
+
+        Args:
+            error: what went wrong; trimmed. A text too long for one frame is cut in the middle.
+
+        Raises:
+            SystemExit: always, so that the ``finally`` blocks of the entry run.
+            TypeError: the error is no text; nothing has happened.
+        """
+        self._runtime.fail(error)
+
+    def send(self, payload: object) -> None:
+        """Send a message to the spawner, waiting while it does not read. The runtime beats meanwhile.
+
+        When it returns, the message is with the operating system.
+
+        Args:
+            payload: JSON-safe.
+
+        Raises:
+            PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
+            SystemExit: the process was asked to stop. If that came while this waited, the message is still delivered.
+        """
+        self._runtime.send(payload)
+
+    def receive(self, timeout: float | None = None) -> JsonValue:
+        """Wait for the next message from the spawner and return it. Messages wait until they are asked for.
+
+        Args:
+            timeout: seconds to wait at most; `None` for as long as it takes, 0 to look without waiting.
+
+        Raises:
+            ValueError: the timeout is no number.
+            TimeoutError: none has come in time.
+            LocalProtocolError: an `on_message` handler is registered, and gets the messages. Raised at once.
+            SystemExit: the process was asked to stop, or has said its final word.
+        """
+        if not (timeout is None or timeout < 0 or timeout >= 0):  # neither is true of what is no number
+            raise ValueError(f"receive() takes a number of seconds, not {timeout!r}")
+        return self._runtime.receive(FOREVER if timeout is None else timeout)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, while the runtime beats and handlers run; a handler that takes long makes it longer.
+
+        Args:
+            seconds: how long; 0 to let handlers run that have something to do.
+
+        Raises:
+            ValueError: the time is negative, or no number.
+            SystemExit: the process was asked to stop, or a handler has said its final word.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"sleep() takes a number of seconds that is not negative, not {seconds!r}")
+        self._runtime.sleep(seconds)
+
+    def on_message(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:
+        """Call a plain function with each message that the spawner sends, from the oldest that was not received on.
+
+        A handler that raises is reported on stderr, and the others still run. The same function registered twice
+        counts once.
+
+        Returns:
+            A function that takes the handler back; it may be called twice.
+
+        Raises:
+            TypeError: it is no function, or a coroutine function.
+        """
+        return self._runtime.message_handlers.add(handler)
+
+    def on_stop(self, handler: Callable[[StopNotice], object]) -> Callable[[], None]:
+        """Call a plain function when the process is asked to stop, instead of ending the entry.
+
+        The entry then has the grace period to end by itself. Once a stop has ended the entry, no handler is called.
+
+        Returns:
+            A function that takes the handler back; it may be called twice.
+
+        Raises:
+            TypeError: it is no function, or a coroutine function.
+        """
+        return self._runtime.stop_handlers.add(handler)

@@ -1,0 +1,215 @@
+"""The frames that end a child's control lane, and how an entry's end is put into words. Both runtimes use it.
+
+Standard library only; `traceback` is loaded when there is one to show.
+"""
+
+from __future__ import annotations
+
+import os
+
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._payload import check_payload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from spindle_trio.child._facts import ProcessFacts
+
+FAILURE_BYTES = 64 * 1024
+"""Bytes of UTF-8 that the text of one failure may have, its traceback included."""
+
+MESSAGE_BYTES = 1000
+"""Bytes of an exception's message that its one-line form has; all of it is in the traceback."""
+
+MEMBERS = 3
+"""How many members of a group its one-line form names."""
+
+_FRAME_NAMES_BYTES = 100
+"""Bytes that a `fail` frame needs beside its texts."""
+
+
+def encode_ready() -> bytes:
+    """Write the frame that says: the entry has started up."""
+    return encode_body({"type": "ready"})
+
+
+def encode_complete(result: object, messages: int, facts: ProcessFacts) -> bytes:
+    """Write the frame that says: the entry has done its work.
+
+    Args:
+        result: what it came to.
+        messages: how many messages the child has put on its messages lane so far.
+        facts: have the bounds.
+
+    Raises:
+        PayloadError: the result is not JSON-safe or over a limit.
+    """
+    check_payload(result, facts.bounds, "result")
+    return encode_body({"type": "complete", "result": result, "messages": messages}, facts.frame_bytes, "result")
+
+
+def encode_failure(error: BaseException, messages: int, facts: ProcessFacts, before: str = "") -> bytes:
+    """Write the frame that says: an exception has ended the entry.
+
+    Args:
+        error: the exception.
+        messages: how many messages the child has put on its messages lane so far.
+        facts: have the bounds.
+        before: put before its one-line form.
+    """
+    return encode_fail(before + summarise_error(error), messages, facts, _traceback_of(error))
+
+
+def encode_fail(error: str, messages: int, facts: ProcessFacts, traceback: str | None = None) -> bytes:
+    """Write the frame that says: the entry cannot do its work. A text that no frame could carry is cut in the middle.
+
+    Args:
+        error: why.
+        messages: how many messages the child has put on its messages lane so far.
+        facts: have the bounds.
+        traceback: of the exception that is the reason.
+    """
+    # In JSON one byte of text may become six.
+    room = min(FAILURE_BYTES, max(0, facts.frame_bytes - _FRAME_NAMES_BYTES) // 6)
+    if facts.bounds.text_bytes is not None:
+        room = min(room, facts.bounds.text_bytes)
+    frame: dict[str, object] = {"type": "fail", "error": _cut_middle(error, room), "messages": messages}
+    room -= len(str(frame["error"]).encode())
+    if traceback is not None and room > 0:
+        frame["traceback"] = _cut_middle(traceback, room)
+    return encode_body(frame)
+
+
+def encode_stopped(messages: int) -> bytes:
+    """Write the frame that says: the runtime has ended the entry because of a stop."""
+    return encode_body({"type": "stopped", "messages": messages})
+
+
+def encode_exiting(messages: int, code: int) -> bytes:
+    """Write the last frame: all is done, and the process would now exit with this code."""
+    return encode_body({"type": "exiting", "messages": messages, "code": code})
+
+
+def describe_error(error: BaseException) -> str:
+    """Put an exception into words: ``Type: message``, and below that its traceback from the entry's own code on.
+
+    Args:
+        error: what the entry, or one of its handlers, has raised; a group shows all that it holds.
+    """
+    details = _traceback_of(error)
+    message = _message_of(error)
+    name = type(error).__qualname__
+    return f"{name}: {message}\n{details}" if message else f"{name}\n{details}"
+
+
+def summarise_error(error: BaseException) -> str:
+    """Put an exception into one line: ``Type: message (Traceback: file.py:12 in run)``, a group with members."""
+    message = _cut_middle(_one_line(_message_of(error)), MESSAGE_BYTES)
+    text = f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
+    if isinstance(error, BaseExceptionGroup):
+        members = members_of(error)
+        shown = [summarise_error(member) for member in members[:MEMBERS]]
+        text += f" [{'; '.join(shown)}{'; …' if len(members) > MEMBERS else ''}]"
+    else:
+        text += _place_of(error)
+    return _one_line(text)
+
+
+def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int | None:
+    """Tell the code with which an exception exits the program, or `None` if it does not.
+
+    A group exits if all that is in it does; of several codes the first that is not 0 counts. A code that is no integer
+    is reported and counts as 1, as everywhere in Python.
+    """
+    if isinstance(error, SystemExit):
+        if error.code is None:
+            return 0
+        if isinstance(error.code, int):
+            return error.code & 0xFF  # what the system makes of it
+        report(_text_of(error.code, "(its exit code could not be shown)"))
+        return 1
+    members = members_of(error)
+    if all(isinstance(member, SystemExit) for member in members):
+        codes = [system_exit_code(member, report) for member in members]
+        return next((code for code in codes if code), 0)
+    return None
+
+
+def members_of(error: BaseException) -> list[BaseException]:
+    """List what is in a group, and in the groups in it; without recursion, for an entry may nest them at will."""
+    members: list[BaseException] = []
+    remaining = [error]
+    while remaining:
+        member = remaining.pop()
+        if isinstance(member, BaseExceptionGroup):
+            remaining += reversed(member.exceptions)
+        else:
+            members.append(member)
+    return members
+
+
+def _text_of(value: object, otherwise: str) -> str:
+    """Return a value of the entry's as text, whatever its `__str__` does: it is looked at to end the entry in order."""
+    try:
+        return str(value)
+    except BaseException:  # noqa: ASYNC103  # no Trio runs in a `__str__`
+        return otherwise  # noqa: ASYNC104  # as above
+
+
+def _message_of(error: BaseException) -> str:
+    return _text_of(error, "(its message could not be made)")
+
+
+def _one_line(text: str) -> str:
+    return " | ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _traceback_of(error: BaseException) -> str:
+    _strip_runtime(error)
+    try:
+        import traceback
+
+        return "".join(traceback.format_exception(error)).rstrip()
+    # Groups within groups, deeper than the interpreter can follow; or a file beside the entry that is called like
+    # something which `traceback` loads.
+    except BaseException:  # noqa: ASYNC103  # as above
+        return "(its traceback could not be made)"  # noqa: ASYNC104  # as above
+
+
+def _place_of(error: BaseException) -> str:
+    """Say where an exception was raised; empty where that is in nobody's file."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not (code.co_filename.startswith("<frozen ") or _is_of_runtime(trace)):
+            place = f" (Traceback: {os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name})"
+        trace = trace.tb_next
+    return place
+
+
+def _is_of_runtime(trace: TracebackType) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__", "")).startswith("spindle_trio.")
+
+
+def _strip_runtime(error: BaseException) -> None:
+    """Take the library's own frames off the head of the traceback: they tell the author of an entry nothing."""
+    trace = error.__traceback__
+    while trace is not None and _is_of_runtime(trace):
+        trace = trace.tb_next
+    if trace is not None:
+        error.__traceback__ = trace
+
+
+def _cut_middle(text: str, max_bytes: int) -> str:
+    """Return a text of at most so many bytes of UTF-8: its head names the error, its end has the innermost frame.
+
+    Lone surrogates, which no frame can carry, are escaped.
+    """
+    data = text.encode(errors="backslashreplace")
+    if len(data) > max_bytes:
+        note = f"\n[… {len(data) - max_bytes} bytes and more are left out here …]\n".encode()
+        half = max(0, max_bytes - len(note)) // 2
+        data = (data[:half] + note + data[len(data) - half :])[:max_bytes]
+    return data.decode(errors="ignore")

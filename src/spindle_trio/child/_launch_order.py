@@ -1,0 +1,65 @@
+"""The first frame that a child reads: the order of its launcher, which says what this process is to become.
+
+    {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …}}
+
+`path`, `root` and `environment` are null where the process has them already: an exec'ed one was started with the last
+two, and one that was forked has those of its server. Texts are what the file system and the environment hold, with lone
+surrogates for bytes that are no UTF-8.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._linux._parent_death import name_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spindle_trio._model import JsonValue
+
+
+def take_on(order: JsonValue, entry: str) -> str:
+    """Make this process what an entry may expect, and return the file that is to be run.
+
+    Args:
+        order: the decoded frame.
+        entry: the entry's name, for `sys.argv`.
+
+    Raises:
+        OSError: the working directory cannot be entered.
+        PeerProtocolError: this is no order.
+    """
+    if not isinstance(order, dict):
+        raise PeerProtocolError("the first frame from the launcher is no order")
+    file, path = order.get("file"), order.get("path")
+    root, environment = order.get("root"), order.get("environment")
+    if not isinstance(file, str):
+        raise PeerProtocolError("an order that names no file")
+    if isinstance(environment, dict):
+        replace_environment(environment)
+    if isinstance(root, str):
+        os.chdir(root)
+        name_process(file.rpartition("/")[2])  # whoever has still to enter its root was forked, and has another name
+    folder = file.rpartition("/")[0]
+    sys.path[:] = [folder, *(path if isinstance(path, list) else sys.path)]
+    sys.argv[:] = [entry]
+    return file
+
+
+def replace_environment(environment: Mapping[str, JsonValue]) -> None:
+    """Make this the environment, touching only what differs: mostly nothing, and each variable costs system calls."""
+    old = dict(os.environ)
+    if old == environment:
+        return
+    for name in old.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if old.get(name) != value:
+            os.environ[name] = str(value)
+    if old.get("TZ") != environment.get("TZ"):
+        time.tzset()

@@ -1,0 +1,192 @@
+"""Ends what a level of containment holds together, as the host can; `spindle_trio.fork_server._levels` describes them.
+
+A `Tree` is all that one process has started, as far as its level knows it. Its pidfd refers to the process, or at level
+`sweep` to its init, which ends last. At `pidns` the init has a pidfd besides: its end says that nothing is left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from spindle_trio._linux._control_groups import remove_group
+from spindle_trio._model import Containment
+from spindle_trio.launchers._local._reaper import has_ended
+from spindle_trio.launchers._local._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
+
+__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "tree_of"]
+
+LEVELS: Final = tuple(Containment)
+"""In the order of their places in `spindle_trio.fork_server._levels.LEVELS`."""
+
+CLEAR_SECONDS: Final = 0.5
+"""Seconds that a control group may take to become empty after its kill."""
+
+_LOOK_SECONDS: Final = 0.002
+
+
+class Tree(ABC):
+    """What is killed together with one process."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Kill all of it, at once. Never blocks, and never raises; does nothing once it has been reaped."""
+
+    def hold(self, entry: int) -> bool:
+        """See to it that all of it can still be ended once the entry's process alone has; `kill` or `clear` follows.
+
+        That process may be stopped by this, and is to be continued. Never blocks.
+
+        Args:
+            entry: the number of that process.
+
+        Returns:
+            Whether that is so. At the levels that lose nobody, nothing has to be done for it.
+        """
+        return True
+
+    def let_go(self) -> None:
+        """Let go of what `hold` has taken, if neither `kill` nor `clear` has, and of all descriptors."""
+
+    async def clear(self) -> None:
+        """Make sure that nothing is left, once the pidfd has told the end and before anything is reaped. Bounded."""
+
+    async def settle(self) -> None:
+        """Wait until nothing is left, once it has been reaped, where that is told only then. Bounded."""
+
+
+class NamespaceTree(Tree):
+    """Level `pidns`: it ends with its init."""
+
+    def __init__(self, pidfd: int, init: int) -> None:
+        """Take note of who is in it.
+
+        Args:
+            pidfd: refers to the process.
+            init: refers to the init, and belongs to this from now on.
+        """
+        self._pidfd = pidfd
+        self._init = init
+
+    def kill(self) -> None:
+        """Kill the init; see `Tree.kill`."""
+        self._end()
+        signal_pidfd(self._pidfd, signal.SIGKILL)
+
+    def let_go(self) -> None:
+        """Close the init's descriptor; see `Tree.let_go`."""
+        if self._init >= 0:
+            os.close(self._init)
+            self._init = -1
+
+    async def clear(self) -> None:
+        """Kill the init, which ends once the process has been reaped; see `Tree.clear`."""
+        self._end()
+
+    async def settle(self) -> None:
+        """Wait for the end of the init, which tells that all of it has ended; see `Tree.settle`."""
+        if self._init >= 0 and not has_ended(self._init):
+            with trio.move_on_after(CLEAR_SECONDS):
+                await trio.lowlevel.wait_readable(self._init)
+
+    def _end(self) -> None:
+        if self._init >= 0:
+            signal_pidfd(self._init, signal.SIGKILL)
+
+
+class GroupTree(Tree):
+    """Levels `killpg` and `sweep`: the descendants are walked, of the process or of its init."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        """Take note of who leads it.
+
+        Args:
+            pid: its number.
+            pidfd: refers to it.
+        """
+        self._pid = pid
+        self._pidfd = pidfd
+        self._held: list[int] | None = None
+
+    def kill(self) -> None:
+        """Kill the descendants and the group; see `Tree.kill`."""
+        kill_tree(self._pid, self._pidfd)
+        self.let_go()
+
+    def hold(self, entry: int) -> bool:
+        """Stop it, and keep a descriptor of each descendant; see `Tree.hold`."""
+        if entry != self._pid:
+            return True  # its init adopts what it leaves behind, and kills that
+        self._held = hold_tree(self._pid, self._pidfd)
+        return self._held is not None
+
+    def let_go(self) -> None:
+        """Kill what is held; see `Tree.let_go`."""
+        if self._held:
+            kill_held(self._held)
+
+    async def clear(self) -> None:
+        """Kill what is left of the group, and what is held; see `Tree.clear`."""
+        self.let_go()
+        if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
+            kill_group(self._pid)
+
+
+class ControlGroupTree(Tree):
+    """Level `cgroup`."""
+
+    def __init__(self, pidfd: int, group: str) -> None:
+        """Take note of the group.
+
+        Args:
+            pidfd: refers to the process.
+            group: the group's folder, which is removed in the end.
+        """
+        self._pidfd = pidfd
+        self._group = group
+
+    def kill(self) -> None:
+        """Kill the group; see `Tree.kill`."""
+        _kill_group(self._group)
+        signal_pidfd(self._pidfd, signal.SIGKILL)  # it may not have entered its group yet
+
+    async def clear(self) -> None:
+        """Kill the group, wait until it is empty, and remove it; see `Tree.clear`."""
+        await clear_group(self._group)
+
+
+async def clear_group(group: str) -> None:
+    """Kill a control group, wait until it is empty, `CLEAR_SECONDS` at most, and remove it."""
+    _kill_group(group)
+    deadline = trio.current_time() + CLEAR_SECONDS
+    # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
+    while not remove_group(group) and trio.current_time() < deadline:  # noqa: ASYNC110
+        await trio.sleep(_LOOK_SECONDS)
+
+
+def _kill_group(group: str) -> None:
+    try:
+        Path(group, "cgroup.kill").write_text("1")
+    except OSError:
+        pass  # it has been removed: its server is gone, or it has been cleared
+
+
+def tree_of(pid: int, pidfd: int, *, init: int | None, group: str | None) -> Tree:
+    """Make what ends the tree of a process.
+
+    Args:
+        pid: the number, in `/proc`, of what the pidfd refers to.
+        pidfd: refers to the process, or to its init where that is its parent.
+        init: refers to its init, where that ends all of it.
+        group: its control group.
+    """
+    if init is not None:
+        return NamespaceTree(pidfd, init)
+    if group is not None:
+        return ControlGroupTree(pidfd, group)
+    return GroupTree(pid, pidfd)

@@ -1,0 +1,319 @@
+"""A process of the operating system as the host sees it: two socket lanes, a shared page, output pipes and a pidfd.
+
+The pidfd is the one truth about the end: it becomes readable when the process has ended, whoever holds its pipes, and
+a signal through it cannot reach a stranger. Between its end and its reaping a process is a zombie, which keeps its
+number, and with it the number of its process group, from being given away. So the group is killed first, and then the
+process is reaped; after that nothing here touches the number again. Who reaps is the business of a `Reaper`, since only
+the parent can, which is this program or its fork server.
+
+The life of a `RealProcess` is that of one block:
+
+    parts (made by a launcher) → running → [kill] → wait: kill the group, reap, empty the pipes → close
+
+A process that has not ended `PATIENCE` seconds after its first kill is left to its reaper, whenever it ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Final
+
+import attrs
+import trio
+
+from spindle_trio._linux._shared_page import DUMP_SIGNAL
+from spindle_trio._protocol._socket_lane import SocketLane
+from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
+from spindle_trio.launchers._local._containment import Tree
+from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
+from spindle_trio.launchers._local._launch_thread import PATIENCE
+from spindle_trio.launchers._local._memory_events import MemoryEvents
+from spindle_trio.launchers._local._output import LineLog, OutputPipe
+from spindle_trio.launchers._local._reaper import Reaper, has_ended
+from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
+
+__all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
+
+
+@attrs.define
+class ProcessParts:
+    """What a start has brought into being, and what has to be let go of."""
+
+    pid: int
+    """The number of the entry's process."""
+    pidfd: int
+    """Refers to it, or to its init where that is its parent. Reaped by nobody but its reaper."""
+    number: int
+    """What its reaper calls it."""
+    reaper: Reaper
+    """Knows how it has ended, and has it reaped."""
+    tree: Tree
+    """What is killed together with it."""
+    control: socket.socket
+    """This end of the control lane."""
+    messages: socket.socket
+    """This end of the messages lane."""
+    stdout: int
+    """The reading end of the pipe that its stdout is."""
+    stderr: int
+    """The reading end of the pipe that its stderr is."""
+    page: HeartbeatPage
+    """The page that it writes its heartbeats to."""
+    first_frames: Sequence[bytes]
+    """Its order: the bodies of the first frames on its control lane, which leave together with the host's first one."""
+    leaves_stacks: bool
+    """Whether it writes its stacks into the page when it is asked to."""
+    waits_to_send: bool
+    """Whether it does nothing else while a message of its has left in part; else such a frame may take any time."""
+    memory_events: MemoryEvents | None = None
+    """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
+
+    def close(self) -> None:
+        """Close everything but the pidfd."""
+        self.control.close()
+        self.messages.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+        self.page.close()
+
+
+class RealProcess(LaunchedProcess):
+    """A running process. `ProcessBlock` owns it."""
+
+    control: SocketLane
+    messages: SocketLane
+
+    def __init__(self, order: LaunchOrder, parts: ProcessParts) -> None:
+        limits = order.limits
+        self.pid: int = parts.pid
+        self.control, self.messages = (
+            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=frame_seconds, first_frames=first_frames)
+            for sock, frame_seconds, first_frames in (
+                (parts.control, limits.frame_seconds, parts.first_frames),
+                (parts.messages, limits.frame_seconds if parts.waits_to_send else math.inf, ()),
+            )
+        )
+        self._process_id: Final = order.process_id
+        self._entry: Final = order.entry.entry
+        self._pidfd = parts.pidfd
+        self._number: Final = parts.number
+        self._reaper: Final = parts.reaper
+        self._tree: Final = parts.tree
+        self._page: Final = parts.page
+        log = LineLog(order.process_id)
+        self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
+        self._stderr: Final = OutputPipe(parts.stderr, "stderr", log)
+        self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
+        self._leaves_stacks: Final = parts.leaves_stacks
+        self._memory_events: Final = parts.memory_events
+        self._status: ExitStatus | None = None
+        self._killed_at: float | None = None
+        self._has_dumped = False
+        self._was_stopped = False
+
+    def __repr__(self) -> str:
+        state = "running" if self._killed_at is None else "killed"
+        if self._status is not None:
+            state = self._status.in_words(by_host=self._killed_at is not None)
+        return f"<{type(self).__name__} {state} {self._entry} {self._process_id} pid={self.pid}>"
+
+    def last_heartbeat(self) -> float:
+        """Tell when the process last beat; see `LaunchedProcess.last_heartbeat`."""
+        return self._page.last_heartbeat()
+
+    def request_stop(self) -> None:
+        """Leave the mark of a stop; see `LaunchedProcess.request_stop`."""
+        self._page.request_stop()
+
+    def kill(self) -> None:
+        """Kill the process and its tree; see `LaunchedProcess.kill`."""
+        if self._status is None and self._pidfd >= 0:
+            if self._killed_at is None:
+                self._killed_at = trio.current_time()
+            self._tree.kill()
+
+    def request_dump(self) -> bool:
+        """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
+        if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._has_dumped:
+            return False
+        self._was_stopped = is_stopped(self.pid)
+        if not self._leaves_stacks:
+            return False
+        leader = pid_of(self._pidfd)
+        if leader is None:
+            return False
+        # Behind an init, the pidfd is that init's.
+        pidfd = os.dup(self._pidfd) if leader == self.pid else open_child(leader, self.pid)
+        if pidfd is None:
+            return False
+        try:
+            self._has_dumped = self._tree.hold(self.pid) and signal_pidfd(pidfd, DUMP_SIGNAL)
+            if self._has_dumped:
+                signal_pidfd(pidfd, signal.SIGCONT)
+            return self._has_dumped
+        finally:
+            os.close(pidfd)
+
+    def stacks(self) -> str | None:
+        """Return what it has left in its page; see `LaunchedProcess.stacks`."""
+        return self._page.dump()
+
+    def remark(self) -> str | None:
+        """Say that it had been stopped; see `LaunchedProcess.remark`."""
+        return "it was stopped by a signal" if self._was_stopped else None
+
+    def has_exited(self) -> bool:
+        """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
+        if self._status is not None:
+            return True
+        if self._pidfd < 0:
+            return False  # abandoned
+        return has_ended(self._pidfd)
+
+    async def wait(self) -> ExitStatus:
+        """Wait for the end and reap; see `LaunchedProcess.wait`. One task at a time.
+
+        Raises:
+            trio.ClosedResourceError: the process was abandoned, and its block has been left.
+        """
+        if self._status is not None:
+            await trio.lowlevel.checkpoint()
+            return self._status
+        while True:
+            if self._pidfd < 0:
+                raise trio.ClosedResourceError("this process was abandoned")
+            await trio.lowlevel.wait_readable(self._pidfd)
+            status = await self._reap()
+            if status is not None:
+                return status
+
+    def stderr_tail(self) -> str:
+        """Return the last of what it wrote to stderr; see `LaunchedProcess.stderr_tail`."""
+        return self._stderr.tail.text()
+
+    def stdout_tail(self) -> str:
+        """Return the last of what it wrote to stdout, as text."""
+        return self._stdout.tail.text()
+
+    def output_dropped(self) -> int:
+        """Tell how many bytes of output are not kept; see `LaunchedProcess.output_dropped`."""
+        return self._stdout.tail.dropped + self._stderr.tail.dropped
+
+    def start_draining(self, start_soon: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
+        """Read the output from now on, until `end`, in two tasks."""
+        for pipe, scope in zip((self._stdout, self._stderr), self._drain_scopes, strict=True):
+            start_soon(functools.partial(_drain, pipe, scope))
+
+    async def end(self) -> None:
+        """Kill and reap the process unless that has been done, within `PATIENCE` seconds of the first kill.
+
+        What has not ended by then is reaped in the background. A cancellation changes nothing about it.
+        """
+        if self._status is None:
+            self.kill()
+            begin = trio.current_time() if self._killed_at is None else self._killed_at
+            with trio.CancelScope(deadline=begin + PATIENCE, shield=True):
+                await self.wait()
+        if self._status is None and await self._reap() is None:  # it may have ended while this program was late
+            self._reaper.reap_whenever(self._process_id, self.pid, self._number, self._pidfd)
+            self._pidfd = -1
+        for scope in self._drain_scopes:
+            scope.cancel()
+
+    def close(self) -> None:
+        """Close all that is left, once nobody drains the output any more."""
+        self.control.close()
+        self.messages.close()
+        self._stdout.close()
+        self._stderr.close()
+        self._page.close()
+        self._tree.let_go()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    async def _reap(self) -> ExitStatus | None:
+        """If the process has ended, clear what is left of its tree, reap it, and take in its last output."""
+        if not has_ended(self._pidfd):
+            return None
+        with trio.CancelScope(shield=True):  # bounded by the tree and the reaper
+            await self._tree.clear()
+            status = await self._reaper.reap(self._number, self._pidfd)
+            if status != ExitStatus():  # else it has not been reaped, and nothing will settle
+                await self._tree.settle()
+        self._stdout.drain_nowait()
+        self._stderr.drain_nowait()
+        if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
+            status = attrs.evolve(status, out_of_memory=self._memory_events.has_killed())
+        self._status = status
+        return status
+
+
+async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
+    # Shielded, for a process that is given time to end while its owner is cancelled still prints; `end` cancels it.
+    with scope:
+        await pipe.drain()
+
+
+class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
+    """The block around a process: entering starts it, leaving kills and reaps it, always.
+
+    A class, so that an exception of the body leaves it as it is: the inner nursery never sees it. Ctrl-C is held back
+    on the way in and on the way out, for no `KeyboardInterrupt` may come between a start and its registration.
+    """
+
+    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[ProcessParts]]) -> None:
+        """Prepare; starts nothing.
+
+        Args:
+            order: what was ordered.
+            start: starts the process. If it returns, there is one, also if it was cancelled meanwhile.
+        """
+        self._order = order
+        self._start = start
+        self._nursery_manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> RealProcess:
+        """Start the process.
+
+        If this is cancelled or fails, no process is left.
+        """
+        parts = await self._start()
+        process = RealProcess(self._order, parts)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
+            process.close()
+            raise
+        start_soon = self._order.start_soon
+        if start_soon is None:
+            self._nursery = await self._nursery_manager.__aenter__()
+            start_soon = self._nursery.start_soon
+        process.start_draining(start_soon)
+        self._process = process
+        return process
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Kill and reap the process, and close everything; what the body raised goes on as it is."""
+        await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
+        # Its two tasks wait for nothing any more, and are about to end.
+        try:
+            if self._nursery is not None:
+                # A cancellation from outside has its effect in the body and after the block.
+                self._nursery.cancel_scope.shield = True
+                await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded above
+        finally:
+            self._process.close()
