@@ -1,0 +1,117 @@
+"""The wire form of the worker protocol: JSON objects with camelCase names, made and read by one cattrs converter.
+
+`to_json` and `from_json` serve every value that travels; `parse_request` and `parse_notice` read the two unions, told
+apart by their field `type`. What is absent in Python (`None` as the default, an omitted payload) is absent here
+too, never null. Times are ISO-8601 in UTC with three decimals and ``Z``, durations integer milliseconds.
+
+A field of a wrong type is refused with its path, as in ``options.kind: expected a string, got a number``; fields that
+nobody knows are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are:
+whether they are JSON-safe is looked at by whoever takes them in, against its own limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias, TypeVar
+
+from cattrs import BaseValidationError
+
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._model import (
+    HostToWorker,
+    LifecycleEvent,
+    PostMortem,
+    ProcessFilter,
+    ProcessInfo,
+    SpawnOptions,
+    StopOptions,
+    WorkerToHost,
+)
+from spindle_trio.wire._converter import CONVERTER, NOTICE_TAGS, REQUEST_TAGS, TAG_OF, problems_in
+from spindle_trio.wire._error_answers import error_response, exception_from
+from spindle_trio.wire._fields import JsonObject, WrongTypeError, is_encodable, name_of
+
+__all__ = [
+    "JsonObject",
+    "WireValue",
+    "error_response",
+    "exception_from",
+    "from_json",
+    "parse_notice",
+    "parse_request",
+    "request_id_of",
+    "to_json",
+]
+
+WireValue: TypeAlias = (
+    WorkerToHost | HostToWorker | SpawnOptions | ProcessFilter | StopOptions | ProcessInfo | LifecycleEvent | PostMortem
+)
+"""Every value that has a wire form."""
+
+T = TypeVar("T", bound=WireValue)
+
+
+def to_json(value: WireValue) -> JsonObject:
+    """Write a value in its wire form, with its `type` where it is a member of one of the two unions.
+
+    Payload, result and the values in metadata are not copied.
+
+    Raises:
+        ValueError: one of its times is naive.
+    """
+    written: JsonObject = CONVERTER.unstructure(value)
+    tag = TAG_OF.get(type(value))
+    return written if tag is None else {"type": tag, **written}
+
+
+def from_json(data: object, kind: type[T]) -> T:
+    """Read a value from its wire form.
+
+    Args:
+        data: what has arrived.
+        kind: the class that it should be.
+
+    Raises:
+        PeerProtocolError: a field is missing or of a wrong type; names each with its path.
+    """
+    try:
+        return CONVERTER.structure(data, kind)
+    except (BaseValidationError, WrongTypeError) as error:
+        raise PeerProtocolError("; ".join(problems_in(error))) from None
+
+
+def parse_request(data: object) -> WorkerToHost:
+    """Read what a worker says to its host.
+
+    Raises:
+        PeerProtocolError: it is no object, of an unknown `type`, or a field is missing or of a wrong type.
+    """
+    return from_json(data, _class_for(data, REQUEST_TAGS))
+
+
+def parse_notice(data: object) -> HostToWorker:
+    """Read what a host says to its worker.
+
+    Raises:
+        PeerProtocolError: it is no object, of an unknown `type`, or a field is missing or of a wrong type.
+    """
+    return from_json(data, _class_for(data, NOTICE_TAGS))
+
+
+def request_id_of(data: object) -> str | None:
+    """Find the id of a request that may be malformed otherwise; `None` if there is none to answer to."""
+    request_id = data.get("requestId") if isinstance(data, dict) else None
+    return request_id if isinstance(request_id, str) and is_encodable(request_id) else None
+
+
+def _class_for(data: object, tags: Mapping[str, type[T]]) -> type[T]:
+    if not isinstance(data, dict):
+        raise PeerProtocolError(f"expected an object, got {name_of(data)}")
+    if "type" not in data:
+        raise PeerProtocolError("type: missing")
+    tag = data["type"]
+    if not isinstance(tag, str):
+        raise PeerProtocolError(f"type: expected a string, got {name_of(tag)}")
+    if tag not in tags:
+        raise PeerProtocolError(f"type: {tag[:60]!a} is unknown")
+    return tags[tag]

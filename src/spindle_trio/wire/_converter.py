@@ -1,0 +1,185 @@
+"""The one cattrs converter of the worker protocol: which class has which fields, and how each reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from types import NoneType, UnionType
+from typing import Final, TypeAlias, get_args
+
+import attrs
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from spindle_trio._model import (
+    ExitReason,
+    HostToWorker,
+    LifecycleEvent,
+    PostMortem,
+    ProcessFilter,
+    ProcessGet,
+    ProcessInfo,
+    ProcessLifecycle,
+    ProcessList,
+    ProcessMessage,
+    ProcessSend,
+    ProcessSpawn,
+    ProcessState,
+    ProcessStop,
+    Response,
+    SpawnOptions,
+    StopOptions,
+    WorkerToHost,
+)
+from spindle_trio.wire._fields import (
+    JsonObject,
+    as_it_is,
+    read_count,
+    read_exit_reason,
+    read_flag,
+    read_heartbeat_timeout,
+    read_metadata,
+    read_object,
+    read_span,
+    read_startup_timeout,
+    read_state,
+    read_text,
+    read_time,
+    read_wanted_state,
+    write_heartbeat_timeout,
+    write_metadata,
+    write_name,
+    write_span,
+    write_startup_timeout,
+    write_time,
+)
+
+REQUEST_TAGS: Final[Mapping[str, type[WorkerToHost]]] = {
+    "backend_process_spawn": ProcessSpawn,
+    "backend_process_list": ProcessList,
+    "backend_process_get": ProcessGet,
+    "backend_process_stop": ProcessStop,
+    "backend_process_send": ProcessSend,
+}
+NOTICE_TAGS: Final[Mapping[str, type[HostToWorker]]] = {
+    "backend_process_lifecycle": ProcessLifecycle,
+    "backend_process_message": ProcessMessage,
+    "response": Response,
+}
+
+TAG_OF: Final[Mapping[type[attrs.AttrsInstance], str]] = {
+    kind: tag for tag, kind in (*REQUEST_TAGS.items(), *NOTICE_TAGS.items())
+}
+
+
+def problems_in(error: Exception, path: str = "") -> Iterator[str]:
+    """Tell each problem in cattrs's tree of errors with the path of the field that has it."""
+    if isinstance(error, ClassValidationError):
+        noted, _ = error.group_exceptions()
+        for inner, note in noted:
+            name = _camel_case(note.name)
+            yield from problems_in(inner, f"{path}.{name}" if path else name)
+    else:
+        problem = "missing" if isinstance(error, KeyError) else str(error)
+        yield f"{path}: {problem}" if path else problem
+
+
+def _configured_converter() -> Converter:
+    """Teach a converter the whole dialect."""
+    converter = Converter(detailed_validation=True)
+    converter.register_structure_hook(str, read_text)
+    converter.register_structure_hook(bool, read_flag)
+    converter.register_structure_hook(int, read_count)
+    converter.register_structure_hook(datetime, read_time)
+    converter.register_structure_hook(ProcessState, read_state)
+    converter.register_structure_hook(ExitReason, read_exit_reason)
+    converter.register_unstructure_hook(datetime, write_time)
+    converter.register_unstructure_hook(ProcessState, write_name)
+    converter.register_unstructure_hook(ExitReason, write_name)
+    # An optional field is absent or right: null is a wrong type like any other.
+    converter.register_structure_hook_factory(
+        _is_optional, lambda kind: converter.get_structure_hook(_without_none(kind))
+    )
+    for kind in (
+        # Inner values first: cattrs looks their hooks up when it builds those of the outer ones.
+        *(SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent),
+        *TAG_OF,
+    ):
+        _register(converter, kind)
+    return converter
+
+
+def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
+    """Read and write one class with camelCase names, leaving out what is absent."""
+    attrs.resolve_types(kind)
+    overrides = {}
+    for field in attrs.fields(kind):
+        read_field, write_field = _hooks_for(kind, field.name)
+        overrides[field.name] = override(
+            rename=_camel_case(field.name),
+            # A timeout is always said, so that nothing hangs on both ends having the same default.
+            omit_if_default=not field.name.endswith("_timeout"),
+            struct_hook=read_field,
+            unstruct_hook=write_field,
+        )
+    read = make_dict_structure_fn(kind, converter, False, **overrides)  # type: ignore[arg-type]  # also has flags
+    write = make_dict_unstructure_fn(kind, converter, **overrides)  # type: ignore[arg-type]  # also has flags
+
+    def read_fields(data: object, kind: type[attrs.AttrsInstance]) -> attrs.AttrsInstance:
+        return read(read_object(data), kind)
+
+    def write_response(response: Response) -> JsonObject:
+        # A success has a result, which may well be null; what was not asked for is left out by whoever answers.
+        written: JsonObject = write(response)
+        if response.error is None:
+            written["result"] = response.result
+        return written
+
+    converter.register_structure_hook(kind, read_fields)
+    converter.register_unstructure_hook(kind, write_response if kind is Response else write)
+
+
+_ReadHook: TypeAlias = Callable[[object, object], object]
+_WriteHook: TypeAlias = (
+    Callable[[float], int]
+    | Callable[[float | None], int | None]
+    | Callable[[JsonObject], JsonObject]
+    | Callable[[object], object]
+)
+
+
+def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook | None, _WriteHook | None]:
+    """Name the functions that read and write one field where its type does not."""
+    match field:
+        case "startup_timeout":
+            return read_startup_timeout, write_startup_timeout
+        case "heartbeat_timeout":
+            return read_heartbeat_timeout, write_heartbeat_timeout
+        case "since_heartbeat":
+            return read_span, write_span
+        case "payload" | "result":
+            return as_it_is, as_it_is
+        case "metadata":
+            return read_metadata, write_metadata
+        case "state" if kind is ProcessFilter:
+            return read_wanted_state, None
+        case _:
+            return None, None
+
+
+def _camel_case(name: str) -> str:
+    """Give a field its name on the wire. Durations carry their unit there."""
+    first, *others = name.split("_")
+    is_duration = name.endswith("_timeout") or name == "since_heartbeat"
+    return first + "".join(map(str.capitalize, others)) + ("Ms" if is_duration else "")
+
+
+def _is_optional(kind: object) -> bool:
+    return isinstance(kind, UnionType) and len(get_args(kind)) == 2 and NoneType in get_args(kind)
+
+
+def _without_none(kind: object) -> object:
+    return next(member for member in get_args(kind) if member is not NoneType)
+
+
+CONVERTER: Final = _configured_converter()

@@ -1,0 +1,73 @@
+"""Error answers: how an exception travels, so that the other end can raise the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from spindle_trio._errors import (
+    DuplicateKeyError,
+    EntryError,
+    LaunchError,
+    LocalProtocolError,
+    PayloadError,
+    PeerProtocolError,
+    ProcessAccessError,
+    ProcessLimitError,
+    SpawnError,
+    SpawnRefusedError,
+    SpindleError,
+    StartupCancelledError,
+    StartupFailedError,
+    StartupTimeoutError,
+    UserRequiredError,
+)
+from spindle_trio._model import ProcessInfo, Response
+
+
+def error_response(request_id: str, error: Exception) -> Response:
+    """Build the answer that says why a request failed, so that the other end can raise the same."""
+    info: ProcessInfo | None = None
+    if isinstance(error, SpawnError):
+        info = error.info
+    elif isinstance(error, DuplicateKeyError):
+        info = error.existing
+    return Response(
+        request_id,
+        error=str(error) or type(error).__name__,
+        error_type=type(error).__name__,
+        info=info,
+        limit=error.limit if isinstance(error, ProcessLimitError) else None,
+    )
+
+
+def exception_from(response: Response) -> SpindleError:
+    """Build the exception that an error answer stands for; a `SpindleError` if it is of no class known here."""
+    text = response.error or "the request failed"
+    name = response.error_type or ""
+    if response.info is not None:
+        if name == DuplicateKeyError.__name__:
+            return DuplicateKeyError(text, response.info)
+        if name in _SPAWN_ERRORS:
+            return _SPAWN_ERRORS[name](text, info=response.info)
+    if name == ProcessLimitError.__name__ and response.limit is not None:
+        return ProcessLimitError(text, response.limit)
+    return _PLAIN_ERRORS.get(name, SpindleError)(text)
+
+
+_SPAWN_ERRORS: Final[Mapping[str, type[SpawnError]]] = {
+    kind.__name__: kind
+    for kind in (SpawnError, LaunchError, StartupTimeoutError, StartupFailedError, StartupCancelledError)
+}
+_PLAIN_ERRORS: Final[Mapping[str, type[SpindleError]]] = {
+    kind.__name__: kind
+    for kind in (
+        SpawnRefusedError,
+        EntryError,
+        UserRequiredError,
+        ProcessAccessError,
+        PayloadError,
+        LocalProtocolError,
+        PeerProtocolError,
+    )
+}
