@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from spindle_trio._model import ProcessInfo
+    from spindle_trio._model import JsonValue, ProcessInfo
 
 
 class SpindleError(Exception):
@@ -66,6 +66,11 @@ class StartupTimeoutError(SpawnError, TimeoutError):
 
 class StartupFailedError(SpawnError):
     """The process ended, by its own word or without one, before it was ready."""
+
+    def __init__(self, message: str, *, info: ProcessInfo, result: JsonValue = None) -> None:
+        super().__init__(message, info=info)
+        self.result = result
+        """What it completed with, if it returned or completed without ever calling `ready()`; else `None`."""
 
 
 class StartupCancelledError(SpawnError):

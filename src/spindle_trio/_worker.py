@@ -115,7 +115,8 @@ class BackendProcesses:
             ProcessLimitError: the worker has as many live processes as the host allows.
             LaunchError: the process could not be brought into being.
             StartupTimeoutError: it was not ready in time, and was killed.
-            StartupFailedError: it ended before it was ready.
+            StartupFailedError: it ended before it was ready; its `result` is what an entry returned that never called
+                `ready()`.
             StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
             trio.ClosedResourceError: the worker is closed, or was while this spawn waited for its key.
         """

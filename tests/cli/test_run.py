@@ -76,6 +76,14 @@ def test_a_completed_run_prints_each_event_and_message_and_its_result(folder, ru
     assert len({line.split()[3] for line in done.lines}) == 1, "each line names the same process"
 
 
+def test_an_entry_that_never_says_ready_has_failed_with_the_words_of_spawn(folder, run) -> None:
+    done = run("run", entry(folder, "hasty.py", "def run(process):\n    return 6\n"))
+    assert done.status == 1
+    assert [line.split()[1] for line in done.lines] == ["starting", "completed"]
+    assert done.lines[-1].endswith("6"), "the result is not lost"
+    assert "it never called process.ready(); call that as soon as the entry can work" in done.stderr
+
+
 def test_every_option_reaches_the_entry(folder, run) -> None:
     (folder / "below").mkdir()
     name = entry(folder / "below", "counting.py", COUNTING)

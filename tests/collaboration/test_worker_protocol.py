@@ -67,6 +67,11 @@ async def never_ready(process: ProcessContext) -> None:
     await trio.sleep_forever()
 
 
+async def hasty(process: ProcessContext) -> object:
+    """Never says that it is ready."""
+    return {"pages": 3}
+
+
 async def raises(process: ProcessContext) -> None:
     await trio.lowlevel.checkpoint()
     raise RuntimeError("no good")
@@ -101,7 +106,7 @@ async def slow_to_stop(process: ProcessContext) -> str:
 
 ENTRIES = {
     f"{entry.__name__}.py": entry
-    for entry in (indexer, echo, told, never_ready, raises, deaf, flood, wedged, slow_to_stop)
+    for entry in (indexer, echo, told, never_ready, hasty, raises, deaf, flood, wedged, slow_to_stop)
 }
 
 # ---- channels
@@ -258,6 +263,16 @@ async def test_both_ends_raise_the_same_errors(serving: Serving, autojump_clock:
         with pytest.raises(spindle.PayloadError, match="payload: nan"):
             await other.send(math.nan)
         assert await processes.list() == [handle.info, other.info]  # nothing else was disturbed
+
+
+async def test_what_an_entry_returned_that_was_never_ready_comes_with_the_error(
+    serving: Serving, autojump_clock: MockClock
+) -> None:
+    async with serving() as (_, worker):
+        with pytest.raises(spindle.StartupFailedError, match=r"call that as soon as the entry can work") as caught:
+            await worker.backend_processes.spawn("hasty.py")
+    assert caught.value.info.state is ProcessState.COMPLETED
+    assert caught.value.result == {"pages": 3}
 
 
 async def test_a_process_that_is_stopped_while_it_starts_answers_its_spawn_at_once(

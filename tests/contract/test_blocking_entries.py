@@ -74,6 +74,7 @@ async def test_an_entry_that_ends_before_ready_makes_spawn_raise(
         with pytest.raises(StartupFailedError, match=text) as raised:
             await worker.backend_processes.spawn(entry)
     assert raised.value.info.state is state
+    assert raised.value.result == (5 if state is ProcessState.COMPLETED else None)
     assert real_world.states() == ["starting", state]
 
 

@@ -204,8 +204,8 @@ async def test_a_launch_that_takes_longer_than_the_startup_deadline_times_out(
 
 async def test_an_end_before_ready_is_a_startup_failure(world, world_clock: MockClock | None) -> None:
     cases = {
-        "process.complete({'n': 1})": ("completed", "no error"),
-        "return {'n': 1}": ("completed", "no error"),
+        "process.complete({'n': 1})": ("completed", "it never called process.ready(); call that"),
+        "return {'n': 1}": ("completed", "it never called process.ready(); call that"),
         "process.fail('no disk')": ("failed", "no disk"),
         "raise ValueError('no disk')": ("failed", "ValueError: no disk"),
         "sys.exit(3)": ("failed", "exited with code 3 without complete() or fail()"),
@@ -235,7 +235,7 @@ async def test_an_end_before_ready_is_a_startup_failure(world, world_clock: Mock
             assert (info.state, info.exit_reason, info.ready_at) == (state, state, None)
             assert world.states(info.process_id) == ["starting", state]
             last = [event for event in world.events if event.process_id == info.process_id][-1]
-            assert last.result == ({"n": 1} if state == "completed" else None)
+            assert last.result == caught.value.result == ({"n": 1} if state == "completed" else None)
 
         async with trio.open_nursery() as nursery:
             for statement in cases:

@@ -93,7 +93,7 @@ class Response:
     request_id: str
     """Of the request."""
     result: JsonValue = None
-    """What was asked for, in its wire form."""
+    """What was asked for, in its wire form; with an error what the process completed with that never became ready."""
     error: str | None = None
     """Why the request failed."""
     error_type: str | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -38,6 +38,13 @@ from spindle_trio._supervision._lifecycle import Lifecycle, Phase, Transition
 if TYPE_CHECKING:
     from spindle_trio._host._registry import Claim
     from spindle_trio.abc import LaunchedProcess
+
+
+_NEVER_READY: Final = (
+    "it never called process.ready(); call that as soon as the entry can work, before it returns or completes"
+    " (its result is the error's .result)"
+)
+"""Why a process whose entry has simply run to its end has failed to start, and what to do."""
 
 
 @attrs.frozen
@@ -328,8 +335,9 @@ class ProcessRecord:
             return StartupTimeoutError(self._explain(f"{who} timed out: {info.error}; {advice}"), info=info)
         if self._refusal is LaunchError:
             return LaunchError(f"{who} could not be launched: {info.error}", info=info)
-        text = f"{who} {info.state} before it was ready: {info.error or 'no error'}"
-        return StartupFailedError(self._explain(text), info=info)
+        why = _NEVER_READY if info.state is ProcessState.COMPLETED else info.error or "no error"
+        text = self._explain(f"{who} {info.state} before it was ready: {why}")
+        return StartupFailedError(text, info=info, result=self.result)
 
     def _explain(self, text: str) -> str:
         """Put what else the post-mortem has below a text."""

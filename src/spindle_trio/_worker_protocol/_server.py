@@ -274,6 +274,10 @@ class _Connection:
         match notice:
             case Response(error=None):
                 self._put(error_response(notice.request_id, error))
+            case Response(error=str(), result=result) if result is not None:
+                # The terminal event has it too.
+                _log.warning("worker %s: a result was left out of an answer: %s", self._port.identifier, error)
+                self._put(attrs.evolve(notice, result=None))
             case Response(error=str(text)) if len(text) > _SHORT_TEXT:
                 # It may repeat what it refuses, which came in one line and is longer once it is quoted.
                 self._put(

@@ -61,6 +61,7 @@ class _Session:
         self._started = trio.Event()
         self._ended = trio.Event()
         self._terminal: LifecycleEvent | None = None
+        self._never_ready: str | None = None
         self._signal: int | None = None
 
     async def run(self) -> int:
@@ -104,6 +105,9 @@ class _Session:
         if self._terminal.post_mortem is not None and not self._options.as_json:
             # The line has the error already; this is what else is known.
             print(printable(str(self._terminal.post_mortem)), file=sys.stderr, flush=True)
+        if self._never_ready is not None:
+            _complain(self._never_ready)
+            return _EXIT_FAILED
         return _EXIT_OF_STATE[self._terminal.state]
 
     async def _see_through(self, processes: spindle_trio.BackendProcesses) -> str | None:
@@ -119,6 +123,9 @@ class _Session:
                 startup_timeout=options.startup_timeout,
                 heartbeat_timeout=options.heartbeat_timeout,
             )
+        except spindle_trio.StartupFailedError as error:
+            if error.info.state is ProcessState.COMPLETED:
+                self._never_ready = str(error)  # its events alone would look like a success
         except spindle_trio.SpawnError:
             pass  # its events say all; after a stop while starting, the end is still to come
         except spindle_trio.EntryError as error:

@@ -34,6 +34,7 @@ def error_response(request_id: str, error: Exception) -> Response:
         info = error.existing
     return Response(
         request_id,
+        result=error.result if isinstance(error, StartupFailedError) else None,
         error=str(error) or type(error).__name__,
         error_type=type(error).__name__,
         info=info,
@@ -48,6 +49,8 @@ def exception_from(response: Response) -> SpindleError:
     if response.info is not None:
         if name == DuplicateKeyError.__name__:
             return DuplicateKeyError(text, response.info)
+        if name == StartupFailedError.__name__:
+            return StartupFailedError(text, info=response.info, result=response.result)
         if name in _SPAWN_ERRORS:
             return _SPAWN_ERRORS[name](text, info=response.info)
     if name == ProcessLimitError.__name__ and response.limit is not None:
@@ -56,8 +59,7 @@ def exception_from(response: Response) -> SpindleError:
 
 
 _SPAWN_ERRORS: Final[Mapping[str, type[SpawnError]]] = {
-    kind.__name__: kind
-    for kind in (SpawnError, LaunchError, StartupTimeoutError, StartupFailedError, StartupCancelledError)
+    kind.__name__: kind for kind in (SpawnError, LaunchError, StartupTimeoutError, StartupCancelledError)
 }
 _PLAIN_ERRORS: Final[Mapping[str, type[SpindleError]]] = {
     kind.__name__: kind
