@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 
+from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._shared_page import make_page
 
 TYPE_CHECKING = False
@@ -95,11 +96,3 @@ def refusal(error: OSError, is_spare: bool) -> dict[str, JsonValue]:
     """Write that a process could not be forked."""
     text = error.strerror or repr(error)
     return {"type": "not forked", "errno": error.errno or 0, "error": text, "spare": is_spare}
-
-
-def close_all_but(kept: tuple[int, ...], *, first: int) -> None:
-    """Close every descriptor from one on, but these."""
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, 1 << 30)

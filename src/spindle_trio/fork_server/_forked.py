@@ -6,9 +6,10 @@ import gc
 import os
 import sys
 
+from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio.child import _program
 from spindle_trio.child._exec import read_order
-from spindle_trio.fork_server._birth import Birth, close_all_but
+from spindle_trio.fork_server._birth import Birth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

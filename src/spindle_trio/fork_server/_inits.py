@@ -25,6 +25,7 @@ import os
 import select
 import sys
 
+from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._parent_death import name_process
 from spindle_trio._linux._syscalls import call
 
@@ -188,7 +189,7 @@ def _be_init(sock: _socket.socket, number: int, prepare: Callable[[int], None]) 
         pidfd = os.pidfd_open(os.getpid())
         packed = pidfd.to_bytes(4, sys.byteorder)
         sock.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
-        os.closerange(0, 1 << 30)
+        close_all_but((), first=0)
         while True:
             signals.pause()
     finally:

@@ -7,9 +7,9 @@ import errno
 import os
 import sys
 
+from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._parent_death import die_with_parent
 from spindle_trio._linux._syscalls import call
-from spindle_trio.fork_server._birth import close_all_but
 from spindle_trio.fork_server._inits import CLONE_NEWPID, Inits, make_inits
 from spindle_trio.fork_server._level import Level, announce_child, or_end, read_kernel_file, write_kernel_file
 

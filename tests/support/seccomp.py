@@ -1,0 +1,34 @@
+"""Systems that refuse a call: filters for a program and all that it starts, written through `ctypes` alone."""
+
+from __future__ import annotations
+
+import errno
+import platform
+
+NUMBERS = {
+    "x86_64": {"close_range": 436, "mount": 165, "unshare": 272},
+    "aarch64": {"close_range": 436, "mount": 40, "unshare": 97},
+}
+
+ERRORS = {"ENOSYS": errno.ENOSYS, "EPERM": errno.EPERM}
+"""How a kernel answers that has no such call, and how many a filter does."""
+
+_FILTER = """
+class Instruction(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_ushort), ("yes", ctypes.c_ubyte), ("no", ctypes.c_ubyte), ("value", ctypes.c_uint)]
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]
+instructions = (Instruction * 4)(
+    Instruction(0x20, 0, 0, 0),               # load the number of the call
+    Instruction(0x15, 0, 1, {number}),        # if it is that one,
+    Instruction(0x06, 0, 0, 0x50000 | {error}),  # it fails with that error,
+    Instruction(0x06, 0, 0, 0x7FFF0000),      # and else it is let through
+)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(Program(4, instructions)), 0, 0):
+    sys.exit(os.strerror(ctypes.get_errno()))
+"""
+
+
+def refusing(call: str, error: int) -> str:
+    """Write what has every later use of a system call fail with an error; for `run_program(before=)`."""
+    return _FILTER.format(number=NUMBERS[platform.machine()][call], error=error)
