@@ -78,7 +78,7 @@ class Running:
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "spindle_trio.cli", *arguments]
+    return [sys.executable, "-m", "spindle_trio", *arguments]
 
 
 def live_children_of_init_with(marker: str) -> list[str]:

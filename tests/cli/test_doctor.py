@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     assert said["launcher"].startswith("DefaultLauncher")
     strongest = next(level for level in Containment if said[f"level {level}"] == "yes")
     assert said["containment"].startswith(f"{strongest}: ")
+
+
+def test_doctor_says_the_same_as_one_object(run) -> None:
+    done = run("doctor", "--json")
+    assert (done.status, done.stderr, len(done.lines)) == (0, "", 1)
+    found = json.loads(done.stdout)
+    assert sorted(found) == ["containment", "lines", "ok"]
+    assert found["ok"] is True
+    assert found["containment"] in list(Containment)
+    assert found["lines"]["containment"].startswith(f"{found['containment']}: ")
+    assert found["lines"]["pidfd"] == "yes"
 
 
 def test_doctor_answers_each_probe_with_yes_or_a_reason(run) -> None:

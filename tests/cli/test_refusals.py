@@ -79,9 +79,10 @@ def test_an_entry_without_its_folder_or_suffix_gets_the_whole_path(tree, run) ->
     assert refusal(run("run", "entries/word_index")).endswith("type: spindle-trio run entries/word_index.py")
 
 
-def test_an_absolute_entry_below_the_root_gets_the_relative_one(tree, run) -> None:
-    line = refusal(run("run", str(tree / "entries" / "word_index.py")))
-    assert line.endswith("type: spindle-trio run entries/word_index.py")
+def test_an_absolute_entry_outside_the_root_that_was_given_gets_another_root(tree, run) -> None:
+    (tree / "elsewhere").mkdir()
+    line = refusal(run("run", str(tree / "entries" / "word_index.py"), "--root", "elsewhere"))
+    assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
 
 
 def test_an_entry_outside_the_root_gets_a_root(tree, run) -> None:

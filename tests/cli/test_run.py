@@ -113,6 +113,27 @@ def test_every_option_reaches_the_entry(folder, run) -> None:
     assert (event["kind"], event["key"], event["userId"], event["metadata"]) == ("counter", "k1", "ada", {"ticket": 7})
 
 
+@pytest.mark.parametrize(
+    ("here", "options", "name"),
+    [
+        (".", [], "below/counting.py"),
+        ("below", [], "counting.py"),
+        ("elsewhere", [], "counting.py"),
+        ("elsewhere", ["--root", ".."], "below/counting.py"),
+        ("link", [], "below/counting.py"),
+    ],
+)
+def test_an_entry_may_be_an_absolute_path(folder, run, here: str, options: list[str], name: str) -> None:
+    """Below this folder or the root it is made relative; without a root, its own folder is one."""
+    (folder / "below").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "link").symlink_to(folder)
+    entry(folder / "below", "counting.py", COUNTING)
+    done = run("run", str(folder / "below" / "counting.py"), *options, cwd=folder / here)
+    assert done.status == 0, done.stderr
+    assert done.lines[-1].split()[2] == name
+
+
 def test_json_lines_are_the_wire_form(folder, run) -> None:
     """Whoever reads the output of `--json` can use the same parser as a worker."""
     done = run("run", entry(folder, "counting.py", COUNTING), "--json")
@@ -191,7 +212,7 @@ async def test_stdin_that_is_closed_altogether_harms_nothing(folder) -> None:
     """Its number would be given to the first socket, and that would be read in its place."""
     name = entry(folder, "counting.py", COUNTING)
     done = await trio.run_process(
-        ["sh", "-c", f'"{sys.executable}" -m spindle_trio.cli run {name} <&-'],
+        ["sh", "-c", f'"{sys.executable}" -m spindle_trio run {name} <&-'],
         cwd=folder,
         capture_stdout=True,
         check=False,
@@ -254,7 +275,7 @@ async def test_a_reader_that_pauses_holds_up_neither_watching_nor_ending(folder,
 def test_a_reader_that_goes_away_ends_the_process(folder) -> None:
     name = entry(folder, "flood.py", FLOOD)
     done = subprocess.run(
-        ["sh", "-c", f'"{sys.executable}" -m spindle_trio.cli run {name} | head -n 3'],
+        ["sh", "-c", f'"{sys.executable}" -m spindle_trio run {name} | head -n 3'],
         cwd=folder,
         capture_output=True,
         text=True,

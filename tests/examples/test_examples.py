@@ -32,7 +32,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess
 
 def run_entry(name: str, *options: str, cwd: Path = ROOT, root: str = ".") -> tuple[int, list[dict[str, object]]]:
     """Run an example by the command line, and return the exit status and the wire form of what it printed."""
-    done = run("-m", "spindle_trio.cli", "run", "--root", root, name, "--json", *options, cwd=cwd)
+    done = run("-m", "spindle_trio", "run", "--root", root, name, "--json", *options, cwd=cwd)
     assert done.stderr == ""
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -133,7 +133,7 @@ def test_the_javascript_entry_of_the_readme_runs_as_printed(tmp_path: Path) -> N
     ((name, text),) = re.findall(r"^```js\n// \S+/(\S+)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     (tmp_path / name).write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "spindle_trio.cli", "run", name, "--json"],
+        [sys.executable, "-m", "spindle_trio", "run", name, "--json"],
         cwd=tmp_path,
         input='{"text": "one two"}\n{"text": "three", "last": true}\n',
         capture_output=True,

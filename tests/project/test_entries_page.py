@@ -87,7 +87,7 @@ def test_each_command_works(root: Path, command: str) -> None:
     program, *arguments = shlex.split(command)
     assert program == "spindle-trio"
     done = subprocess.run(
-        [sys.executable, "-m", "spindle_trio.cli", *arguments],
+        [sys.executable, "-m", "spindle_trio", *arguments],
         cwd=root,
         input="the cat is in the house\nnull\n",
         capture_output=True,

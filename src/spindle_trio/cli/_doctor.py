@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ from typing import Final
 import trio
 
 import spindle_trio as spindle
+from spindle_trio.cli._printing import print_out
 from spindle_trio.javascript import OLDEST_NODE
 
 _DESCRIPTORS_A_PROCESS: Final = 7
@@ -30,11 +32,24 @@ _MEANING: Final = {
 }
 
 
-def doctor() -> int:
-    """Print a line for each thing that matters, and return 0 if processes can be supervised here, else 1."""
+def doctor(*, as_json: bool = False) -> int:
+    """Print a line for each thing that matters, and return 0 if processes can be supervised here, else 1.
+
+    Args:
+        as_json: print one object with all of them instead.
+    """
+    can_supervise = _can_supervise()
+    said: dict[str, str] = {}
     for name, line in _lines():
-        print(f"{name:<18} {line}")
-    return 0 if _can_supervise() else 1
+        said[name] = line
+        if not as_json and (status := print_out(f"{name:<18} {line}\n")) != 0:
+            return status
+    if as_json:
+        level = said["containment"].partition(":")[0]
+        found = {"ok": can_supervise, "containment": None if level == "none" else level, "lines": said}
+        if (status := print_out(json.dumps(found, ensure_ascii=False) + "\n")) != 0:
+            return status
+    return 0 if can_supervise else 1
 
 
 def _lines() -> Iterator[tuple[str, str]]:

@@ -1,40 +1,16 @@
-"""The options of `spindle-trio`, and what is said about those that are wrong: one line, which shows what to type."""
+"""What `spindle-trio` does with the command that was typed."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import json
-import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final
 
-import attrs
+from spindle_trio.cli._options import parse, run_options
+from spindle_trio.cli._printing import drop_unwritten_errors
 
-import spindle_trio
-
-if TYPE_CHECKING:
-    from spindle_trio import JsonValue
-
-EXIT_REFUSED: Final = 2
-"""A bad option or entry. `argparse` uses the same."""
 _EXIT_INTERRUPTED: Final = 130
 _STDERR: Final = 2
-
-_RUN_EPILOG: Final = """\
-Each line of standard input is sent to the process as a message: as JSON where it parses, as a string otherwise.
-The first Ctrl-C or SIGTERM stops the process gracefully, the second kills it.
-
-exit status:
-  0    the process completed, or was stopped
-  1    it failed
-  2    it was refused: a bad option or entry
-  124  it timed out
-  130  after Ctrl-C, whatever the process said
-  143  after SIGTERM, whatever the process said
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,250 +21,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _occupy_standard_descriptors()
     try:
-        options = _parse(arguments)
+        options = parse(arguments)
         if options.command == "doctor":
             from spindle_trio.cli._doctor import doctor
 
-            return doctor()
+            return doctor(as_json=options.json)
         if options.command == "types":
             from spindle_trio.cli._types import types
 
             return types(options.file)
         from spindle_trio.cli._run import run
 
-        return run(_run_options(options))
+        return run(run_options(options))
     except KeyboardInterrupt:  # before or after the time in which `run` listens for it
         return _EXIT_INTERRUPTED
-
-
-@attrs.frozen
-class RunOptions:
-    """What was asked of `spindle-trio run`, checked as far as that is possible without a host."""
-
-    entry: str
-    """As typed."""
-    root: Path
-    """An absolute path of a folder that exists."""
-    payload: object
-    """A JSON value, or `OMITTED`."""
-    kind: str | None
-    """As typed."""
-    key: str | None
-    """As typed."""
-    user: str
-    """Whose process it is."""
-    metadata: dict[str, JsonValue] | None
-    """A JSON object."""
-    startup_timeout: float
-    """Seconds, above 0."""
-    heartbeat_timeout: float
-    """Seconds, above 0; `math.inf` for none."""
-    grace: float
-    """Seconds, 0 or more."""
-    as_json: bool
-    """Whether to print the wire form."""
-    verbose: bool
-    """Whether to show the log, which includes what the process prints."""
-
-
-def _run_options(options: argparse.Namespace) -> RunOptions:
-    return RunOptions(
-        entry=options.entry,
-        root=options.root,
-        payload=spindle_trio.OMITTED if options.payload is None else options.payload.value,
-        kind=options.kind,
-        key=options.key,
-        user=options.user,
-        metadata=options.metadata,
-        startup_timeout=options.startup_timeout,
-        heartbeat_timeout=options.heartbeat_timeout,
-        grace=options.grace,
-        as_json=options.json,
-        verbose=options.verbose,
-    )
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong, and what to type instead, in one line and without the usage in front of it."""
-
-    to_type = "spindle-trio run ENTRY, spindle-trio doctor, or spindle-trio types"
-
-    def error(self, message: str) -> NoReturn:
-        problem = " ".join(message.split())
-        if "--" not in problem.partition(": ")[2]:  # a problem with an option shows how to type it already
-            problem += f"; type: {self.to_type}"
-        self.exit(EXIT_REFUSED, f"{self.prog}: {problem}\n")
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser, run = _build_parsers()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [option for action in run._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-        advice = f"type: {near[0]}" if near else f"for what there is, type: spindle-trio {options.command} --help"
-        run.exit(EXIT_REFUSED, f"spindle-trio {options.command}: nothing is known of {unknown[0]!r}; {advice}\n")
-    return options
-
-
-def _build_parsers() -> tuple[_Parser, _Parser]:
-    """Build the parser of everything, and the one of `run` below it."""
-    parser = _Parser(
-        prog="spindle-trio",
-        description="Supervise child processes: startup and heartbeat deadlines, graceful stops, no survivors.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"spindle-trio {spindle_trio.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,doctor,types}")
-    run = commands.add_parser(
-        "run",
-        help="run one entry under supervision and print what happens",
-        description="Run one entry under supervision and print every event and message as it comes.",
-        epilog=_RUN_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    run.to_type = "spindle-trio run ENTRY"
-    run.add_argument("entry", metavar="ENTRY", help="path of the entry file, relative to the root")
-    run.add_argument(
-        "--root", type=_folder, default=".", metavar="FOLDER", help="the worker's root (default: this folder)"
-    )
-    run.add_argument("--payload", type=_payload, metavar="JSON", help="""start-up value, such as '{"folder": "."}'""")
-    run.add_argument("--kind", metavar="TEXT", help="label of the process (default: the entry)")
-    run.add_argument("--key", metavar="TEXT", help="key of the process (default: none)")
-    run.add_argument("--user", type=_user, default="local", metavar="ID", help="whose process it is (default: local)")
-    run.add_argument("--metadata", type=_metadata, metavar="JSON", help="a JSON object kept beside the process")
-    run.add_argument(
-        "--startup-timeout",
-        type=_startup_timeout,
-        default=15.0,
-        metavar="SECONDS",
-        help="how long the entry may take until ready() (default: 15)",
-    )
-    run.add_argument(
-        "--heartbeat-timeout",
-        type=_heartbeat_timeout,
-        default=15.0,
-        metavar="SECONDS",
-        help="how long may pass between two heartbeats; inf for no watchdog (default: 15)",
-    )
-    run.add_argument(
-        "--grace",
-        type=_grace,
-        default=5.0,
-        metavar="SECONDS",
-        help="how long the process may take to end once it was asked to (default: 5)",
-    )
-    run.add_argument("--json", action="store_true", help="print the wire form: one JSON object a line")
-    run.add_argument("--verbose", action="store_true", help="show the log, and so what the process prints, on stderr")
-    commands.add_parser(
-        "doctor",
-        help="say what this machine offers for supervising processes",
-        description="Say what this machine offers for supervising processes, a line each.",
-        allow_abbrev=False,
-    )
-    types = commands.add_parser(
-        "types",
-        help="give the types of JavaScript entries to an editor",
-        description="Print the type declarations for JavaScript entries, or put them into a file beside an entry.",
-        allow_abbrev=False,
-    )
-    types.to_type = "spindle-trio types, or spindle-trio types FILE"
-    types.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="where to put them; in a folder they are named spindle-trio.d.ts (default: print them)",
-    )
-    return parser, run
-
-
-@attrs.frozen
-class _Given:
-    """Tells `--payload null` from no `--payload`."""
-
-    value: JsonValue
-
-
-def _folder(text: str) -> Path:
-    folder = Path(text)
-    if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"wants a folder that exists, such as --root . (there is no folder {text!r})")
-    return folder.absolute()
-
-
-def _payload(text: str) -> _Given:
-    try:
-        return _Given(parse_json(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"""wants JSON, such as --payload '{{"folder": "."}}' or --payload '"text"' ({error})"""
-        ) from None
-
-
-def _metadata(text: str) -> dict[str, JsonValue]:
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        value = str(error)
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("""wants a JSON object, such as --metadata '{"ticket": 7}'""")
-    return value
-
-
-def _user(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("wants a name that is not blank, such as --user ada")
-    return text
-
-
-def _startup_timeout(text: str) -> float:
-    seconds = _number(text)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"wants seconds above 0, such as --startup-timeout 15, not {text!r}")
-    return seconds
-
-
-def _heartbeat_timeout(text: str) -> float:
-    seconds = _number(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(
-            f"wants seconds above 0, such as --heartbeat-timeout 15, or inf for no watchdog, not {text!r}"
-        )
-    return seconds
-
-
-def _grace(text: str) -> float:
-    seconds = _number(text)
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"wants seconds, such as --grace 5, not {text!r}")
-    return seconds
-
-
-def _number(text: str) -> float:
-    """Read a number; what is none becomes NaN, which no range contains."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def parse_json(text: str) -> JsonValue:
-    """Read JSON in the strict sense, without NaN and the infinities.
-
-    Raises:
-        ValueError: it is none, or nested too deeply to read.
-    """
-    try:
-        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    finally:
+        drop_unwritten_errors()
 
 
 def _occupy_standard_descriptors() -> None:

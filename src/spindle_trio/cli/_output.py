@@ -38,7 +38,9 @@ class Output:
         self._something = trio.Event()
         self._progress = trio.lowlevel.ParkingLot()
         self.broken = trio.Event()
-        """Set once nobody reads any more; lines are dropped from then on."""
+        """Set once nothing can be written any more; lines are dropped from then on."""
+        self.problem: OSError | None = None
+        """Why nothing can be written any more."""
 
     def put(self, line: str) -> None:
         """Let a line wait, whatever waits already."""
@@ -54,7 +56,7 @@ class Output:
             await self._progress.park()
 
     async def flush(self) -> None:
-        """Wait until all lines have left, or nobody reads any more."""
+        """Wait until all lines have left, or none can."""
         await trio.lowlevel.checkpoint()
         while self._waiting:
             await self._progress.park()
@@ -75,7 +77,8 @@ class Output:
             await trio.lowlevel.checkpoint()
         try:
             written = os.write(self._descriptor, self._waiting[:_WRITE_BYTES])
-        except OSError:  # a closed pipe, most often; a full disk cannot be told anywhere either
+        except OSError as error:  # a closed pipe, most often
+            self.problem = error
             self.broken.set()
             self._waiting.clear()
         else:

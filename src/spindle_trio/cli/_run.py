@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -20,8 +21,9 @@ import spindle_trio
 from spindle_trio import LifecycleEvent, ProcessLifecycle, ProcessMessage, ProcessState
 from spindle_trio.cli._advice import command_instead
 from spindle_trio.cli._input import LineReader, LineTooLongError, message_from
-from spindle_trio.cli._main import EXIT_REFUSED, RunOptions
+from spindle_trio.cli._options import EXIT_REFUSED, RunOptions
 from spindle_trio.cli._output import Output, event_line, message_line, printable
+from spindle_trio.cli._printing import STDOUT, complain, print_error, status_of
 from spindle_trio.wire import to_json
 
 _EXIT_OF_STATE: Final = {
@@ -34,7 +36,7 @@ _EXIT_FAILED: Final = 1
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _LAST_LINES_SECONDS: Final = 2.0
 """After the second signal: more than a kill takes, and as long as a reader that pauses may hold up the exit."""
-_STDIN, _STDOUT = 0, 1
+_STDIN: Final = 0
 
 
 def run(options: RunOptions) -> int:
@@ -52,7 +54,7 @@ class _Session:
 
     def __init__(self, options: RunOptions) -> None:
         self._options = options
-        self._output = Output(_STDOUT)
+        self._output = Output(STDOUT)
         self._life = trio.CancelScope()
         self._host: spindle_trio.Host | None = None
         self._processes: spindle_trio.BackendProcesses | None = None
@@ -77,7 +79,9 @@ class _Session:
                     status = await self._supervise(nursery)
                     await self._output.flush()
                 nursery.cancel_scope.cancel()
-        return status if self._signal is None else 128 + self._signal
+        if self._signal is not None:
+            return 128 + self._signal
+        return status if self._output.problem is None else status_of(self._output.problem)
 
     async def _supervise(self, nursery: trio.Nursery) -> int:
         """Open a host, see the process to its end, and return the exit status that goes with that."""
@@ -93,20 +97,20 @@ class _Session:
                 nursery.start_soon(self._print_messages, self._processes.messages(), printed)
                 refusal = await self._see_through(self._processes)
         except (spindle_trio.SpindleError, OSError) as error:
-            _complain(f"the host cannot open: {error}; to see what is missing, type: spindle-trio doctor")
+            complain(f"the host cannot open: {error}; to see what is missing, type: spindle-trio doctor", "run")
             return _EXIT_FAILED
         await printed.wait()
         if refusal is not None:
-            _complain(refusal)
+            complain(refusal, "run")
             return EXIT_REFUSED
         if self._terminal is None:
             return _EXIT_FAILED
         self._output.put(self._event_line(self._terminal))
         if self._terminal.post_mortem is not None and not self._options.as_json:
             # The line has the error already; this is what else is known.
-            print(printable(str(self._terminal.post_mortem)), file=sys.stderr, flush=True)
+            print_error(printable(str(self._terminal.post_mortem)))
         if self._never_ready is not None:
-            _complain(self._never_ready)
+            complain(self._never_ready, "run")
             return _EXIT_FAILED
         return _EXIT_OF_STATE[self._terminal.state]
 
@@ -176,16 +180,17 @@ class _Session:
                 self._life.deadline = min(self._life.deadline, trio.current_time() + _LAST_LINES_SECONDS)
 
     async def _leave_without_reader(self) -> None:
-        """Stop the process when nobody reads what it says any more."""
+        """Stop the process when what it says cannot be written any more, most often since nobody reads it."""
         await self._output.broken.wait()
-        await self._stop("nobody reads the output")
+        await self._stop("its output has nowhere to go")
 
     async def _stop(self, reason: str) -> None:
         """Stop the process; if there is none yet, never start it."""
         if self._processes is None or self._process_id is None:
             self._life.cancel()
         else:
-            await self._processes.stop(self._process_id, reason=reason)
+            with suppress(trio.ClosedResourceError):  # it has ended, and the last lines are on their way
+                await self._processes.stop(self._process_id, reason=reason)
 
     async def _pass_input_on(self) -> None:
         """Send each line of stdin to the process, from its start to its end or that of the input."""
@@ -202,14 +207,10 @@ class _Session:
                     return
                 await self._processes.send(self._process_id, message_from(line))
             except (LineTooLongError, spindle_trio.PayloadError, UnicodeDecodeError) as error:
-                _complain(f"line {number} of the input was not sent: {error}")
+                complain(f"line {number} of the input was not sent: {error}", "run")
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
 
 
 def _wire_line(value: ProcessLifecycle | ProcessMessage) -> str:
     return json.dumps(to_json(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _complain(text: str) -> None:
-    print(f"spindle-trio run: {' '.join(text.split())}", file=sys.stderr, flush=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Final
 
-from spindle_trio.cli._main import EXIT_REFUSED
+from spindle_trio.cli._options import EXIT_REFUSED
+from spindle_trio.cli._printing import complain, print_out
 from spindle_trio.javascript import TYPES
 
 _EXIT_FAILED: Final = 1
@@ -20,17 +20,16 @@ def types(file: Path | None) -> int:
     """
     text = TYPES.read_text(encoding="utf-8")
     if file is None:
-        print(text, end="")
-        return 0
+        return print_out(text)
     if file.is_dir():
         file /= TYPES.name
     try:
         if file.exists() and not _is_copy(file, text):
-            _complain(f"{file} is something else, and is left as it is; type: spindle-trio types ANOTHER_FILE")
+            complain(f"{file} is something else, and is left as it is; type: spindle-trio types ANOTHER_FILE", "types")
             return EXIT_REFUSED
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        _complain(f"{file} cannot be written: {error.strerror}; type: spindle-trio types ANOTHER_FILE")
+        complain(f"{file} cannot be written: {error.strerror}; type: spindle-trio types ANOTHER_FILE", "types")
         return _EXIT_FAILED
     return 0
 
@@ -39,7 +38,3 @@ def _is_copy(file: Path, text: str) -> bool:
     """Tell whether a file begins as the declarations of any version do."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         return lines.readline() == text.partition("\n")[0] + "\n"
-
-
-def _complain(text: str) -> None:
-    print(f"spindle-trio types: {text}", file=sys.stderr, flush=True)
