@@ -267,7 +267,10 @@ class LaunchedProcess(ABC):
         return None
 
     def remark(self) -> str | None:
-        """Say what was seen of the process before a dump and explains its end: ``it was stopped by a signal``."""
+        """Say what explains the end of a process that missed a deadline, or why there are no stacks.
+
+        For example ``it was stopped by a signal``.
+        """
         return None
 
     def output_dropped(self) -> int:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import signal
 from abc import ABC, abstractmethod
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from spindle_trio._linux._control_groups import remove_group
 from spindle_trio._model import Containment
+from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
 
-__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "tree_of"]
+__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "open_kill_file", "tree_of"]
 
 LEVELS: Final = tuple(Containment)
 """In the order of their places in `spindle_trio.fork_server._levels.LEVELS`."""
@@ -115,8 +116,9 @@ class GroupTree(Tree):
 
     def kill(self) -> None:
         """Kill the descendants and the group; see `Tree.kill`."""
-        kill_tree(self._pid, self._pidfd)
-        self.let_go()
+        with RESERVE.lent():
+            kill_tree(self._pid, self._pidfd)
+            self.let_go()
 
     def hold(self, entry: int) -> bool:
         """Stop it, and keep a descriptor of each descendant; see `Tree.hold`."""
@@ -132,61 +134,91 @@ class GroupTree(Tree):
 
     async def clear(self) -> None:
         """Kill what is left of the group, and what is held; see `Tree.clear`."""
-        self.let_go()
-        if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
-            kill_group(self._pid)
+        with RESERVE.lent():
+            self.let_go()
+            if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
+                kill_group(self._pid)
 
 
 class ControlGroupTree(Tree):
     """Level `cgroup`."""
 
-    def __init__(self, pidfd: int, group: str) -> None:
+    def __init__(self, pidfd: int, group: str, kill_file: int) -> None:
         """Take note of the group.
 
         Args:
             pidfd: refers to the process.
             group: the group's folder, which is removed in the end.
+            kill_file: see `open_kill_file`; belongs to this from now on.
         """
         self._pidfd = pidfd
         self._group = group
+        self._kill_file = kill_file
 
     def kill(self) -> None:
         """Kill the group; see `Tree.kill`."""
-        _kill_group(self._group)
+        self._kill_group()
         signal_pidfd(self._pidfd, signal.SIGKILL)  # it may not have entered its group yet
+
+    def let_go(self) -> None:
+        """Close the group's file; see `Tree.let_go`."""
+        if self._kill_file >= 0:
+            os.close(self._kill_file)
+            self._kill_file = -1
 
     async def clear(self) -> None:
         """Kill the group, wait until it is empty, and remove it; see `Tree.clear`."""
-        await clear_group(self._group)
+        self._kill_group()
+        await _remove_empty(self._group)
+
+    def _kill_group(self) -> None:
+        with suppress(OSError):  # it has been removed: its server is gone, or it has been cleared
+            os.write(self._kill_file, b"1")
+
+
+def open_kill_file(group: str) -> int:
+    """Open what kills a control group; at the launch, since a program that has no descriptor left could not later on.
+
+    Raises:
+        OSError: this program has no descriptor left, or there is no such group any more.
+    """
+    return os.open(f"{group}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
 
 
 async def clear_group(group: str) -> None:
     """Kill a control group, wait until it is empty, `CLEAR_SECONDS` at most, and remove it."""
-    _kill_group(group)
+    with suppress(OSError), RESERVE.lent():  # it may have been removed
+        kill_file = open_kill_file(group)
+        try:
+            os.write(kill_file, b"1")
+        finally:
+            os.close(kill_file)
+    await _remove_empty(group)
+
+
+async def _remove_empty(group: str) -> None:
     deadline = trio.current_time() + CLEAR_SECONDS
     # The kernel tells when it is empty, but in a way that Trio cannot wait for (POLLPRI).
-    while not remove_group(group) and trio.current_time() < deadline:  # noqa: ASYNC110
+    while not _is_removed(group) and trio.current_time() < deadline:  # noqa: ASYNC110
         await trio.sleep(_LOOK_SECONDS)
 
 
-def _kill_group(group: str) -> None:
-    try:
-        Path(group, "cgroup.kill").write_text("1")
-    except OSError:
-        pass  # it has been removed: its server is gone, or it has been cleared
+def _is_removed(group: str) -> bool:
+    with RESERVE.lent():  # to list what has been made below it
+        return remove_group(group)
 
 
-def tree_of(pid: int, pidfd: int, *, init: int | None, group: str | None) -> Tree:
+def tree_of(pid: int, pidfd: int, *, init: int | None, group: tuple[str, int] | None) -> Tree:
     """Make what ends the tree of a process.
 
     Args:
         pid: the number, in `/proc`, of what the pidfd refers to.
         pidfd: refers to the process, or to its init where that is its parent.
         init: refers to its init, where that ends all of it.
-        group: its control group.
+        group: the folder of its control group, and what kills that.
     """
     if init is not None:
         return NamespaceTree(pidfd, init)
     if group is not None:
-        return ControlGroupTree(pidfd, group)
+        return ControlGroupTree(pidfd, *group)
     return GroupTree(pid, pidfd)

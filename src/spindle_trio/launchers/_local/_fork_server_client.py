@@ -29,6 +29,7 @@ from spindle_trio._model import Containment
 from spindle_trio._stalls import stood_still_since
 from spindle_trio.abc import ExitStatus
 from spindle_trio.launchers._local._containment import LEVELS, clear_group
+from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._forked_process import (
     DESCRIPTORS,
     REAP_SECONDS,
@@ -458,9 +459,14 @@ def _start(environment: Mapping[str, str], containment: Containment | None) -> t
 
 
 def _kill_guard(pidfd: int) -> None:
-    pid = pid_of(pidfd)  # not what it was when it was started: `/proc` may have another one for it
-    if pid is not None:
-        kill_tree(pid, pidfd)
+    with RESERVE.lent():
+        try:
+            pid = pid_of(pidfd)  # not what it was when it was started: `/proc` may have another one for it
+        except OSError:
+            signal_pidfd(pidfd, signal.SIGKILL)
+        else:
+            if pid is not None:
+                kill_tree(pid, pidfd)
 
 
 def _end_at_once(started: tuple[int, int, socket.socket, int]) -> None:

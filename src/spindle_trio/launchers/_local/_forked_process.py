@@ -11,7 +11,8 @@ import attrs
 import trio
 
 from spindle_trio._model import Containment
-from spindle_trio.launchers._local._containment import Tree, tree_of
+from spindle_trio.launchers._local._containment import Tree, open_kill_file, tree_of
+from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
 from spindle_trio.launchers._local._reaper import OwnReaper
 from spindle_trio.launchers._local._tree import pid_of
@@ -98,6 +99,7 @@ def take_process(
                 raise OSError(
                     "this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes"
                 )
+            RESERVE.refill()  # a process that could not be killed is not begun
             pidfd, control, messages, stdout, stderr, page, other = fds
             leader = pid_of(pidfd)
             if leader is None:
@@ -105,6 +107,8 @@ def take_process(
             is_init = server.containment is Containment.PIDNS
             pid = leader if is_init else pid_of(other) or leader  # an init may have reaped it already
             mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
+            undo.callback(mapped.close)
+            killed_by = None if group is None else (group, open_kill_file(group))
         except OSError as error:
             return NotForked(error, is_spare)
         undo.pop_all()
@@ -117,7 +121,7 @@ def take_process(
         number,
         pid,
         pidfd,
-        tree_of(leader, pidfd, init=other if is_init else None, group=group),
+        tree_of(leader, pidfd, init=other if is_init else None, group=killed_by),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
         stdout,

@@ -32,6 +32,7 @@ from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.launchers._local._containment import Tree
+from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
 from spindle_trio.launchers._local._launch_thread import PATIENCE
 from spindle_trio.launchers._local._memory_events import MemoryEvents
@@ -116,6 +117,7 @@ class RealProcess(LaunchedProcess):
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
         self._has_dumped = False
+        self._no_dump: str | None = None  # why it could not be asked
         self._was_stopped = False
 
     def __repr__(self) -> str:
@@ -143,9 +145,16 @@ class RealProcess(LaunchedProcess):
         """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
         if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._has_dumped:
             return False
-        self._was_stopped = is_stopped(self.pid)
-        if not self._leaves_stacks:
-            return False
+        with RESERVE.lent():
+            self._was_stopped = is_stopped(self.pid)
+            if self._leaves_stacks:
+                try:
+                    self._has_dumped = self._ask_for_dump()
+                except OSError as error:  # the kill that follows does without
+                    self._no_dump = error.strerror
+        return self._has_dumped
+
+    def _ask_for_dump(self) -> bool:
         leader = pid_of(self._pidfd)
         if leader is None:
             return False
@@ -154,10 +163,10 @@ class RealProcess(LaunchedProcess):
         if pidfd is None:
             return False
         try:
-            self._has_dumped = self._tree.hold(self.pid) and signal_pidfd(pidfd, DUMP_SIGNAL)
-            if self._has_dumped:
-                signal_pidfd(pidfd, signal.SIGCONT)
-            return self._has_dumped
+            if not (self._tree.hold(self.pid) and signal_pidfd(pidfd, DUMP_SIGNAL)):
+                return False
+            signal_pidfd(pidfd, signal.SIGCONT)
+            return True
         finally:
             os.close(pidfd)
 
@@ -166,8 +175,9 @@ class RealProcess(LaunchedProcess):
         return self._page.dump()
 
     def remark(self) -> str | None:
-        """Say that it had been stopped; see `LaunchedProcess.remark`."""
-        return "it was stopped by a signal" if self._was_stopped else None
+        """Say that it had been stopped, and why there are no stacks; see `LaunchedProcess.remark`."""
+        no_dump = f"its stacks could not be asked for: {self._no_dump}" if self._no_dump else None
+        return "; ".join(filter(None, ("it was stopped by a signal" if self._was_stopped else None, no_dump))) or None
 
     def has_exited(self) -> bool:
         """Look whether the process has ended; see `LaunchedProcess.has_exited`."""

@@ -34,7 +34,7 @@ from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio._stalls import stood_still_since
 from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES, resolve_entry
-from spindle_trio.launchers._local._descriptors import raise_limit
+from spindle_trio.launchers._local._descriptors import RESERVE, raise_limit
 from spindle_trio.launchers._local._first_frames import check_surroundings
 from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._local._forked_process import ForkedProcess, NotForked
@@ -126,10 +126,12 @@ class ServerLauncher(Launcher):
         if self._is_started:
             raise RuntimeError(f"this {name} serves a host already; give each host a launcher of its own")
         self._is_started = True
+        RESERVE.open()
         try:
             raise_limit()
             server = await self._start_server(self._wanted_containment)
         except BaseException:
+            RESERVE.close()
             self._is_started = False
             raise
         self._memory_events = MemoryEvents.of_this_program()
@@ -153,6 +155,7 @@ class ServerLauncher(Launcher):
                 raise
             raise KeyboardInterrupt from None  # came while its task ended; nobody else has made a group
         finally:
+            RESERVE.close()
             self._is_started = False
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:

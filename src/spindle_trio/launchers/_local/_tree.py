@@ -157,13 +157,17 @@ def signal_pidfd(pidfd: int, number: int) -> bool:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass  # it has taken on another user's rights
+    except OSError:
+        pass  # it has taken on another user's rights, or the system refuses for reasons of its own
     return True
 
 
 def pid_of(pidfd: int) -> int | None:
-    """Return the number that `/proc` has for a process; `None` if it has been reaped."""
+    """Return the number that `/proc` has for a process; `None` if it has been reaped.
+
+    Raises:
+        OSError: this program has no descriptor left to look with.
+    """
     for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
         if line.startswith(b"Pid:"):
             number = int(line[4:])
