@@ -220,6 +220,17 @@ class LaunchedProcess(ABC):
     control_patience: ClassVar[float] = 0.5
     """Seconds that a process may live on after it has closed its control lane (contract, states)."""
 
+    @property
+    def is_in_this_run(self) -> bool:
+        """Whether it is a task of this very Trio run, as in `MemoryLauncher`.
+
+        Such a process stands still whenever this program does, and what it does needs its turn of the scheduler. One
+        in another program, here or on another machine, runs on: its heartbeats are polled, and time in which this
+        program stood still does not count against it. By default, a process without a `pid` is taken for one of this
+        run; override it for a process elsewhere that has no number here.
+        """
+        return self.pid is None
+
     @abstractmethod
     def last_heartbeat(self) -> float:
         """Tell when the process last beat, on Trio's clock in seconds; `-math.inf` before the first."""

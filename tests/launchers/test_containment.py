@@ -351,8 +351,8 @@ async def test_a_guard_that_is_killed_takes_all_along_and_is_replaced(tmp_path: 
     async with fork_host(tmp_path, containment=level) as forked:
         handle = await forked.spawn("def run(process):\n    process.ready()\n    while True: pass")
         server = forked.server_pid
-        assert forked.launcher._server is not None
-        os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+        assert forked.launcher._pool.server is not None
+        os.kill(forked.launcher._pool.server._started.guard_pid, signal.SIGKILL)
         await handle.wait_ended()
         assert handle.state == "failed"
         await wait_state_of(server, None, "Z")  # the kernel ends it last: the first process of their namespace

@@ -19,7 +19,7 @@ import trio
 
 from spindle_trio import Containment, ForkServerLauncher, open_host
 from spindle_trio.fork_server._cgroup_level import CgroupLevel
-from spindle_trio.launchers._local import _fork_server_client
+from spindle_trio.launchers._local import _fork_server_start
 from support.containment import levels, require
 from support.fork_server import (
     GUARD_SECONDS,
@@ -83,8 +83,8 @@ def test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive(tmp_path:
 
 def base_of(forked: Forked) -> Path:
     """Find the control group that a fork server has made for its processes."""
-    assert forked.launcher._server is not None
-    name = f"spindle-trio-{forked.launcher._server._guard_pid}"
+    assert forked.launcher._pool.server is not None
+    name = f"spindle-trio-{forked.launcher._pool.server._started.guard_pid}"
     mounts = [
         line.split(" - ")[0].split()[4]
         for line in Path("/proc/self/mountinfo").read_text().splitlines()
@@ -99,8 +99,8 @@ async def test_the_control_group_of_a_process_that_nobody_wants_any_more_goes_wi
     async with fork_host(tmp_path, spares=2, containment=Containment.CGROUP) as forked:
         base = base_of(forked)
         await forked.wait_spares(2)
-        spares = list(forked.launcher._pool)
-        forked.launcher._pool.clear()
+        spares = list(forked.launcher._pool.spares)
+        forked.launcher._pool.spares.clear()
         await spares[0].end()
         spares[1].discard()
         with trio.fail_after(2):
@@ -130,8 +130,8 @@ async def test_the_group_of_a_guard_that_was_killed_is_removed_by_its_host(tmp_p
     async with fork_host(tmp_path, spares=1, containment=Containment.CGROUP) as forked:
         base, server = base_of(forked), forked.server_pid
         await forked.wait_spares(1)
-        assert forked.launcher._server is not None
-        os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+        assert forked.launcher._pool.server is not None
+        os.kill(forked.launcher._pool.server._started.guard_pid, signal.SIGKILL)
         await wait_until(lambda: forked.launcher.server_pid not in (None, server))
         assert not base.exists()
 
@@ -140,7 +140,8 @@ async def test_the_group_of_a_guard_that_was_killed_is_removed_by_its_host(tmp_p
 def test_a_guard_whose_host_has_given_up_meanwhile_leaves_nothing(level: Containment) -> None:
     """It finds that out when it has a server already."""
     require(level)
-    guard, pidfd, link, output = _fork_server_client._start(dict(os.environ), level)
+    order = _fork_server_start.ServerOrder(dict(os.environ), containment=level)
+    guard, pidfd, link, output = _fork_server_start._start(order)
     with link:
         link.shutdown(socket.SHUT_RDWR)
     try:
@@ -251,8 +252,8 @@ async def test_a_host_that_adopts_orphans_reaps_the_server_of_a_guard_that_was_k
     try:
         async with fork_host(tmp_path) as forked:
             server = forked.server_pid
-            assert forked.launcher._server is not None
-            os.kill(forked.launcher._server._guard_pid, signal.SIGKILL)
+            assert forked.launcher._pool.server is not None
+            os.kill(forked.launcher._pool.server._started.guard_pid, signal.SIGKILL)
             await wait_until(lambda: forked.launcher.server_pid not in (None, server))
             assert state_of(server) is None
     finally:

@@ -238,11 +238,11 @@ async def test_context_variables_that_the_module_level_has_set_hold_in_the_entry
 async def test_spares_are_processes_that_wait_and_the_next_launches_take_them(tmp_path: Path) -> None:
     async with fork_host(tmp_path, preload=("trio",), spares=2) as forked:
         await forked.wait_spares(2)
-        waiting = [spare.pid for spare in forked.launcher._pool]
+        waiting = [spare.pid for spare in forked.launcher._pool.spares]
         handles = [await forked.spawn(WAITS) for _ in range(2)]
         assert [handle._process._launched.pid for handle in handles] == waiting  # type: ignore[attr-defined]
         await forked.wait_spares(2)
-        assert not {spare.pid for spare in forked.launcher._pool} & set(waiting)
+        assert not {spare.pid for spare in forked.launcher._pool.spares} & set(waiting)
 
 
 async def test_a_burst_that_uses_up_the_spares_is_followed_by_new_ones_without_another_launch(tmp_path: Path) -> None:
@@ -257,15 +257,15 @@ async def test_a_burst_that_uses_up_the_spares_is_followed_by_new_ones_without_a
 async def test_a_spare_that_has_died_is_used_by_nobody(tmp_path: Path) -> None:
     async with fork_host(tmp_path, spares=3) as forked:
         await forked.wait_spares(3)
-        dead = [forked.launcher._pool[index] for index in (0, 1)]
+        dead = [forked.launcher._pool.spares[index] for index in (0, 1)]
         for spare in dead:
             os.kill(spare.pid, signal.SIGKILL)
             await trio.lowlevel.wait_readable(spare.pidfd)
-        last = forked.launcher._pool[2].pid
+        last = forked.launcher._pool.spares[2].pid
         handle = await forked.spawn(WAITS)
         assert handle._process._launched.pid == last  # type: ignore[attr-defined]
         await forked.wait_spares(3)
-        for spare in forked.launcher._pool:
+        for spare in forked.launcher._pool.spares:
             os.kill(spare.pid, signal.SIGKILL)
             await trio.lowlevel.wait_readable(spare.pidfd)
         assert await forked.result(ENDS) is None

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from spindle_trio import Containment, LaunchError, StartupCancelledError, StartupTimeoutError
-from spindle_trio.launchers._local import _fork_server_client, _server_launcher
+from spindle_trio.launchers._local import _fork_server_client, _fork_server_start, _process_pool, _server_launcher
 from support.fork_server import (
     BUSY,
     ENDS,
@@ -57,7 +57,7 @@ async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_
     async with fork_host(tmp_path, spares=2) as forked:
         handles = [await forked.spawn(source) for source in (BUSY, WAITS, BUSY, WAITS)]
         await forked.wait_spares(2)
-        killed, spares = forked.server_pid, [spare.pid for spare in forked.launcher._pool]
+        killed, spares = forked.server_pid, [spare.pid for spare in forked.launcher._pool.spares]
         os.kill(killed, signal.SIGKILL)
         for handle in handles:
             await handle.wait_ended()
@@ -68,7 +68,7 @@ async def test_a_server_that_is_killed_takes_its_processes_along_with_one_event_
             await forked.result("import os\ndef run(process):\n    process.ready()\n    return os.getppid()") != killed
         )
         await forked.wait_spares(2)
-        assert not {spare.pid for spare in forked.launcher._pool} & set(spares)
+        assert not {spare.pid for spare in forked.launcher._pool.spares} & set(spares)
         assert len(forked.ends()) == 5
         assert forked.server_pid != killed
 
@@ -89,7 +89,7 @@ async def test_launches_that_wait_for_a_server_that_is_killed_fail_and_say_so(
 
             for _ in range(5):
                 nursery.start_soon(spawn)
-            await wait_until(lambda: len(forked.launcher._waiting) == 5)
+            await wait_until(lambda: len(forked.launcher._pool.waiting) == 5)
             os.kill(killed, signal.SIGKILL)
         assert len(errors) == 5
         assert all(f"the fork server (pid {killed}) has ended" in error for error in errors)
@@ -216,9 +216,9 @@ async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
 
 async def test_a_server_that_came_up_when_nobody_waited_any_more_is_ended_at_once() -> None:
     """The launch thread does this when its answer finds nobody."""
-    started = await trio.to_thread.run_sync(_fork_server_client._start, {}, None)
+    started = await trio.to_thread.run_sync(_fork_server_start._start, _fork_server_start.ServerOrder({}))
     assert state_of(started[0]) is not None
-    await trio.to_thread.run_sync(_fork_server_client._end_at_once, started)
+    await trio.to_thread.run_sync(_fork_server_start._end_at_once, started)
     assert state_of(started[0]) is None
 
 
@@ -254,7 +254,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
         with pytest.raises(StartupTimeoutError, match="its launch was still under way"):
             await forked.spawn(ENDS, startup_timeout=1.0)
         assert 1.0 <= trio.current_time() - began_at < 1.5
-        monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 0.3)
         with pytest.raises(LaunchError, match=rf"the fork server \(pid {pid}\) has not answered for 0.3 s"):
             await forked.spawn(ENDS)
         monkeypatch.undo()
@@ -266,7 +266,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
 async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 0.2)
     async with fork_host(tmp_path, spares=1) as forked:
         await forked.wait_spares(1)
         pid = await stop_server(forked)
@@ -282,7 +282,7 @@ async def test_a_host_that_stood_still_together_with_its_server_waits_for_its_an
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container that is frozen; here the host is the first to go on. A launch and a reaping are under way."""
-    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 1.0)
     async with fork_host(tmp_path) as forked, trio.open_nursery() as nursery:
         ends = await forked.spawn(
             "def run(process):\n    process.ready()\n    process.receive()\n    import os; os._exit(7)"
@@ -290,7 +290,7 @@ async def test_a_host_that_stood_still_together_with_its_server_waits_for_its_an
         pid = await stop_server(forked)
         nursery.start_soon(forked.result, ENDS)
         await ends.send("now")
-        await wait_until(lambda: forked.launcher._waiting and forked.launcher._server._reaping)  # type: ignore[union-attr]
+        await wait_until(lambda: forked.launcher._pool.waiting and forked.launcher._pool.server._reaping)  # type: ignore[union-attr]
         stall(2.5)
         await trio.sleep(0.1)
         os.kill(pid, signal.SIGCONT)
@@ -320,7 +320,7 @@ async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: P
             await stop_server(forked)
             for _ in range(spares + 1):  # one of them will wait for the server
                 nursery.start_soon(spawn_in_vain, forked)
-            await wait_until(lambda: forked.launcher._waiting)
+            await wait_until(lambda: forked.launcher._pool.waiting)
             began_at = trio.current_time()
         assert trio.current_time() - began_at < 0.2 + 2
 
@@ -334,11 +334,11 @@ async def test_a_forked_copy_of_the_host_does_not_hold_up_its_end(tmp_path: Path
     """Such a copy has the host's end of the socket, too; a duplicate of that stands for it here."""
     async with fork_host(tmp_path, spares=1) as forked:
         assert await forked.result(ENDS) is None
-        assert forked.launcher._server is not None
-        copy = os.dup(forked.launcher._server._link.fileno())
+        assert forked.launcher._pool.server is not None
+        copy = os.dup(forked.launcher._pool.server._link.fileno())
         begin = trio.current_time()
     os.close(copy)
-    assert trio.current_time() - begin < _fork_server_client.END_SECONDS / 2
+    assert trio.current_time() - begin < _fork_server_start.END_SECONDS / 2
 
 
 def test_ctrl_c_while_a_host_closes_comes_out_bare(tmp_path: Path) -> None:
@@ -367,16 +367,16 @@ async def test_a_server_that_withstands_its_kill_does_not_hold_up_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Simulated: a server in an uninterruptible sleep cannot be had. Here its kill does nothing at first."""
-    monkeypatch.setattr(_fork_server_client, "END_SECONDS", 0.05)
-    monkeypatch.setattr(_fork_server_client, "PATIENCE", 0.05)
-    monkeypatch.setattr(_fork_server_client, "LAST_SECONDS", 0.05)
-    monkeypatch.setattr(_fork_server_client, "kill_tree", lambda pid, pidfd: None)
-    monkeypatch.setattr(_fork_server_client, "signal_pidfd", lambda pidfd, number: None)
+    monkeypatch.setattr(_fork_server_start, "END_SECONDS", 0.05)
+    monkeypatch.setattr(_fork_server_start, "PATIENCE", 0.05)
+    monkeypatch.setattr(_fork_server_start, "LAST_SECONDS", 0.05)
+    monkeypatch.setattr(_fork_server_start, "kill_tree", lambda pid, pidfd: None)
+    monkeypatch.setattr(_fork_server_start, "signal_pidfd", lambda pidfd, number: None)
     with trio.fail_after(10):
         async with fork_host(tmp_path) as forked:
             pid = await stop_server(forked)
-            assert forked.launcher._server is not None
-            guard = forked.launcher._server._guard_pid
+            assert forked.launcher._pool.server is not None
+            guard = forked.launcher._pool.server._started.guard_pid
         assert f"(fork server) (pid {guard}) has withstood SIGKILL" in caplog.text
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: "has ended" in caplog.text)

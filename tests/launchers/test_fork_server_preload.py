@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from spindle_trio import Containment
-from spindle_trio.launchers._local import _fork_server_client
+from spindle_trio.launchers._local import _fork_server_start
 from support.fork_server import fork_host, none_survives, wait_until, write_module
 
 
@@ -71,7 +71,7 @@ async def test_a_name_of_no_module_is_named(tmp_path: Path, name: str) -> None:
 async def test_a_module_that_hangs_is_named_when_the_patience_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fork_server_client, "START_SECONDS", 0.5)
+    monkeypatch.setattr(_fork_server_start, "START_SECONDS", 0.5)
     module = write_module(tmp_path, monkeypatch, "import time; time.sleep(3600)")
     said = await refusal(tmp_path, module)
     assert "after 0.5 s" in said
@@ -132,7 +132,7 @@ def test_an_impatient_ctrl_c_while_a_host_opens_leaves_no_server_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: Callable[[], set[str]]
 ) -> None:
     """The second one comes while the server is being ended, for which it takes its time, since it is busy."""
-    monkeypatch.setattr(_fork_server_client, "END_SECONDS", 0.5)
+    monkeypatch.setattr(_fork_server_start, "END_SECONDS", 0.5)
     module = write_module(
         tmp_path,
         monkeypatch,
@@ -159,7 +159,7 @@ async def test_much_that_a_module_prints_does_not_hold_up_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A pipe that nobody reads takes 64 KiB, and then the server would wait for good."""
-    monkeypatch.setattr(_fork_server_client, "START_SECONDS", 5)
+    monkeypatch.setattr(_fork_server_start, "START_SECONDS", 5)
     module = write_module(tmp_path, monkeypatch, "import sys\nprint('x' * 300_000)\nsys.stderr.write('y' * 300_000)")
     async with fork_host(tmp_path, preload=(module,)) as forked:
         assert await forked.result("def run(process):\n    process.ready()\n    return 1") == 1

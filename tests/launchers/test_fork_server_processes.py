@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from spindle_trio import Containment, LaunchError
-from spindle_trio.launchers._local import _containment, _server_launcher
+from spindle_trio.launchers._local import _containment, _process_pool, _server_launcher
 from support.fork_server import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
 
 
@@ -245,7 +245,7 @@ async def test_a_process_that_stops_its_server_holds_up_later_ones_until_it_goes
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it can: in a namespace a process has no number for what is outside."""
-    monkeypatch.setattr(_server_launcher, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 0.2)
     async with fork_host(tmp_path, containment=Containment.KILLPG) as forked:
         handle = await forked.spawn("import os\ndef run(process):\n    process.ready()\n    os.kill(os.getppid(), 19)")
         await handle.wait_ended()

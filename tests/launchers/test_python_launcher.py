@@ -788,10 +788,10 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
         block = launcher.launch(order)
         real = block._start
 
-        async def start() -> _local_process.ProcessParts:
-            parts = await real()
+        async def start() -> _local_process.RealProcess:
+            process = await real()
             signal.raise_signal(signal.SIGINT)
-            return parts
+            return process
 
         block._start = start
         await launcher.start()

@@ -67,7 +67,7 @@ class Forked:
 
     async def wait_spares(self, number: int) -> None:
         """Wait until so many processes are ready to be used."""
-        while len(self.launcher._pool) != number:
+        while len(self.launcher._pool.spares) != number:
             await trio.testing.wait_all_tasks_blocked(0.001)
 
 

@@ -299,7 +299,7 @@ class WorkerScope:
             self._wake_if_empty()
 
     def _publish(self, process: Supervisor, transition: Transition) -> None:
-        if transition.state is ProcessState.RUNNING and process.pid is not None:
+        if transition.state is ProcessState.RUNNING and not process.is_in_this_run:
             self._rounds.add(process, process.heartbeat_timeout)
         if self.lifecycle:
             self.lifecycle.publish(process.event(transition), process.process_id)

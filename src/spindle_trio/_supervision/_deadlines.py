@@ -69,7 +69,7 @@ class TimedProcess(ProcessRecord):
         """Leave the time by which this program was late out of the deadline that runs (contract, rule 8)."""
         now = trio.current_time()
         if self._lifecycle.phase is not Phase.STARTING:
-            if self.pid is not None:
+            if not self.is_in_this_run:
                 self.leave_out(stood_still_since(max(planned_at, self._seen_at), self._seen_at, now))
             return
         late, self._seen_at = now - max(planned_at, self._seen_at), now

@@ -173,6 +173,11 @@ class ProcessRecord:
         return self._launched.pid if self._launched is not None else None
 
     @property
+    def is_in_this_run(self) -> bool:
+        """Whether it is a task of this very Trio run; see `LaunchedProcess.is_in_this_run`. True until its launch."""
+        return self._launched is None or self._launched.is_in_this_run
+
+    @property
     def state(self) -> ProcessState:
         """Where it is in its life."""
         return self._lifecycle.state

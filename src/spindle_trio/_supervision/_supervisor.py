@@ -289,8 +289,8 @@ class Supervisor(TimedProcess):
             is_due = self._lifecycle.due(now) is not None
             if now < wake_at and not is_due:
                 continue  # woken for news, or since the deadline is another one now
-            if launched.pid is None:
-                # It may be a task of this very run. Then whatever became due together with this deadline runs before
+            if launched.is_in_this_run:
+                # Whatever became due together with this deadline runs before
                 # it: the scheduler looks at deadlines during the first checkpoint, and runs whom they wake before it
                 # comes back from the second. A process of the operating system needs nobody's turn for what it does.
                 await trio.lowlevel.checkpoint()
@@ -299,8 +299,8 @@ class Supervisor(TimedProcess):
             if launched.has_exited():
                 return await launched.wait()
             # A process in this program's own run stands still with it, and is held up only where it had sent something.
-            if launched.pid is not None or self.inbox.received > received:
-                if launched.pid is not None:
+            if not launched.is_in_this_run or self.inbox.received > received:
+                if not launched.is_in_this_run:
                     self._reports.note_stall()
                 self.excuse_lateness(wake_at)
             if is_due:

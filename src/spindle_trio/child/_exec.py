@@ -5,7 +5,7 @@
 The command starts a runtime: `spindle_trio.child.__main__`, or `main.mjs` of `spindle_trio.javascript`. It is also
 given the number of the process's parent, what it is to run (a module, or a file), and the descriptors. The frames
 behind the first one are that program's, which is why this one is read to its last byte and not further. Any other first
-frame is an order (`_order`).
+frame is an order (`_launch_order`).
 """
 
 from __future__ import annotations

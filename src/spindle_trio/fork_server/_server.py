@@ -25,8 +25,8 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
     init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of its process (`sweep`)
 
 A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
-itself up before it waits (`_forked`). Of some servers the processes become other programs then (`_exec`). Where its
-parent is an init, that announces its birth and its end.
+itself up before it waits (`_forked`). Of some servers the processes become other programs then (`child/_exec.py`).
+Where its parent is an init, that announces its birth and its end.
 
 Nobody is reaped unasked: what has ended keeps its number in the system until the host has looked at it and says so.
 What the two call it is another number, which means the same in every PID namespace.

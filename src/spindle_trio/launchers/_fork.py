@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from spindle_trio._model import Containment
 from spindle_trio.abc import LaunchOrder
+from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
+from spindle_trio.launchers._local._engine import Engine
 from spindle_trio.launchers._local._first_frames import encode_order
-from spindle_trio.launchers._local._fork_server_client import ForkServer
+from spindle_trio.launchers._local._forked_process import ProcessParent
 from spindle_trio.launchers._local._interpreter import search_path
+from spindle_trio.launchers._local._local_process import Program
+from spindle_trio.launchers._local._preload import check_preload
 from spindle_trio.launchers._local._server_launcher import ServerLauncher
 
-__all__ = ["DEFAULT_PRELOAD", "DEFAULT_SPARES", "ForkServerLauncher"]
+__all__ = ["DEFAULT_PRELOAD", "DEFAULT_SPARES", "ForkServerLauncher", "ForkedPythonEngine"]
 
 DEFAULT_PRELOAD: Final = ("trio",)
 """What a fork server loads for its processes unless it is told otherwise."""
 
 DEFAULT_SPARES: Final = 3
+
+
+class ForkedPythonEngine(Engine):
+    """Runs Python entries in the very processes that were forked."""
+
+    suffixes = PYTHON_SUFFIXES
+
+    def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
+        """Write the order; see `Engine.prepare`."""
+        # What the process has from its server need not be said.
+        path, environment = search_path(), order.environment
+        frame = encode_order(
+            order,
+            None if path == parent.path else path,
+            root=order.root,
+            environment=None if environment == parent.environment else environment,
+        )
+        return Program([frame])
 
 
 class ForkServerLauncher(ServerLauncher):
@@ -48,25 +70,4 @@ class ForkServerLauncher(ServerLauncher):
             TypeError: `preload` is one text, or has something else in it than texts.
             ValueError: `spares` is negative or no integer, or `containment` is no level.
         """
-        if isinstance(preload, str):
-            raise TypeError(f"preload must be a collection of module names, not the text {preload!r}")
-        modules = tuple(preload)
-        if not all(isinstance(name, str) for name in modules):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"preload must hold module names, not {modules!r}")
-        super().__init__(preload=modules, spares=spares, containment=containment, execs=False)
-
-    def __repr__(self) -> str:
-        server = "no server" if self._server is None else f"server pid={self._server.pid}"
-        return f"{type(self).__name__}(preload={self._preload!r}, spares={self._wanted_spares}) <{server}>"
-
-    def _first_frames(self, order: LaunchOrder, server: ForkServer) -> Sequence[bytes]:
-        # What the process has from its server need not be said.
-        path, environment = search_path(), order.environment
-        return [
-            encode_order(
-                order,
-                None if path == server.path else path,
-                root=order.root,
-                environment=None if environment == server.environment else environment,
-            )
-        ]
+        super().__init__(ForkedPythonEngine(), spares=spares, containment=containment, preload=check_preload(preload))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -19,9 +17,11 @@ from spindle_trio._errors import EntryError
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.javascript import OLDEST_NODE, RUNTIME
-from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES, resolve_entry
+from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES
+from spindle_trio.launchers._local._engine import Engine
 from spindle_trio.launchers._local._first_frames import encode_execution
-from spindle_trio.launchers._local._fork_server_client import ForkServer
+from spindle_trio.launchers._local._forked_process import ProcessParent
+from spindle_trio.launchers._local._local_process import Program
 from spindle_trio.launchers._local._server_launcher import ServerLauncher
 
 __all__ = ["JavaScriptEngine", "NodeLauncher"]
@@ -40,8 +40,10 @@ _ADVICE: Final = (
 )
 
 
-class JavaScriptEngine:
-    """The program that runs JavaScript: found when it is first needed."""
+class JavaScriptEngine(Engine):
+    """The program that runs JavaScript, which a process becomes: found when it is first needed."""
+
+    suffixes = JAVASCRIPT_SUFFIXES
 
     def __init__(self, program: str | None = None) -> None:
         """Prepare; looks for nothing yet.
@@ -75,18 +77,17 @@ class JavaScriptEngine:
         missing = f"there is no {self.program!r}" if self.program else "there is neither node nor bun on the PATH"
         return f"{missing}; {_ADVICE}"
 
-    def first_frames(self, order: LaunchOrder) -> Sequence[bytes]:
-        """Write what has a process become this.
-
-        Raises:
-            FileNotFoundError: it is gone.
-        """
+    def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
+        """Write the command; see `Engine.prepare`."""
         path = self.path()
         if path is None:
             raise FileNotFoundError(self.problem())
         environment = {name: value for name, value in order.environment.items() if name not in _CHANNEL}
         order = attrs.evolve(order, environment=environment)
-        return [encode_execution(order, [path, str(RUNTIME), order.entry.entry], str(order.entry.path))]
+        frame = encode_execution(order, [path, str(RUNTIME), order.entry.entry], str(order.entry.path))
+        # Nobody can look into a Node that runs in a loop; and the watchdog judges an entry that computes while a
+        # message has left in part.
+        return Program([frame], leaves_stacks=False, waits_to_send=False)
 
 
 class NodeLauncher(ServerLauncher):
@@ -110,8 +111,8 @@ class NodeLauncher(ServerLauncher):
         Raises:
             ValueError: `spares` is negative or no integer, or `containment` is no level.
         """
-        super().__init__(preload=(), spares=spares, containment=containment, execs=True)
-        self._engine = JavaScriptEngine(program)
+        self._engine: Final = JavaScriptEngine(program)
+        super().__init__(self._engine, spares=spares, containment=containment, execs=True)
 
     def __repr__(self) -> str:
         return f"NodeLauncher({self._engine.program or self._engine.path()!r})"
@@ -130,18 +131,3 @@ class NodeLauncher(ServerLauncher):
         if self._engine.path() is None:
             raise RuntimeError(f"NodeLauncher: {self._engine.problem()}")
         await super().start()
-
-    def resolve(self, entry: str, root: Path) -> ResolvedEntry:
-        """Accept or refuse an entry; see `Launcher.resolve`."""
-        resolved = resolve_entry(entry, root, JAVASCRIPT_SUFFIXES)
-        self._engine.require(resolved)
-        return resolved
-
-    def _first_frames(self, order: LaunchOrder, server: ForkServer) -> Sequence[bytes]:
-        return self._engine.first_frames(order)
-
-    def _leaves_stacks(self, order: LaunchOrder) -> bool:
-        return False  # nobody can look into a Node that runs in a loop
-
-    def _waits_to_send(self, order: LaunchOrder) -> bool:
-        return False  # the watchdog judges an entry that computes meanwhile

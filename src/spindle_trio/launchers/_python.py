@@ -1,8 +1,8 @@
 """The exec launcher: a fresh Python interpreter for each process.
 
 A lean fork server makes the processes, as for every launcher on one: so they are contained, reaped and protected in one
-way. Each then becomes an interpreter by `exec`, as its first frame says (`spindle_trio.fork_server._exec`), and reads
-its order from the second.
+way. Each then becomes an interpreter by `exec`, as its first frame says (`spindle_trio.child._exec`), and reads its
+order from the second.
 """
 
 from __future__ import annotations
@@ -11,19 +11,48 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from typing import Final
 
 from spindle_trio._model import Containment
 from spindle_trio.abc import LaunchOrder
+from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
+from spindle_trio.launchers._local._engine import Engine
 from spindle_trio.launchers._local._first_frames import encode_execution, encode_order
-from spindle_trio.launchers._local._fork_server_client import ForkServer
+from spindle_trio.launchers._local._forked_process import ProcessParent
 from spindle_trio.launchers._local._interpreter import interpreter_command, search_path
+from spindle_trio.launchers._local._local_process import Program
 from spindle_trio.launchers._local._server_launcher import ServerLauncher
 
 __all__ = ["PythonLauncher"]
 
 DEFAULT_SPARES: Final = 1
+
+
+class PythonEngine(Engine):
+    """Runs Python entries, each in an interpreter that its process becomes."""
+
+    suffixes = PYTHON_SUFFIXES
+
+    def __init__(self, python: str | None) -> None:
+        """Look for the interpreter.
+
+        Args:
+            python: a path, or a command that is looked up; `None` for the one that runs this program.
+        """
+        self.python: Final = python or sys.executable
+        # Looked up now: the child's environment need not have a PATH, and its working directory is another one.
+        found = shutil.which(self.python)
+        self.command: Final = None if found is None else os.path.abspath(found)
+        """Where it is; `None` if it was not found."""
+
+    def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
+        """Write the command and the order; see `Engine.prepare`."""
+        assert self.command is not None, "a launcher that was started has an interpreter"
+        if not os.access(self.command, os.X_OK):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory, or not to be executed", self.command)
+        command = interpreter_command(self.command, order.entry.entry)
+        path = search_path() if self.python == sys.executable else None
+        return Program([encode_execution(order, command, "spindle_trio.child._program"), encode_order(order, path)])
 
 
 class PythonLauncher(ServerLauncher):
@@ -45,15 +74,11 @@ class PythonLauncher(ServerLauncher):
         Raises:
             ValueError: `spares` is negative or no integer, or `containment` is no level.
         """
-        super().__init__(preload=(), spares=spares, containment=containment, execs=True)
-        self._python = python or sys.executable
-        self._is_own_python = self._python == sys.executable
-        # Looked up now: the child's environment need not have a PATH, and its working directory is another one.
-        found = shutil.which(self._python)
-        self._command = None if found is None else os.path.abspath(found)
+        self._engine: Final = PythonEngine(python)
+        super().__init__(self._engine, spares=spares, containment=containment, execs=True)
 
     def __repr__(self) -> str:
-        return f"PythonLauncher({self._python!r})"
+        return f"PythonLauncher({self._engine.python!r})"
 
     async def start(self) -> None:
         """Make ready; see `ServerLauncher.start`.
@@ -61,17 +86,7 @@ class PythonLauncher(ServerLauncher):
         Raises:
             RuntimeError: there is no such interpreter, or as there.
         """
-        if self._command is None:
-            raise RuntimeError(f"PythonLauncher: there is no interpreter {self._python!r}; name an executable file")
+        if self._engine.command is None:
+            python = self._engine.python
+            raise RuntimeError(f"PythonLauncher: there is no interpreter {python!r}; name an executable file")
         await super().start()
-
-    def _first_frames(self, order: LaunchOrder, server: ForkServer) -> Sequence[bytes]:
-        assert self._command is not None, "a launcher that was started has an interpreter"
-        if not os.access(self._command, os.X_OK):
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory, or not to be executed", self._command)
-        return [
-            encode_execution(
-                order, interpreter_command(self._command, order.entry.entry), "spindle_trio.child._program"
-            ),
-            encode_order(order, search_path() if self._is_own_python else None),
-        ]

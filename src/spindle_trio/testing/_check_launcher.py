@@ -277,7 +277,7 @@ async def _kills(bench: _Bench) -> None:
 async def _kills_what_never_yields(bench: _Bench) -> None:
     """`kill` ends a process that never yields to anything."""
     async with bench.block() as process:
-        if process.pid is None:
+        if process.is_in_this_run:
             return  # in this very program, nothing could be done about it
         bench.begin(process, "block")
         await _Subject(process).expect_ready()

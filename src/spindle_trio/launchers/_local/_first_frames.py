@@ -1,4 +1,4 @@
-"""Writes the first frames that real processes read; `child/_order.py` and `fork_server/_exec.py` describe them."""
+"""Writes the first frames that real processes read; `child/_launch_order.py` and `child/_exec.py` describe them."""
 
 from __future__ import annotations
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import attrs
 import trio
 
 from spindle_trio._model import Containment
+from spindle_trio.abc import ExitStatus
 from spindle_trio.launchers._local._containment import Tree, open_kill_file, tree_of
 from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
-from spindle_trio.launchers._local._reaper import OwnReaper
+from spindle_trio.launchers._local._reaper import reap_child
 from spindle_trio.launchers._local._tree import pid_of
 
-if TYPE_CHECKING:
-    from spindle_trio.launchers._local._fork_server_client import ForkServer
-
-__all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "take_process"]
+__all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "ProcessParent", "take_process"]
 
 REAP_SECONDS: Final = 0.5
 """Seconds that the server may take to reap a process. It takes microseconds, unless somebody has stopped it."""
@@ -29,24 +28,77 @@ DESCRIPTORS: Final = 7
 """How many come with a process: pidfd, control, messages, stdout, stderr, page, and another pidfd, see `Birth`."""
 
 
+class ProcessParent(Protocol):
+    """The server that has forked a process: the only one that can reap it."""
+
+    @property
+    def path(self) -> list[str]:
+        """The `sys.path` that its processes begin with."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment that they begin with."""
+
+    @property
+    def containment(self) -> Containment:
+        """The level that holds their trees together."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, or is being ended."""
+
+    def discard(self, number: int) -> None:
+        """Have a process killed and reaped. Never blocks."""
+
+    async def have_reaped(self, request: str, number: int) -> ExitStatus:
+        """Ask for something that ends with a process being reaped, and wait for that. Bounded."""
+
+    async def reap(self, number: int, pidfd: int) -> ExitStatus:
+        """Reap a process that has ended, and return how it ended. Bounded, and called with a shield around it.
+
+        When it returns, the system has forgotten the process, or its parent has not answered in time and will reap it
+        when it can.
+
+        Args:
+            number: what the parent calls it.
+            pidfd: refers to it.
+        """
+
+    def reap_whenever(self, process_id: str, pid: int, number: int, pidfd: int) -> None:
+        """Reap a process, whenever it ends, that has withstood its kill. Its pidfd belongs to the parent from now on.
+
+        Args:
+            process_id: the host's id, for the log record.
+            pid: the operating system's number, for the same.
+            number: what the parent calls it.
+            pidfd: refers to it.
+        """
+
+
 @attrs.frozen
 class ForkedProcess:
     """A process that waits for its first frame."""
 
-    server: ForkServer
-    """Who has forked it."""
+    parent: ProcessParent
+    """Who has forked it, and reaps it."""
     number: int
-    """What the server calls it."""
+    """What its parent calls it."""
     pid: int
     """The number of the entry's process, as this program sees it."""
     pidfd: int
     """Refers to it, or to its init where that is its parent."""
     tree: Tree
+    """What is killed together with it."""
     control: socket.socket
+    """This end of the control lane."""
     messages: socket.socket
+    """This end of the messages lane."""
     stdout: int
+    """The reading end of the pipe that its stdout is."""
     stderr: int
+    """The reading end of the pipe that its stderr is."""
     page: HeartbeatPage
+    """The page that it writes its heartbeats to."""
     is_spare: bool
     """Whether it was forked ahead of any need, and has warmed itself up."""
 
@@ -54,19 +106,19 @@ class ForkedProcess:
         """Have it killed and reaped, and close everything. Never blocks."""
         self.tree.kill()  # the server may have been stopped
         self._close()
-        self.server.discard(self.number)
+        self.parent.discard(self.number)
 
     async def end(self) -> None:
         """Do the same, and wait until it is gone, as long as for any reaping."""
         self.tree.kill()
         try:
-            if self.server.is_gone:
+            if self.parent.is_gone:
                 with trio.move_on_after(REAP_SECONDS):
                     await trio.lowlevel.wait_readable(self.pidfd)
-                OwnReaper().reap_nowait(self.pidfd)  # it is this program's own now, where that adopts orphans
+                reap_child(self.pidfd)  # it is this program's own now, where that adopts orphans
         finally:
             self._close()
-        await self.server.have_reaped("discard", self.number)
+        await self.parent.have_reaped("discard", self.number)
 
     def _close(self) -> None:
         self.tree.let_go()
@@ -87,11 +139,11 @@ class NotForked:
 
 
 def take_process(
-    server: ForkServer, number: int, fds: list[int], *, group: str | None, is_spare: bool
+    parent: ProcessParent, number: int, fds: list[int], *, group: str | None, is_spare: bool
 ) -> ForkedProcess | NotForked:
     """Take over a process, or have it killed if this program has no descriptors left for it."""
     with ExitStack() as undo:
-        undo.callback(server.discard, number)
+        undo.callback(parent.discard, number)
         for fd in fds:
             undo.callback(os.close, fd)
         try:
@@ -104,7 +156,7 @@ def take_process(
             leader = pid_of(pidfd)
             if leader is None:
                 raise OSError("the process has ended before it could be used")  # and has been reaped
-            is_init = server.containment is Containment.PIDNS
+            is_init = parent.containment is Containment.PIDNS
             pid = leader if is_init else pid_of(other) or leader  # an init may have reaped it already
             mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
             undo.callback(mapped.close)
@@ -117,15 +169,15 @@ def take_process(
     if not is_init:
         os.close(other)
     return ForkedProcess(
-        server,
-        number,
-        pid,
-        pidfd,
-        tree_of(leader, pidfd, init=other if is_init else None, group=killed_by),
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
-        stdout,
-        stderr,
-        mapped,
-        is_spare,
+        parent=parent,
+        number=number,
+        pid=pid,
+        pidfd=pidfd,
+        tree=tree_of(leader, pidfd, init=other if is_init else None, group=killed_by),
+        control=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
+        messages=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
+        stdout=stdout,
+        stderr=stderr,
+        page=mapped,
+        is_spare=is_spare,
     )

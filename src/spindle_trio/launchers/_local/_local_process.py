@@ -3,14 +3,14 @@
 The pidfd is the one truth about the end: it becomes readable when the process has ended, whoever holds its pipes, and
 a signal through it cannot reach a stranger. Between its end and its reaping a process is a zombie, which keeps its
 number, and with it the number of its process group, from being given away. So the group is killed first, and then the
-process is reaped; after that nothing here touches the number again. Who reaps is the business of a `Reaper`, since only
-the parent can, which is this program or its fork server.
+process is reaped; after that nothing here touches the number again. Its fork server reaps it (`ProcessParent`), since
+only the parent can.
 
 The life of a `RealProcess` is that of one block:
 
-    parts (made by a launcher) → running → [kill] → wait: kill the group, reap, empty the pipes → close
+    forked (by a server) → running → [kill] → wait: kill the group, reap, empty the pipes → close
 
-A process that has not ended `PATIENCE` seconds after its first kill is left to its reaper, whenever it ends.
+A process that has not ended `PATIENCE` seconds after its first kill is left to its parent, whenever it ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import functools
 import math
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -31,58 +30,27 @@ import trio
 from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
-from spindle_trio.launchers._local._containment import Tree
 from spindle_trio.launchers._local._descriptors import RESERVE
-from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
+from spindle_trio.launchers._local._forked_process import ForkedProcess
 from spindle_trio.launchers._local._launch_thread import PATIENCE
 from spindle_trio.launchers._local._memory_events import MemoryEvents
 from spindle_trio.launchers._local._output import LineLog, OutputPipe
-from spindle_trio.launchers._local._reaper import Reaper, has_ended
+from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
-__all__ = ["ProcessBlock", "ProcessParts", "RealProcess"]
+__all__ = ["ProcessBlock", "Program", "RealProcess"]
 
 
-@attrs.define
-class ProcessParts:
-    """What a start has brought into being, and what has to be let go of."""
+@attrs.frozen
+class Program:
+    """What a process is told to run, and how what it runs behaves."""
 
-    pid: int
-    """The number of the entry's process."""
-    pidfd: int
-    """Refers to it, or to its init where that is its parent. Reaped by nobody but its reaper."""
-    number: int
-    """What its reaper calls it."""
-    reaper: Reaper
-    """Knows how it has ended, and has it reaped."""
-    tree: Tree
-    """What is killed together with it."""
-    control: socket.socket
-    """This end of the control lane."""
-    messages: socket.socket
-    """This end of the messages lane."""
-    stdout: int
-    """The reading end of the pipe that its stdout is."""
-    stderr: int
-    """The reading end of the pipe that its stderr is."""
-    page: HeartbeatPage
-    """The page that it writes its heartbeats to."""
     first_frames: Sequence[bytes]
-    """Its order: the bodies of the first frames on its control lane, which leave together with the host's first one."""
-    leaves_stacks: bool
+    """The bodies of the first frames on its control lane, which leave together with the host's first one."""
+    leaves_stacks: bool = True
     """Whether it writes its stacks into the page when it is asked to."""
-    waits_to_send: bool
+    waits_to_send: bool = True
     """Whether it does nothing else while a message of its has left in part; else such a frame may take any time."""
-    memory_events: MemoryEvents | None = None
-    """Tells whether a SIGKILL that nobody here has sent came for lack of memory."""
-
-    def close(self) -> None:
-        """Close everything but the pidfd."""
-        self.control.close()
-        self.messages.close()
-        os.close(self.stdout)
-        os.close(self.stderr)
-        self.page.close()
 
 
 class RealProcess(LaunchedProcess):
@@ -91,29 +59,39 @@ class RealProcess(LaunchedProcess):
     control: SocketLane
     messages: SocketLane
 
-    def __init__(self, order: LaunchOrder, parts: ProcessParts) -> None:
+    def __init__(
+        self, order: LaunchOrder, forked: ForkedProcess, program: Program, memory_events: MemoryEvents | None
+    ) -> None:
+        """Take over a process.
+
+        Args:
+            order: what was ordered.
+            forked: the process, which waits for its first frame.
+            program: what it is told to run.
+            memory_events: tells whether a SIGKILL that nobody here has sent came for lack of memory.
+        """
         limits = order.limits
-        self.pid: int = parts.pid
+        self.pid: int = forked.pid
         self.control, self.messages = (
             SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=frame_seconds, first_frames=first_frames)
             for sock, frame_seconds, first_frames in (
-                (parts.control, limits.frame_seconds, parts.first_frames),
-                (parts.messages, limits.frame_seconds if parts.waits_to_send else math.inf, ()),
+                (forked.control, limits.frame_seconds, program.first_frames),
+                (forked.messages, limits.frame_seconds if program.waits_to_send else math.inf, ()),
             )
         )
         self._process_id: Final = order.process_id
         self._entry: Final = order.entry.entry
-        self._pidfd = parts.pidfd
-        self._number: Final = parts.number
-        self._reaper: Final = parts.reaper
-        self._tree: Final = parts.tree
-        self._page: Final = parts.page
+        self._pidfd = forked.pidfd
+        self._number: Final = forked.number
+        self._parent: Final = forked.parent
+        self._tree: Final = forked.tree
+        self._page: Final = forked.page
         log = LineLog(order.process_id)
-        self._stdout: Final = OutputPipe(parts.stdout, "stdout", log)
-        self._stderr: Final = OutputPipe(parts.stderr, "stderr", log)
+        self._stdout: Final = OutputPipe(forked.stdout, "stdout", log)
+        self._stderr: Final = OutputPipe(forked.stderr, "stderr", log)
         self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
-        self._leaves_stacks: Final = parts.leaves_stacks
-        self._memory_events: Final = parts.memory_events
+        self._leaves_stacks: Final = program.leaves_stacks
+        self._memory_events: Final = memory_events
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
         self._has_dumped = False
@@ -232,7 +210,7 @@ class RealProcess(LaunchedProcess):
             with trio.CancelScope(deadline=begin + PATIENCE, shield=True):
                 await self.wait()
         if self._status is None and await self._reap() is None:  # it may have ended while this program was late
-            self._reaper.reap_whenever(self._process_id, self.pid, self._number, self._pidfd)
+            self._parent.reap_whenever(self._process_id, self.pid, self._number, self._pidfd)
             self._pidfd = -1
         for scope in self._drain_scopes:
             scope.cancel()
@@ -253,9 +231,9 @@ class RealProcess(LaunchedProcess):
         """If the process has ended, clear what is left of its tree, reap it, and take in its last output."""
         if not has_ended(self._pidfd):
             return None
-        with trio.CancelScope(shield=True):  # bounded by the tree and the reaper
+        with trio.CancelScope(shield=True):  # bounded by the tree and the parent
             await self._tree.clear()
-            status = await self._reaper.reap(self._number, self._pidfd)
+            status = await self._parent.reap(self._number, self._pidfd)
             if status != ExitStatus():  # else it has not been reaped, and nothing will settle
                 await self._tree.settle()
         self._stdout.drain_nowait()
@@ -279,7 +257,7 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
     on the way in and on the way out, for no `KeyboardInterrupt` may come between a start and its registration.
     """
 
-    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[ProcessParts]]) -> None:
+    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[RealProcess]]) -> None:
         """Prepare; starts nothing.
 
         Args:
@@ -297,8 +275,7 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
 
         If this is cancelled or fails, no process is left.
         """
-        parts = await self._start()
-        process = RealProcess(self._order, parts)
+        process = await self._start()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:

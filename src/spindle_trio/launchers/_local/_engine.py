@@ -1,0 +1,39 @@
+"""What runs entries of one kind, in a process that a fork server has forked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from spindle_trio._model import ResolvedEntry
+from spindle_trio.abc import LaunchOrder
+from spindle_trio.launchers._local._forked_process import ProcessParent
+from spindle_trio.launchers._local._local_process import Program
+
+__all__ = ["Engine"]
+
+
+class Engine(ABC):
+    """Writes what a process is told first, on its control lane, so that it runs an entry."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """The ends of the names of the files that it runs."""
+
+    def require(self, entry: ResolvedEntry) -> None:
+        """Make sure that it can run an entry.
+
+        Raises:
+            EntryError: it cannot; says what to do.
+        """
+
+    @abstractmethod
+    def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
+        """Write what a process is told.
+
+        Args:
+            order: what was ordered.
+            parent: who has forked the process.
+
+        Raises:
+            OSError: it is known already that this launch cannot succeed.
+        """

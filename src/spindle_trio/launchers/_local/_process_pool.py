@@ -1,0 +1,206 @@
+"""Processes for launches: spares that wait to be used, and launches that wait for a process.
+
+A server hands out processes, each of which waits on its control lane for its first frame. So any process serves any
+launch, which takes a spare, or asks for a process and waits for the next one that comes. A launch that gave up leaves
+its process to whoever comes next.
+
+Spares are asked for a moment after the last launch: forking them, and even asking for it, would hold up the processes
+that somebody waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from typing import Final
+
+import attrs
+import trio
+
+from spindle_trio._stalls import stood_still_since
+from spindle_trio.launchers._local._fork_server_client import ForkServer
+from spindle_trio.launchers._local._forked_process import ForkedProcess, NotForked
+from spindle_trio.launchers._local._reaper import has_ended
+
+__all__ = ["SILENT_SECONDS", "ProcessPool"]
+
+ANSWER_SECONDS: Final = 5.0
+"""Seconds without a word from the server after which a launch that waits for it has failed."""
+
+SILENT_SECONDS: Final = 0.5
+"""Seconds without a word from the server after which a launch that was cancelled does not wait for its process."""
+
+QUIET_SECONDS: Final = 0.005
+"""Seconds after the last launch in which no spare is forked."""
+
+_log = logging.getLogger("spindle_trio.launchers")
+
+
+class ProcessPool:
+    """The spares of one server after the other, and the launches that wait."""
+
+    def __init__(self, wanted_spares: int) -> None:
+        """Begin without a server.
+
+        Args:
+            wanted_spares: how many processes are to wait for the next launches.
+        """
+        self.wanted_spares: Final = wanted_spares
+        self.spares: Final[deque[ForkedProcess]] = deque()
+        self.waiting: Final[deque[_Claim]] = deque()
+        self.server: ForkServer | None = None
+        """Who is asked for processes; `None` while there is none."""
+        self._spares_owed = 0
+        self._is_short = trio.lowlevel.ParkingLot()
+        self._launched_at = -math.inf
+
+    def use(self, server: ForkServer) -> None:
+        """Have a server fork from now on, first of all for the launches that wait for one."""
+        self.server = server
+        self._spares_owed = 0
+        self._launched_at = -math.inf  # the clock of another Trio run would say nothing in this one
+        for claim in self.waiting:
+            claim.began_at = trio.current_time()
+            claim.nap.deadline = claim.began_at + ANSWER_SECONDS
+            server.request(spare=False)
+        self._is_short.unpark_all()
+
+    async def drop_server(self, error: OSError) -> None:
+        """End the server, which is gone, with its spares; launches that wait for it fail, and later ones wait.
+
+        Bounded, and shielded.
+        """
+        server, self.server = self.server, None
+        assert server is not None, "who is dropped was used"
+        # Before anything is waited for: whoever comes from now on waits for the next server.
+        self.refuse_waiting(error)
+        spares = list(self.spares)
+        self.spares.clear()
+        await server.end()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SILENT_SECONDS):
+            for spare in spares:  # which die with their server
+                await spare.end()
+
+    def refuse_waiting(self, error: OSError) -> None:
+        """Have all launches fail that wait for a process."""
+        while self.waiting:
+            self.waiting.popleft().refuse(error)
+
+    async def take(self) -> ForkedProcess:
+        """Take a spare, or wait for a process. While there is no server, it waits for as long as its caller lets it.
+
+        If this is cancelled, the process that was asked for is waited for all the same, and given back: when the
+        cancellation goes on, nothing is on its way any more, unless the server has said nothing for `SILENT_SECONDS`.
+
+        Raises:
+            OSError: the server could not fork, has not answered, or has ended; or none could be started.
+        """
+        forked = self._take_spare()
+        return await self._wait_for_process() if forked is None else forked
+
+    def note_launch(self) -> None:
+        """Take note that a process was launched: spares are missing, but not asked for at once."""
+        self._launched_at = trio.current_time()
+        self._is_short.unpark_all()
+
+    def hear(self, said: ForkedProcess | NotForked) -> None:
+        """Take over what the server has forked, or hear that it could not."""
+        if said.is_spare:
+            self._spares_owed -= 1
+        if isinstance(said, ForkedProcess):
+            if self.waiting:
+                self.waiting.popleft().give(said)
+            elif not self._keep(said):
+                said.discard()
+        elif not said.is_spare and self.waiting:
+            self.waiting.popleft().refuse(said.error)
+        else:
+            _log.warning("no spare process: %s", said.error)
+
+    @trio.lowlevel.enable_ki_protection
+    async def keep_spares(self) -> None:
+        """Ask for the spares that are missing, whenever the last launch is a moment ago; never returns."""
+        while True:
+            quiet_at = self._launched_at + QUIET_SECONDS
+            if trio.current_time() < quiet_at:
+                await trio.sleep_until(quiet_at)
+                continue
+            if self.server is not None and not self.waiting:
+                for _ in range(self.wanted_spares - len(self.spares) - self._spares_owed):
+                    self._spares_owed += 1
+                    self.server.request(spare=True)
+            await self._is_short.park()
+
+    def _take_spare(self) -> ForkedProcess | None:
+        """Take a spare that is alive, if there is one."""
+        while self.spares:
+            spare = self.spares.popleft()
+            if not has_ended(spare.pidfd):
+                return spare
+            spare.discard()
+        return None
+
+    def _keep(self, forked: ForkedProcess) -> bool:
+        """Keep a process that nobody waits for as a spare, and say whether that was done: not if there are enough."""
+        is_wanted = forked.parent is self.server and len(self.spares) < self.wanted_spares
+        if is_wanted:
+            self.spares.append(forked)
+        return is_wanted
+
+    async def _wait_for_process(self) -> ForkedProcess:
+        claim = _Claim()
+        self.waiting.append(claim)
+        if self.server is not None:
+            self.server.request(spare=False)
+        try:
+            await self._wait_for_answer(claim)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True, deadline=self._heard_at(claim) + SILENT_SECONDS):
+                if self.server is not None:
+                    await claim.is_over.wait()
+                if claim.process is not None and not self._keep(claim.process):
+                    await claim.process.end()
+            self._is_short.unpark_all()  # spares were not asked for as long as this waited
+            raise
+        finally:
+            if not claim.is_over.is_set():
+                self.waiting.remove(claim)
+        if claim.process is None:
+            raise claim.error
+        return claim.process
+
+    async def _wait_for_answer(self, claim: _Claim) -> None:
+        while not claim.is_over.is_set():
+            heard_at = self._heard_at(claim)
+            give_up_at = heard_at + ANSWER_SECONDS
+            if self.server is not None and trio.current_time() >= give_up_at and not self.server.has_said_more():
+                raise OSError(f"the fork server (pid {self.server.pid}) has not answered for {ANSWER_SECONDS:g} s")
+            with trio.CancelScope(deadline=give_up_at) as claim.nap:
+                await claim.is_over.wait()
+            if heard_at < math.inf:
+                now = trio.current_time()  # time in which this program stood still says nothing about its server
+                claim.began_at = heard_at + now - stood_still_since(give_up_at, heard_at, now)
+
+    def _heard_at(self, claim: _Claim) -> float:
+        """Tell since when the server owes an answer: never, while there is none."""
+        return math.inf if self.server is None else max(claim.began_at, self.server.heard_at)
+
+
+@attrs.define(eq=False)
+class _Claim:
+    """A launch that waits for a process."""
+
+    began_at: float = attrs.field(factory=trio.current_time)
+    is_over: trio.Event = attrs.field(factory=trio.Event)
+    nap: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    process: ForkedProcess | None = None
+    error: OSError = attrs.field(factory=lambda: OSError("the launch was given up"))
+
+    def give(self, process: ForkedProcess) -> None:
+        self.process = process
+        self.is_over.set()
+
+    def refuse(self, error: OSError) -> None:
+        self.error = error
+        self.is_over.set()
