@@ -646,10 +646,11 @@ async def test_a_blocking_child_loads_neither_trio_nor_any_module_of_the_host(la
     assert loaded.isdisjoint(
         {"trio", "attr", "attrs", "cattrs", "asyncio", "inspect", "subprocess", "socket", "ctypes"}
     )
-    runtimes = ("spindle_trio.child", "spindle_trio.fork_server")
+    runtimes = ("spindle_trio.child", "spindle_trio.fork_server", "spindle_trio._linux")
     own = {name for name in loaded if name.startswith("spindle_trio.") and not name.startswith(runtimes)}
     assert own == {
         "spindle_trio._errors",
+        "spindle_trio._protocol",
         "spindle_trio._protocol._frames",
         "spindle_trio._protocol._json_text",
         "spindle_trio._protocol._payload",

@@ -585,13 +585,13 @@ def test_a_child_dies_with_its_host_also_in_a_busy_loop(tmp_path: Path, entry: s
 
 async def test_a_child_whose_parent_is_another_one_than_it_was_told_ends_itself(tmp_path: Path) -> None:
     """The host has died between the fork and the child's own protection (reliability, row 5)."""
-    program = Path(_local_process.__file__).parent.parent / "child" / "__main__.py"
+    program = Path(_local_process.__file__).parents[2] / "child" / "__main__.py"
     ended = await trio.run_process([sys.executable, "-P", str(program), "entry.py", "1", "{}"], check=False)
     assert ended.returncode == 1
 
 
 async def test_the_child_program_says_what_it_is_to_whoever_starts_it_by_hand() -> None:
-    program = Path(_local_process.__file__).parent.parent / "child" / "__main__.py"
+    program = Path(_local_process.__file__).parents[2] / "child" / "__main__.py"
     ended = await trio.run_process([sys.executable, str(program)], check=False, capture_stderr=True)
     assert ended.returncode == 1
     assert b"spindle-trio run ENTRY" in ended.stderr
@@ -775,7 +775,7 @@ async def test_another_interpreter_keeps_its_own_path_and_finds_this_package(tmp
     await launcher.aclose()
     path = json.loads(bodies[0])["result"]
     assert path[0] == str(tmp_path.resolve())
-    assert str(Path(_local_process.__file__).parents[2]) in path
+    assert str(Path(_local_process.__file__).parents[3]) in path
 
 
 def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
