@@ -58,3 +58,33 @@ async def test_megabytes_arrive_although_the_event_loop_never_turns_again(
     assert numbers == list(range(MESSAGES))
     assert info.state is state
     assert info.error == error
+
+
+@pytest.mark.parametrize(
+    ("last_word", "after", "messages"),
+    [
+        ("process.complete('done')", "", ["before", "cleaned"]),
+        ("process.fail('no')", "", ["before", "cleaned"]),
+        ("process.complete('done')", "exit();", ["before", "at the exit"]),
+        ("setTimeout(() => { process.complete(); process.send('late'); })", "", ["before", "cleaned"]),
+    ],
+)
+async def test_nothing_that_is_sent_after_the_last_word_passes_but_for_the_clean_up(
+    tmp_path: Path, last_word: str, after: str, messages: list[str]
+) -> None:
+    source = f"""
+        import {{ exit }} from "node:process";
+        export default async (process) => {{
+          process.ready();
+          process.send("before");
+          {last_word};
+          if ({"false" if "setTimeout" in last_word else "true"}) process.send("after");
+          {f"globalThis.process.on('exit', () => process.send('at the exit')); {after}" if after else ""}
+          return () => process.send("cleaned");
+        }};
+    """
+    (tmp_path / "entry.mjs").write_text(source, encoding="utf-8")
+    with trio.fail_after(GUARD_SECONDS):
+        async with open_host() as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+            handle = await worker.backend_processes.spawn("entry.mjs")
+            assert [payload async for payload in handle.messages()] == messages

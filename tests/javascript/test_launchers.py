@@ -19,7 +19,7 @@ from spindle_trio import (
     open_host,
 )
 from spindle_trio.launchers import DefaultLauncher
-from support.javascript import WAITS, Stage, body, outcome
+from support.javascript import WAITS, Stage, body, needs_bun, outcome
 
 NODE = shutil.which("node")
 
@@ -115,6 +115,43 @@ async def test_without_node_a_javascript_entry_is_refused_with_what_to_install_a
         assert python.state is ProcessState.RUNNING, "checked before the old process of the key is touched"
         with pytest.raises(EntryError, match="there is no file"):
             await stage.worker.backend_processes.spawn("not-there.js")
+
+
+BUNDLE = """// @bun
+var __require = import.meta.require;
+var os = __require("os");
+export default (p) => { p.ready(); p.complete([process.versions.bun !== undefined, os.EOL]); };
+"""
+
+
+async def test_a_bundle_for_bun_is_refused_by_name_where_there_is_no_bun(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stage.root / "bin"
+    folder.mkdir()
+    (folder / "node").symlink_to(str(NODE))
+    monkeypatch.setenv("PATH", str(folder))
+    for launcher in (DefaultLauncher(), NodeLauncher(), NodeLauncher(str(NODE))):
+        async with stage.host(launcher):
+            for source in (BUNDLE, f"#!/usr/bin/env bun\n{BUNDLE}"):
+                with pytest.raises(EntryError, match=r"a bundle for Bun, and there is no bun on the PATH; install Bun"):
+                    await stage.spawn(source)
+            assert await stage.result(body("// @bun\np.ready(); p.complete(1);")) == 1, "not at its begin"
+
+
+@needs_bun
+async def test_a_bundle_for_bun_runs_in_bun_and_all_else_in_node(stage: Stage) -> None:
+    for launcher in (DefaultLauncher(), NodeLauncher(str(NODE)), NodeLauncher("bun")):
+        async with stage.host(launcher):
+            for source in (BUNDLE, f"#!/usr/bin/env bun\n{BUNDLE}"):
+                assert await stage.result(source, suffix=".js") == [True, "\n"]
+    async with stage.host():
+        assert await stage.result(
+            BUNDLE.removeprefix("// @bun\n").replace("import.meta.require", "() => ({ EOL: 'none' })")
+        ) == [
+            False,
+            "none",
+        ]
 
 
 async def test_node_that_is_installed_while_a_host_is_open_is_found(

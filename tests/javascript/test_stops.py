@@ -104,7 +104,10 @@ async def test_a_stop_before_ready_ends_an_entry_that_was_called(stage: Stage) -
 async def test_a_stop_while_the_file_is_loaded_ends_the_process_without_calling_it(stage: Stage) -> None:
     async with stage.host(), trio.open_nursery() as nursery:
         entry = stage.write(
-            body("p.fail('called');", head=FS + "fs.writeFileSync('loading', ''); await new Promise(() => {});")
+            body(
+                "p.fail('called');",
+                head=FS + "fs.writeFileSync('loading', ''); await new Promise((go) => setTimeout(go, 60_000));",
+            )
         )
         await stop_when_there(stage, nursery, entry, "loading")
     assert stage.events[-1].exit_reason is ExitReason.STOPPED

@@ -33,6 +33,8 @@ needs_node = pytest.mark.skipif(
     shutil.which("node") is None, reason="JavaScript entries need Node 20.19 or later on the PATH"
 )
 
+needs_bun = pytest.mark.skipif(shutil.which("bun") is None, reason="this is about Bun, which is not on the PATH")
+
 if os.environ.get("SPINDLE_NEEDS_NODE"):
     # Where Node has to be there, as in `.ci/run`, nothing is skipped: without it these tests say what is missing.
     needs_node = pytest.mark.skipif(False, reason="never")

@@ -17,7 +17,7 @@ function withoutThis(method) {
 export { process };
 export const { Error, Number, Promise, RangeError, SyntaxError, TypeError, queueMicrotask } = globalThis;
 export const { floor, min } = Math;
-export const { isNativeError } = types;
+export const { isGeneratorFunction, isModuleNamespaceObject: isModuleNamespace, isNativeError } = types;
 export const { parse, stringify } = JSON;
 export const { defineProperty, getPrototypeOf, hasOwn, keys, prototype: objectPrototype } = Object;
 export const { isArray } = Array;

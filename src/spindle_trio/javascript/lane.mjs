@@ -101,6 +101,16 @@ export class Lane {
     this.#socket.pause();
   }
 
+  /** Keep the process alive as long as this is read. */
+  ref() {
+    this.#socket.ref();
+  }
+
+  /** Let the event loop end although this is read. */
+  unref() {
+    this.#socket.unref();
+  }
+
   /** Send a body; when this returns, it is with the system, unless earlier ones still wait. */
   push(text) {
     // Most frames leave at once. Should the stack end in this, as in a recursion without end, then before the frame has

@@ -7,6 +7,7 @@
 
 import { pathToFileURL } from "node:url";
 
+import { UnfitModule, entryFunctionOf } from "./entry.mjs";
 import { Handlers } from "./handlers.mjs";
 import {
   Number, Promise, SyntaxError, defineProperty, emit, exit, hasOwn, kill, listenerCount, process, push, queueMicrotask,
@@ -33,8 +34,10 @@ const stopHandlers = new Handlers((error) => report("a stop handler threw", erro
 
 let facts = null; // what `init` said
 let hasCalled = false; // the entry
+let returned; // by the entry
 let isReady = false;
 let finalWord = null; // the type of the first of `complete`, `fail` and `stopped`
+let isCleaningUp = false; // after the final word nothing but that may still send
 let stop = null; // the notice, once a stop was requested
 let cleanUp = null;
 let isEnding = false;
@@ -49,7 +52,9 @@ process.stdout._handle?.setBlocking?.(true);
 process.stderr._handle?.setBlocking?.(true);
 process.on("uncaughtException", giveUp);
 process.on("unhandledRejection", giveUpRejected);
+process.on("beforeExit", hearIdle);
 finishAtTheVeryEnd();
+messages.unref(); // the control lane alone keeps the process alive
 control.resume();
 
 // ---- what the host says
@@ -104,22 +109,23 @@ function endWithoutHost() {
 // ---- the entry
 
 async function run() {
+  control.unref(); // until it is ready: what waits for nothing but its host will not become that
+  const name = `the entry ${stringify(facts.entry)}`;
   let entry;
   try {
-    entry = functionOf(await import(pathToFileURL(file).href));
+    entry = entryFunctionOf(await import(pathToFileURL(file).href), file);
   } catch (error) {
     if (isEnding) return;
+    if (error instanceof UnfitModule) {
+      fail(`${name} ${error.message}`);
+      return;
+    }
     if (error instanceof SyntaxError && !isBun) endBy = () => dieOf(error);
-    failBy(error, `the entry ${stringify(facts.entry)} could not be loaded: `);
+    failBy(error, `${name} could not be loaded: `);
     return;
   }
   if (isEnding || page.stopIsRequested()) return;
-  if (entry === null) {
-    fail(`the entry ${stringify(facts.entry)} exports no function: export one as default, or as run`);
-    return;
-  }
   hasCalled = true;
-  let returned;
   try {
     returned = await entry(makeContext());
   } catch (error) {
@@ -129,13 +135,28 @@ async function run() {
   if (typeof returned === "function") cleanUp = returned;
 }
 
-/** Find what to call: `default` if that is a function, else `run`; in a CommonJS module also in what it exports. */
-function functionOf(module) {
-  const exported = module.default;
-  if (typeof exported === "function") return exported;
-  if (typeof exported?.default === "function") return exported.default;
-  if (typeof module.run === "function") return module.run;
-  return typeof exported?.run === "function" ? exported.run.bind(exported) : null;
+/**
+ * Hear that the event loop waits for nothing but the host, before the entry is ready: for a module that is still being
+ * loaded, or an entry that has returned a value, and left nothing behind, that will not change.
+ */
+function hearIdle() {
+  if (isReady || isEnding) return;
+  if (page.stopIsRequested()) {
+    control.ref(); // the request follows
+  } else if (!hasCalled) {
+    fail(
+      `the entry ${stringify(facts.entry)} waits for nothing while it is loaded: a top-level await never settles, ` +
+        'modules await each other in a circle, or a function named "then" is exported',
+    );
+  } else if (returned !== undefined && cleanUp === null && messageHandlers.count + stopHandlers.count === 0) {
+    try {
+      complete(returned);
+    } catch (error) {
+      failBy(error);
+    }
+  } else {
+    control.ref();
+  }
 }
 
 function makeContext() {
@@ -159,6 +180,7 @@ function makeContext() {
 function ready() {
   if (isReady || finalWord !== null) return;
   isReady = true;
+  control.ref();
   beatAnyhow(); // whoever hears of it may look at once
   control.push('{"type":"ready"}');
 }
@@ -169,6 +191,7 @@ function heartbeat() {
 }
 
 function send(payload) {
+  if (finalWord !== null && !isCleaningUp) return;
   messages.push(encodePayload(payload, facts.limits));
 }
 
@@ -238,8 +261,10 @@ function sayFinally(type, fields) {
 async function end(code) {
   if (isEnding) return;
   isEnding = true;
+  control.ref();
   messages.pause();
   await new Promise(setImmediate);
+  isCleaningUp = true;
   try {
     await cleanUp?.();
   } catch (error) {
@@ -280,6 +305,9 @@ function finishAtTheVeryEnd() {
     finish(code ?? process.exitCode ?? 0);
     reallyExit.call(process, code);
   };
+  process.on("exit", () => {
+    isCleaningUp = true; // by the listeners of the entry, which come later
+  });
   process.on("exit", flush); // an error that Node itself ends the process by passes the other by
 }
 

@@ -31,6 +31,13 @@ DEFAULT_SPARES: Final = 1
 _NAMES: Final = ("node", "bun")
 """What is looked for on the `PATH`, in this order."""
 
+_BUN: Final = "bun"
+_BUNDLE_MARK: Final = b"// @bun"
+"""A file that Bun has bundled for itself begins with this, behind a ``#!`` line if it has one. Node cannot run it."""
+
+_HEAD_BYTES: Final = 512
+"""How much of an entry is looked at for that."""
+
 _CHANNEL: Final = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
 """By these a Node takes over a descriptor from the one that has started it: the host's, which may be a lane here."""
 
@@ -63,14 +70,28 @@ class JavaScriptEngine(Engine):
             self._path = None if path is None else os.path.abspath(path)
         return self._path
 
+    def path_for(self, entry: ResolvedEntry) -> str | None:
+        """Return what runs an entry: Bun for what Bun has bundled for itself; `None` while there is no such program."""
+        is_named_bun = self.program is not None and os.path.basename(self.program).startswith(_BUN)
+        if is_named_bun or not _is_bun_bundle(entry):
+            return self.path()
+        bun = shutil.which(_BUN)
+        return None if bun is None else os.path.abspath(bun)
+
     def require(self, entry: ResolvedEntry) -> None:
         """Make sure that something can run an entry.
 
         Raises:
             EntryError: nothing can; says what to install.
         """
-        if self.path() is None:
-            raise EntryError(f"nothing here can run the JavaScript entry {entry.entry!r}: {self.problem()}")
+        if self.path_for(entry) is not None:
+            return
+        if _is_bun_bundle(entry):
+            raise EntryError(
+                f"nothing here can run the JavaScript entry {entry.entry!r}: it begins with '// @bun', so it is a "
+                "bundle for Bun, and there is no bun on the PATH; install Bun, or bundle it with --target=node"
+            )
+        raise EntryError(f"nothing here can run the JavaScript entry {entry.entry!r}: {self.problem()}")
 
     def problem(self) -> str:
         """Say what is missing, and what to do."""
@@ -79,7 +100,7 @@ class JavaScriptEngine(Engine):
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the command; see `Engine.prepare`."""
-        path = self.path()
+        path = self.path_for(order.entry)
         if path is None:
             raise FileNotFoundError(self.problem())
         environment = {name: value for name, value in order.environment.items() if name not in _CHANNEL}
@@ -90,10 +111,23 @@ class JavaScriptEngine(Engine):
         return Program([frame], leaves_stacks=False, waits_to_send=False)
 
 
+def _is_bun_bundle(entry: ResolvedEntry) -> bool:
+    """Whether Bun has made a file for itself alone; not where the file cannot be read, which its launch tells."""
+    try:
+        with open(entry.path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    if head.startswith(b"#!"):
+        head = head.partition(b"\n")[2]
+    return head.startswith(_BUNDLE_MARK)
+
+
 class NodeLauncher(ServerLauncher):
     """Runs each entry, a ``.js``, ``.mjs`` or ``.cjs`` file, in a Node (20.19 or later) or Bun of its own.
 
-    Needs Linux 5.4 or later. The default launcher of a host runs JavaScript entries as well, beside Python ones.
+    A file that Bun has bundled for itself (it begins with ``// @bun``) runs in the `bun` on the `PATH`. Needs Linux 5.4
+    or later. The default launcher of a host runs JavaScript entries as well, beside Python ones.
     """
 
     def __init__(
