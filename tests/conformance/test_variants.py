@@ -111,7 +111,7 @@ VARIANTS: Final = [
     ),
     Variant(
         "an object may be exported",
-        "export default { run(p) { p.ready(); p.send('run'); } }",
+        "module.exports = { run(p) { p.ready(); p.send('run'); } }",
         [*spawned(), heard(1)],
         [*BEGUN, message("P1", "run")],
     ),

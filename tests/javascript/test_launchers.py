@@ -145,13 +145,9 @@ async def test_a_bundle_for_bun_runs_in_bun_and_all_else_in_node(stage: Stage) -
         async with stage.host(launcher):
             for source in (BUNDLE, f"#!/usr/bin/env bun\n{BUNDLE}"):
                 assert await stage.result(source, suffix=".js") == [True, "\n"]
+    unmarked = BUNDLE.removeprefix("// @bun\n").replace("import.meta.require", "() => ({ EOL: 'none' })")
     async with stage.host():
-        assert await stage.result(
-            BUNDLE.removeprefix("// @bun\n").replace("import.meta.require", "() => ({ EOL: 'none' })")
-        ) == [
-            False,
-            "none",
-        ]
+        assert await stage.result(unmarked) == [False, "none"]
 
 
 async def test_node_that_is_installed_while_a_host_is_open_is_found(

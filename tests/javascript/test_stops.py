@@ -9,7 +9,7 @@ from spindle_trio import ExitReason, ProcessState, StartupCancelledError
 from support.contract import Gate, stderr_of
 from support.javascript import SLACK, WEDGES, Stage, body, outcome
 
-FS = "import fs from 'node:fs';"
+FS = "import fs from 'node:fs'; import { setTimeout as wait } from 'node:timers/promises';"
 
 
 async def test_without_a_handler_the_runtime_ends_the_process_and_cleans_up_once(stage: Stage) -> None:
@@ -106,7 +106,7 @@ async def test_a_stop_while_the_file_is_loaded_ends_the_process_without_calling_
         entry = stage.write(
             body(
                 "p.fail('called');",
-                head=FS + "fs.writeFileSync('loading', ''); await new Promise((go) => setTimeout(go, 60_000));",
+                head=FS + "fs.writeFileSync('loading', ''); await wait(60_000);",
             )
         )
         await stop_when_there(stage, nursery, entry, "loading")

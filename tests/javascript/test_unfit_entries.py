@@ -56,7 +56,7 @@ async def test_what_cannot_be_called_is_refused_at_once_with_what_to_export(stag
         error = await stage.refusal(source, suffix=suffix, startup_timeout=30)
         return str(error.info.error), error.info.entry
 
-    # `Stage` writes its entries as entry1.mjs, entry2.mjs, …; the circle leads back to the one that it is imported from.
+    # `Stage` writes entry1.mjs, entry2.mjs, …; the circle leads back to the one that it is imported from.
     names = [f"entry{number}.mjs" for number in range(1, len(UNFIT) + 1)]
     (stage.root / "circle.mjs").write_text(
         f"for (const name of {names}) if (process.argv[1].endsWith('/' + name)) await import(`./${{name}}`);"

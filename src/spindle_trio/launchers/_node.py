@@ -113,6 +113,8 @@ class JavaScriptEngine(Engine):
 
 def _is_bun_bundle(entry: ResolvedEntry) -> bool:
     """Whether Bun has made a file for itself alone; not where the file cannot be read, which its launch tells."""
+    if entry.path is None:
+        return False
     try:
         with open(entry.path, "rb") as file:
             head = file.read(_HEAD_BYTES)
