@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 
 import trio
@@ -21,6 +22,7 @@ from spindle_trio._host._host_scope import HostScope
 from spindle_trio._host._settings import HostSettings, wall_time_from
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._model import Containment, HostStatistics, Limits
+from spindle_trio._trio_rules import AsyncBlock, other_thread, require_trio
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
 from spindle_trio.abc import Launcher
@@ -56,8 +58,8 @@ def open_host(
     leaving skips the grace period. An error raised in the block leaves bare, not in an exception group.
 
     Args:
-        launcher: how processes come to exist; by default a `ForkServerLauncher` on Linux, which forks them off a warm
-            server, and a `PythonLauncher` elsewhere.
+        launcher: how processes come to exist; by default a `DefaultLauncher`, which forks Python entries off a warm
+            server, and runs JavaScript ones in Node or Bun.
         grace_period: seconds between asking a process to stop and killing it.
         max_processes: live processes that each worker may have.
         limits: bounds on messages, frames and queues.
@@ -70,9 +72,11 @@ def open_host(
 
     Raises:
         ValueError: `grace_period` or `max_processes` is out of range, or `require_containment` is no level.
-        RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`.
-        TypeError: `environment` maps something else than texts to texts.
+        RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`, or
+            the program does not run under Trio.
+        TypeError: `launcher` or `limits` is none, or `environment` maps something else than texts to texts.
     """
+    _check_kinds(launcher, limits)
     _check_bounds(grace_period, max_processes)
     for name, value in (environment or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -86,6 +90,7 @@ class Host:
 
     def __init__(self, scope: HostScope) -> None:
         self._scope = scope
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         statistics = self.statistics()
@@ -144,8 +149,13 @@ class Host:
     def kill(self) -> None:
         """End every process at once, without a grace period, as `backend_unloaded`. Never blocks.
 
-        Each is announced as ever, once it has been reaped. The host stays open. To be called from Trio's thread.
+        Each is announced as ever, once it has been reaped. The host stays open.
+
+        Raises:
+            RuntimeError: it was called from another thread than Trio's.
         """
+        if get_ident() != self._thread:
+            raise other_thread("kill")
         self._scope.kill()
 
     def statistics(self) -> HostStatistics:
@@ -153,7 +163,9 @@ class Host:
         return self._scope.statistics()
 
 
-class _HostBlock(AbstractAsyncContextManager[Host]):
+class _HostBlock(AsyncBlock[Host]):
+    typed = "open_host"
+
     def __init__(
         self,
         launcher: Launcher | None,
@@ -176,6 +188,7 @@ class _HostBlock(AbstractAsyncContextManager[Host]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Host:
+        require_trio()
         environment = passed_on_environment() if self._environment is None else dict(self._environment)
         self._scope = HostScope(
             HostSettings(
@@ -229,8 +242,10 @@ class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
             self._host.remove_worker(self._port)
 
 
-class _WorkerBlock(AbstractAsyncContextManager[Worker]):
+class _WorkerBlock(AsyncBlock[Worker]):
     """The same, with the worker that people hold."""
+
+    typed = "host.open_worker"
 
     def __init__(self, port_block: _WorkerContext) -> None:
         self._port_block = port_block
@@ -242,6 +257,19 @@ class _WorkerBlock(AbstractAsyncContextManager[Worker]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._port_block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # shielded and bounded there
+
+
+def _check_kinds(launcher: object, limits: object) -> None:
+    if isinstance(launcher, type) and issubclass(launcher, Launcher):
+        name = launcher.__name__
+        raise TypeError(f"launcher is the class {name}, and not a launcher made from it; type: open_host({name}())")
+    if launcher is not None and not isinstance(launcher, Launcher):
+        raise TypeError(
+            f"launcher must be a launcher, such as DefaultLauncher() or PythonLauncher(), not {launcher!r}; "
+            "for the default, type: open_host()"
+        )
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits must be of the type Limits, not {limits!r}; type: Limits(frame_bytes=…), for example")
 
 
 def _check_bounds(grace_period: object, max_processes: object) -> None:

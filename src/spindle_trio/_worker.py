@@ -7,8 +7,10 @@ The same classes serve a worker in the host's program and one at the far end of 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ from spindle_trio._model import (
     SpawnOptions,
     StopOptions,
 )
+from spindle_trio._trio_rules import AsyncBlock, other_thread
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import ProcessInterface, WorkerInterface
@@ -70,13 +73,14 @@ class BackendProcesses:
 
     def __init__(self, port: WorkerInterface) -> None:
         self._port = port
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         return f"<BackendProcesses {'closed ' if self._port.is_closed else ''}of worker {self._port.identifier}>"
 
     async def spawn(
         self,
-        entry: str,
+        entry: str | os.PathLike[str],
         *,
         kind: str | None = None,
         key: str | None = None,
@@ -95,7 +99,7 @@ class BackendProcesses:
         against the startup timeout.
 
         Args:
-            entry: path of the file to run, relative to the worker's root.
+            entry: path of the file to run, relative to the worker's root: a text, or a `pathlib.Path`.
             kind: a label; trimmed; blank means the entry.
             key: makes the process unique per user and kind; trimmed; blank means none.
             payload: a JSON-safe value for the entry.
@@ -135,7 +139,7 @@ class BackendProcesses:
 
     def open(
         self,
-        entry: str,
+        entry: str | os.PathLike[str],
         *,
         kind: str | None = None,
         key: str | None = None,
@@ -236,7 +240,7 @@ class BackendProcesses:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
-        self._refuse_closed()
+        self._refuse("lifecycle_events")
         return self._port.lifecycle.subscribe()
 
     def messages(self) -> MessageReceiveChannel[ProcessMessage]:
@@ -248,7 +252,7 @@ class BackendProcesses:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
-        self._refuse_closed()
+        self._refuse("messages")
         return self._port.hub.subscribe()
 
     def on_lifecycle(self, handler: Callable[[LifecycleEvent], object]) -> Callable[[], None]:
@@ -263,7 +267,7 @@ class BackendProcesses:
             TypeError: it is not a plain function.
             trio.ClosedResourceError: the worker is closed.
         """
-        self._refuse_closed()
+        self._refuse("on_lifecycle")
         _check_plain(handler)
         return self._port.lifecycle.add_handler(handler)
 
@@ -279,11 +283,13 @@ class BackendProcesses:
             TypeError: it is not a plain function.
             trio.ClosedResourceError: the worker is closed.
         """
-        self._refuse_closed()
+        self._refuse("on_message")
         _check_plain(handler)
         return self._port.hub.add_handler(handler)
 
-    def _refuse_closed(self) -> None:
+    def _refuse(self, call: str) -> None:
+        if get_ident() != self._thread:
+            raise other_thread(call)
         if self._port.is_closed:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
 
@@ -294,6 +300,7 @@ class ProcessHandle:
     def __init__(self, worker: WorkerInterface, process: ProcessInterface) -> None:
         self._worker = worker
         self._process = process
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         key = "" if self.key is None else f" key={self.key!r}"
@@ -367,8 +374,10 @@ class ProcessHandle:
             PayloadError: as in `send`.
             trio.BrokenResourceError: as in `send`.
             trio.ClosedResourceError: as in `send`.
+            RuntimeError: it was called from another thread than Trio's; nothing was sent.
         """
-        self._refuse_closed()
+        if self._worker.is_closed or get_ident() != self._thread:  # here, since a call would cost more than both
+            self._refuse("send_nowait")
         self._process.send_nowait(payload)
 
     async def stop(self, reason: str | None = None) -> None:
@@ -389,6 +398,8 @@ class ProcessHandle:
         While it is open nothing is lost, and the process has to wait if nobody reads. After the end, and on a closed
         worker, it gives what is still held. Read it one by one, by ``async for``, or in batches, by ``receive_many``.
         """
+        if get_ident() != self._thread:
+            raise other_thread("messages")
         return self._process.inbox.subscribe()
 
     async def wait_ended(self) -> ProcessInfo:
@@ -399,13 +410,20 @@ class ProcessHandle:
         """Count what its inbox and outbox hold and have carried."""
         return self._process.statistics()
 
+    def _refuse(self, call: str) -> None:
+        if get_ident() != self._thread:
+            raise other_thread(call)
+        self._refuse_closed()
+
     def _refuse_closed(self) -> None:
         if self._worker.is_closed:
             raise trio.ClosedResourceError(f"worker {self._worker.identifier!r} is closed")
 
 
-class _OpenProcess:
+class _OpenProcess(AsyncBlock[ProcessHandle]):
     """The block that is a process's life."""
+
+    typed = "processes.open"
 
     def __init__(self, worker: WorkerInterface, options: SpawnOptions) -> None:
         self._worker = worker

@@ -181,7 +181,7 @@ class WorkerScope:
         """Check everything that can be checked before the key is looked at."""
         limits = self.limits
         if not isinstance(options.entry, str):
-            raise EntryError(f"entry must be a str, the path below the worker's root, not {options.entry!r}")
+            raise EntryError(f"entry must be a str or a path, relative to the worker's root, not {options.entry!r}")
         entry = self._settings.launcher.resolve(options.entry.strip(), self.root)
         _check_text("entry", entry.entry, limits.entry_bytes)
         kind = (options.kind or "").strip() or entry.entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
@@ -49,6 +49,18 @@ def _check_flag(_: object, attribute: attrs.Attribute[bool], value: object) -> N
         raise TypeError(f"{attribute.name} must be a bool, not {type(value).__name__}")
 
 
+@runtime_checkable
+class _PathLike(Protocol):
+    def __fspath__(self) -> str: ...
+
+
+def _as_entry(value: str | _PathLike) -> str:
+    """Take a path as its text; what is neither is refused when it is spawned."""
+    if isinstance(value, str):
+        return value  # first, since a look at a protocol is slow
+    return value.__fspath__() if isinstance(value, _PathLike) else value  # type: ignore[redundant-expr]  # anything
+
+
 @attrs.frozen
 class SpawnOptions:
     """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
@@ -58,8 +70,8 @@ class SpawnOptions:
         TypeError: `kind`, `key` or `user_id` is no string, or `replace_existing` no bool.
     """
 
-    entry: str
-    """Path of the entry file, relative to the worker's root."""
+    entry: str = attrs.field(converter=_as_entry)
+    """Path of the entry file, relative to the worker's root; a `pathlib.Path` is taken as its text."""
     kind: str | None = attrs.field(default=None, validator=_check_optional_text)
     """A label for filters and dedupe; trimmed; blank or `None` means the entry."""
     key: str | None = attrs.field(default=None, validator=_check_optional_text)

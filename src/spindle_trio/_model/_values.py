@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 import attrs
 
@@ -188,6 +188,10 @@ class Containment(StrEnum):
     """A parent for each process that adopts and kills what it leaves behind."""
     KILLPG = "killpg"
     """The process group, and the descendants that can be found."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no level of containment; type one of: {', '.join(cls)}")
 
     def is_at_least(self, other: Containment) -> bool:
         """Tell whether this level holds together all that another one does."""

@@ -33,6 +33,7 @@ from spindle_trio._model import (
     WorkerToHost,
 )
 from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._trio_rules import AsyncBlock, require_trio
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol._mirror import info_of
 from spindle_trio._worker_protocol._remote_process import RemoteProcess, checked_copy
@@ -77,14 +78,17 @@ def connect_worker(
     return _WorkerConnection(channel, limits)
 
 
-class _WorkerConnection(AbstractAsyncContextManager[Worker]):
+class _WorkerConnection(AsyncBlock[Worker]):
     """The block of `connect_worker`: a class, so that an error raised in its body leaves it bare."""
+
+    typed = "connect_worker"
 
     def __init__(self, channel: WireChannel, limits: Limits) -> None:
         self._port = _RemoteWorker(channel, limits)
-        self._scope = NurseryScope()
 
     async def __aenter__(self) -> Worker:
+        require_trio()
+        self._scope = NurseryScope()
         await self._scope.open()
         self._scope.nursery.start_soon(self._port.run)
         return Worker(self._port)

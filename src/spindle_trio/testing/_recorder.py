@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import attrs
 import trio
 
 from spindle_trio._model import JsonValue, LifecycleEvent, ProcessMessage, ProcessState
-
-if TYPE_CHECKING:
-    from spindle_trio._worker import BackendProcesses
+from spindle_trio._worker import BackendProcesses
 
 _DETAIL_CHARACTERS: Final = 70
 
@@ -45,7 +43,15 @@ class EventRecorder:
 
         Args:
             processes: of an open worker.
+
+        Raises:
+            TypeError: it is something else, such as the worker itself.
         """
+        if not isinstance(processes, BackendProcesses):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"a recorder takes the processes of a worker, not {processes!r}; "
+                "type: EventRecorder(worker.backend_processes)"
+            )
         self._began = trio.current_time()
         self._record: list[_Entry] = []
         self._changed = trio.lowlevel.ParkingLot()

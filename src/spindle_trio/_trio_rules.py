@@ -1,0 +1,53 @@
+"""Says what is wrong, and what to type, where a program uses this package outside Trio's rules."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar, NoReturn, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class AsyncBlock(AbstractAsyncContextManager[T]):
+    """A block for ``async with``, which says so where it is opened in another way."""
+
+    __slots__ = ()
+
+    typed: ClassVar[str]
+    """How the call that makes it is typed."""
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"this block needs `async with`, not `with`; type: async with {self.typed}(…) as …:")
+
+    def __exit__(self, *error: object) -> None:
+        """Never called: entering fails."""
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"this is a block, which cannot be awaited; type: async with {self.typed}(…) as …:")
+
+
+def require_trio() -> None:
+    """Refuse a program that does not run under Trio.
+
+    Raises:
+        RuntimeError: says how to start it.
+    """
+    if not trio.lowlevel.in_trio_task():
+        raise RuntimeError(
+            "spindle_trio runs under Trio, and this code runs in no task of it (under asyncio, perhaps); "
+            "type: trio.run(main), in place of asyncio.run(main) and the like"
+        )
+
+
+def other_thread(call: str) -> RuntimeError:
+    """Make the error of a plain call from another thread: none of the objects here may be shared by threads.
+
+    Args:
+        call: the name of what was called.
+    """
+    return RuntimeError(
+        f"{call}() was called from another thread than its own; from a thread that Trio has started, "
+        f"type: trio.from_thread.run_sync(….{call}, …), and elsewhere give it trio_token= as well"
+    )

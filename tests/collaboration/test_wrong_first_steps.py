@@ -1,0 +1,150 @@
+"""What somebody new types at first: each mistake is answered by what is wrong and what to type."""
+
+from __future__ import annotations
+
+import asyncio  # noqa: TID251  # what a program must not use here
+import threading
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+import spindle_trio as spindle
+from spindle_trio.child import ProcessContext
+from spindle_trio.testing import EventRecorder, MemoryLauncher
+
+
+async def echo(process: ProcessContext) -> None:
+    process.ready()
+    process.beat_while_running()
+    await trio.sleep_forever()
+
+
+LEFT, RIGHT = trio.testing.memory_stream_pair()
+CONNECTION = spindle.StreamChannel(LEFT)
+
+
+@pytest.mark.parametrize(
+    "block", [lambda: spindle.open_host(MemoryLauncher({})), lambda: spindle.connect_worker(CONNECTION)]
+)
+def test_under_asyncio_a_block_says_that_it_needs_trio(block) -> None:
+    async def main() -> None:
+        async with block():
+            pass
+
+    with pytest.raises(RuntimeError, match=r"runs under Trio.* trio\.run\(main\)"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["DefaultLauncher", "PythonLauncher"])
+def test_the_class_of_a_launcher_gets_its_parentheses(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"the class {name}.* type: open_host\({name}\(\)\)"):
+        spindle.open_host(getattr(spindle, name))
+
+
+def test_no_launcher_at_all_gets_the_names_of_some() -> None:
+    with pytest.raises(TypeError, match=r"launcher must be a launcher, .* PythonLauncher\(\), not 'python'"):
+        spindle.open_host("python")  # type: ignore[arg-type]
+
+
+def test_limits_that_are_none_are_refused_at_once() -> None:
+    with pytest.raises(TypeError, match=r"Limits\(frame_bytes="):
+        spindle.open_host(limits={"frame_bytes": 5})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: spindle.open_host(require_containment="docker"),  # type: ignore[arg-type]
+        lambda: spindle.DefaultLauncher(containment="docker"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_level_of_containment_that_does_not_exist_gets_those_that_do(ask) -> None:
+    with pytest.raises(ValueError, match="'docker' is no level of containment; type one of: pidns, cgroup, sweep, "):
+        ask()
+
+
+async def test_a_recorder_of_a_worker_is_told_what_it_takes() -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+    ):
+        with pytest.raises(TypeError, match=r"type: EventRecorder\(worker\.backend_processes\)"):
+            EventRecorder(worker)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("open_block", "to_type"),
+    [
+        (lambda host, worker: spindle.open_host(), "open_host"),
+        (lambda host, worker: host.open_worker("v"), "host.open_worker"),
+        (lambda host, worker: worker.backend_processes.open("echo"), "processes.open"),
+        (lambda host, worker: spindle.connect_worker(CONNECTION), "connect_worker"),
+    ],
+)
+async def test_a_plain_with_and_an_await_get_async_with(open_block, to_type: str) -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({"echo": echo})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+    ):
+        block = open_block(host, worker)
+        assert isinstance(block, AbstractContextManager)
+        with pytest.raises(TypeError, match=rf"type: async with {to_type}\(") as refused, block:
+            pass
+        assert "with" in str(refused.value)
+        with pytest.raises(TypeError, match=rf"type: async with {to_type}\("):
+            await block
+
+
+async def test_a_path_is_taken_as_an_entry() -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({"dist/echo": echo})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+    ):
+        handle = await worker.backend_processes.spawn(Path("dist") / "echo")
+        assert handle.entry == "dist/echo"
+        async with worker.backend_processes.open(Path("dist/echo")) as other:
+            assert other.info.entry == "dist/echo"
+        for wrong in (None, 5, b"dist/echo"):
+            with pytest.raises(spindle.EntryError, match="entry must be a str or a path"):
+                await worker.backend_processes.spawn(wrong)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda host, processes, handle: handle.send_nowait(1), "send_nowait"),
+        (lambda host, processes, handle: handle.messages(), "messages"),
+        (lambda host, processes, handle: processes.messages(), "messages"),
+        (lambda host, processes, handle: processes.lifecycle_events(), "lifecycle_events"),
+        (lambda host, processes, handle: processes.on_message(print), "on_message"),
+        (lambda host, processes, handle: processes.on_lifecycle(print), "on_lifecycle"),
+        (lambda host, processes, handle: host.kill(), "kill"),
+    ],
+)
+async def test_a_call_from_another_thread_is_refused_by_name(call, name: str) -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({"echo": echo})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+    ):
+        processes = worker.backend_processes
+        handle = await processes.spawn("echo")
+        with pytest.raises(RuntimeError, match=rf"{name}\(\) was called from .* trio\.from_thread\.run_sync\("):
+            await trio.to_thread.run_sync(call, host, processes, handle)
+        caught: list[BaseException] = []
+
+        def in_a_plain_thread() -> None:
+            try:
+                call(host, processes, handle)
+            except RuntimeError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=in_a_plain_thread)
+        thread.start()
+        thread.join()
+        assert f"{name}()" in str(caught[0])
+        assert handle.state == "running"
+        assert handle.statistics().outbox_messages == 0
+        await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(call, host, processes, handle))
