@@ -23,7 +23,7 @@ class Watched:
     def put_off_watchdog(self) -> None:
         self.looks.append(trio.current_time())
 
-    def leave_out(self, since: float) -> None:
+    def extend_by_stall(self, since: float) -> None:
         self.pauses.append((since, trio.current_time()))
 
 

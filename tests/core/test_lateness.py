@@ -48,49 +48,49 @@ def test_a_late_program_stood_still_for_twice_as_long_but_not_since_before_it_wa
 
 def test_time_in_which_this_program_stood_still_is_left_out_of_a_silence() -> None:
     life = lifecycle_after(Input.READY)
-    life.leave_out(4, 100)
+    life.extend_deadline(96, 100)
     assert life.heartbeat_at == 0
     assert (life.due(115.9), life.due(116)) == (None, Input.HEARTBEAT_DEADLINE)
 
 
 def test_two_pauses_in_one_silence_are_both_left_out() -> None:
     life = lifecycle_after(Input.READY)
-    life.leave_out(4, 100)
-    life.leave_out(101, 200)
+    life.extend_deadline(96, 100)
+    life.extend_deadline(99, 200)
     assert life.deadline() == 215
 
 
 def test_a_process_that_beat_meanwhile_has_its_whole_time_again_and_no_more() -> None:
     life = lifecycle_after(Input.READY)
     life.note_heartbeat(50, 100)
-    life.leave_out(4, 100)
+    life.extend_deadline(96, 100)
     assert life.deadline() == 120
 
 
 def test_a_later_heartbeat_counts_from_its_own_time() -> None:
     """What was left out belongs to the silence before it."""
     life = lifecycle_after(Input.READY)
-    life.leave_out(4, 100)
+    life.extend_deadline(96, 100)
     life.note_heartbeat(101, 102)
     assert life.deadline() == 121
 
 
 def test_a_heartbeat_from_before_the_pause_that_is_seen_after_it_takes_nothing_back() -> None:
     life = lifecycle_after(Input.READY)
-    life.leave_out(4, 100)
+    life.extend_deadline(96, 100)
     life.note_heartbeat(3, 101)
     assert (life.heartbeat_at, life.deadline()) == (3, 116)
 
 
 def test_the_grace_period_and_the_time_after_a_kill_are_put_off_alike() -> None:
     stopping = lifecycle_after(Input.READY, Input.STOP)
-    stopping.leave_out(2, 100)
+    stopping.extend_deadline(98, 100)
     assert (stopping.due(102.9), stopping.due(103)) == (None, Input.GRACE_DEADLINE)
     leaving = lifecycle_after(Input.READY, Input.COMPLETE)
-    leaving.leave_out(2, 100)
+    leaving.extend_deadline(98, 100)
     assert leaving.deadline() == 103
     killed = lifecycle_after(Input.READY, Input.BROKEN)
-    killed.leave_out(1, 100)
+    killed.extend_deadline(99, 100)
     assert (killed.due(100 + ABANDON_SECONDS - 1.01), killed.due(100 + ABANDON_SECONDS - 1)) == (
         None,
         Input.ABANDON_DEADLINE,
@@ -100,23 +100,25 @@ def test_the_grace_period_and_the_time_after_a_kill_are_put_off_alike() -> None:
 def test_a_stop_that_came_during_the_pause_has_its_grace_period_and_no_more() -> None:
     life = lifecycle_after(Input.READY)
     life.feed(Input.STOP, 99)
-    life.leave_out(4, 100)
+    life.extend_deadline(96, 100)
     assert life.deadline() == 105
 
 
 def test_what_has_no_deadline_gets_none() -> None:
     unwatched = lifecycle_after(Input.READY, heartbeat=math.inf)
-    unwatched.leave_out(0, 100)
+    unwatched.extend_deadline(100, 100)
     assert unwatched.deadline() == math.inf
     abandoned = lifecycle_after(Input.READY, Input.HEARTBEAT_DEADLINE, Input.ABANDON_DEADLINE)
-    abandoned.leave_out(0, 100)
+    abandoned.extend_deadline(100, 100)
     assert abandoned.deadline() == math.inf
 
 
-def test_the_startup_deadline_has_an_account_of_its_own() -> None:
+def test_the_startup_deadline_is_put_off_alike() -> None:
     life = lifecycle_after()
-    life.leave_out(0, 5)
-    assert life.deadline() == 10
+    life.extend_deadline(3, 5)
+    assert life.deadline() == 13
+    life.extend_deadline(30, 10)
+    assert life.deadline() == 20
 
 
 # ---- both together
@@ -144,7 +146,7 @@ def test_after_a_stall_longer_than_its_timeout_a_process_has_all_that_was_left_t
     now = stopped_at + length
     life = Lifecycle(startup_timeout=1, heartbeat_timeout=timeout, grace_period=5, now=beat_at)
     life.feed(Input.READY, beat_at)
-    life.leave_out(stood_still_since(awake_at + period, awake_at, now), now)
+    life.extend_deadline(now - stood_still_since(awake_at + period, awake_at, now), now)
     assert life.deadline() >= now + timeout - (stopped_at - beat_at) - 1e-6
     assert life.deadline() <= beat_at + timeout + length + period + 1e-6
 
@@ -159,6 +161,6 @@ def test_a_host_that_is_late_again_and_again_finds_a_hanging_process_after_twice
     for late in lateness:
         planned_at = awake_at + timeout / 2
         now = planned_at + late
-        life.leave_out(stood_still_since(planned_at, awake_at, now), now)
+        life.extend_deadline(now - stood_still_since(planned_at, awake_at, now), now)
         awake_at = now
     assert life.deadline() <= timeout + 2 * sum(lateness) + 1e-6

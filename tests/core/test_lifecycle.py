@@ -243,7 +243,7 @@ def test_the_startup_deadline_runs_until_ready() -> None:
 
 def test_time_in_which_the_host_did_not_read_is_left_out_of_the_startup_deadline() -> None:
     life = lifecycle_in()
-    life.excuse(2.5)
+    life.extend_deadline(2.5, 2.5)
     assert (life.due(12.49), life.due(12.5)) == (None, Input.STARTUP_DEADLINE)
 
 

@@ -71,10 +71,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
+    @precondition(lambda self: self.life.phase is Phase.STARTING)
     @rule(seconds=st.floats(0, 3))
     def the_host_did_not_read(self, seconds: float) -> None:
-        self.life.excuse(seconds)
-        self.startup_at += seconds
+        self.now += seconds
+        self.life.extend_deadline(seconds, self.now)
+        self.startup_at = min(self.startup_at + seconds, self.now + STARTUP)
 
     @rule(age=st.floats(-2, 6))
     def the_child_beats(self, age: float) -> None:

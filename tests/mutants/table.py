@@ -97,7 +97,7 @@ MUTANTS: Final = (
     Mutant(
         "a deadline that fires late is believed",
         "_supervision/_supervisor.py",
-        "        intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)\n        self._look_at_heartbeat()\n",
+        "        intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)\n        process.record.look_at_heartbeat()\n",
         "",
         (
             "contract/test_rules_of_patience.py::test_a_jump_past_the_startup_deadline_takes_in_ready_first",
@@ -107,7 +107,7 @@ MUTANTS: Final = (
     Mutant(
         "the time in which the host stood still counts against a start",
         "_supervision/_deadlines.py",
-        "            self._lifecycle.excuse(late)\n",
+        "            record.life.extend_deadline(late, now)\n",
         "            pass\n",
         (
             # In memory the order of tasks decides whether it shows.
@@ -118,7 +118,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "who is held up by a full inbox is not read when it is stopped",
-        "_supervision/_supervisor.py",
+        "_supervision/_process.py",
         "        self.inbox.wake_room()\n",
         "",
         (
@@ -128,15 +128,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an overflowing outbox is overlooked",
-        "_supervision/_supervisor.py",
-        'self._feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")',
+        "_supervision/_process.py",
+        'self.feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")',
         "pass",
         ("collaboration/test_worker_protocol.py::test_a_process_that_does_not_read_fails_and_holds_up_nobody",),
     ),
     Mutant(
         "messages that never arrived are not missed",
         "_supervision/_supervisor.py",
-        "lost = self._announced_messages - self.inbox.received",
+        "lost = self._announced_messages - process.inbox.received",
         "lost = 0",
         ("contract/test_last_messages.py::test_a_process_that_announces_more_messages_than_arrive_is_told_of[python]",),
     ),

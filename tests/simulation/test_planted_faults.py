@@ -18,9 +18,10 @@ from simulation.verdict import complaints_about
 from spindle_trio._host._registry import Claim, Registry
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._inbox import Inbox
-from spindle_trio._supervision import _lifecycle, _supervisor
+from spindle_trio._supervision import _lifecycle, _process
 from spindle_trio._supervision._intake import Intake
 from spindle_trio._supervision._lifecycle import FAILED, TABLE, Action, Input, Lifecycle, Phase, Rule, Step
+from spindle_trio._supervision._process import Process
 from spindle_trio._supervision._supervisor import Supervisor
 
 MOST = 600
@@ -130,19 +131,19 @@ def a_process_that_withstands_its_kill_is_waited_for_longer(patch: Patch) -> Non
 
 
 def a_cancelled_spawn_asks_before_it_kills(patch: Patch) -> None:
-    patch.setattr(Supervisor, "caller_gone", lambda process: process.stop(None))
+    patch.setattr(Process, "caller_gone", lambda process: process.stop(None))
 
 
 def a_kill_asks_first(patch: Patch) -> None:
-    def kill(process: Supervisor) -> None:
-        process.host_stop(_supervisor.ExitReason.BACKEND_UNLOADED)
-        process._feed(Input.KILL)
+    def kill(process: Process) -> None:
+        process.host_stop(_process.ExitReason.BACKEND_UNLOADED)
+        process.feed(Input.KILL)
 
-    patch.setattr(Supervisor, "kill", kill)
+    patch.setattr(Process, "kill", kill)
 
 
 def the_reason_of_a_stop_is_forgotten(patch: Patch) -> None:
-    patch.setattr(_supervisor, "encode_stop", lambda _: b'{"type":"stop"}')
+    patch.setattr(_process, "encode_stop", lambda _: b'{"type":"stop"}')
 
 
 def a_stop_returns_before_the_end_is_announced(patch: Patch) -> None:
@@ -164,10 +165,10 @@ def a_deadline_judges_before_it_looks_at_what_has_come(patch: Patch) -> None:
     """Contract, rule 7. It shows only where a deadline and a frame meet at one instant."""
 
     def make(original: Any) -> Any:
-        def judge(process: Supervisor, launched: Any, intake: Intake) -> None:
+        def judge(supervisor: Supervisor, launched: Any, intake: Intake) -> None:
             with pytest.MonkeyPatch.context() as inner:
                 inner.setattr(Intake, "take_in_control", lambda *_, **__: None)
-                original(process, launched, intake)
+                original(supervisor, launched, intake)
 
         return judge
 

@@ -36,14 +36,17 @@ from spindle_trio._model import (
     StopOptions,
 )
 from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._protocol._control_frames import encode_init
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio._protocol._json_codec import BodyReader
 from spindle_trio._protocol._payload import bounds_of, check_payload
 from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
-from spindle_trio._supervision._lifecycle import Transition
-from spindle_trio._supervision._process_record import Identity, ProcessConfig
+from spindle_trio._supervision._lifecycle import Lifecycle, Transition
+from spindle_trio._supervision._process import Process, Reports
+from spindle_trio._supervision._process_record import Identity, ProcessConfig, ProcessRecord
+from spindle_trio._supervision._snapshots import write_event
 from spindle_trio._supervision._startup_monitor import StartupMonitor
-from spindle_trio._supervision._supervisor import Reports, Supervisor
+from spindle_trio._supervision._supervisor import Supervisor
 from spindle_trio.abc import Launcher, LaunchOrder, ResolvedEntry
 
 _log = logging.getLogger("spindle_trio.host")
@@ -83,10 +86,10 @@ class WorkerScope:
         self.is_closed: bool = False
         self._settings = settings
         self._bounds = bounds_of(settings.limits)
-        self._reader = BodyReader(self._bounds)
+        self._config = ProcessConfig(settings.limits, self._bounds, BodyReader(self._bounds), settings.wall_time)
         self._registry = Registry(settings.max_processes)
-        self._processes: dict[str, Supervisor] = {}
-        self._abandoned: set[Supervisor] = set()
+        self._processes: dict[str, Process] = {}
+        self._abandoned: set[Process] = set()
         self._queued: dict[Claim, trio.Event] = {}
         self._tasks = 0
         self._startup_monitor = StartupMonitor()
@@ -99,7 +102,7 @@ class WorkerScope:
         state = "closed" if self.is_closed else "open"
         return f"<WorkerScope {state} {self.identifier} user={self.user_id!r} processes={len(self._processes)}>"
 
-    def __iter__(self) -> Iterator[Supervisor]:
+    def __iter__(self) -> Iterator[Process]:
         return iter(list(self._processes.values()))
 
     async def open(self) -> None:
@@ -159,7 +162,7 @@ class WorkerScope:
     # Spawning.
 
     @trio.lowlevel.enable_ki_protection
-    async def spawn(self, options: SpawnOptions) -> Supervisor:
+    async def spawn(self, options: SpawnOptions) -> Process:
         """Spawn a process and wait until it is ready; see `BackendProcesses.spawn`."""
         await trio.lowlevel.checkpoint()
         self._refuse_closed()
@@ -207,7 +210,7 @@ class WorkerScope:
             metadata = copy.deepcopy(options.metadata)
         return _Request(entry, kind, key, user_id, copy.deepcopy(payload), metadata, options)
 
-    async def _begin(self, request: _Request) -> Supervisor:
+    async def _begin(self, request: _Request) -> Process:
         """Claim the key, wait for the process that has it, and start the task of the new one."""
         claim = self._registry.claim(
             request.user_id,
@@ -233,7 +236,7 @@ class WorkerScope:
                 self._wake_if_empty()
         return self._start(request, claim)
 
-    def _start(self, request: _Request, claim: Claim) -> Supervisor:
+    def _start(self, request: _Request, claim: Claim) -> Process:
         settings, options = self._settings, request.options
         try:
             process_id = settings.new_process_id()
@@ -243,21 +246,25 @@ class WorkerScope:
         identity = Identity(
             process_id, request.entry.entry, request.kind, request.key, request.user_id, request.metadata
         )
-        process = Supervisor(
-            identity,
-            ProcessConfig(
-                options.startup_timeout,
-                options.heartbeat_timeout,
-                settings.grace_period,
-                settings.limits,
-                self._bounds,
-                self._reader,
-                settings.wall_time,
-            ),
-            payload=request.payload,
-            hub=self.hub,
-            reports=self._reports,
+        life = Lifecycle(
+            startup_timeout=options.startup_timeout,
+            heartbeat_timeout=options.heartbeat_timeout,
+            grace_period=settings.grace_period,
+            now=trio.current_time(),
         )
+        init = encode_init(
+            process_id=process_id,
+            entry=identity.entry,
+            kind=identity.kind,
+            key=identity.key,
+            user_id=identity.user_id,
+            payload=request.payload,
+            metadata=identity.metadata,
+            heartbeat_timeout=options.heartbeat_timeout,
+            limits=settings.limits,
+        )
+        record = ProcessRecord(identity, self._config, life)
+        process = Process(record, init=init, hub=self.hub, reports=self._reports)
         process.claim = claim
         self._registry.add(claim, process)
         self._processes[process.process_id] = process
@@ -276,17 +283,17 @@ class WorkerScope:
             ),
             name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
         )
-        self._startup_monitor.add(process)
+        self._startup_monitor.add(process.deadlines)
         process.begin()
         if self._registry.has_successor(claim):
             process.host_stop(ExitReason.REPLACED)  # another replacement queued up while this one waited
         return process
 
     @trio.lowlevel.enable_ki_protection
-    async def _own(self, process: Supervisor, launcher: Launcher, order: LaunchOrder) -> None:
+    async def _own(self, process: Process, launcher: Launcher, order: LaunchOrder) -> None:
         """Be the task of one process."""
         try:
-            await process.run(launcher, order)
+            await Supervisor(process).run(launcher, order)
         except BaseException:
             # A bug of ours or of the launcher's, which leaves the worker's block as a group. Nobody may wait for ever.
             if self._processes.get(process.process_id) is process:
@@ -298,20 +305,20 @@ class WorkerScope:
             self._tasks -= 1
             self._wake_if_empty()
 
-    def _publish(self, process: Supervisor, transition: Transition) -> None:
-        if transition.state is ProcessState.RUNNING and not process.is_in_this_run:
-            self._rounds.add(process, process.heartbeat_timeout)
+    def _publish(self, process: Process, transition: Transition) -> None:
+        if transition.state is ProcessState.RUNNING and not process.record.is_in_this_run:
+            self._rounds.add(process.deadlines, process.deadlines.heartbeat_timeout)
         if self.lifecycle:
-            self.lifecycle.publish(process.event(transition), process.process_id)
+            self.lifecycle.publish(write_event(process.record, transition), process.process_id)
 
-    def _processes_holding(self, claim: Claim) -> Supervisor | None:
+    def _processes_holding(self, claim: Claim) -> Process | None:
         holder = self._registry.holder_of(claim)
         return None if holder is None else self._processes[holder.process_id]
 
-    def _forget(self, process: Supervisor) -> Callable[[], None]:
+    def _forget(self, process: Process) -> Callable[[], None]:
         """Free what an ended process held. Returns what to do once its end has been announced."""
         del self._processes[process.process_id]
-        self._rounds.remove(process, process.heartbeat_timeout)
+        self._rounds.remove(process.deadlines, process.deadlines.heartbeat_timeout)
         if process.is_abandoned:
             self._abandoned.add(process)
         assert process.claim is not None, "no process is started without a claim"
@@ -368,7 +375,7 @@ class WorkerScope:
         """
         self._ask_to_stop(process_id, options)
 
-    def _ask_to_stop(self, process_id: str, options: StopOptions) -> Supervisor | None:
+    def _ask_to_stop(self, process_id: str, options: StopOptions) -> Process | None:
         self._refuse_closed()
         process = self._processes.get(process_id)
         if process is None:
@@ -408,10 +415,11 @@ class WorkerScope:
         if self.is_closed:
             raise trio.ClosedResourceError(f"worker {self.identifier!r} is closed")
 
-    def _refuse_other_user(self, process: Supervisor, user_id: str | None) -> None:
+    def _refuse_other_user(self, process: Process, user_id: str | None) -> None:
         if self.user_id is None and user_id is not None and user_id != process.user_id:
             raise ProcessAccessError(
-                f"process {process.process_id} ({process.identity.entry}) belongs to another user than {user_id!r}"
+                f"process {process.process_id} ({process.record.identity.entry}) belongs to another user"
+                f" than {user_id!r}"
             )
 
 

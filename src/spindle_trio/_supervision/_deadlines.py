@@ -1,4 +1,4 @@
-"""One process and the clock: when to look at it next, and which time does not count against it.
+"""When to look at one process next, and which time does not count against it.
 
 Time counts against a process while this program runs too. A program that wakes up later than it had planned has stood
 still meanwhile: held up by a call that blocks, or stopped, and then perhaps together with its processes, as in a
@@ -14,73 +14,106 @@ A process that is a task of this very run stands still with it, and only ever ne
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from spindle_trio._stalls import stood_still_since
 from spindle_trio._supervision._lifecycle import Phase
-from spindle_trio._supervision._process_record import Identity, ProcessConfig, ProcessRecord
 
 if TYPE_CHECKING:
-    from spindle_trio._messages._hub import MessageHub
-    from spindle_trio._supervision._intake import Intake
+    from spindle_trio._supervision._process_record import ProcessRecord
 
 STARTUP_SLICES: Final = 20
 """Into how many parts a startup deadline is cut; a pause of this program costs the process one of them at most."""
 
 
-class TimedProcess(ProcessRecord):
-    """One process whose task sleeps until its next deadline. Implements `Launching` and `Watched`."""
+class Deadlines:
+    """The deadlines of one process, and the scopes that they end. Implements `Launching` and `Watched`."""
 
-    __slots__ = ("_intake", "_nap", "_seen_at")
+    __slots__ = ("_nap", "_record", "_seen_at", "startup_scope")
 
-    def __init__(self, identity: Identity, terms: ProcessConfig, hub: MessageHub) -> None:
-        """Begin in `starting`, now; see `ProcessRecord`."""
-        super().__init__(identity, terms, hub)
-        self._intake: Intake | None = None  # once it has been launched
-        self._nap: trio.CancelScope | None = None  # what its task sleeps in
-        self._seen_at = self._lifecycle.started_at  # up to when this program's lateness has been accounted for
+    def __init__(self, record: ProcessRecord) -> None:
+        """Begin with the startup deadline.
+
+        Args:
+            record: whose deadlines these are.
+        """
+        self._record = record
+        self.startup_scope = trio.CancelScope(shield=True)
+        """Around the launch, and a shield around the rest of its task."""
+        self._nap: trio.CancelScope | None = None
+        self._seen_at = record.life.started_at  # up to when this program's lateness has been accounted for
+
+    @property
+    def heartbeat_timeout(self) -> float:
+        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches."""
+        return self._record.life.heartbeat_timeout
 
     def next_look(self) -> float:
         """Tell when to look next: at the next deadline, and while it starts after a slice of its time at most."""
-        deadline = self._lifecycle.deadline()
-        if self._lifecycle.phase is not Phase.STARTING:
-            return deadline
-        return min(deadline, trio.current_time() + self._terms.startup_timeout / STARTUP_SLICES)
+        life = self._record.life
+        if self._record.launched is None and self.startup_scope.cancel_called:
+            return math.inf  # the launch has been called off, and takes as long as it takes: nobody can do more
+        if life.phase is not Phase.STARTING:
+            return life.deadline()
+        return min(life.deadline(), trio.current_time() + life.startup_timeout / STARTUP_SLICES)
+
+    def new_nap(self) -> trio.CancelScope:
+        """Make the scope in which its task sleeps until the next look; `wake` ends it."""
+        self._nap = trio.CancelScope(deadline=self.next_look())
+        return self._nap
 
     def wake(self) -> None:
-        """Have the main task look again: at what has come, and at when the next deadline is."""
+        """Have its task look again: at what has come, and at when the next deadline is."""
         if self._nap is not None:
             self._nap.cancel()
 
+    def end_late_launch(self) -> None:
+        """End a launch that takes longer than the startup timeout; see `StartupMonitor`."""
+        if self._record.life.due(trio.current_time()) is not None:
+            self.startup_scope.cancel()
+
     def put_off_watchdog(self) -> None:
         """Look for a newer heartbeat before the watchdog does; see `HeartbeatPoller`."""
-        before = self._lifecycle.heartbeat_at
-        self._look_at_heartbeat()
-        if self._nap is not None and self._lifecycle.heartbeat_at != before:
+        life = self._record.life
+        before = life.heartbeat_at
+        self._record.look_at_heartbeat()
+        if self._nap is not None and life.heartbeat_at != before:
             self._nap.deadline = self.next_look()
 
-    def excuse(self, seconds: float) -> None:
-        """Leave time in which nobody read out of the startup deadline."""
-        self._lifecycle.excuse(seconds)
+    def extend_by_pause(self, seconds: float) -> None:
+        """Leave time in which a full inbox kept this side from reading out of the startup deadline."""
+        life = self._record.life
+        if life.phase is Phase.STARTING:
+            life.extend_deadline(seconds, trio.current_time())
 
-    def excuse_lateness(self, planned_at: float) -> None:
-        """Leave the time by which this program was late out of the deadline that runs (contract, rule 8)."""
-        now = trio.current_time()
-        if self._lifecycle.phase is not Phase.STARTING:
-            if not self.is_in_this_run:
-                self.leave_out(stood_still_since(max(planned_at, self._seen_at), self._seen_at, now))
+    def extend_by_lateness(self, planned_at: float, *, is_paused: bool = False) -> None:
+        """Leave the time by which this program was late out of the deadline that runs (contract, rule 8).
+
+        Args:
+            planned_at: when it should have looked.
+            is_paused: whether that time is left out as a pause.
+        """
+        record, now = self._record, trio.current_time()
+        if record.life.phase is not Phase.STARTING:
+            if not record.is_in_this_run:
+                self.extend_by_stall(stood_still_since(max(planned_at, self._seen_at), self._seen_at, now))
             return
         late, self._seen_at = now - max(planned_at, self._seen_at), now
-        if late > 0 and not (self._intake and self._intake.is_paused):
-            self._lifecycle.excuse(late)
+        if late > 0 and not is_paused:
+            record.life.extend_deadline(late, now)
 
-    def leave_out(self, since: float) -> None:
-        """Leave the time since a moment, in which this program stood still, out of the deadline that runs."""
-        now = trio.current_time()
+    def extend_by_stall(self, since: float) -> None:
+        """Leave the time since a moment, in which this program stood still, out of the deadline that runs.
+
+        Not out of the startup deadline, which is slept out in slices: `extend_by_lateness` knows it more exactly.
+        """
+        record, now = self._record, trio.current_time()
         since, self._seen_at = max(since, self._seen_at), now
-        self._look_at_heartbeat()  # beats that came meanwhile count from when they came
-        self._lifecycle.leave_out(since, now)
+        record.look_at_heartbeat()  # beats that came meanwhile count from when they came
+        if record.life.phase is not Phase.STARTING:
+            record.life.extend_deadline(now - since, now)
         if self._nap is not None:
             self._nap.deadline = self.next_look()

@@ -34,7 +34,7 @@ class Watched(Protocol):
     def put_off_watchdog(self) -> None:
         """Look for a newer heartbeat, and if there is one, let the watchdog sleep on until that is too old."""
 
-    def leave_out(self, since: float) -> None:
+    def extend_by_stall(self, since: float) -> None:
         """Leave the time since a moment out of its deadlines: this program stood still."""
 
 
@@ -101,7 +101,7 @@ class HeartbeatPoller:
             self._sleeps_until = now
             for group in self._groups.values():
                 for watched in group.members:
-                    watched.leave_out(since)
+                    watched.extend_by_stall(since)
 
     def close(self) -> None:
         """Have `run` return: no process is left."""

@@ -49,8 +49,8 @@ class Listener(Protocol):
     def breach(self, error: PeerProtocolError) -> None:
         """Hear that the process has broken the protocol."""
 
-    def excuse(self, seconds: float) -> None:
-        """Take in for how long this side did not read."""
+    def reading_paused(self, seconds: float) -> None:
+        """Hear for how long a full inbox has kept this side from reading."""
 
     def wake(self) -> None:
         """Call `Intake.take_in_news` soon. Must not do it at once, in the step of whoever has sent something."""
@@ -214,10 +214,10 @@ class Intake:
             self._listener.breach(error)
 
     def account_for_pause(self) -> None:
-        """Excuse the time for which a full inbox has kept this side from reading, up to now."""
+        """Tell for how long a full inbox has kept this side from reading, up to now."""
         if self._paused_since is not None:
             now = trio.current_time()
-            self._listener.excuse(now - self._paused_since)
+            self._listener.reading_paused(now - self._paused_since)
             self._paused_since = now
 
     def _take_control(self, bodies: list[bytes]) -> None:

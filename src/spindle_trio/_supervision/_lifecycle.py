@@ -25,8 +25,8 @@ Two things are not in the table since they are no choice between phases: a host 
 settles its exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
 and the deadlines (`Lifecycle.deadline` and `Lifecycle.due`).
 
-Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run is nobody's silence:
-`stood_still_since` says how much that is taken to be, and `Lifecycle.leave_out` puts off what was running meanwhile.
+Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run does not count
+against a process: `Lifecycle.extend_deadline` puts off what was running meanwhile.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Step:
     action: Action
     """What the supervisor has to do."""
     transition: Transition | None = None
-    """What is to be published before that."""
+    """What is to be published after that."""
 
 
 _IGNORED: Final = Step(Action.NOTHING)
@@ -190,7 +190,6 @@ _IGNORED: Final = Step(Action.NOTHING)
 class Lifecycle:
     """One process's place in the table, and the facts that go with it."""
 
-    # All that changes, in two lines: where it is and how it ends; and when things happened.
     __slots__ = (
         "closed_deadline",
         "ended_at",
@@ -347,22 +346,23 @@ class Lifecycle:
             self.heartbeat_at = max(self.heartbeat_at, min(at, now))
             self.heartbeat_deadline = max(self.heartbeat_deadline, self.heartbeat_at + self.heartbeat_timeout)
 
-    def excuse(self, seconds: float) -> None:
-        """Leave time in which the host did not read out of the startup deadline (contract, rule 8)."""
-        self.startup_deadline += seconds
+    def extend_deadline(self, seconds: float, now: float) -> None:
+        """Leave time that does not count against the process out of the deadline that runs (contract, rule 8).
 
-    def leave_out(self, since: float, now: float) -> None:
-        """Leave time in which this program stood still out of the deadline that follows `ready`, a stop or a kill.
+        A process never has more than its whole period before it.
 
-        The startup deadline has `excuse`: it is slept out in slices, and so knows more exactly what to leave out.
+        Args:
+            seconds: how long this program did not run, or did not read.
+            now: the present, up to which that was.
         """
-        lost = now - since
         match self.phase:
+            case Phase.STARTING:
+                self.startup_deadline = _put_off(self.startup_deadline, seconds, now + self.startup_timeout)
             case Phase.RUNNING:
-                self.heartbeat_deadline = _put_off(self.heartbeat_deadline, lost, now + self.heartbeat_timeout)
+                self.heartbeat_deadline = _put_off(self.heartbeat_deadline, seconds, now + self.heartbeat_timeout)
             case Phase.STOPPING | Phase.ENDING:
-                self.grace_deadline = _put_off(self.grace_deadline, lost, now + self.grace_period)
-                self.kill_deadline = _put_off(self.kill_deadline, lost, now + ABANDON_SECONDS)
+                self.grace_deadline = _put_off(self.grace_deadline, seconds, now + self.grace_period)
+                self.kill_deadline = _put_off(self.kill_deadline, seconds, now + ABANDON_SECONDS)
             case _:
                 pass
 
@@ -402,5 +402,5 @@ class Lifecycle:
 
 
 def _put_off(deadline: float, seconds: float, at_most: float) -> float:
-    """Move a deadline that runs: a process never has more than its whole period before it."""
+    """Move a deadline, if it runs."""
     return min(deadline + seconds, at_most) if deadline < math.inf else deadline

@@ -23,7 +23,7 @@ class Launching(Protocol):
     def next_look(self) -> float:
         """Tell when to look at it next."""
 
-    def excuse_lateness(self, planned_at: float) -> None:
+    def extend_by_lateness(self, planned_at: float) -> None:
         """Leave out the time since a look was planned, which may have been before the launch began."""
 
     def end_late_launch(self) -> None:
@@ -53,7 +53,7 @@ class StartupMonitor:
         if launching in self._launching:
             del self._launching[launching]
             if trio.current_time() > self._sleeps_until:  # it is over in the very turn in which the watch wakes up late
-                launching.excuse_lateness(self._sleeps_until)
+                launching.extend_by_lateness(self._sleeps_until)
 
     def close(self) -> None:
         """Have `run` return: there will be no more launches."""
@@ -72,6 +72,6 @@ class StartupMonitor:
                     await trio.sleep_forever()
                 await trio.lowlevel.checkpoint()  # a launch may have ended meanwhile, and then is not late
                 for launching in list(self._launching):
-                    launching.excuse_lateness(self._sleeps_until)
+                    launching.extend_by_lateness(self._sleeps_until)
                     launching.end_late_launch()
                 self._sleeps_until = min((launching.next_look() for launching in self._launching), default=math.inf)

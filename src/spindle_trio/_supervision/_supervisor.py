@@ -1,27 +1,21 @@
-"""One process: launch it, read it, judge it, stop it, kill it, reap it. Nobody else does any of that.
+"""One process: launch it, read it, judge it, wait for its exit, reap it. Nobody else does any of that.
 
 Theory of operation
 -------------------
 
-A `Supervisor` is one task with one nursery, shielded from beginning to end: what bounds it are its own deadlines, not
-the patience of whoever waits for it. `run` is straight-line code:
+A `Supervisor` is one task with one nursery, shielded from beginning to end: what bounds it are the deadlines of its
+process, not the patience of whoever waits for that. `run` is straight-line code:
 
 1. Launch, under a scope that is cancelled at the startup deadline (`StartupMonitor`), and by a stop or a kill.
 2. `Intake` reads the two lanes; the main task waits for the exit, and wakes up at each deadline, and for what has
    come on a lane that no task reads (`_until_exit`).
 3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
 
-What anything *means* is the table's business (`_lifecycle`). Whatever happens is said to it through `_feed`, at the
-moment in which it happens and without waiting: frames by the readers, deadlines by the main task, stops by the host.
-`_feed` then does what the table wants done (ask, kill) and publishes the transition. So each transition is
-published by whoever caused it, in one step with it.
+What anything *means* is the table's business (`_lifecycle`); `Process.feed` asks it, and does what it says.
 
 Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
 Time in which this program stood still is left out besides (`_deadlines`).
-
-There may be ten thousand of these. What most of them never use is made when it is needed, and the nursery and the scope
-around the launch are what shields, too.
 
 Back-pressure: `Intake` waits for room in the inbox before it reads, so that the rest stays in the pipe and
 holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending,
@@ -31,23 +25,11 @@ reading goes on beyond the bound, since the terminal event never waits for a rea
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
-from spindle_trio._errors import (
-    LaunchError,
-    PeerProtocolError,
-    SpawnError,
-    StartupCancelledError,
-    StartupFailedError,
-    StartupTimeoutError,
-)
-from spindle_trio._messages._hub import MessageHub
-from spindle_trio._model import ExitReason, JsonValue, ProcessState
+from spindle_trio._errors import LaunchError, PeerProtocolError
 from spindle_trio._protocol._control_frames import (
     ChildFrame,
     Complete,
@@ -57,236 +39,98 @@ from spindle_trio._protocol._control_frames import (
     Ready,
     Stopped,
     bounded_error,
-    encode_init,
-    encode_stop,
 )
-from spindle_trio._protocol._outbox import Outbox
-from spindle_trio._supervision._deadlines import TimedProcess
 from spindle_trio._supervision._intake import CONTROL_FRAMES_AT_A_TIME, Intake
-from spindle_trio._supervision._lifecycle import Action, Input, Phase, Transition
+from spindle_trio._supervision._lifecycle import Input, Phase
 from spindle_trio._supervision._post_mortems import LastWords, find_out, one_line
-from spindle_trio._supervision._process_record import Identity, ProcessConfig
 from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
+    from spindle_trio._errors import SpawnError
+    from spindle_trio._supervision._process import Process
     from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder
 
 _log = logging.getLogger("spindle_trio.supervisor")
 
 
-@attrs.frozen
-class Reports:
-    """To whom a supervisor reports: one value for all processes of a worker."""
+class Supervisor:
+    """The task that owns one process. Implements `Listener`."""
 
-    publish: Callable[[Supervisor, Transition], None]
-    """Tells everybody of a transition; does not wait."""
-    release: Callable[[Supervisor], Callable[[], None]]
-    """Frees key and slot, before the terminal event; returns what lets the successor go on after it."""
-    launch_ended: Callable[[Supervisor], None]
-    """Hears that the launch need not be watched any more, however it went; may be told twice."""
-    note_stall: Callable[[], None]
-    """Has everybody told whether this program has just stood still, before one of them is judged."""
+    __slots__ = ("_announced_messages", "_last_words", "_life", "_process")
 
-
-class Supervisor(TimedProcess):
-    """One process and the task that owns it."""
-
-    __slots__ = (
-        "_abandoned_wait",
-        "_announced_messages",
-        "_control",
-        "_early",
-        "_early_bytes",
-        "_init",
-        "_is_killing",
-        "_last_words",
-        "_launching",
-        "_reports",
-        "_stop_reason",
-        "is_abandoned",
-    )
-
-    def __init__(
-        self,
-        identity: Identity,
-        terms: ProcessConfig,
-        *,
-        payload: object,
-        hub: MessageHub,
-        reports: Reports,
-    ) -> None:
-        """Begin in `starting`, now.
+    def __init__(self, process: Process) -> None:
+        """Take on a process that has not been launched.
 
         Args:
-            identity: who it is.
-            terms: what it lives under.
-            payload: what its entry is given; has been checked.
-            hub: where its messages are read.
-            reports: to whom it reports.
+            process: which one.
         """
-        super().__init__(identity, terms, hub)
-        self._reports = reports
-        self._init = encode_init(
-            process_id=identity.process_id,
-            entry=identity.entry,
-            kind=identity.kind,
-            key=identity.key,
-            user_id=identity.user_id,
-            payload=payload,
-            metadata=identity.metadata,
-            heartbeat_timeout=terms.heartbeat_timeout,
-            limits=terms.limits,
-        )
-        self.is_abandoned: bool = False
-        self._is_killing = False
-        self._launching = trio.CancelScope(shield=True)
-        self._abandoned_wait: trio.CancelScope | None = None
-        self._control: Outbox | None = None
-        self._early: list[bytes] | None = None  # posted before the launch
-        self._early_bytes = 0
-        self._stop_reason: str | None = None
+        self._process = process
+        self._life = process.record.life
         self._announced_messages = 0
-        self._last_words: LastWords | None = None
-
-    # What the worker and the host say.
-
-    def post(self, payload: object) -> None:
-        """Send a payload, or end the process as failed if it leaves too many unread."""
-        body = self.encode(payload)
-        self._refuse_ended()
-        try:
-            if self._launched is not None:
-                self._message_outbox().send_nowait(body)
-            else:
-                self._early_bytes += len(body)
-                if self._early_bytes > self._terms.limits.outbox_bytes:
-                    raise trio.WouldBlock
-                self._early = [*(self._early or ()), body]
-        except trio.WouldBlock:
-            self._feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")
-
-    def begin(self) -> None:
-        """Publish `starting`."""
-        self._reports.publish(self, self._lifecycle.begin())
-
-    def stop(self, reason: str | None) -> None:
-        """Ask it to stop, if nobody has; after the grace period it is killed."""
-        self._request_stop(Input.STOP, reason)
-
-    def host_stop(self, exit_reason: ExitReason) -> None:
-        """Ask it to stop because it is replaced or unloaded, which will be its exit reason."""
-        self._request_stop(Input.HOST_STOP, exit_reason.value, exit_reason)
-
-    def kill(self) -> None:
-        """Unload it without a grace period."""
-        self._is_killing = True
-        self.host_stop(ExitReason.BACKEND_UNLOADED)
-        self._feed(Input.KILL)
-
-    def caller_gone(self) -> None:
-        """Kill it, since whoever wanted it has been cancelled."""
-        self._feed(Input.CALLER_GONE)
-
-    def crashed(self) -> None:
-        """Let go whoever waits for it: the task that owned it has died of a bug."""
-        self._answer(StartupFailedError)
-        self.inbox.close()
-        self.has_launched = self.has_ended = self.is_let_go = True
-        self._wake_waiters()
-
-    async def wait_let_go(self) -> None:
-        """Wait until nothing is left of it, or it has been abandoned."""
-        await self._wait_until(lambda: self.has_ended and (self.is_abandoned or self.is_let_go))
-
-    def give_up(self) -> None:
-        """Stop waiting for the exit of an abandoned process, so that the host can close."""
-        if self._abandoned_wait is not None:
-            self._abandoned_wait.cancel()
-
-    def _request_stop(self, said: Input, reason: str | None, host_reason: ExitReason | None = None) -> None:
-        if self._stop_reason is None and self._lifecycle.phase in (Phase.STARTING, Phase.RUNNING):
-            self._stop_reason = reason
-        self._feed(said, host_reason=host_reason)
-
-    # The life of the process.
+        self._last_words = LastWords()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, launcher: Launcher, order: LaunchOrder) -> None:
         """Own the process from launch to reaping. Raises nothing for what a process does."""
-        self.excuse_lateness(self._lifecycle.started_at)  # nothing has been done for it before this turn
-        if self._lifecycle.phase is not Phase.STARTING:
-            self._launching.cancel()
+        process, deadlines, life = self._process, self._process.deadlines, self._life
+        deadlines.extend_by_lateness(life.started_at)  # nothing has been done for it before this turn
+        if life.phase is not Phase.STARTING:
+            deadlines.startup_scope.cancel()
         failure: Exception | None = None
-        with self._launching:
+        with deadlines.startup_scope:
             try:
                 async with launcher.launch(order) as launched:
                     await self._supervise(launched)
             except Exception as error:
-                if self._launched is not None:
+                if process.record.launched is not None:
                     raise  # a bug of ours or of the launcher's, not a launch that failed
                 failure = error
             finally:
-                self._reports.launch_ended(self)
-        if self._launched is None:
+                process.reports.launch_ended(deadlines)
+        if process.record.launched is None:
             self._conclude_unlaunched(failure)
-        self.is_let_go = True
-        self._wake_waiters()
-
-    def end_late_launch(self) -> None:
-        """End a launch that takes longer than the startup timeout; see `StartupMonitor`."""
-        if self._lifecycle.due(trio.current_time()) is not None:
-            self._launching.cancel()
+        process.milestones.is_let_go = True
+        process.milestones.wake()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
+        process = self._process
         if failure is not None:
-            _log.info("process %s: the launch failed: %r", self.process_id, failure)
-            self._feed(Input.LAUNCH_FAILED, text=one_line(f"{type(failure).__name__}: {failure}"))
-        elif self._lifecycle.phase is Phase.STARTING:
-            self._feed(Input.STARTUP_DEADLINE)
+            _log.info("process %s: the launch failed: %r", process.process_id, failure)
+            process.feed(Input.LAUNCH_FAILED, text=one_line(f"{type(failure).__name__}: {failure}"))
+        elif self._life.phase is Phase.STARTING:
+            process.feed(Input.STARTUP_DEADLINE)
         else:
-            self._feed(Input.EXIT)
+            process.feed(Input.EXIT)
         self._conclude(LaunchError if failure is not None else None)
 
     async def _supervise(self, launched: LaunchedProcess) -> None:
+        process, config = self._process, self._process.record.config
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.shield = True  # a kill that came in the last moment of the launch has cancelled that
-            self._launched, self._nursery = launched, nursery
-            self._reports.launch_ended(self)
-            self._control = Outbox(launched.control, nursery.start_soon)
-            self._say(self._init)
-            self._init = b""
-            for body in self._early or ():
-                self._message_outbox().send_nowait(body)
-            self._early = None
-            self.has_launched = True
-            self._wake_waiters()
-            if self._lifecycle.is_settled:
-                launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
-            elif self._lifecycle.phase is Phase.STOPPING:
-                self._ask()
-            terms = self._terms
-            intake = self._intake = Intake(launched, self.inbox, terms.limits, terms.bounds, terms.reader, self)
+            process.launched(launched, nursery)
+            intake = Intake(launched, process.inbox, config.limits, config.bounds, config.reader, self)
             intake.start(nursery.start_soon)
             status = await self._until_exit(launched, intake, nursery)
             nursery.cancel_scope.cancel()
         if status is not None:
-            self._noted.note_exit(status, self._lifecycle)
+            self._last_words.note_exit(status, self._life)
             intake.take_in_all()
-            self._feed(Input.EXIT, text=self._noted.judge_exit(status, self._lifecycle))
+            process.feed(Input.EXIT, text=self._last_words.judge_exit(status, self._life))
         self._conclude(None)
-        if self.is_abandoned:
-            with trio.CancelScope(shield=True) as self._abandoned_wait:
+        if process.is_abandoned:
+            with trio.CancelScope(shield=True) as process.abandoned_wait:
                 await launched.wait()
 
     async def _until_exit(self, launched: LaunchedProcess, intake: Intake, nursery: trio.Nursery) -> ExitStatus | None:
         """Wait for the exit, judging at each deadline; `None` if the process is abandoned."""
+        process, deadlines = self._process, self._process.deadlines
         while True:
             intake.take_in_news(nursery.start_soon)
-            received = self.inbox.received
-            with trio.CancelScope(deadline=self.next_look()) as self._nap:
+            received = process.inbox.received
+            with deadlines.new_nap() as nap:
                 return await launched.wait()
-            now, wake_at = trio.current_time(), self._nap.deadline  # which may have been put off
-            is_due = self._lifecycle.due(now) is not None
+            now, wake_at = trio.current_time(), nap.deadline  # which may have been put off
+            is_due = self._life.due(now) is not None
             if now < wake_at and not is_due:
                 continue  # woken for news, or since the deadline is another one now
             if launched.is_in_this_run:
@@ -299,168 +143,89 @@ class Supervisor(TimedProcess):
             if launched.has_exited():
                 return await launched.wait()
             # A process in this program's own run stands still with it, and is held up only where it had sent something.
-            if not launched.is_in_this_run or self.inbox.received > received:
+            if not launched.is_in_this_run or process.inbox.received > received:
                 if not launched.is_in_this_run:
-                    self._reports.note_stall()
-                self.excuse_lateness(wake_at)
+                    process.reports.note_stall()
+                deadlines.extend_by_lateness(wake_at, is_paused=intake.is_paused)
             if is_due:
                 self._judge(launched, intake)
-            if self.is_abandoned:
+            if process.is_abandoned:
                 return None
-
-    def next_look(self) -> float:
-        """Tell when to look next; see `TimedProcess.next_look`."""
-        if self._launched is None and self._launching.cancel_called:
-            return math.inf  # the launch has been called off, and takes as long as it takes: nobody can do more
-        return super().next_look()
 
     def _judge(self, launched: LaunchedProcess, intake: Intake) -> None:
         """Act on a deadline that has passed, once what was already sent has been taken in."""
-        if self._lifecycle.due(trio.current_time()) is None:
+        process, life = self._process, self._life
+        if life.due(trio.current_time()) is None:
             return
         intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
-        self._look_at_heartbeat()
+        process.record.look_at_heartbeat()
         intake.account_for_pause()
-        due = self._lifecycle.due(trio.current_time())
+        due = life.due(trio.current_time())
         if due is Input.ABANDON_DEADLINE:
             pid = "" if launched.pid is None else f" (pid {launched.pid})"
-            _log.error("process %s: SIGKILL has not ended it in time; abandoned%s", self.process_id, pid)
-            self._feed(due, text=f"SIGKILL has not ended it in time, and it was abandoned{pid}")
+            _log.error("process %s: SIGKILL has not ended it in time; abandoned%s", process.process_id, pid)
+            process.feed(due, text=f"SIGKILL has not ended it in time, and it was abandoned{pid}")
         elif due is not None:
-            self._feed(due)
+            process.feed(due)
 
-    def _feed(
-        self,
-        said: Input,
-        *,
-        text: str | None = None,
-        result: JsonValue = None,
-        host_reason: ExitReason | None = None,
-    ) -> None:
-        """Tell the table what happened, do what it wants done, and publish the transition."""
-        self._look_at_heartbeat()
-        now = trio.current_time()
-        step = self._lifecycle.feed(said, now, text=text, result=result, host_reason=host_reason)
-        match step.action:
-            case Action.ASK if self._is_killing:
-                pass  # it would wake up to hear of it, in the moment in which it is killed
-            case Action.ASK:
-                self._ask()
-            case Action.KILL if self._launched is not None:
-                self._launched.kill()
-            case Action.DUMP if self._launched is not None:
-                if not self._launched.request_dump():
-                    self._feed(Input.KILL)
-            case Action.KILL | Action.DUMP:
-                self._launching.cancel()
-            case Action.ABANDON:
-                self.is_abandoned = True
-            case _:
-                pass
-        if step.transition is None and step.action is Action.NOTHING:
-            return
-        # The deadline may have changed, and a reader that waits for room need not wait any more.
-        self.wake()
-        self.inbox.wake_room()
-        if step.transition is not None:
-            self._reports.publish(self, step.transition)
-            if step.transition.state is ProcessState.RUNNING:
-                self._answer(None)
-            elif step.transition.previous is ProcessState.STARTING:
-                self._answer(StartupCancelledError)
-
-    def _ask(self) -> None:
-        if self._launched is None:
-            self._launching.cancel()
-            return
-        self._say(encode_stop(self._stop_reason))
-        self._launched.request_stop()
-
-    def _say(self, body: bytes) -> None:
-        assert self._control is not None, "a process that has been launched has a control lane"
-        try:
-            self._control.send_nowait(body)
-        except trio.BrokenResourceError:
-            pass  # it is gone, or has closed the lane: the exit, or the end of the lane, tells the rest
-
-    def _answer(self, refusal: type[SpawnError] | None) -> None:
-        if not self.is_answered:
-            self._refusal = refusal
-            self.is_answered = True
-            self._wake_waiters()
+    def _conclude(self, refusal: type[SpawnError] | None) -> None:
+        """Find out why the process has ended, and announce it."""
+        process = self._process
+        lost = self._announced_messages - process.inbox.received
+        process.conclude(find_out(self._life, process.record.launched, self._last_words, lost), refusal)
 
     # What the process says.
 
     def hear(self, frame: ChildFrame) -> None:
         """Take in one control frame."""
+        process, life = self._process, self._life
         match frame:
             case Ready():
-                self._feed(Input.READY)
+                process.feed(Input.READY)
             case Heartbeat():
-                if self._lifecycle.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
+                if life.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
                     now = trio.current_time()
-                    self._lifecycle.note_heartbeat(now, now)
+                    life.note_heartbeat(now, now)
             case Complete(result, messages):
                 self._announced_messages = messages
-                self._feed(Input.COMPLETE, result=result)
+                process.feed(Input.COMPLETE, result=result)
             case Fail(text, messages, traceback):
                 self._announced_messages = messages
-                if not self._lifecycle.is_settled:
-                    self._noted.traceback = traceback
-                self._feed(Input.FAIL, text=bounded_error(text, self._terms.limits))
+                if not life.is_settled:
+                    self._last_words.traceback = traceback
+                process.feed(Input.FAIL, text=bounded_error(text, process.record.config.limits))
             case Stopped(messages):
                 self._announced_messages = messages
-                self._feed(Input.REPORTED_STOPPED)
+                process.feed(Input.REPORTED_STOPPED)
             case Exiting(messages, code):
                 # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
                 self._announced_messages, status = messages, ExitStatus(code=code)
-                self._noted.note_exit(status, self._lifecycle)
-                self._feed(Input.EXIT, text=self._noted.judge_exit(status, self._lifecycle))
-                self._feed(Input.KILL)
+                self._last_words.note_exit(status, life)
+                process.feed(Input.EXIT, text=self._last_words.judge_exit(status, life))
+                process.feed(Input.KILL)
 
     def control_ended(self) -> None:
-        assert self._launched is not None, "a lane is read once the process has been launched"
-        self._lifecycle.note_control_closed(trio.current_time(), self._launched.control_patience)
-        self.wake()
+        launched = self._process.record.launched
+        assert launched is not None, "a lane is read once the process has been launched"
+        self._life.note_control_closed(trio.current_time(), launched.control_patience)
+        self._process.deadlines.wake()
 
     def breach(self, error: PeerProtocolError) -> None:
-        _log.info("process %s: broke the protocol: %s", self.process_id, error)
-        self._feed(Input.BROKEN, text=one_line(f"broke the protocol: {error}"))
+        _log.info("process %s: broke the protocol: %s", self._process.process_id, error)
+        self._process.feed(Input.BROKEN, text=one_line(f"broke the protocol: {error}"))
+
+    def reading_paused(self, seconds: float) -> None:
+        self._process.deadlines.extend_by_pause(seconds)
+
+    def wake(self) -> None:
+        self._process.deadlines.wake()
 
     @property
     def is_starting(self) -> bool:
         """Whether it has still to say `ready`."""
-        return self._lifecycle.phase is Phase.STARTING
+        return self._life.phase is Phase.STARTING
 
     @property
     def reads_on(self) -> bool:
         """Whether reading goes on beyond the bound: the end waits for no reader."""
-        return self._lifecycle.phase not in (Phase.STARTING, Phase.RUNNING)
-
-    # The end.
-
-    @property
-    def _noted(self) -> LastWords:
-        """What has been noted of its end."""
-        if self._last_words is None:
-            self._last_words = LastWords()
-        return self._last_words
-
-    def _conclude(self, refusal: type[SpawnError] | None) -> None:
-        """Free what the process held, publish its end, and let those go on who wait for it."""
-        lost = self._announced_messages - self.inbox.received
-        self._post_mortem = find_out(self._lifecycle, self._launched, self._noted, lost)
-        self._last_words = None
-        transition = self._lifecycle.conclude(trio.current_time())
-        pass_turn = self._reports.release(self)
-        for outbox in (self._control, self._outbox):
-            if outbox is not None:
-                outbox.close()
-        self._reports.publish(self, transition)
-        self.inbox.close()
-        self.has_launched = self.has_ended = True
-        if refusal is None:
-            refusal = StartupTimeoutError if transition.state is ProcessState.TIMED_OUT else StartupFailedError
-        self._answer(refusal)
-        self._wake_waiters()
-        pass_turn()
+        return self._life.phase not in (Phase.STARTING, Phase.RUNNING)

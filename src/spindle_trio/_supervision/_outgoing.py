@@ -1,0 +1,137 @@
+"""What is sent to one process: control frames from its supervisor, messages from its worker.
+
+Each lane has an outbox of its own, so that a stop reaches a process whose messages are stuck.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from spindle_trio._protocol._json_codec import write_body
+from spindle_trio._protocol._outbox import Outbox
+from spindle_trio._protocol._payload import check_payload
+from spindle_trio._supervision._snapshots import refuse_message
+
+if TYPE_CHECKING:
+    from spindle_trio._supervision._process_record import ProcessRecord
+    from spindle_trio.abc import LaunchedProcess
+
+
+class Outgoing:
+    """Both outboxes of one process. It can be posted to before its launch, and sent to after it."""
+
+    __slots__ = ("_control", "_early", "_early_bytes", "_messages", "_nursery", "_record")
+
+    def __init__(self, record: ProcessRecord) -> None:
+        """Begin with no lanes.
+
+        Args:
+            record: whose messages these are.
+        """
+        self._record = record
+        self._nursery: trio.Nursery | None = None
+        self._control: Outbox | None = None
+        self._messages: Outbox | None = None  # made for the first message
+        self._early: list[bytes] | None = None  # posted before the launch
+        self._early_bytes = 0
+
+    def open(self, launched: LaunchedProcess, nursery: trio.Nursery, init: bytes) -> None:
+        """Send the first frame, and what was posted before the launch.
+
+        Args:
+            launched: the process; its record has it already.
+            nursery: where outboxes are drained; lives as long as the lanes.
+            init: the first frame on its control lane.
+        """
+        self._nursery = nursery
+        self._control = Outbox(launched.control, nursery.start_soon)
+        self.say(init)
+        for body in self._early or ():
+            self._outbox().send_nowait(body)
+        self._early = None
+
+    def close(self) -> None:
+        """Refuse whatever else is sent, and drop what waits."""
+        for outbox in (self._control, self._messages):
+            if outbox is not None:
+                outbox.close()
+
+    @property
+    def waiting_messages(self) -> int:
+        """How many messages wait for room in the lane."""
+        return 0 if self._messages is None else self._messages.messages
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes they have."""
+        return 0 if self._messages is None else self._messages.waiting_bytes
+
+    def say(self, body: bytes) -> None:
+        """Send a control frame, if anybody is left to read it."""
+        assert self._control is not None, "a process that has been launched has a control lane"
+        try:
+            self._control.send_nowait(body)
+        except trio.BrokenResourceError:
+            pass  # it is gone, or has closed the lane: the exit, or the end of the lane, tells the rest
+
+    def encode(self, payload: object) -> bytes:
+        """Check a message and write it as a frame's body.
+
+        Raises:
+            PayloadError: it is not JSON-safe, or over a limit.
+            trio.BrokenResourceError: the process has ended.
+        """
+        config = self._record.config
+        check_payload(payload, config.bounds)
+        body = write_body(payload, config.limits.frame_bytes)
+        self._refuse_ended()
+        return body
+
+    async def send(self, body: bytes) -> None:
+        """Send a message, once the launch is over, as soon as there is room; see `ProcessHandle.send`."""
+        self._refuse_ended()
+        try:
+            await self._outbox().send(body)
+        except trio.BrokenResourceError:
+            raise refuse_message(self._record) from None
+
+    def send_nowait(self, body: bytes) -> None:
+        """Send a message if there is room; see `ProcessHandle.send_nowait`."""
+        if self._nursery is None:
+            raise trio.WouldBlock
+        try:
+            self._outbox().send_nowait(body, joins=True)
+        except trio.BrokenResourceError:
+            raise refuse_message(self._record) from None
+
+    def post(self, body: bytes) -> None:
+        """Send a message, or keep it until the launch.
+
+        Raises:
+            trio.WouldBlock: there is no room for it.
+            trio.BrokenResourceError: the other end is gone.
+        """
+        if self._nursery is not None:
+            self._outbox().send_nowait(body)
+            return
+        self._early_bytes += len(body)
+        if self._early_bytes > self._record.config.limits.outbox_bytes:
+            raise trio.WouldBlock
+        self._early = [*(self._early or ()), body]
+
+    def _outbox(self) -> Outbox:
+        """What messages wait in, made for the first one."""
+        if self._messages is None:
+            record = self._record
+            if record.launched is None or self._nursery is None:
+                raise refuse_message(record)  # it has never come into being
+            self._messages = Outbox(
+                record.launched.messages, self._nursery.start_soon, record.config.limits.outbox_bytes
+            )
+        return self._messages
+
+    def _refuse_ended(self) -> None:
+        if self._record.life.state.is_terminal:
+            raise refuse_message(self._record)

@@ -1,0 +1,325 @@
+"""One process as its worker and its handles see it, and what is done with it without waiting.
+
+Whatever happens to a process is said to the table (`_lifecycle`) through `Process.feed`, in the moment in which it
+happens: frames and deadlines by its supervisor, stops by the host. `feed` does what the table wants done (ask, kill),
+and then publishes the transition. So each transition is published by whoever caused it, in one step with it.
+
+There may be ten thousand of these. What most of them never use is made when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from spindle_trio._errors import SpawnError, StartupCancelledError, StartupFailedError, StartupTimeoutError
+from spindle_trio._messages._hub import MessageHub
+from spindle_trio._messages._inbox import Inbox
+from spindle_trio._model import ExitReason, JsonValue, PostMortem, ProcessInfo, ProcessState, ProcessStatistics
+from spindle_trio._protocol._control_frames import encode_stop
+from spindle_trio._supervision._deadlines import Deadlines
+from spindle_trio._supervision._lifecycle import Action, Input, Phase, Transition
+from spindle_trio._supervision._milestones import Milestones
+from spindle_trio._supervision._outgoing import Outgoing
+from spindle_trio._supervision._snapshots import refuse_spawn, take_snapshot
+
+if TYPE_CHECKING:
+    from spindle_trio._host._registry import Claim
+    from spindle_trio._supervision._process_record import ProcessRecord
+    from spindle_trio.abc import LaunchedProcess
+
+
+@attrs.frozen
+class Reports:
+    """To whom a process's transitions are reported: one value for all processes of a worker."""
+
+    publish: Callable[[Process, Transition], None]
+    """Tells everybody of a transition; does not wait."""
+    release: Callable[[Process], Callable[[], None]]
+    """Frees key and slot, before the terminal event; returns what lets the successor go on after it."""
+    launch_ended: Callable[[Deadlines], None]
+    """Hears that the launch need not be watched any more, however it went; may be told twice."""
+    note_stall: Callable[[], None]
+    """Has everybody told whether this program has just stood still, before one of them is judged."""
+
+
+class Process:
+    """One process. Implements `ProcessInterface`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_init",
+        "_is_killing",
+        "_outgoing",
+        "_stop_reason",
+        "abandoned_wait",
+        "claim",
+        "deadlines",
+        "inbox",
+        "is_abandoned",
+        "milestones",
+        "record",
+        "reports",
+    )
+
+    def __init__(self, record: ProcessRecord, *, init: bytes, hub: MessageHub, reports: Reports) -> None:
+        """Begin in `starting`, now.
+
+        Args:
+            record: who it is, and where in its life.
+            init: the first frame that it is sent.
+            hub: where its messages are read.
+            reports: to whom it reports.
+        """
+        identity, limits = record.identity, record.config.limits
+        self.record = record
+        self.deadlines = Deadlines(record)
+        self.inbox = Inbox(
+            identity.process_id,
+            identity.user_id,
+            max_messages=limits.inbox_messages,
+            max_bytes=limits.inbox_bytes,
+            hub=hub,
+        )
+        self.claim: Claim | None = None
+        """Under which it lives; its worker's affair."""
+        self.is_abandoned: bool = False
+        self.abandoned_wait: trio.CancelScope | None = None
+        """In which its supervisor waits for an exit that may never come."""
+        self._outgoing = Outgoing(record)
+        self.milestones = Milestones()
+        self.reports = reports
+        self._init = init
+        self._is_killing = False
+        self._stop_reason: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Process {self.state} {self.record.identity.entry} {self.process_id} pid={self.pid}>"
+
+    # What is known of it.
+
+    @property
+    def process_id(self) -> str:
+        """The host's id for it."""
+        return self.record.identity.process_id
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose process it is."""
+        return self.record.identity.user_id
+
+    @property
+    def kind(self) -> str:
+        """Its label."""
+        return self.record.identity.kind
+
+    @property
+    def key(self) -> str | None:
+        """Its key."""
+        return self.record.identity.key
+
+    @property
+    def pid(self) -> int | None:
+        """The operating system's number for it, once it has been launched."""
+        return self.record.pid
+
+    @property
+    def state(self) -> ProcessState:
+        """Where it is in its life."""
+        return self.record.life.state
+
+    @property
+    def result(self) -> JsonValue:
+        """What it has completed with."""
+        return self.record.result
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains its end, if nobody asked for that."""
+        return self.record.post_mortem
+
+    @property
+    def info(self) -> ProcessInfo:
+        """A snapshot, with the heartbeat as of now."""
+        return take_snapshot(self.record)
+
+    def statistics(self) -> ProcessStatistics:
+        """Count what its lanes hold."""
+        inbox, outgoing, launched = self.inbox, self._outgoing, self.record.launched
+        return ProcessStatistics(
+            messages_received=inbox.received,
+            messages_dropped=inbox.dropped,
+            inbox_messages=inbox.held,
+            inbox_bytes=inbox.held_bytes,
+            subscriptions=inbox.subscriptions,
+            outbox_messages=outgoing.waiting_messages,
+            outbox_bytes=outgoing.waiting_bytes,
+            output_dropped=0 if launched is None else launched.output_dropped(),
+        )
+
+    # What the worker and the host say.
+
+    async def send(self, payload: object) -> None:
+        """Send a payload as soon as there is room; see `ProcessHandle.send`."""
+        body = self._outgoing.encode(payload)
+        if self.record.launched is None:
+            await self.milestones.wait(lambda: self.milestones.has_launched)
+        await self._outgoing.send(body)
+
+    def send_nowait(self, payload: object) -> None:
+        """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
+        self._outgoing.send_nowait(self._outgoing.encode(payload))
+
+    def post(self, payload: object) -> None:
+        """Send a payload, or end the process as failed if it leaves too many unread."""
+        try:
+            self._outgoing.post(self._outgoing.encode(payload))
+        except trio.WouldBlock:
+            self.feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")
+
+    def begin(self) -> None:
+        """Publish `starting`."""
+        self.reports.publish(self, self.record.life.begin())
+
+    def stop(self, reason: str | None) -> None:
+        """Ask it to stop, if nobody has; after the grace period it is killed."""
+        self._request_stop(Input.STOP, reason)
+
+    def host_stop(self, exit_reason: ExitReason) -> None:
+        """Ask it to stop because it is replaced or unloaded, which will be its exit reason."""
+        self._request_stop(Input.HOST_STOP, exit_reason.value, exit_reason)
+
+    def kill(self) -> None:
+        """Unload it without a grace period."""
+        self._is_killing = True
+        self.host_stop(ExitReason.BACKEND_UNLOADED)
+        self.feed(Input.KILL)
+
+    def caller_gone(self) -> None:
+        """Kill it, since whoever wanted it has been cancelled."""
+        self.feed(Input.CALLER_GONE)
+
+    def crashed(self) -> None:
+        """Let go whoever waits for it: the task that owned it has died of a bug."""
+        reached = self.milestones
+        reached.answer(StartupFailedError)
+        self.inbox.close()
+        reached.has_launched = reached.has_ended = reached.is_let_go = True
+        reached.wake()
+
+    async def wait_answered(self) -> SpawnError | None:
+        """Wait until it is ready or cannot become it, and return the error that `spawn` raises in the latter case."""
+        reached = self.milestones
+        await reached.wait(lambda: reached.is_answered)
+        return None if reached.refusal is None else refuse_spawn(self.record, reached.refusal)
+
+    async def wait_ended(self) -> ProcessInfo:
+        """Wait for the terminal event to be published."""
+        reached = self.milestones
+        await reached.wait(lambda: reached.has_ended)
+        return self.info
+
+    async def wait_let_go(self) -> None:
+        """Wait until nothing is left of it, or it has been abandoned."""
+        reached = self.milestones
+        await reached.wait(lambda: reached.has_ended and (self.is_abandoned or reached.is_let_go))
+
+    def give_up(self) -> None:
+        """Stop waiting for the exit of an abandoned process, so that the host can close."""
+        if self.abandoned_wait is not None:
+            self.abandoned_wait.cancel()
+
+    def _request_stop(self, said: Input, reason: str | None, host_reason: ExitReason | None = None) -> None:
+        if self._stop_reason is None and self.record.life.phase in (Phase.STARTING, Phase.RUNNING):
+            self._stop_reason = reason
+        self.feed(said, host_reason=host_reason)
+
+    # Its life.
+
+    def launched(self, launched: LaunchedProcess, nursery: trio.Nursery) -> None:
+        """Note that it exists, and say what waited for that.
+
+        Args:
+            launched: the process.
+            nursery: lives as long as it.
+        """
+        self.record.launched = launched
+        self.reports.launch_ended(self.deadlines)
+        self._outgoing.open(launched, nursery, self._init)
+        self._init = b""
+        self.milestones.has_launched = True
+        self.milestones.wake()
+        if self.record.life.is_settled:
+            launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
+        elif self.record.life.phase is Phase.STOPPING:
+            self._ask()
+
+    def feed(
+        self,
+        said: Input,
+        *,
+        text: str | None = None,
+        result: JsonValue = None,
+        host_reason: ExitReason | None = None,
+    ) -> None:
+        """Tell the table what happened, do what it wants done, and publish the transition; see `Lifecycle.feed`."""
+        self.record.look_at_heartbeat()
+        now = trio.current_time()
+        step = self.record.life.feed(said, now, text=text, result=result, host_reason=host_reason)
+        match step.action:
+            case Action.ASK if self._is_killing:
+                pass  # it would wake up to hear of it, in the moment in which it is killed
+            case Action.ASK:
+                self._ask()
+            case Action.KILL if self.record.launched is not None:
+                self.record.launched.kill()
+            case Action.DUMP if self.record.launched is not None:
+                if not self.record.launched.request_dump():
+                    self.feed(Input.KILL)
+            case Action.KILL | Action.DUMP:
+                self.deadlines.startup_scope.cancel()
+            case Action.ABANDON:
+                self.is_abandoned = True
+            case _:
+                pass
+        if step.transition is None and step.action is Action.NOTHING:
+            return
+        # The deadline may have changed, and a reader that waits for room need not wait any more.
+        self.deadlines.wake()
+        self.inbox.wake_room()
+        if step.transition is not None:
+            self.reports.publish(self, step.transition)
+            if step.transition.state is ProcessState.RUNNING:
+                self.milestones.answer(None)
+            elif step.transition.previous is ProcessState.STARTING:
+                self.milestones.answer(StartupCancelledError)
+
+    def _ask(self) -> None:
+        if self.record.launched is None:
+            self.deadlines.startup_scope.cancel()
+            return
+        self._outgoing.say(encode_stop(self._stop_reason))
+        self.record.launched.request_stop()
+
+    def conclude(self, post_mortem: PostMortem | None, refusal: type[SpawnError] | None) -> None:
+        """Free what it held, publish its end, and let those go on who wait for it.
+
+        Args:
+            post_mortem: explains its end, if nobody asked for that.
+            refusal: what `spawn` raises if it was not ready, unless that follows from its end.
+        """
+        self.record.post_mortem = post_mortem
+        transition = self.record.life.conclude(trio.current_time())
+        pass_turn = self.reports.release(self)
+        self._outgoing.close()
+        self.reports.publish(self, transition)
+        self.inbox.close()
+        self.milestones.has_launched = self.milestones.has_ended = True
+        if refusal is None:
+            refusal = StartupTimeoutError if transition.state is ProcessState.TIMED_OUT else StartupFailedError
+        self.milestones.answer(refusal)
+        self.milestones.wake()
+        pass_turn()

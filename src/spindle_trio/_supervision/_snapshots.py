@@ -1,0 +1,107 @@
+"""What others are shown of a process: its snapshot, its events, and the texts of what is refused on its account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from spindle_trio._errors import (
+    LaunchError,
+    SpawnError,
+    StartupCancelledError,
+    StartupFailedError,
+    StartupTimeoutError,
+)
+from spindle_trio._model import LifecycleEvent, ProcessInfo, ProcessState
+
+if TYPE_CHECKING:
+    from spindle_trio._supervision._lifecycle import Transition
+    from spindle_trio._supervision._process_record import ProcessRecord
+
+
+_NEVER_READY: Final = (
+    "it never called process.ready(); call that as soon as the entry can work, before it returns or completes"
+    " (its result is the error's .result)"
+)
+"""Why a process whose entry has simply run to its end has failed to start, and what to do."""
+
+
+def take_snapshot(record: ProcessRecord) -> ProcessInfo:
+    """Describe a process as it is now."""
+    record.look_at_heartbeat()
+    identity, life, wall_time = record.identity, record.life, record.config.wall_time
+    return ProcessInfo(
+        process_id=identity.process_id,
+        entry=identity.entry,
+        kind=identity.kind,
+        key=identity.key,
+        state=life.state,
+        user_id=identity.user_id,
+        metadata=identity.metadata,
+        started_at=wall_time(life.started_at),
+        ready_at=None if life.ready_at is None else wall_time(life.ready_at),
+        last_heartbeat_at=None if life.heartbeat_at is None else wall_time(life.heartbeat_at),
+        ended_at=None if life.ended_at is None else wall_time(life.ended_at),
+        exit_reason=life.exit_reason,
+        error=life.error if life.state.is_terminal else None,
+    )
+
+
+def write_event(record: ProcessRecord, transition: Transition) -> LifecycleEvent:
+    """Write one of its transitions as what subscribers are told."""
+    identity = record.identity
+    return LifecycleEvent(
+        process_id=identity.process_id,
+        entry=identity.entry,
+        kind=identity.kind,
+        key=identity.key,
+        user_id=identity.user_id,
+        metadata=identity.metadata,
+        state=transition.state,
+        previous_state=transition.previous,
+        at=record.config.wall_time(transition.at),
+        exit_reason=transition.exit_reason,
+        error=_whole_error(record) if transition.state.is_terminal else transition.error,
+        result=transition.result,
+        post_mortem=record.post_mortem,
+    )
+
+
+def refuse_message(record: ProcessRecord) -> trio.BrokenResourceError:
+    """Say which process a message cannot reach any more, and why."""
+    state = record.life.state
+    text = f"process {record.process_id} ({record.identity.entry}) is {state}"
+    return trio.BrokenResourceError(text if state.is_terminal else f"{text} and takes no messages any more")
+
+
+def refuse_spawn(record: ProcessRecord, kind: type[SpawnError]) -> SpawnError:
+    """Make the error of a kind that `spawn` raises for a process."""
+    info, who = take_snapshot(record), f"{record.identity.entry} ({record.process_id})"
+    if kind is StartupCancelledError:
+        why = record.life.host_reason or "stopped"
+        return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
+    if kind is StartupTimeoutError:
+        advice = "call process.ready() earlier, or give it a longer startup_timeout"
+        if record.launched is None:
+            advice = "its launch was still under way, so something stands still: the machine, or the fork server"
+        return StartupTimeoutError(_explain(record, f"{who} timed out: {info.error}; {advice}"), info=info)
+    if kind is LaunchError:
+        return LaunchError(f"{who} could not be launched: {info.error}", info=info)
+    why = _NEVER_READY if info.state is ProcessState.COMPLETED else info.error or "no error"
+    text = _explain(record, f"{who} {info.state} before it was ready: {why}")
+    return StartupFailedError(text, info=info, result=record.result)
+
+
+def _whole_error(record: ProcessRecord) -> str | None:
+    """Return the text of the post-mortem; the one line alone where that would be over a limit."""
+    if record.post_mortem is None:
+        return record.life.error
+    text, most = str(record.post_mortem), record.config.limits.error_bytes
+    return text if most is None or len(text.encode()) <= most else record.post_mortem.error
+
+
+def _explain(record: ProcessRecord, text: str) -> str:
+    """Put what else the post-mortem has below a text."""
+    return text if record.post_mortem is None else str(attrs.evolve(record.post_mortem, error=text))
