@@ -240,7 +240,7 @@ async def test_spares_are_processes_that_wait_and_the_next_launches_take_them(tm
         await forked.wait_spares(2)
         waiting = [spare.pid for spare in forked.launcher._pool.spares]
         handles = [await forked.spawn(WAITS) for _ in range(2)]
-        assert [handle._process._launched.pid for handle in handles] == waiting  # type: ignore[attr-defined]
+        assert [handle._process.record.launched.pid for handle in handles] == waiting  # type: ignore[attr-defined]
         await forked.wait_spares(2)
         assert not {spare.pid for spare in forked.launcher._pool.spares} & set(waiting)
 
@@ -263,7 +263,7 @@ async def test_a_spare_that_has_died_is_used_by_nobody(tmp_path: Path) -> None:
             await trio.lowlevel.wait_readable(spare.pidfd)
         last = forked.launcher._pool.spares[2].pid
         handle = await forked.spawn(WAITS)
-        assert handle._process._launched.pid == last  # type: ignore[attr-defined]
+        assert handle._process.record.launched.pid == last  # type: ignore[attr-defined]
         await forked.wait_spares(3)
         for spare in forked.launcher._pool.spares:
             os.kill(spare.pid, signal.SIGKILL)

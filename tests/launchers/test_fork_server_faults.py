@@ -233,7 +233,7 @@ async def test_a_stopped_server_delays_no_end_by_more_than_a_moment(tmp_path: Pa
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(asked.stop)
                 nursery.start_soon(killed.stop)  # does not listen, and is killed after the grace period
-                os.kill(ended._process._launched.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+                os.kill(ended._process.record.launched.pid, signal.SIGKILL)  # type: ignore[attr-defined]
                 nursery.start_soon(ended.wait_ended)
         assert [handle.state for handle in (asked, killed, ended)] == ["stopped", "stopped", "failed"]
         has_init = forked.launcher.containment is Containment.SWEEP  # which says it

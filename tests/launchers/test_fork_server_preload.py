@@ -174,7 +174,7 @@ async def test_what_a_module_prints_without_an_end_of_the_line_appears_once_and_
         for _ in range(3):
             handle = await forked.spawn("def run(process):\n    process.ready()\n    print('of the entry')")
             await handle.wait_ended()
-            launched = handle._process._launched  # type: ignore[attr-defined]  # the port of a worker in this program
+            launched = handle._process.record.launched  # type: ignore[attr-defined]  # the port of a worker in this program
             assert launched.stdout_tail() == "of the entry\n"
             assert launched.stderr_tail() == ""
     printed = [record.getMessage() for record in caplog.records if "loaded" in record.getMessage()]

@@ -164,7 +164,7 @@ async def test_a_process_that_withstands_its_kill_is_reaped_by_the_server_when_i
     """Simulated, as for the exec launcher."""
     async with fork_host(tmp_path) as forked:
         handle = await forked.spawn(BUSY)
-        pid = handle._process._launched.pid  # type: ignore[attr-defined]
+        pid = handle._process.record.launched.pid  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
             for tree in (_containment.NamespaceTree, _containment.ControlGroupTree, _containment.GroupTree):
                 patch.setattr(tree, "kill", lambda tree: None)

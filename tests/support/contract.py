@@ -84,7 +84,7 @@ def stderr_of(handle: ProcessHandle) -> str:
 
     Only the error of an unasked exit shows it in public, and most ends are none; in memory there is no log of it.
     """
-    launched = handle._process._launched  # type: ignore[attr-defined]  # the port of a worker in this program
+    launched = handle._process.record.launched  # type: ignore[attr-defined]  # the port of a worker in this program
     tail: str = launched.stderr_tail()
     return tail
 
