@@ -63,7 +63,13 @@ if TYPE_CHECKING:
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
     from spindle_trio._worker_protocol import StreamChannel, connect_worker
-    from spindle_trio.launchers import DefaultLauncher, ForkServerLauncher, NodeLauncher, PythonLauncher
+    from spindle_trio.launchers import (
+        DEFAULT_PRELOAD,
+        DefaultLauncher,
+        ForkServerLauncher,
+        NodeLauncher,
+        PythonLauncher,
+    )
 
 __version__: str = "0.1.0"
 
@@ -118,13 +124,14 @@ _NAMES = {
         "WorkerToHost",
     ),
     "_worker": ("BackendProcesses", "ProcessHandle", "Worker"),
-    "launchers": ("DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
+    "launchers": ("DEFAULT_PRELOAD", "DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
 }
 """Which module each public name lives in; a test holds it against the names that type checkers see above."""
 
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "DEFAULT_PRELOAD",
     "OMITTED",
     "REFERENCE_LIMITS",
     "BackendProcesses",

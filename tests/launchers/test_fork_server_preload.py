@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio import Containment
+import spindle_trio
+from spindle_trio import DEFAULT_PRELOAD, Containment, DefaultLauncher, ForkServerLauncher, open_host
 from spindle_trio.launchers._local import _fork_server_start
 from support.fork_server import fork_host, none_survives, wait_until, write_module
 
@@ -247,3 +248,123 @@ async def test_a_thread_that_was_there_before_any_module_is_blamed_on_none(
         said = await refusal(tmp_path, *preload)
         assert "sitecustomize" in said
         assert "json" not in said
+
+
+# ---- its surroundings
+
+
+async def test_numpy_can_be_preloaded_as_the_readme_says_and_computes_in_each_process(tmp_path: Path) -> None:
+    (tmp_path / "entry.py").write_text(
+        "import sys\n"
+        "async def run(process):\n"
+        "    loaded = 'numpy' in sys.modules\n"
+        "    import numpy\n"
+        "    process.ready()\n"
+        "    a = numpy.ones((200, 200))\n"
+        "    return [loaded, float((a @ a).sum())]\n"
+    )
+    launcher = DefaultLauncher(
+        preload=(*DEFAULT_PRELOAD, "numpy"), preload_environment={"OPENBLAS_NUM_THREADS": "1"}, spares=1
+    )
+    with trio.fail_after(30):
+        async with open_host(launcher) as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+            for _ in range(2):
+                handle = await worker.backend_processes.spawn("entry.py")
+                await handle.wait_ended()
+                assert handle.result == [True, 8_000_000.0], handle.info.error
+
+
+async def test_a_module_that_starts_threads_is_named_with_what_keeps_it_from_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        """
+        import os, threading, time
+        if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    """,
+    )
+    said = await refusal(tmp_path, module)
+    assert f"the module {module!r} has started 1 thread(s)" in said
+    assert 'preload_environment={"OPENBLAS_NUM_THREADS": "1"}' in said
+    async with fork_host(tmp_path, preload=(module,), preload_environment={"OPENBLAS_NUM_THREADS": "1"}):
+        pass
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+async def test_variables_for_the_preload_are_there_while_it_runs_and_in_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spares: int
+) -> None:
+    monkeypatch.setenv("LC_OF_THE_HOST", "host")
+    module = write_module(
+        tmp_path,
+        monkeypatch,
+        "import os\nseen = [os.environ.get(name) for name in ('LOADING', 'LC_OF_THE_HOST')]",
+    )
+    async with fork_host(
+        tmp_path,
+        preload=(module,),
+        preload_environment={"LOADING": "yes", "LC_OF_THE_HOST": "server"},
+        spares=spares,
+    ) as forked:
+        await forked.wait_spares(spares)
+        result = await forked.result(f"""
+            import os, {module}
+            def run(process):
+                process.ready()
+                return [*{module}.seen, os.environ.get("LOADING"), os.environ.get("LC_OF_THE_HOST")]
+        """)
+    assert result == ["yes", "server", None, "host"]
+
+
+async def test_modules_are_found_in_folders_that_no_process_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "beside the program"
+    folder.mkdir()
+    (folder / "found_beside.py").write_text("value = 7")
+    assert "preload_path=[…]" in await refusal(tmp_path, "found_beside")
+    monkeypatch.chdir(tmp_path)
+    async with fork_host(tmp_path, preload=("found_beside",), preload_path=[Path(folder.name)]) as forked:
+        result = await forked.result("""
+            import sys
+            loaded = "found_beside" in sys.modules
+            import found_beside
+            def run(process):
+                process.ready()
+                return [loaded, found_beside.value, [folder for folder in sys.path if "beside" in folder]]
+        """)
+    assert result == [True, 7, []]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (
+            {"preload_path": "/modules"},
+            TypeError,
+            r"preload_path must be a collection of folders, not one: write \['/modules'\]",
+        ),
+        ({"preload_path": Path("/modules")}, TypeError, "a collection of folders"),
+        ({"preload_path": [1]}, TypeError, r"preload_path must hold folders, not \(1,\)"),
+        ({"preload_environment": {"THREADS": 1}}, TypeError, "preload_environment must hold texts"),
+        ({"preload_environment": {"A=B": "1"}}, ValueError, "no environment can hold the variable 'A=B'"),
+        ({"preload_environment": {"A": "\0"}}, ValueError, "no environment can hold the variable 'A'"),
+    ],
+)
+@pytest.mark.parametrize("launcher", [DefaultLauncher, ForkServerLauncher])
+def test_surroundings_that_cannot_be_are_refused(
+    launcher: type[DefaultLauncher | ForkServerLauncher],
+    options: dict[str, object],
+    error: type[Exception],
+    text: str,
+) -> None:
+    with pytest.raises(error, match=text):
+        launcher(**options)  # type: ignore[arg-type]
+
+
+def test_the_default_preload_is_where_the_launchers_are() -> None:
+    assert spindle_trio.DEFAULT_PRELOAD is spindle_trio.launchers.DEFAULT_PRELOAD  # type: ignore[attr-defined]
+    assert spindle_trio.DEFAULT_PRELOAD == ("trio",)

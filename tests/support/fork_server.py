@@ -6,7 +6,7 @@ import os
 import select
 import textwrap
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -79,10 +79,18 @@ async def fork_host(
     spares: int = 0,
     seconds: float = GUARD_SECONDS,
     containment: Containment | None = None,
+    preload_environment: Mapping[str, str] | None = None,
+    preload_path: Iterable[str | os.PathLike[str]] = (),
     **options: Any,
 ) -> AsyncIterator[Forked]:
     """Open a host on a fork server of its own, and a worker."""
-    launcher = ForkServerLauncher(preload=preload, spares=spares, containment=containment)
+    launcher = ForkServerLauncher(
+        preload=preload,
+        preload_environment=preload_environment,
+        preload_path=preload_path,
+        spares=spares,
+        containment=containment,
+    )
     options = {"grace_period": 0.5, "max_processes": 1000} | options
     with trio.fail_after(seconds):
         async with (

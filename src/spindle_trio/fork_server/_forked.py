@@ -47,6 +47,6 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
 
 def _seed_again() -> None:
     """Make sure that no two processes draw the same random numbers. `random` itself does it at every fork."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    random = sys.modules.get("numpy.random")  # which numpy loads when it is first asked for
+    if random is not None:
+        random.seed()

@@ -16,12 +16,22 @@ if TYPE_CHECKING:
 else:
     import _signal as signals  # `signal` would load `enum`
 
+_ADVICE = "take it out of preload=, and import it in the entry"
 
-def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[int], None]) -> None:
+_ABOUT_THREADS = (
+    'tell it to start none, as preload_environment={"OPENBLAS_NUM_THREADS": "1"} tells numpy (other libraries read '
+    "OMP_NUM_THREADS or MKL_NUM_THREADS), or "
+)
+
+
+def preload(
+    modules: Sequence[str], folders: list[str], *, known_fds: set[int], announce: Callable[[int], None]
+) -> None:
     """Import modules one by one, and look after each whether it has left anything behind that makes forking unsafe.
 
     Args:
         modules: their names.
+        folders: where they are looked for, before anywhere else.
         known_fds: the descriptors that this program has open.
         announce: told the place of each in the list before it is imported, for it may not come back.
 
@@ -30,14 +40,15 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
             closed one that processes need.
     """
     path = list(sys.path)
+    sys.path[:0] = folders
     for number, name in enumerate(modules):
         announce(number)
         try:
             __import__(name)
         except BaseException as error:  # noqa: ASYNC103  # whatever a module raises: the host has to hear of it
-            what = f"the module {name!r} cannot be preloaded: take it out of preload=; {_in_words(error)}"
+            what = f"the module {name!r} cannot be preloaded: {_advice(error)}; {_in_words(error)}"
             raise UnsafeError(what) from None  # noqa: ASYNC104  # no Trio runs here
-        verify_safe(f"the module {name!r}", "take it out of preload=, and import it in the entry", known_fds)
+        verify_safe(f"the module {name!r}", _ADVICE, known_fds, about_threads=_ABOUT_THREADS)
     sys.path = path  # a module may have put anything in its place
     if "trio" in sys.modules:
         import spindle_trio.child._async_program
@@ -46,6 +57,12 @@ def preload(modules: Sequence[str], *, known_fds: set[int], announce: Callable[[
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # what is in a buffer when the server forks would be printed by every process
     _program.prepare_output()
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "name the folder that it is in, preload_path=[…], or take it out of preload="
+    return "take it out of preload="
 
 
 def _in_words(error: BaseException) -> str:

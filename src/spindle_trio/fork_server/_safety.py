@@ -10,13 +10,14 @@ class UnsafeError(Exception):
     """No fork would be safe, or a level of containment does not work; says who is to blame, why, and what to do."""
 
 
-def verify_safe(who: str, advice: str, known_fds: set[int]) -> None:
+def verify_safe(who: str, advice: str, known_fds: set[int], *, about_threads: str = "") -> None:
     """Make sure that a fork is safe.
 
     Args:
         who: what has been loaded, for the error.
         advice: what to do, for the error.
         known_fds: the descriptors that may be open.
+        about_threads: what to do about threads before that.
 
     Raises:
         UnsafeError: it is not, and says why.
@@ -24,7 +25,8 @@ def verify_safe(who: str, advice: str, known_fds: set[int]) -> None:
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         raise UnsafeError(
-            f"{who} has started {threads - 1} thread(s), and a program with threads cannot be forked safely; {advice}"
+            f"{who} has started {threads - 1} thread(s), and a program with threads cannot be forked safely; "
+            f"{about_threads}{advice}"
         )
     children = _own_children()
     if children:

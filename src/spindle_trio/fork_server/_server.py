@@ -10,7 +10,8 @@ would stay locked for good. What it loads for its processes it verifies afterwar
 
 Host and server exchange datagrams, one JSON object each, over a socket that keeps their bounds:
 
-    host → server   {"type": "preload", "modules": [name, …], "path": [folder, …], "execs": bool}  first of all, once
+    host → server   {"type": "preload", "modules": [name, …], "folders": [folder, …], "variables": {name: value, …},
+                     "path": [folder, …], "execs": bool}    first of all, once: what to load, where and in what
                     {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
                     {"type": "reap", "number": n}           it has ended, and its number is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
@@ -108,15 +109,19 @@ class _Server:
         for pidfd in pidfds:
             os.close(pidfd)
         order = self._link.receive()
-        modules, path = order["modules"], order["path"]
+        modules, folders, variables, path = (order[name] for name in ("modules", "folders", "variables", "path"))
         self._execs = bool(order["execs"])
         assert isinstance(modules, list)
+        assert isinstance(folders, list)
+        assert isinstance(variables, dict)
         assert isinstance(path, list)
         sys.path[:] = path  # type: ignore[assignment]  # a list of texts
         environment = dict(os.environ)
+        replace_environment(environment | variables)
         try:
             preload(
                 [str(module) for module in modules],
+                [str(folder) for folder in folders],
                 known_fds={0, 1, 2, self._link.fileno(), *self._level.server_fds()},
                 announce=lambda number: self._link.send({"type": "loading", "module": number}),
             )

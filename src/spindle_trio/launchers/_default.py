@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 
 from spindle_trio._model import Containment
 from spindle_trio.launchers._fork import DEFAULT_PRELOAD, DEFAULT_SPARES, ForkedPythonEngine
@@ -24,6 +25,8 @@ class DefaultLauncher(ServerLauncher):
         self,
         *,
         preload: Iterable[str] = DEFAULT_PRELOAD,
+        preload_environment: Mapping[str, str] | None = None,
+        preload_path: Iterable[str | os.PathLike[str]] = (),
         spares: int = DEFAULT_SPARES,
         containment: Containment | None = None,
         node: str | None = None,
@@ -32,6 +35,8 @@ class DefaultLauncher(ServerLauncher):
 
         Args:
             preload: as for `ForkServerLauncher`.
+            preload_environment: as there.
+            preload_path: as there.
             spares: as there.
             containment: as there.
             node: the program that runs JavaScript, as for `NodeLauncher`.
@@ -45,5 +50,5 @@ class DefaultLauncher(ServerLauncher):
             JavaScriptEngine(node),
             spares=spares,
             containment=containment,
-            preload=check_preload(preload),
+            preload=check_preload(preload, preload_path, preload_environment),
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from spindle_trio._model import Containment
@@ -53,6 +54,8 @@ class ForkServerLauncher(ServerLauncher):
         self,
         *,
         preload: Iterable[str] = DEFAULT_PRELOAD,
+        preload_environment: Mapping[str, str] | None = None,
+        preload_path: Iterable[str | os.PathLike[str]] = (),
         spares: int = DEFAULT_SPARES,
         containment: Containment | None = None,
     ) -> None:
@@ -62,12 +65,23 @@ class ForkServerLauncher(ServerLauncher):
             preload: the modules that the server imports once, for all processes: `DEFAULT_PRELOAD` and others, as in
                 ``(*DEFAULT_PRELOAD, "numpy")``, or ``()`` for a lean server, whose `async` entries import Trio
                 themselves. A module that starts a thread or opens a descriptor is refused when the host opens.
+            preload_environment: variables that the server has besides its others while it loads these modules, as in
+                ``{"OPENBLAS_NUM_THREADS": "1"}``, without which numpy starts threads. Processes do not get them: their
+                environment is the host's to say.
+            preload_path: folders where these modules are looked for first, such as that of this program. Processes
+                have the `sys.path` of this program all the same.
             spares: how many processes wait, warm, for the next launches.
             containment: how well the trees of processes are to be held together: by exactly this level, or the host
                 refuses to open; `None` for the strongest that works here.
 
         Raises:
-            TypeError: `preload` is one text, or has something else in it than texts.
-            ValueError: `spares` is negative or no integer, or `containment` is no level.
+            TypeError: `preload` or `preload_path` is one text, or something in one of the three is no text.
+            ValueError: no environment can hold a variable of `preload_environment`, `spares` is negative or no integer,
+                or `containment` is no level.
         """
-        super().__init__(ForkedPythonEngine(), spares=spares, containment=containment, preload=check_preload(preload))
+        super().__init__(
+            ForkedPythonEngine(),
+            spares=spares,
+            containment=containment,
+            preload=check_preload(preload, preload_path, preload_environment),
+        )

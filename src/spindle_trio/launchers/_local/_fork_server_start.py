@@ -196,10 +196,18 @@ async def start_server(order: ServerOrder) -> tuple[StartedServer, list[str]]:
     path = search_path()
     server = StartedServer(*started)
     try:
+        preload = order.preload
         server.link.send(
-            {"type": "preload", "modules": list(order.preload.modules), "path": path, "execs": order.execs}
+            {
+                "type": "preload",
+                "modules": list(preload.modules),
+                "folders": list(preload.path),
+                "variables": dict(preload.environment),
+                "path": path,
+                "execs": order.execs,
+            }
         )
-        await server.wait_up(order.preload.modules)
+        await server.wait_up(preload.modules)
     except BaseException:
         await server.end()  # noqa: ASYNC102  # shields itself, and is bounded
         raise

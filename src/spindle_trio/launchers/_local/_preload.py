@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -12,24 +13,53 @@ __all__ = ["NO_PRELOAD", "Preload", "check_preload"]
 
 @attrs.frozen
 class Preload:
-    """What a fork server loads before it forks."""
+    """What a fork server loads before it forks, and in which surroundings."""
 
     modules: tuple[str, ...] = ()
     """Their names, in this order."""
+    path: tuple[str, ...] = ()
+    """Folders, absolute, that are searched for them before all others."""
+    environment: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Variables that the server has besides its others while it loads them."""
 
 
 NO_PRELOAD: Final = Preload()
 
 
-def check_preload(modules: Iterable[str]) -> Preload:
-    """Make sure that these can be asked for.
+def check_preload(
+    modules: Iterable[str], path: Iterable[str | os.PathLike[str]], environment: Mapping[str, str] | None
+) -> Preload:
+    """Make sure that a server can be asked for this.
+
+    Args:
+        modules: their names.
+        path: folders; relative ones are looked up from this program's working directory, now.
+        environment: variables.
 
     Raises:
-        TypeError: it is one text, or has something else in it than texts.
+        TypeError: `modules` or `path` is one text, or something in them, or in `environment`, is no text.
+        ValueError: no environment can hold one of the variables.
     """
     if isinstance(modules, str):
         raise TypeError(f"preload must be a collection of module names, not the text {modules!r}")
     names = tuple(modules)
     if not all(isinstance(name, str) for name in names):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"preload must hold module names, not {names!r}")
-    return Preload(names)
+    if isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"preload_path must be a collection of folders, not one: write [{path!r}]")
+    given = tuple(path)
+    if not all(isinstance(folder, (str, os.PathLike)) for folder in given):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"preload_path must hold folders, not {given!r}")
+    variables = {} if environment is None else dict(environment)
+    for item in variables.items():
+        _check_variable(*item)
+    return Preload(names, tuple(os.path.abspath(folder) for folder in given), variables)
+
+
+def _check_variable(name: object, value: object) -> None:
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError(
+            f"preload_environment must hold texts, as in {{'OMP_NUM_THREADS': '1'}}, not {name!r}: {value!r}"
+        )
+    if not name or "=" in name or "\0" in name + value:
+        raise ValueError(f"no environment can hold the variable {name!r} of preload_environment")
