@@ -390,3 +390,22 @@ def run(process):
     assert handle.post_mortem is not None
     assert handle.post_mortem.stacks is None
     assert handle.post_mortem.exit_status == "killed by SIGKILL, sent by its host"
+
+
+async def test_an_error_that_resists_being_put_into_words_is_told_truly(real_world: Any) -> None:
+    entry = real_world.blocking_entry("""
+class Text(str):
+    def splitlines(self, keepends=False):
+        raise ValueError("no lines")
+
+class Odd(Exception):
+    def __str__(self):
+        return Text("the shelf is empty")
+
+def run(process):
+    process.ready()
+    raise Odd
+""")
+    handle = await run_to_end(real_world, entry)
+    assert handle.info.error is not None
+    assert handle.info.error.startswith("Odd: the shelf is empty (Traceback: ")

@@ -96,7 +96,7 @@ def test_a_stop_says_its_reason_if_it_has_one() -> None:
         ({"type": "fail", "messages": 1, "error": " it broke\n"}, Fail("it broke", 1)),
         ({"type": "fail", "messages": 1, "error": " \n"}, Fail("the process failed and gave no reason", 1)),
         ({"type": "stopped", "messages": 2}, Stopped(2)),
-        ({"type": "exiting", "messages": 2, "code": -3}, Exiting(2, -3)),
+        ({"type": "exiting", "messages": 2, "code": 255}, Exiting(2, 255)),
     ],
 )
 def test_what_a_child_may_say_is_understood(said: object, frame: ChildFrame) -> None:
@@ -122,8 +122,11 @@ def test_what_a_child_may_say_is_understood(said: object, frame: ChildFrame) -> 
         ({"type": "fail", "messages": 1}, "a fail frame whose error is no text"),
         ({"type": "fail", "messages": 1, "error": {}}, "a fail frame whose error is no text"),
         ({"type": "fail", "messages": 1, "error": "no", "traceback": 1}, "a fail frame whose traceback is no text"),
-        ({"type": "exiting", "messages": 1}, "an exiting frame whose code is no integer"),
-        ({"type": "exiting", "messages": 1, "code": True}, "an exiting frame whose code is no integer"),
+        ({"type": "exiting", "messages": 1, "code": 256}, "an exiting frame whose code is none from 0 to 255"),
+        ({"type": "exiting", "messages": 1, "code": 99999999999}, "an exiting frame whose code is none from 0 to 255"),
+        ({"type": "exiting", "messages": 1, "code": -1}, "an exiting frame whose code is none from 0 to 255"),
+        ({"type": "exiting", "messages": 1}, "an exiting frame whose code is none from 0 to 255"),
+        ({"type": "exiting", "messages": 1, "code": True}, "an exiting frame whose code is none from 0 to 255"),
         ({"type": "exiting", "code": 1}, "a frame of type exiting whose count"),
     ],
 )

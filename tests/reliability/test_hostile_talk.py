@@ -64,7 +64,7 @@ BAD_FRAMES = {
     '{"type":"complete","messages":-1}': "a frame of type complete whose count of messages is missing or wrong",
     '{"type":"complete","messages":true}': "a frame of type complete whose count of messages is missing or wrong",
     '{"type":"fail","messages":0}': "a fail frame whose error is no text",
-    '{"type":"exiting","messages":0,"code":"0"}': "an exiting frame whose code is no integer",
+    '{"type":"exiting","messages":0,"code":"0"}': "an exiting frame whose code is none from 0 to 255",
 }
 """What is good JSON, and no frame for the control lane."""
 

@@ -20,6 +20,8 @@ from spindle_trio._protocol._payload import PayloadBounds, check_payload
 
 PROTOCOL_VERSION: Final = 1
 
+_LARGEST_EXIT_CODE: Final = 255
+
 
 @attrs.frozen
 class Ready:
@@ -153,8 +155,8 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
             return Stopped(_count(frame))
         case "exiting":
             code = frame.get("code")
-            if type(code) is not int:
-                raise PeerProtocolError("an exiting frame whose code is no integer")
+            if type(code) is not int or not 0 <= code <= _LARGEST_EXIT_CODE:
+                raise PeerProtocolError(f"an exiting frame whose code is none from 0 to {_LARGEST_EXIT_CODE}")
             return Exiting(_count(frame), code)
         case unknown:
             raise PeerProtocolError(f"a control frame of unknown type {str(unknown)[:60]!r}")

@@ -26,6 +26,12 @@ MESSAGE_BYTES = 1000
 MEMBERS = 3
 """How many members of a group its one-line form names."""
 
+NO_WORDS = "(an exception that cannot be put into words)"
+"""Stands for an exception whose own code, such as a `__str__` of a subclass of `str`, fails even here."""
+
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
 _FRAME_NAMES_BYTES = 100
 """Bytes that a `fail` frame needs beside its texts."""
 
@@ -100,17 +106,24 @@ def describe_error(error: BaseException) -> str:
     """
     details = _traceback_of(error)
     message = _message_of(error)
-    name = type(error).__qualname__
+    name = _name_of(error)
     return f"{name}: {message}\n{details}" if message else f"{name}\n{details}"
 
 
 def summarise_error(error: BaseException) -> str:
     """Put an exception into one line: ``Type: message (Traceback: file.py:12 in run)``, a group with members."""
+    try:
+        return _summary_of(error)
+    except BaseException:  # noqa: ASYNC103  # no Trio runs in what an exception's class may define
+        return NO_WORDS  # noqa: ASYNC104  # as above
+
+
+def _summary_of(error: BaseException) -> str:
     message = _cut_middle(_one_line(_message_of(error)), MESSAGE_BYTES)
-    text = f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
+    text = f"{_name_of(error)}: {message}" if message else _name_of(error)
     if isinstance(error, BaseExceptionGroup):
         members = members_of(error)
-        shown = [summarise_error(member) for member in members[:MEMBERS]]
+        shown = [_summary_of(member) for member in members[:MEMBERS]]
         text += f" [{'; '.join(shown)}{'; …' if len(members) > MEMBERS else ''}]"
     else:
         text += _place_of(error)
@@ -127,7 +140,7 @@ def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int
         if error.code is None:
             return 0
         if isinstance(error.code, int):
-            return error.code & 0xFF  # what the system makes of it
+            return int.__and__(error.code, 0xFF)  # what the system makes of it, and whatever a subclass would
         report(_text_of(error.code, "(its exit code could not be shown)"))
         return 1
     members = members_of(error)
@@ -153,13 +166,19 @@ def members_of(error: BaseException) -> list[BaseException]:
 def _text_of(value: object, otherwise: str) -> str:
     """Return a value of the entry's as text, whatever its `__str__` does: it is looked at to end the entry in order."""
     try:
-        return str(value)
+        return str.__str__(str(value))  # nothing of a subclass
     except BaseException:  # noqa: ASYNC103  # no Trio runs in a `__str__`
         return otherwise  # noqa: ASYNC104  # as above
 
 
 def _message_of(error: BaseException) -> str:
     return _text_of(error, "(its message could not be made)")
+
+
+def _name_of(error: BaseException) -> str:
+    # Not by its metaclass, which may say anything.
+    name: str = type.__dict__["__qualname__"].__get__(type(error))
+    return name
 
 
 def _one_line(text: str) -> str:
@@ -179,18 +198,25 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def _place_of(error: BaseException) -> str:
-    """Say where an exception was raised; empty where that is in nobody's file."""
+    """Say where an exception came out of the user's own files, as ``file.py:12 in run``; empty if out of none at all.
+
+    Where all is in libraries, it is the call into the first of them: what went on inside tells nobody more.
+    """
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if not (code.co_filename.startswith("<frozen ") or _is_of_runtime(trace)):
-            place = f" (Traceback: {os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name})"
+        file = code.co_filename
+        if not (file.startswith("<frozen ") or _is_of_runtime(trace)):
+            is_library = file.startswith(("<", _LIBRARY)) or any(part in file for part in _PACKAGES)
+            if not is_library or not place:
+                place = f" (Traceback: {os.path.basename(file)}:{trace.tb_lineno} in {code.co_name})"
         trace = trace.tb_next
     return place
 
 
 def _is_of_runtime(trace: TracebackType) -> bool:
-    return str(trace.tb_frame.f_globals.get("__name__", "")).startswith("spindle_trio.")
+    name = trace.tb_frame.f_globals.get("__name__")
+    return type(name) is str and name.startswith("spindle_trio.")
 
 
 def _strip_runtime(error: BaseException) -> None:

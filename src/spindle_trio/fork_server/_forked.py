@@ -9,6 +9,7 @@ import sys
 from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio.child import _program
 from spindle_trio.child._exec import read_order
+from spindle_trio.child._exit_frames import summarise_error
 from spindle_trio.fork_server._birth import Birth
 
 TYPE_CHECKING = False
@@ -23,6 +24,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
         birth: has what was made for it.
         execs: whether it then becomes another program.
     """
+    has_begun = False
     try:
         os.setsid()
         for target, fd in enumerate(birth.output, start=1):
@@ -33,6 +35,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
             raise ValueError("the first frame names no program")
         _seed_again()
         gc.enable()
+        has_begun = True
         if birth.is_spare and "trio" in sys.modules:
             # Loaded by the server already, for all its processes.
             from spindle_trio.child._async_program import run_spare
@@ -41,7 +44,8 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
             run_spare(*birth.lanes, rehearse)
         _program.run_process(*birth.lanes)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        _program.report(f"a forked process could not begin: {type(error).__name__}: {error}")
+        what = "the runtime of this process has failed" if has_begun else "a forked process could not begin"
+        _program.report(f"{what}: {summarise_error(error)}")
     os._exit(1)
 
 
