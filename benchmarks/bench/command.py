@@ -10,8 +10,9 @@ from time import perf_counter
 import attrs
 import trio
 
+from bench import turns
 from bench.measuring import NotHereError, Settings
-from bench.report import Outcome, describe_machine, outcome_text, table, to_json
+from bench.report import Outcome, describe_machine, outcome_text, samples_to_json, table, to_json
 from bench.rows import BY_NAME, PLOTTED, ROWS, Row
 
 
@@ -23,6 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"run.py: there is no row {unknown[0]!r}; there are: {', '.join(BY_NAME)}", file=sys.stderr)
         return 2
     settings = Settings(quick=options.quick, samples=options.samples)
+    if options.in_turns:
+        turns.begin()
+        options.json.write_text(samples_to_json(_measure(BY_NAME[options.names[0]], settings)), encoding="utf-8")
+        return 0
     machine = describe_machine()
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), end="\n\n", flush=True)
     outcomes = []
@@ -50,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a row to measure; by default those of the table")
     parser.add_argument("--quick", action="store_true", help="fewer samples: the whole table in under five minutes")
     parser.add_argument("--samples", type=_positive, metavar="N", help="so many small samples: to see that a row works")
+    parser.add_argument("--in-turns", action="store_true", help=argparse.SUPPRESS)  # for compare.py alone
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write machine, versions and figures to FILE")
     parser.add_argument(
         "--plots",

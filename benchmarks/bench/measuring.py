@@ -19,6 +19,8 @@ from typing import Self, TypeVar
 import attrs
 import trio
 
+from bench import turns
+
 _T = TypeVar("_T")
 
 
@@ -69,8 +71,13 @@ class Series:
 
     def quantile(self, q: float) -> float:
         """Give the value below which the share `q` of the samples lies."""
-        ordered = sorted(self.samples)
-        return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+        return quantile(self.samples, q)
+
+
+def quantile(samples: list[float], q: float) -> float:
+    """Give the value below which the share `q` of the samples lies."""
+    ordered = sorted(samples)
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
 @attrs.define
@@ -135,10 +142,14 @@ class Race:
 
     def add(self, role: Role, label: str, sample: Sampler) -> None:
         """Add one that needs no set-up."""
+        if turns.are_taken() and role is Role.PEER:
+            return
         self._contenders[label] = (role, sample)
 
     async def enter(self, role: Role, label: str, opening: Opening) -> None:
-        """Add one and set it up; one that is not installed is noted as missing."""
+        """Add one and set it up; one that is not installed is noted as missing, and peers take no part in a comparison of revisions."""
+        if turns.are_taken() and role is Role.PEER:
+            return
         try:
             self.add(role, label, await self._stack.enter_async_context(opening()))
         except NotHereError as error:
@@ -161,6 +172,7 @@ class Race:
             for name in names[first:] + names[:first]:
                 # What the one before has left running (an end, a refill) gets a moment to die down.
                 await trio.sleep(0.001)
+                await turns.wait()
                 figure = await self._contenders[name][1]()
                 if turn >= 0:
                     samples[name].append(figure)

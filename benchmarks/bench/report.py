@@ -99,6 +99,12 @@ def to_json(outcomes: list[Outcome], machine: dict[str, str], settings: Settings
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def samples_to_json(outcome: Outcome) -> str:
+    """Write down every sample of one row, for a comparison of revisions."""
+    series = [] if outcome.measured is None else [attrs.asdict(one) for one in outcome.measured.series.values()]
+    return json.dumps({"failure": outcome.failure, "series": series})
+
+
 def describe_machine() -> dict[str, str]:
     """Tell where the figures come from."""
     optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")

@@ -11,9 +11,12 @@ ROOT = Path(__file__).parents[2]
 RUN = ROOT / "benchmarks" / "run.py"
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+COMPARE = ROOT / "benchmarks" / "compare.py"
+
+
+def run(*arguments: str | Path, program: Path = RUN) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, RUN, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+        [sys.executable, program, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
     )
 
 
@@ -50,3 +53,16 @@ def test_rows_are_measured_and_judged_whether_their_peers_are_installed_or_not(t
     missing = document["rows"]["round-trip"]["missing"]
     assert peers <= measured or set(missing) == peers
     assert all("pip install trio-parallel" in why for why in missing.values())
+
+
+def test_two_checkouts_are_compared_sample_by_sample() -> None:
+    shown = run("--samples", "2", ROOT, ROOT, "heartbeat", program=COMPARE)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "B / A" in shown.stdout
+    assert "(2 pairs)" in shown.stdout
+
+
+def test_an_unknown_revision_is_refused_in_gits_words() -> None:
+    shown = run("no-such-revision", ROOT, "heartbeat", program=COMPARE)
+    assert shown.returncode == 2
+    assert "no-such-revision" in shown.stderr
