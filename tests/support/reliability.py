@@ -40,7 +40,7 @@ RARE_LEVELS = frozenset({"cgroup", "sweep"})
 RARE_FOR_TALK = RARE_LEVELS | {"killpg"}
 """The same, for what is said on lanes and pipes: that does not depend on the level."""
 
-ENTRIES = Path(__file__).parent / "entries"
+ENTRIES = Path(__file__).parents[1] / "entries"
 
 NEIGHBOURS = 20
 
