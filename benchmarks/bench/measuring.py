@@ -147,7 +147,7 @@ class Race:
         self._contenders[label] = (role, sample)
 
     async def enter(self, role: Role, label: str, opening: Opening) -> None:
-        """Add one and set it up; one that is not installed is noted as missing, and peers take no part in a comparison of revisions."""
+        """Add one and set it up; one that is not installed is noted as missing. Two revisions have no peers."""
         if turns.are_taken() and role is Role.PEER:
             return
         try:
