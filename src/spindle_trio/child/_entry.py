@@ -1,7 +1,13 @@
-"""Loads an entry file and finds the function in it that is to be called."""
+"""Loads an entry file and finds the function in it that is to be called.
+
+The host has checked where the file is. Until it is loaded, a folder above it may have become a link to somewhere else.
+So it is opened once, the system is asked where that file is, and then it is read from the descriptor. What the
+interpreter has compiled of it before is looked at in the same way.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 # What `importlib.machinery` passes on, from where every interpreter has it loaded: half a millisecond less.
@@ -11,23 +17,28 @@ from _frozen_importlib_external import SourceFileLoader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
 _NAMES = ("default", "run")
 
+_ATTEMPTS = 3
+"""How often a file is opened that is elsewhere, since one that is being replaced counts as deleted for a moment."""
+
+_READ_BYTES = 64 * 1024
+
 
 class EntryFileError(Exception):
-    """The file could be loaded, and has nothing in it to call."""
+    """The file is not where it was when it was checked, or has nothing in it to call."""
 
 
 def load_entry(path: str) -> Callable[[object], object]:
     """Run an entry file as a module, named by the file's stem, and return its `default` if callable, else its `run`.
 
     Args:
-        path: an absolute path of a ``.py`` file.
+        path: an absolute path of a ``.py`` file, without links in it.
 
     Raises:
-        EntryFileError: neither name is callable.
+        EntryFileError: there are links in it by now, or neither name is callable.
         BaseException: whatever reading, compiling or running the file raises.
     """
     name = path.rpartition("/")[2].removesuffix(".py")
@@ -40,12 +51,80 @@ def load_entry(path: str) -> Callable[[object], object]:
     if name in sys.stdlib_module_names and name not in sys.modules:
         _load_standard_module(name, hidden_by=path.rpartition("/")[0])
     sys.modules.setdefault(name, module)
-    loader.exec_module(module)
+    exec(_read_code(name, path), module.__dict__)  # noqa: S102  # what every loader does
     for candidate in _NAMES:
         function: object = getattr(module, candidate, None)
         if callable(function):
             return function
     raise EntryFileError(f"{path} defines neither a callable 'run' nor a callable 'default'; write: def run(process)")
+
+
+class _CheckedLoader(SourceFileLoader):
+    """Reads a file that is open, and beside it what was compiled of it."""
+
+    def __init__(self, name: str, path: str, fd: int) -> None:
+        super().__init__(name, path)
+        self._fd = fd
+
+    def path_stats(self, path: str) -> dict[str, float]:
+        """Return what tells whether the compiled file is that of the source."""
+        status = os.fstat(self._fd)
+        return {"mtime": status.st_mtime, "size": status.st_size}
+
+    def get_data(self, path: str) -> bytes:
+        """Read one of the two.
+
+        Raises:
+            OSError: there is no compiled file, or it is elsewhere: the source is compiled then.
+        """
+        if path == self.path:
+            return _read(self._fd)
+        if sys.pycache_prefix is not None:  # a folder that the user has chosen, wherever it is
+            return bytes(super().get_data(path))
+        fd = _open_checked(path)
+        try:
+            return _read(fd)
+        finally:
+            os.close(fd)
+
+
+def _read_code(name: str, path: str) -> CodeType:
+    fd = -1
+    try:
+        fd = _open_checked(path)
+        code = _CheckedLoader(name, path, fd).get_code(name)
+        assert code is not None, "a source file has code"
+        return code
+    except _MovedError:
+        raise EntryFileError(f"{path} was checked, and is now behind a link to elsewhere") from None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+class _MovedError(OSError):
+    """A file is elsewhere."""
+
+
+def _open_checked(path: str) -> int:
+    """Open a file if it is really there, and not behind a link."""
+    for _ in range(_ATTEMPTS):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}") == path:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise _MovedError
+
+
+def _read(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, _READ_BYTES):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _load_standard_module(name: str, *, hidden_by: str) -> None:

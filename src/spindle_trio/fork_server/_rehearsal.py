@@ -21,7 +21,7 @@ from spindle_trio.child._facts import facts_from_init
 if TYPE_CHECKING:
     from spindle_trio.child._async_runtime import EntryFunction
 
-_ENTRY = os.path.join(os.path.dirname(__file__), "rehearsal_entry.py")
+_ENTRY = os.path.join(os.path.dirname(os.path.realpath(__file__)), "rehearsal_entry.py")
 _INIT = (
     '{"type":"init","protocol":1,"processId":"rehearsal","entry":"rehearsal","kind":"rehearsal","heartbeatTimeoutMs":0,'
     '"limits":{"frameBytes":4096,"depth":8,"values":64,"textBytes":null,"containerEntries":null},"payload":{"n":[1]}}'

@@ -16,6 +16,7 @@ import {
 import { Lane } from "./lane.mjs";
 import { Page, Pulse } from "./page.mjs";
 import { encodePayload } from "./payload.mjs";
+import { requireInPlace } from "./place.mjs";
 import { describe, failureFields, isError, print, summarise } from "./words.mjs";
 
 const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
@@ -113,6 +114,7 @@ async function run() {
   const name = `the entry ${stringify(facts.entry)}`;
   let entry;
   try {
+    requireInPlace(file);
     entry = entryFunctionOf(await import(pathToFileURL(file).href), file);
   } catch (error) {
     if (isEnding) return;
