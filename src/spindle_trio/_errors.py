@@ -31,8 +31,12 @@ class DuplicateKeyError(SpawnRefusedError):
 
     def __init__(self, message: str, existing: ProcessInfo) -> None:
         super().__init__(message)
-        self.existing = existing
+        self._existing = existing
+
+    @property
+    def existing(self) -> ProcessInfo:
         """The other process, as it was when this spawn was refused."""
+        return self._existing
 
 
 class ProcessLimitError(SpawnRefusedError):
@@ -40,20 +44,26 @@ class ProcessLimitError(SpawnRefusedError):
 
     def __init__(self, message: str, limit: int) -> None:
         super().__init__(message)
-        self.limit = limit
+        self._limit = limit
+
+    @property
+    def limit(self) -> int:
         """How many live processes one worker may have."""
+        return self._limit
 
 
 class SpawnError(SpindleError):
     """The process was launched, or nearly, and never became ready."""
 
-    info: ProcessInfo
-    """The last snapshot of that process."""
-
     # One positional argument: `TimeoutError`, from which one subclass inherits, gives two another meaning.
     def __init__(self, message: str, *, info: ProcessInfo) -> None:
         super().__init__(message)
-        self.info = info
+        self._info = info
+
+    @property
+    def info(self) -> ProcessInfo:
+        """The last snapshot of that process."""
+        return self._info
 
 
 class LaunchError(SpawnError):
@@ -69,8 +79,12 @@ class StartupFailedError(SpawnError):
 
     def __init__(self, message: str, *, info: ProcessInfo, result: JsonValue = None) -> None:
         super().__init__(message, info=info)
-        self.result = result
+        self._result = result
+
+    @property
+    def result(self) -> JsonValue:
         """What it completed with, if it returned or completed without ever calling `ready()`; else `None`."""
+        return self._result
 
 
 class StartupCancelledError(SpawnError):
@@ -90,8 +104,12 @@ class LaggedError(SpindleError):
 
     def __init__(self, missed: int) -> None:
         super().__init__(f"this subscription fell behind and missed {missed} value(s); read it more often")
-        self.missed = missed
+        self._missed = missed
+
+    @property
+    def missed(self) -> int:
         """How many values were dropped since the last one received."""
+        return self._missed
 
 
 class ProtocolError(SpindleError):

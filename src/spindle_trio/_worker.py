@@ -46,12 +46,16 @@ class Worker:
 
     def __init__(self, port: WorkerInterface) -> None:
         self._port = port
-        self.backend_processes: BackendProcesses = BackendProcesses(port)
-        """Everything that the worker can do (`SpindleAPI.backendProcesses`)."""
+        self._backend_processes = BackendProcesses(port)
 
     def __repr__(self) -> str:
         state = "closed" if self._port.is_closed else "open"
         return f"<Worker {state} {self.identifier} user={self.user_id!r}>"
+
+    @property
+    def backend_processes(self) -> BackendProcesses:
+        """Everything that the worker can do (`SpindleAPI.backendProcesses`)."""
+        return self._backend_processes
 
     @property
     def identifier(self) -> str:

@@ -17,6 +17,7 @@ from typing import ClassVar, Final, Protocol
 import attrs
 
 from spindle_trio._model import Containment, Limits, ResolvedEntry
+from spindle_trio._model._field_docs import show_fields
 
 __all__ = [
     "ABANDON_SECONDS",
@@ -37,6 +38,7 @@ DUMP_SECONDS: Final = 0.3
 """How long a process that is to be killed by a watchdog may take to leave the stacks of its threads."""
 
 
+@show_fields
 @attrs.frozen
 class LaunchOrder:
     """All that a launcher is told about the process that it is to bring into being."""
@@ -59,6 +61,7 @@ class LaunchOrder:
     """
 
 
+@show_fields
 @attrs.frozen
 class ExitStatus:
     """What the operating system said about an end. All fields `None`: it could not be learned."""
@@ -207,18 +210,21 @@ class FrameLane(ABC):
 
 
 class LaunchedProcess(ABC):
-    """A process that exists: two lanes, a heartbeat to look at, and the means to end and reap it."""
+    """A process that exists: two lanes, a heartbeat to look at, and the means to end and reap it.
+
+    Attributes:
+        pid: The operating system's number for it, if it has one.
+        control: Small frames that never wait behind messages.
+        messages: Payloads, with back-pressure.
+        control_patience: Seconds that a process may live on after it has closed its control lane (contract, states).
+    """
 
     __slots__ = ()
 
     pid: int | None = None
-    """The operating system's number for it, if it has one."""
     control: FrameLane
-    """Small frames that never wait behind messages."""
     messages: FrameLane
-    """Payloads, with back-pressure."""
     control_patience: ClassVar[float] = 0.5
-    """Seconds that a process may live on after it has closed its control lane (contract, states)."""
 
     @property
     def is_in_this_run(self) -> bool:

@@ -6,11 +6,13 @@ from typing import Final
 
 import attrs
 
+from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import is_number
 
 MEBIBYTE: Final = 1024 * 1024
 
 
+@show_fields
 @attrs.frozen
 class Limits:
     """Bounds on what host and processes exchange; the defaults are the contract's.

@@ -9,6 +9,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
+from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import OMITTED, ProcessState, is_number
 
 DEFAULT_TIMEOUT: Final = 15.0
@@ -61,6 +62,7 @@ def _as_entry(value: str | _PathLike) -> str:
     return value.__fspath__() if isinstance(value, _PathLike) else value  # type: ignore[redundant-expr]  # anything
 
 
+@show_fields
 @attrs.frozen
 class SpawnOptions:
     """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
@@ -90,6 +92,7 @@ class SpawnOptions:
     """Whether a live process of the same key gives way to this one."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessFilter:
     """Which processes `list` shows: those that match every field given (`BackendProcessListOptionsDTO`)."""
@@ -104,6 +107,7 @@ class ProcessFilter:
     """One of the states; a terminal one matches nothing, since only live processes are listed."""
 
 
+@show_fields
 @attrs.frozen
 class StopOptions:
     """How a process is asked to stop (`BackendProcessStopOptionsDTO`)."""

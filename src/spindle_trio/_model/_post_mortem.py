@@ -6,7 +6,10 @@ import textwrap
 
 import attrs
 
+from spindle_trio._model._field_docs import show_fields
 
+
+@show_fields
 @attrs.frozen
 class PostMortem:
     """Explains how a process came to its end, as far as its host can tell. As text it is a few titled blocks."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 import attrs
 
+from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._post_mortem import PostMortem
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@show_fields
 @attrs.frozen
 class ProcessInfo:
     """A snapshot of one process (`BackendProcessInfoDTO`). Times are aware and in UTC."""
@@ -105,6 +107,7 @@ class ProcessInfo:
         return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"
 
 
+@show_fields
 @attrs.frozen
 class LifecycleEvent:
     """One transition of one process (`BackendProcessLifecycleEventDTO`)."""
@@ -152,6 +155,7 @@ def _status_line(state: ProcessState, entry: str, process_id: str, kind: str, ke
     return shown
 
 
+@show_fields
 @attrs.frozen
 class ProcessStatistics:
     """What one process's lanes hold and have carried, as of one moment."""
@@ -178,16 +182,18 @@ class Containment(StrEnum):
     """How well the tree of a process is held together, so that all of it ends when the process does; strongest first.
 
     Fork servers and inits are this package's own; see ``notes/reliability.md`` for what holds at which level.
+
+    Attributes:
+        PIDNS: A PID namespace for each process: when it ends, the kernel has ended all that it has started.
+        CGROUP: A control group for each process, which is killed as a whole.
+        SWEEP: A parent for each process that adopts and kills what it leaves behind.
+        KILLPG: The process group, and the descendants that can be found.
     """
 
     PIDNS = "pidns"
-    """A PID namespace for each process: when it ends, the kernel has ended all that it has started."""
     CGROUP = "cgroup"
-    """A control group for each process, which is killed as a whole."""
     SWEEP = "sweep"
-    """A parent for each process that adopts and kills what it leaves behind."""
     KILLPG = "killpg"
-    """The process group, and the descendants that can be found."""
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
@@ -199,6 +205,7 @@ class Containment(StrEnum):
         return levels.index(self) <= levels.index(other)
 
 
+@show_fields
 @attrs.frozen
 class HostStatistics:
     """What a host holds, as of one moment."""
@@ -221,6 +228,7 @@ class HostStatistics:
     """Why each stronger level does not work here; empty where a level was asked for."""
 
 
+@show_fields
 @attrs.frozen
 class ResolvedEntry:
     """An entry that a launcher has accepted."""

@@ -6,10 +6,12 @@ from typing import TypeAlias
 
 import attrs
 
+from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._options import ProcessFilter, SpawnOptions, StopOptions
 from spindle_trio._model._values import JsonValue, LifecycleEvent, ProcessInfo
 
 
+@show_fields
 @attrs.frozen
 class ProcessMessage:
     """One payload that a process has sent, with its sender; also travels in the worker protocol."""
@@ -22,6 +24,7 @@ class ProcessMessage:
     """Whose process that is."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessSpawn:
     """A worker asks for a process (`backend_process_spawn`); answered as of `ready`, or with an error."""
@@ -32,6 +35,7 @@ class ProcessSpawn:
     """What to spawn."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessList:
     """A worker asks which of its processes are live (`backend_process_list`)."""
@@ -42,6 +46,7 @@ class ProcessList:
     """Which of them."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessGet:
     """A worker asks for one snapshot (`backend_process_get`)."""
@@ -52,6 +57,7 @@ class ProcessGet:
     """Which process."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessStop:
     """A worker asks that a process be stopped (`backend_process_stop`); answered at once, as a request."""
@@ -64,6 +70,7 @@ class ProcessStop:
     """How."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessSend:
     """A worker sends a payload to a process (`backend_process_send`); never answered."""
@@ -76,6 +83,7 @@ class ProcessSend:
     """Whose process the worker believes it to be."""
 
 
+@show_fields
 @attrs.frozen
 class ProcessLifecycle:
     """The host tells its worker of a transition (`backend_process_lifecycle`)."""
@@ -86,6 +94,7 @@ class ProcessLifecycle:
     """With a terminal event: how many messages of this process are still to follow on this connection."""
 
 
+@show_fields
 @attrs.frozen
 class Response:
     """The host's one answer to one request: `error` is `None` where it succeeded."""

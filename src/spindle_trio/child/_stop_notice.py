@@ -6,10 +6,9 @@ from __future__ import annotations
 class StopNotice:
     """A request to stop, as an entry's stop handler or `wait_stop()` sees it. Frozen, and compared by value."""
 
-    __slots__ = ("reason",)
+    __slots__ = {"reason": "Why, in the words of whoever asked; `None` where nobody gave a reason."}  # shown by help()
 
     reason: str | None
-    """Why, in the words of whoever asked; `None` where nobody gave a reason."""
 
     def __init__(self, reason: str | None = None) -> None:
         object.__setattr__(self, "reason", reason)
