@@ -24,7 +24,7 @@ async def main(level):
     launcher = spindle.ForkServerLauncher(preload=(), spares=0, containment=level)
     with trio.fail_after(10):
         async with spindle.open_host(launcher) as host, host.open_worker("w", root=sys.argv[1]) as worker:
-            handle = await worker.backend_processes.spawn("entry.py")
+            handle = await worker.backend_processes.spawn("entry.py", user_id="ada")
             await handle.wait_ended()
             print(handle.state, handle.result)
 

@@ -18,15 +18,25 @@ from spindle_trio._linux._control_groups import remove_group
 from spindle_trio._model import Containment
 from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._reaper import has_ended
-from spindle_trio.launchers._local._tree import hold_tree, kill_group, kill_held, kill_tree, signal_pidfd
+from spindle_trio.launchers._local._tree import (
+    hold_tree,
+    kill_descendants,
+    kill_group,
+    kill_held,
+    kill_tree,
+    signal_pidfd,
+)
 
-__all__ = ["LEVELS", "GroupTree", "NamespaceTree", "Tree", "clear_group", "open_kill_file", "tree_of"]
+__all__ = ["LEVELS", "AdoptedTree", "GroupTree", "NamespaceTree", "Tree", "clear_group", "open_kill_file", "tree_of"]
 
 LEVELS: Final = tuple(Containment)
 """In the order of their places in `spindle_trio.fork_server._levels.LEVELS`."""
 
 CLEAR_SECONDS: Final = 0.5
 """Seconds that a control group may take to become empty after its kill."""
+
+ADOPT_SECONDS: Final = 1.0
+"""Seconds that a process whose init was killed may take to be reaped by the guard, which looks twice a second."""
 
 _LOOK_SECONDS: Final = 0.002
 
@@ -101,7 +111,7 @@ class NamespaceTree(Tree):
 
 
 class GroupTree(Tree):
-    """Levels `killpg` and `sweep`: the descendants are walked, of the process or of its init."""
+    """Level `killpg`: the descendants are walked."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
         """Take note of who leads it.
@@ -122,8 +132,6 @@ class GroupTree(Tree):
 
     def hold(self, entry: int) -> bool:
         """Stop it, and keep a descriptor of each descendant; see `Tree.hold`."""
-        if entry != self._pid:
-            return True  # its init adopts what it leaves behind, and kills that
         self._held = hold_tree(self._pid, self._pidfd)
         return self._held is not None
 
@@ -138,6 +146,47 @@ class GroupTree(Tree):
             self.let_go()
             if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
                 kill_group(self._pid)
+
+
+class AdoptedTree(Tree):
+    """Level `sweep`: its init outlives all that it kills, reaps the process, and ends when nothing is left.
+
+    If somebody kills the init, the process dies with it, and the guard reaps that.
+    """
+
+    def __init__(self, init: int, pidfd: int, entry: int) -> None:
+        """Take note of who is in it.
+
+        Args:
+            init: the number of its init.
+            pidfd: refers to the init.
+            entry: refers to the process, and belongs to this from now on.
+        """
+        self._init = init
+        self._pidfd = pidfd
+        self._entry = entry
+
+    def kill(self) -> None:
+        """Kill the descendants of the init, which goes on; see `Tree.kill`."""
+        with RESERVE.lent():
+            kill_descendants(self._init, self._pidfd)
+        self._kill_entry()
+
+    def let_go(self) -> None:
+        """Close the descriptor of the process; see `Tree.let_go`."""
+        if self._entry >= 0:
+            os.close(self._entry)
+            self._entry = -1
+
+    async def clear(self) -> None:
+        """Wait until the process has been reaped, as it has if nobody killed its init; see `Tree.clear`."""
+        deadline = trio.current_time() + ADOPT_SECONDS
+        while self._kill_entry() and trio.current_time() < deadline:  # noqa: ASYNC110  # nothing tells that
+            await trio.sleep(_LOOK_SECONDS)
+
+    def _kill_entry(self) -> bool:
+        """Kill the process, and say whether it exists, be it as a zombie."""
+        return self._entry >= 0 and signal_pidfd(self._entry, signal.SIGKILL)
 
 
 class ControlGroupTree(Tree):
@@ -208,17 +257,21 @@ def _is_removed(group: str) -> bool:
         return remove_group(group)
 
 
-def tree_of(pid: int, pidfd: int, *, init: int | None, group: tuple[str, int] | None) -> Tree:
+def tree_of(level: Containment, pid: int, pidfd: int, other: int, *, group: tuple[str, int] | None) -> Tree:
     """Make what ends the tree of a process.
 
     Args:
+        level: how that is held together.
         pid: the number, in `/proc`, of what the pidfd refers to.
         pidfd: refers to the process, or to its init where that is its parent.
-        init: refers to its init, where that ends all of it.
+        other: refers to the other one of the two, where there are two; belongs to the tree from now on.
         group: the folder of its control group, and what kills that.
     """
-    if init is not None:
-        return NamespaceTree(pidfd, init)
+    if level is Containment.PIDNS:
+        return NamespaceTree(pidfd, other)
+    if level is Containment.SWEEP:
+        return AdoptedTree(pid, pidfd, other)
+    os.close(other)
     if group is not None:
         return ControlGroupTree(pidfd, *group)
     return GroupTree(pid, pidfd)

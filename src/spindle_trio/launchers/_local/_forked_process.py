@@ -156,8 +156,8 @@ def take_process(
             leader = pid_of(pidfd)
             if leader is None:
                 raise OSError("the process has ended before it could be used")  # and has been reaped
-            is_init = parent.containment is Containment.PIDNS
-            pid = leader if is_init else pid_of(other) or leader  # an init may have reaped it already
+            # At `sweep` the other one is the process, which its init may have reaped already.
+            pid = (parent.containment is Containment.SWEEP and pid_of(other)) or leader
             mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
             undo.callback(mapped.close)
             killed_by = None if group is None else (group, open_kill_file(group))
@@ -166,14 +166,12 @@ def take_process(
         undo.pop_all()
     mapped.close_fd()
     os.close(page)
-    if not is_init:
-        os.close(other)
     return ForkedProcess(
         parent=parent,
         number=number,
         pid=pid,
         pidfd=pidfd,
-        tree=tree_of(leader, pidfd, init=other if is_init else None, group=killed_by),
+        tree=tree_of(parent.containment, leader, pidfd, other, group=killed_by),
         control=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
         messages=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
         stdout=stdout,

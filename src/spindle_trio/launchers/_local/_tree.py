@@ -21,7 +21,17 @@ from typing import Final
 
 from spindle_trio._linux._pid_numbers import number_from_proc
 
-__all__ = ["hold_tree", "is_stopped", "kill_group", "kill_held", "kill_tree", "open_child", "pid_of", "signal_pidfd"]
+__all__ = [
+    "hold_tree",
+    "is_stopped",
+    "kill_descendants",
+    "kill_group",
+    "kill_held",
+    "kill_tree",
+    "open_child",
+    "pid_of",
+    "signal_pidfd",
+]
 
 _MAX_WALKS: Final = 16
 """How often the tree is walked; a tree that still grows then is left to the kill of the group."""
@@ -52,6 +62,20 @@ def kill_tree(pid: int, pidfd: int) -> None:
         _signal_child_of(parent, descendant, signal.SIGKILL)
     kill_group(pid)
     signal_pidfd(pidfd, signal.SIGKILL)
+
+
+def kill_descendants(pid: int, pidfd: int) -> None:
+    """Kill all that descends from a process, and let that one go on. Never blocks, and never raises.
+
+    Args:
+        pid: the process's number.
+        pidfd: refers to the process. If that has been reaped, nothing happens.
+    """
+    if not signal_pidfd(pidfd, 0):
+        return
+    for descendant, parent in reversed(_freeze_descendants(pid)):
+        _signal_child_of(parent, descendant, signal.SIGKILL)
+    signal_pidfd(pidfd, signal.SIGCONT)  # one of them may have stopped it
 
 
 def kill_group(pid: int) -> None:
