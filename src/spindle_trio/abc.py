@@ -308,7 +308,7 @@ class Launcher(ABC):
 
     @property
     def containment_problems(self) -> Mapping[Containment, str]:
-        """Why each stronger level does not work here, once it has been started."""
+        """Why each stronger level does not work here, and what the one in use lacks, once it has been started."""
         return {}
 
     async def start(self) -> None:

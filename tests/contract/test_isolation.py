@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import uuid
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -100,20 +103,21 @@ async def test_a_flooding_child_does_not_delay_anothers_echo_unduly(real_world, 
 FAMILY = """
 import os, signal, subprocess, sys, threading
 
-SLEEP = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
+SLEEP = [sys.executable, "-S", "-c", "import signal; signal.pause()", os.environ["LC_FAMILY"]]
 PARENT = [sys.executable, "-S", "-c", '''
-import os, signal, subprocess, sys
-child = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True)
-print(open("/proc/thread-self/children").read(), flush=True)  # the number that the host knows it by
+import signal, subprocess, sys
+sleep = [sys.executable, "-S", "-c", "import signal; signal.pause()", sys.argv[1]]
+subprocess.Popen([*sleep, "in a session"], start_new_session=True)
+print(flush=True)
 signal.pause()
-''']
+''', os.environ["LC_FAMILY"]]
 
 def start_family():
-    kept = subprocess.Popen(SLEEP), subprocess.Popen(SLEEP, start_new_session=True)
-    parent = subprocess.Popen(PARENT, stdout=subprocess.PIPE, text=True)
-    grandchild = int(parent.stdout.readline())
-    same_group, own_session, parent = map(int, open("/proc/thread-self/children").read().split())
-    return {"group": [same_group, parent], "sessions": [own_session, grandchild]}
+    subprocess.Popen([*SLEEP, "in the group"])
+    subprocess.Popen([*SLEEP, "in a session"], start_new_session=True)
+    parent = subprocess.Popen([*PARENT, "in the group"], stdout=subprocess.PIPE)
+    parent.stdout.readline()
+    return "started"
 
 def run(process):
     process.send(start_family())
@@ -121,12 +125,31 @@ def run(process):
 """
 
 
-async def assert_gone(pids: list[int]) -> None:
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What those whom the entries of a test start have among their arguments: in a namespace they know no number."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("LC_FAMILY", mark)
+    return mark
+
+
+def relatives(family: str, where: str = "in") -> list[int]:
+    """Find those who live, by the numbers that this program knows them by."""
+    found = []
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with suppress(OSError):
+            *_, mark, place, _ = ["", "", *Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+            if mark == family and place.startswith(where):
+                found.append(pid)
+    return found
+
+
+async def assert_gone(family: str, where: str = "in") -> None:
     """Each is gone at the latest a second after the terminal event (reliability, row 14)."""
     with trio.move_on_after(1):
-        while any(map(exists, pids)):
+        while relatives(family, where):
             await trio.sleep(0.01)
-    assert [pid for pid in pids if exists(pid)] == []
+    assert relatives(family, where) == []
 
 
 @pytest.mark.parametrize(
@@ -146,64 +169,64 @@ async def assert_gone(pids: list[int]) -> None:
     ],
 )
 async def test_the_whole_tree_is_gone_after_each_end_that_the_host_or_the_runtime_brings_about(
-    real_world, statement: str, end: str
+    real_world, family: str, statement: str, end: str
 ) -> None:
     """Children and grandchildren, in the process's group and in sessions of their own. Real processes only."""
     entry = real_world.blocking_entry(f"{FAMILY}    {statement}")
     async with real_world.host(grace_period=0.2) as host:  # noqa: SIM117  # the worker is left first
         async with host.open_worker("tests", root=real_world.root, user_id="ada") as worker:
             handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=0.3 if end == "heartbeat" else 15)
-            family = await handle.messages().receive()
-            pids = [*family["group"], *family["sessions"]]
+            assert await handle.messages().receive() == "started"
             if statement in ("process.sleep(3600)", "signal.pause()"):
-                assert all(map(exists, pids))
+                assert len(relatives(family)) == 4
             if end in ("stop", "grace period over"):
                 await handle.stop()
             elif end == "host.kill":
                 host.kill()
             if end != "unload":
                 await handle.wait_ended()
-                await assert_gone(pids)
-    await assert_gone([*pids, handle.pid])
+                await assert_gone(family)
+    await assert_gone(family)
+    assert handle.pid is not None
+    assert not exists(handle.pid)
 
 
-async def test_the_whole_tree_is_gone_after_a_startup_timeout(real_world) -> None:
+async def test_the_whole_tree_is_gone_after_a_startup_timeout(real_world, family: str) -> None:
     entry = real_world.blocking_entry(FAMILY.replace("    process.ready()\n", "    signal.pause()\n"))
     async with real_world.worker() as worker:
         with pytest.raises(StartupTimeoutError):
             await worker.backend_processes.spawn(entry, startup_timeout=0.8)
-    (family,) = real_world.payloads()
-    await assert_gone([*family["group"], *family["sessions"]])
+    assert real_world.payloads() == ["started"]
+    await assert_gone(family)
 
 
-async def test_the_whole_tree_of_an_async_entry_is_gone_after_a_stop(real_world) -> None:
+async def test_the_whole_tree_of_an_async_entry_is_gone_after_a_stop(real_world, family: str) -> None:
     entry = real_world.blocking_entry(
         f"{FAMILY.partition('def run')[0]}import trio\nasync def run(process):\n"
         "    await process.send(start_family())\n    process.ready()\n    await trio.sleep_forever()\n"
     )
     async with real_world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry)
-        family = await handle.messages().receive()
+        assert await handle.messages().receive() == "started"
+        assert len(relatives(family)) == 4
         await handle.stop()
         assert handle.info.error is None
-        await assert_gone([*family["group"], *family["sessions"]])
+        await assert_gone(family)
 
 
 @pytest.mark.parametrize("statement", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
-async def test_a_process_that_ends_without_a_word_loses_its_group(real_world, statement: str) -> None:
+async def test_a_process_that_ends_without_a_word_loses_its_group(real_world, family: str, statement: str) -> None:
     """What is in a session of its own is out of reach then, at this level of containment; the test ends it itself."""
     entry = real_world.blocking_entry(f"{FAMILY}    {statement}")
     async with real_world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry)
-        family = await handle.messages().receive()
         info = await handle.wait_ended()
         try:
             assert info.state is ProcessState.FAILED
-            await assert_gone(family["group"])
+            await assert_gone(family, "in the group")
         finally:
-            for pid in family["sessions"]:
-                if exists(pid):
-                    os.kill(pid, signal.SIGKILL)
+            for pid in relatives(family):
+                os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> None:
@@ -222,7 +245,7 @@ async def test_a_grandchild_that_holds_every_pipe_delays_no_end(real_world) -> N
             child = subprocess.Popen(
                 [sys.executable, "-S", "-c", "import signal; signal.pause()"], start_new_session=True, close_fds=False
             )
-            process.send(int(open("/proc/thread-self/children").read()))  # the number that the host knows it by
+            process.send(child.pid)
             process.ready()
             os._exit(7)
     """)

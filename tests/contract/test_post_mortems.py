@@ -26,6 +26,7 @@ from spindle_trio import (
 from spindle_trio.abc import Launcher
 from spindle_trio.wire import from_json, to_json
 from support.contract import run_to_end
+from support.numbers import outside
 
 HEARTBEAT = 0.4
 """Seconds of the watchdog's timeout here: short, and long enough for a process to be ready."""
@@ -35,10 +36,10 @@ GONE_SECONDS = 1.0
 
 SLEEPER = """
 import os, signal, sys
-print(os.readlink("/proc/self"), flush=True)
+print(os.getpid(), flush=True)
 signal.pause()
 """
-"""Tells its number as the host sees it, and waits."""
+"""Tells its number, and waits."""
 
 FAMILY = f"""
 import subprocess, sys
@@ -361,7 +362,7 @@ def waits_for(child):
     async with real_world.quiet_worker(launcher=launcher) as worker:
         handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=HEARTBEAT)
         messages = handle.messages()
-        family = [await messages.receive() for _ in range(2)]
+        family = [outside(handle.pid, await messages.receive()) for _ in range(2)]
         async with all_gone_afterwards(family):
             info = await handle.wait_ended()
     assert info.state is ProcessState.TIMED_OUT
@@ -384,7 +385,7 @@ def run(process):
     async with real_world.quiet_worker(launcher=launcher) as worker:
         handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=HEARTBEAT)
         messages = handle.messages()
-        family = [await messages.receive() for _ in range(2)]
+        family = [outside(handle.pid, await messages.receive()) for _ in range(2)]
         async with all_gone_afterwards(family):
             await handle.wait_ended()
     assert handle.post_mortem is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -19,6 +21,8 @@ import trio.testing
 
 import spindle_trio as spindle
 from spindle_trio import ProcessState, StreamChannel, connect_worker
+from support.numbers import number_inside
+from support.stall import descendants_of
 
 if not sys.platform.startswith("linux"):
     pytest.skip("the launchers need Linux", allow_module_level=True)
@@ -72,7 +76,7 @@ def root(tmp_path: Path) -> Path:
 
             def run(process):
                 process.ready()
-                process.send({"pid": int(os.readlink("/proc/self"))})  # as the host knows it
+                process.send({"pid": os.getpid()})
                 while True:
                     process.send({"echo": process.receive()})
         """,
@@ -172,8 +176,8 @@ async def test_leaving_the_connection_ends_the_real_process(root: Path) -> None:
             nursery.start_soon(functools.partial(host.serve_worker, near, "remote", root=root, user_id="ada"))
             async with connect_worker(far) as worker:
                 handle = await worker.backend_processes.spawn("echo.py")
-                pid = (await handle.messages().receive())["pid"]  # type: ignore[call-overload,index]  # it is a dict
-                assert is_alive(pid)
+                said: Any = await handle.messages().receive()
+                (pid,) = [pid for pid in descendants_of(os.getpid()) if number_inside(pid) == said["pid"]]
         # The nursery closed: serving has ended, and with it the process.
         assert not is_alive(pid)
         assert host.statistics().processes == 0
@@ -232,7 +236,8 @@ async def test_a_worker_program_that_is_killed_is_unloaded(root: Path) -> None:
             nursery.start_soon(functools.partial(host.serve_worker, channel, "remote", root=root, user_id="ada"))
             assert program.stdout is not None
             async with program.stdout:
-                pid = json.loads(await program.stdout.receive_some())["pid"]
+                said = json.loads(await program.stdout.receive_some())
+                (pid,) = [pid for pid in descendants_of(os.getpid()) if number_inside(pid) == said["pid"]]
                 assert host.statistics().states == {ProcessState.RUNNING: 1}
                 program.send_signal(signal.SIGKILL)
                 await program.wait()

@@ -19,14 +19,15 @@ from spindle_trio.fork_server._levels import _in_words
 from spindle_trio.testing import MemoryLauncher
 from support.containment import (
     AS_NOBODY,
-    WITHOUT_NAMESPACES,
     WITHOUT_SYS_ADMIN,
+    at_most_namespaces,
     levels,
     problem_with,
     require,
     run_program,
 )
 from support.fork_server import ENDS, alive, children_of, describe, fork_host, none_survives, wait_state_of, wait_until
+from support.numbers import outside
 
 
 @pytest.fixture(autouse=True)
@@ -156,13 +157,29 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
     (tmp_path / "entry.py").write_text(ENDS)
     if problem_with(Containment.PIDNS) is not None:
         pytest.skip("no namespaces at all: then every other test here runs so")
-    report, refusal = run_program(tmp_path, REPORT, before=WITHOUT_NAMESPACES).splitlines()
+    report, refusal = run_program(tmp_path, REPORT, before=at_most_namespaces(0)).splitlines()
     level, problems, error, _ = json.loads(report)
     assert error is None
     assert level in ("cgroup", "sweep")
-    assert "No space left on device" in problems["pidns"]
+    assert "as many namespaces as the system allows (max_pid_namespaces" in problems["pidns"]
     assert "requires containment 'pidns' or better, and DefaultLauncher offers" in refusal
-    assert "pidns: unshare: No space left on device" in refusal
+    assert "pidns: there are as many namespaces as the system allows" in refusal
+
+
+@pytest.mark.parametrize("most", [3, 4, 5, 6])
+def test_where_few_namespaces_can_be_made_the_host_opens_at_this_level_or_the_next(tmp_path: Path, most: int) -> None:
+    """Trying the level out takes some, which are not given back at once."""
+    (tmp_path / "entry.py").write_text(ENDS)
+    if problem_with(Containment.PIDNS) is not None:
+        pytest.skip("no namespaces at all: then every other test here runs so")
+    report, _ = run_program(tmp_path, REPORT, before=at_most_namespaces(most)).splitlines()
+    level, problems, error, _ = json.loads(report)
+    assert error is None
+    if level != "pidns":
+        assert level in ("cgroup", "sweep")
+        assert "as many namespaces as the system allows (max_pid_namespaces" in problems["pidns"]
+    else:
+        assert most > 4
 
 
 def test_what_a_level_needed_and_did_not_get_is_named() -> None:
@@ -247,15 +264,14 @@ async def test_what_an_entry_that_kills_its_parent_leaves_is_found_all_the_same(
 @levels()
 async def test_a_handle_has_the_number_that_this_program_knows_the_entry_by(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
-    source = (
-        "import os\ndef run(process):\n    process.ready()\n    return [int(os.readlink('/proc/self')), os.getpid()]"
-    )
+    source = "import os\ndef run(process):\n    process.ready()\n    process.send(os.getpid())\n    process.receive()"
     async with fork_host(tmp_path, containment=level) as forked:
         handle = await forked.spawn(source)
-        await handle.wait_ended()
-        outside, inside = handle.result
-        assert handle.pid == outside
-        assert (inside == outside) is (level is not Containment.PIDNS)
+        inside = await handle.messages().receive()
+        assert handle.pid is not None
+        assert isinstance(inside, int)
+        assert handle.pid == outside(handle.pid, inside)
+        assert (inside == handle.pid) is (level is not Containment.PIDNS)
 
 
 async def test_entries_in_namespaces_differ_in_their_numbers(tmp_path: Path) -> None:
@@ -312,7 +328,6 @@ def run(process):
 
 
 async def test_an_entry_can_be_a_host_itself(tmp_path: Path) -> None:
-    """Its `/proc` is the outer host's, whose numbers it must not take for those of its own namespace."""
     await trio.to_thread.run_sync(require, Containment.PIDNS)
     (tmp_path / "inner.py").write_text("import os\ndef run(process):\n    process.ready()\n    return os.getpid() > 1")
     async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:

@@ -26,6 +26,7 @@ from spindle_trio.launchers._local import _local_process
 from spindle_trio.launchers._local._containment import ControlGroupTree, GroupTree, NamespaceTree
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
 from spindle_trio.launchers._local._launch_thread import run_in_launch_thread
+from support.numbers import outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -456,17 +457,14 @@ FAMILY = """
     def start(**options):
         # The pipe's other end is kept by this process: a sleeper that is not killed would live as long as that.
         return subprocess.Popen(SLEEPER, stdin=subprocess.PIPE, **options)
-    def children():
-        # As /proc numbers them, and so the host.
-        return [int(number) for number in open("/proc/thread-self/children").read().split()]
     def run(process):
         kept = [start(), start(start_new_session=True)]
         parent = subprocess.Popen([sys.executable, "-S", "-c",
             "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], start_new_session=True, stdin=subprocess.PIPE);"
-            "print(open('/proc/thread-self/children').read(), flush=True); sys.stdin.read()", *SLEEPER],
+            "print(p.pid, flush=True); sys.stdin.read()", *SLEEPER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         grandchild = int(parent.stdout.readline())
-        process.send([*children(), grandchild])
+        process.send([*(child.pid for child in kept), parent.pid, grandchild])
         process.ready()
         %s
 """
@@ -476,7 +474,8 @@ FAMILY = """
 async def test_a_kill_takes_the_whole_tree(launch: Launch, end: str) -> None:
     """Grandchildren in the group, in a session of their own, and one below such a one; also after `exiting`."""
     async with launch(FAMILY % end) as child:
-        pids = await child.payload()
+        assert child.process.pid is not None
+        pids = [outside(child.process.pid, pid) for pid in await child.payload()]
         assert len(pids) == 4
         await child.frame_of_type("exiting" if end.startswith("return") else "ready")
         # Others keep the pipes of these open, so that none ends by itself.
@@ -496,7 +495,7 @@ SLEEPS = """
         def run(process):
             print("before", flush=True)
             sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"]%s)
-            process.send(int(open("/proc/thread-self/children").read()))
+            process.send(sleeper.pid)
             process.receive()
             os._exit(5)
 """
@@ -504,7 +503,8 @@ SLEEPS = """
 
 async def test_a_process_that_ends_without_a_word_loses_its_group(launch: Launch) -> None:
     async with launch(SLEEPS % "") as child:
-        pid = await child.payload()
+        assert child.process.pid is not None
+        pid = outside(child.process.pid, await child.payload())
         child.send("end")
         assert await child.process.wait() == ExitStatus(code=5)
         await wait_gone(pid)

@@ -161,7 +161,7 @@ async def test_a_process_that_a_daemon_traces_ends_all_the_same_and_is_reaped_wh
         handle = await place.spawn("hostile/is_traced")
         await handle.wait_ended()
         fate = place.fate(handle)
-        tracer = fate.numbers[0]
+        tracer = fate.payloads[0]
         if tracer == 0:
             pytest.skip("this system lets nobody trace a process that is no child of its own")
         assert fate.states == ["starting", "running", "failed"]

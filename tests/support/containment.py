@@ -85,7 +85,7 @@ def python_for_nobody() -> str:
     for python in (sys.executable, "/usr/bin/python3"):
         try:
             done = subprocess.run(
-                [python, "-c", "import trio, msgspec, cattrs, spindle_trio.launchers._fork"],
+                [python, "-c", "import msgspec, cattrs; from spindle_trio import DefaultLauncher, open_host"],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 cwd="/",
                 stderr=subprocess.DEVNULL,
@@ -103,14 +103,16 @@ def python_for_nobody() -> str:
 WITHOUT_SYS_ADMIN = "libc.prctl(24, 21, 0, 0, 0)"
 """Takes CAP_SYS_ADMIN away from a superuser for good, and leaves the others, as in a container (PR_CAPBSET_DROP)."""
 
-WITHOUT_NAMESPACES = """
+
+def at_most_namespaces(number: int, kind: str = "pid") -> str:
+    """Write what enters a user namespace in which so many namespaces can be made; for `run_program(before=)`."""
+    return f"""
 user, group = os.geteuid(), os.getegid()
 if libc.unshare(0x10000000):
     sys.exit(os.strerror(ctypes.get_errno()))
-for name, content in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
-    with open(f"/proc/self/{name}", "w") as file:
+for name, content in ("setgroups", "deny"), ("uid_map", f"{{user}} {{user}} 1"), ("gid_map", f"{{group}} {{group}} 1"):
+    with open(f"/proc/self/{{name}}", "w") as file:
         file.write(content)
-with open("/proc/sys/user/max_pid_namespaces", "w") as file:
-    file.write("0")
+with open("/proc/sys/user/max_{kind}_namespaces", "w") as file:
+    file.write("{number}")
 """
-"""Enters a user namespace in which no PID namespace can be made, as on a system that forbids them."""

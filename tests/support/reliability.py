@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from spindle_trio.abc import LaunchedProcess, Launcher
 from spindle_trio.launchers import ForkServerLauncher
 from support.contract import exists
 from support.fork_server import MARK, alive, describe, wait_until
+from support.numbers import outside
 
 try:
     from spindle_trio import Containment
@@ -173,13 +174,10 @@ class Fate:
 
     events: list[LifecycleEvent] = attrs.field(factory=list)
     payloads: list[Any] = attrs.field(factory=list)
+    numbers: list[int] = attrs.field(factory=list)
+    """The numbers of what it has started, which are all the integers that it has sent."""
     survivors: list[str] = attrs.field(factory=list)
     """Who of those that it had named was alive when its end was announced."""
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of what it has started, which are all the integers that it has sent."""
-        return [payload for payload in self.payloads if type(payload) is int]
 
     @property
     def states(self) -> list[str]:
@@ -302,7 +300,12 @@ class Neighbourhood:
             fate.survivors = [describe(pid) for pid in fate.numbers if exists(pid)]
 
     def _note_message(self, message: ProcessMessage) -> None:
-        self.fates[message.process_id].payloads.append(message.payload)
+        fate = self.fates[message.process_id]
+        fate.payloads.append(message.payload)
+        if type(message.payload) is int:
+            pid = self.worker.backend_processes._port._processes[message.process_id].pid
+            with suppress(OSError):  # it has ended already
+                fate.numbers.append(outside(pid, message.payload))
         self._heard.unpark_all()
 
 

@@ -30,6 +30,7 @@ from spindle_trio import (
     open_host,
 )
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
+from support.numbers import number_inside
 
 GUARD_SECONDS = 60
 """How long one test may wait in all before it counts as hanging."""
@@ -76,7 +77,7 @@ class WatchedWorker:
         return sum(message.payload == payload for message in self.messages)
 
     async def pid_of(self, handle: ProcessHandle) -> int:
-        """Wait until a process has sent its number, and return that."""
+        """Wait until a process has sent its number, and return the one that this program has for it."""
 
         def sent() -> list[int]:
             return [
@@ -86,7 +87,8 @@ class WatchedWorker:
             ]
 
         await self._wait_until(lambda: bool(sent()))
-        return sent()[0]
+        (pid,) = [pid for pid in descendants_of(os.getpid()) if number_inside(pid) == sent()[0]]
+        return pid
 
     async def wait_said(self, payload: object, times: int = 1) -> None:
         """Wait until this has been sent so often."""

@@ -225,7 +225,8 @@ class HostStatistics:
     containment: Containment | None = None
     """How well the trees of its processes are held together; `None` where the launcher starts no real processes."""
     containment_problems: Mapping[Containment, str] = attrs.field(factory=dict)
-    """Why each stronger level does not work here; empty where a level was asked for."""
+    """Why each stronger level does not work here; none of them where a level was asked for. And, for the level in use,
+    what that does not give here: at `pidns` a `/proc` that fits the namespace."""
 
 
 @show_fields

@@ -70,18 +70,19 @@ def _lines() -> Iterator[tuple[str, str]]:
     )
     works: list[spindle.Containment] = []
     for level in spindle.Containment:
-        problem = _problem_with(lambda: trio.run(_try_level, level))  # noqa: B023  # called at once
+        lacks: list[str] = []
+        problem = _problem_with(lambda: trio.run(_try_level, level, lacks))  # noqa: B023  # called at once
         if problem is None:
             works.append(level)
-        yield f"level {level}", "yes" if problem is None else f"no: {problem}"
+        yield f"level {level}", "; but ".join(["yes", *lacks]) if problem is None else f"no: {problem}"
     yield "containment", f"{works[0]}: {_MEANING[works[0]]}" if works else "none"
 
 
-async def _try_level(level: spindle.Containment) -> None:
-    """Open a host at a level, as any program would."""
+async def _try_level(level: spindle.Containment, lacks: list[str]) -> None:
+    """Open a host at a level, as any program would, and add what that does not give here."""
     try:
-        async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0, containment=level)):
-            pass
+        async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0, containment=level)) as host:
+            lacks += host.statistics().containment_problems.values()
     except RuntimeError as error:
         raise OSError(str(error).rpartition("does not work here: ")[2]) from error
 

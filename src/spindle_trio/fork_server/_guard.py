@@ -17,7 +17,7 @@ import select
 
 from spindle_trio._linux._parent_death import name_process
 from spindle_trio.fork_server._level import Level
-from spindle_trio.fork_server._levels import find_level
+from spindle_trio.fork_server._levels import enter_level
 from spindle_trio.fork_server._link import HOST_GONE, Link
 from spindle_trio.fork_server._safety import UnsafeError, verify_safe
 
@@ -50,13 +50,12 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         verify_safe(
             "the start of Python itself (a sitecustomize or a .pth file)", "see what it loads", {0, 1, 2, link_fd}
         )
-        level, problems = find_level(wanted)
+        host = os.pidfd_open(os.getppid())  # until a level is entered, this program dies with its host
+        level, problems = enter_level(wanted)
         if level is None:
             raise UnsafeError(
                 "; ".join(f"containment {name!r} does not work here: {why}" for name, why in problems.items())
             )
-        host = os.pidfd_open(os.getppid())  # until the level is entered, this program dies with its host
-        level.enter_guard()
         said: dict[str, JsonValue] = {"level": level.name, "problems": {**problems}, "group": level.group}
         try:
             link.send({"type": "guarding", **said})

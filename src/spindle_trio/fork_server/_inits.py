@@ -14,7 +14,7 @@ Server and root exchange datagrams:
     server → root   make            an init, please
                     end NUMBER      kill it, and reap it
     init → server   NUMBER          it is ready; with a pidfd of itself
-    root → server   !ERRNO          it could not be made
+    root → server   !ERRNO          it could not be made; an init may say it, too
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ AHEAD = 3
 """How many inits are made ahead."""
 
 CLONE_NEWPID = 0x20000000
+
+TOO_MANY = "there are as many namespaces as the system allows (max_pid_namespaces and the like in /proc/sys/user)"
+"""What ENOSPC means here."""
 
 _DATAGRAM_BYTES = 64
 
@@ -77,7 +80,7 @@ class Inits:
         self._asked -= 1
         if data.startswith(b"!"):
             number = int(data[1:])
-            raise OSError(number, os.strerror(number))
+            raise OSError(number, TOO_MANY if number == errno.ENOSPC else os.strerror(number))
         if not ancillary:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return int(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
@@ -185,8 +188,12 @@ def _be_init(sock: _socket.socket, number: int, prepare: Callable[[int], None]) 
         signals.signal(signals.SIGCHLD, signals.SIG_IGN)
         for ignored in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
             signals.signal(ignored, signals.SIG_IGN)
-        prepare(number)
-        pidfd = os.pidfd_open(os.getpid())
+        try:
+            prepare(number)
+            pidfd = os.pidfd_open(os.getpid())
+        except OSError as error:
+            sock.send(b"!%d" % (error.errno or 0))
+            raise
         packed = pidfd.to_bytes(4, sys.byteorder)
         sock.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
         close_all_but((), first=0)

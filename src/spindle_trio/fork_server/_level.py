@@ -21,6 +21,8 @@ class Level:
     """Whether the guard becomes the parent of what has lost its own, and has to `tidy`."""
     group: str | None = None
     """The control group of all processes, where there is one, once the guard has entered."""
+    lack: str | None = None
+    """What it does not give here, once the server has entered, though it works."""
 
     def enter_guard(self) -> None:
         """Enter this level as the guard, which then outlives its host: it is what ends the tree.

@@ -10,7 +10,7 @@
     killpg  Nothing holds the tree together: the process group and the descendants are all that can be found.
 
 A level is entered by the guard, then by the server that it forks, and then for each process. Entering a namespace
-cannot be taken back, so whether a level works is tried out in a copy of the guard (`find_level`).
+cannot be taken back, so whether a level works is tried out in a copy of the guard (`enter_level`).
 
 An entry is never the first process of its namespace: there SIGSTOP and SIGKILL to itself would do nothing, and it would
 have to reap strangers.
@@ -33,8 +33,8 @@ LEVELS = (PidNamespaceLevel, CgroupLevel, SweepLevel, Level)
 """Strongest first."""
 
 
-def find_level(wanted: int) -> tuple[Level | None, dict[str, str]]:
-    """Find the strongest level that works here.
+def enter_level(wanted: int) -> tuple[Level | None, dict[str, str]]:
+    """Find the strongest level that works here, and enter it as the guard.
 
     Args:
         wanted: the place of the only one that will do; negative for any.
@@ -45,11 +45,19 @@ def find_level(wanted: int) -> tuple[Level | None, dict[str, str]]:
     problems: dict[str, str] = {}
     for kind in LEVELS[wanted : wanted + 1] if wanted >= 0 else LEVELS:
         level = kind()
-        problem = _problem_with(level)
+        problem = _problem_with(kind()) or _enter(level)
         if problem is None:
-            return kind(), problems
+            return level, problems
         problems[level.name] = problem
     return None, problems
+
+
+def _enter(level: Level) -> str | None:
+    try:
+        level.enter_guard()
+    except OSError as error:
+        return _in_words(error)  # what was to be had may be used up, be it by what has tried it out
+    return None
 
 
 def _problem_with(level: Level) -> str | None:

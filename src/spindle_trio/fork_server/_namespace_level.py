@@ -10,8 +10,9 @@ import sys
 from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._parent_death import die_with_parent
 from spindle_trio._linux._syscalls import call
-from spindle_trio.fork_server._inits import CLONE_NEWPID, Inits, make_inits
+from spindle_trio.fork_server._inits import CLONE_NEWPID, TOO_MANY, Inits, make_inits
 from spindle_trio.fork_server._level import Level, announce_child, or_end, read_kernel_file, write_kernel_file
+from spindle_trio.fork_server._own_proc import enter_mounts, mount_own_proc, why_no_own_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ _CAPABILITY_VERSION_3 = 0x20080522
 TREE_NUMBERS = max(2048, 16 * (os.cpu_count() or 1))
 """The numbers of one process's tree stay below this, at level pidns and from Linux 6.14 on: so many processes and
 threads can it have, and a fork bomb no more. The kernel demands 8 for each processor."""
+
+NO_OWN_PROC = (
+    "/proc is the host's and not that of a process's own namespace, so that /proc/<os.getpid()> is another process "
+    "({problem}); what looks there needs /proc/self, or containment 'killpg'"
+)
+"""What the level lacks where a process cannot have a `/proc` of its own."""
 
 _FIRST_NUMBER = 300
 _NUMBERED = 1500
@@ -49,6 +56,14 @@ class PidNamespaceLevel(Level):
     def enter_guard(self) -> None:
         """Enter; the guard dies with its host, and the namespace with the server."""
         try:
+            self._enter_namespace()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                error.strerror = TOO_MANY
+            raise
+
+    def _enter_namespace(self) -> None:
+        try:
             call("unshare", CLONE_NEWPID)
         except PermissionError:
             if _has_capabilities():
@@ -70,6 +85,9 @@ class PidNamespaceLevel(Level):
     def enter_server(self, guard: int) -> None:
         """Enter, and leave the root behind, which makes inits. The guard is outside, and so has no number here."""
         die_with_parent(0)
+        problem = why_no_own_proc()
+        if problem is not None:
+            self.lack = NO_OWN_PROC.format(problem=problem)
         here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid:
@@ -100,16 +118,11 @@ class PidNamespaceLevel(Level):
 
     def fork(self, birth: Birth) -> int:
         """Fork a process into the namespace of an init."""
-        try:
-            number, init = self._inits.take()
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                error.strerror = "there are as many PID namespaces as the system allows (user.max_pid_namespaces)"
-            raise
+        number, init = self._inits.take()
         try:
             pid = self._fork_into(init)
             if pid == 0:
-                or_end(self._become_entry)
+                or_end(lambda: self._become_entry(init))
                 return 0
             announce_child(birth, pid, init)
         except BaseException:
@@ -135,7 +148,9 @@ class PidNamespaceLevel(Level):
         return pid
 
     def _prepare_init(self, number: int) -> None:
-        """Have entries differ in their numbers, which go into names of files; and bound the tree."""
+        """Have entries differ in their numbers, which go into names of files; bound the tree, and give it a `/proc`."""
+        if self.lack is None:
+            mount_own_proc()
         try:
             if self._bounds_numbers:
                 write_kernel_file("/proc/sys/kernel/pid_max", str(TREE_NUMBERS))
@@ -143,8 +158,10 @@ class PidNamespaceLevel(Level):
         except OSError:
             pass  # /proc/sys cannot be written to here, as in a container
 
-    def _become_entry(self) -> None:
+    def _become_entry(self, init: int) -> None:
         die_with_parent(0)  # the server is outside of its namespace
+        if self.lack is None:
+            enter_mounts(init)  # at their root; its order names its folder
         if self._has_user_namespace:
             # An entry has the rights that the host has, and not those of a superuser in here; nor does it get them back
             # by becoming another program, as user 0 otherwise would.

@@ -16,7 +16,7 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
                     {"type": "reap", "number": n}           it has ended, and its number is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
     guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    the group of all
-    server → host   {"type": "server"}                      with pidfds of itself and of its root, where it has one
+    server → host   {"type": "server", "lack": text}        with pidfds of itself and of its root, where it has one
                     {"type": "loading", "module": n}        goes on to the module of that place in the list
                     {"type": "up"}                          ready to fork
                     {"type": "refused", "error": text}      not ready, and it ends; the guard may say it, too
@@ -105,7 +105,7 @@ class _Server:
     def start(self) -> None:
         """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
         pidfds = [os.pidfd_open(pid) for pid in (os.getpid(), *self._level.roots())]
-        self._link.send({"type": "server"}, pidfds)
+        self._link.send({"type": "server", "lack": self._level.lack}, pidfds)
         for pidfd in pidfds:
             os.close(pidfd)
         order = self._link.receive()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from tricks import own_number, wait_for_the_end
+from tricks import wait_for_the_end
 
 from spindle_trio.child import BlockingProcessContext
 
@@ -32,7 +32,7 @@ def run(process: BlockingProcessContext) -> None:
 def trace(traced: int, tell: int) -> None:
     """Trace a process, and report this one's number; 0 where the system does not allow it."""
     is_allowed = ctypes.CDLL(None).ptrace(PTRACE_SEIZE, traced, 0, 0) == 0
-    os.write(tell, b"%d" % (own_number() if is_allowed else 0))
+    os.write(tell, b"%d" % (os.getpid() if is_allowed else 0))
     if is_allowed:
         wait_for_the_end()
     os._exit(0)

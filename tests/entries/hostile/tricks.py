@@ -21,11 +21,6 @@ def lane_of(process: Any, name: str) -> int:
     return int(getattr(process._controls, f"_{name}")._socket.fileno())
 
 
-def own_number() -> int:
-    """Return this process's number as whoever has mounted `/proc` sees it: the host, where namespaces are nested."""
-    return int(os.readlink("/proc/self"))
-
-
 def wait_for_the_end() -> None:
     """Wait to be killed."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -35,7 +30,7 @@ def wait_for_the_end() -> None:
 
 
 def start(life: Callable[[int], object]) -> int:
-    """Fork, and return what the copy, or a descendant of it, reports: a number that it has as the host sees it.
+    """Fork, and return what the copy, or a descendant of it, reports: its number.
 
     Args:
         life: what the copy does with the end of the pipe on which it reports; never comes back.
@@ -55,7 +50,7 @@ def start(life: Callable[[int], object]) -> int:
 
 def report(write: int) -> None:
     """Tell `start` this process's number."""
-    os.write(write, b"%d" % own_number())
+    os.write(write, b"%d" % os.getpid())
     os.close(write)
 
 

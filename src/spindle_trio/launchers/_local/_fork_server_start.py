@@ -107,6 +107,9 @@ class StartedServer:
                         self.containment_problems = {Containment(name): why for name, why in problems.items()}
                     case {"type": "server"}:
                         self._meet(fds)
+                        if message["lack"] is not None:
+                            problems = {**self.containment_problems, self.containment: str(message["lack"])}
+                            self.containment_problems = problems
                     case {"type": "refused", "error": str(error)}:
                         raise RuntimeError(f"the fork server cannot start: {error}")
                     case {"type": "loading", "module": int(place)}:

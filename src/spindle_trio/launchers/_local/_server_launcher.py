@@ -94,7 +94,7 @@ class ServerLauncher(Launcher):
 
     @property
     def containment_problems(self) -> Mapping[Containment, str]:
-        """Why each stronger one does not; see `Launcher.containment_problems`."""
+        """Why each stronger one does not, and what it lacks itself; see `Launcher.containment_problems`."""
         return self._containment_problems
 
     @property

@@ -1,0 +1,77 @@
+"""A `/proc` that fits the PID namespace of a process: in a mount namespace of its own, made with its init.
+
+Without one, `/proc` is that of the host's namespace, and `/proc/<os.getpid()>` a stranger. Nothing else differs in
+there: mounts that are made or undone outside later show up in it, too, while those that a process makes stay inside.
+
+It needs the right to mount. And it must not uncover what somebody has hidden by mounting something over parts of
+`/proc`, as containers do: where that is so, there is none.
+"""
+
+from __future__ import annotations
+
+import os
+
+from spindle_trio._linux._syscalls import call
+from spindle_trio.fork_server._level import read_kernel_file
+
+_CLONE_NEWNS = 0x00020000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
+
+_HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
+"""Where a file system of its own belongs into every `/proc`."""
+
+
+def mount_own_proc() -> None:
+    """Give this process a mount namespace, in which `/proc` fits its PID namespace.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    call("unshare", _CLONE_NEWNS)
+    call("mount", b"none\0", b"/\0", b"none\0", _MS_REC | _MS_SLAVE, b"\0")
+    call("mount", b"proc\0", b"/proc\0", b"proc\0", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"\0")
+
+
+def enter_mounts(fd: int) -> None:
+    """Enter a mount namespace, at its root.
+
+    Args:
+        fd: refers to it, or to a process in it.
+
+    Raises:
+        OSError: the system does not allow it, or the process has ended.
+    """
+    call("setns", fd, _CLONE_NEWNS)
+
+
+def why_no_own_proc() -> str | None:
+    """Find out, in a copy of this process, whether processes here can have one: `None`, or why not."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(tell, (_problem() or "").encode(errors="backslashreplace"))
+        finally:
+            os._exit(0)
+    os.close(tell)
+    problem = os.read(told, 4096).decode(errors="replace")
+    os.close(told)
+    os.waitpid(pid, 0)
+    return problem or None
+
+
+def _problem() -> str | None:
+    for mount in read_kernel_file("/proc/self/mountinfo").splitlines():
+        place = mount.split()[4]
+        if place.startswith("/proc/") and place != _HIDES_NOTHING:
+            return f"something is mounted over a part of it ({place}), which a new one would uncover"
+    root = os.stat("/")
+    try:
+        call("unshare", _CLONE_NEWNS)  # only one of its own can be entered in a user namespace
+        enter_mounts(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+        if not os.path.samestat(root, os.stat("/")):
+            return "this program runs in a changed root (chroot), which a process would get out of"
+        mount_own_proc()
+    except OSError as error:
+        return str(error.strerror)
+    return None
