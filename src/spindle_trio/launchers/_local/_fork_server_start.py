@@ -68,7 +68,7 @@ class StartedServer:
         self.containment: Containment = Containment.KILLPG
         """The level that the guard has found, once the server is up."""
         self.containment_problems: Mapping[Containment, str] = {}
-        """Why each stronger one does not work."""
+        """Why each stronger one does not work, and what the one that is used does not give here."""
         self.link: Final = HostLink(link)
         self.output: Final = OutputPipe(output, "fork_server", LineLog(f"fork server {guard_pid}"))
         self._guard_pidfd = guard_pidfd
