@@ -38,7 +38,7 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     assert str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]) in said["descriptors"]
     assert "processes at once" in said["descriptors"]
     assert said["launcher"].startswith("DefaultLauncher")
-    strongest = next(level for level in Containment if said[f"level {level}"] == "yes")
+    strongest = next(level for level in Containment if said[f"level {level}"].startswith("yes"))
     assert said["containment"].startswith(f"{strongest}: ")
 
 
@@ -57,7 +57,7 @@ def test_doctor_answers_each_probe_with_yes_or_a_reason(run) -> None:
     lines = run("doctor").lines
     for line in [*lines[2:4], *lines[7:11]]:
         answer = line[18:].strip()
-        assert answer == "yes" or answer.startswith("no: "), line
+        assert answer == "yes" or answer.startswith(("yes; but ", "no: ")), line
     assert lines[5][18:].strip().startswith(("yes: ", "no: ")), lines[5]
 
 

@@ -166,6 +166,18 @@ def test_where_a_process_cannot_have_one_the_host_says_so_and_an_entry_can_look(
     assert result == "completed None [False, True]"
 
 
+def test_doctor_says_so_too(tmp_path: Path) -> None:
+    require_own_proc()
+    program = "import sys; from spindle_trio.cli import main; sys.argv[1:] = ['doctor']; sys.exit(main())"
+    (line,) = [
+        line
+        for line in run_program(tmp_path, program, before=refusing("mount", ERRORS["EPERM"])).splitlines()
+        if line.startswith("level pidns")
+    ]
+    assert "yes; but /proc is the host's" in line
+    assert "(mount: Operation not permitted)" in line
+
+
 def test_a_user_without_privileges_has_one_as_well(tmp_path: Path) -> None:
     (tmp_path / "entry.py").write_text(COMPARES)
     level, result = run_program(tmp_path, REPORT, as_nobody=True).splitlines()
