@@ -5,7 +5,6 @@ It stands above the worker protocol, since a host hands out workers and serves t
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from spindle_trio._environment import passed_on_environment
 from spindle_trio._host._host_scope import HostScope
 from spindle_trio._host._settings import HostSettings, wall_time_from
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._model import Containment, HostStatistics, Limits
+from spindle_trio._model import Containment, HostStatistics, Limits, check_grace
 from spindle_trio._trio_rules import AsyncBlock, other_thread, require_trio
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
@@ -49,6 +48,7 @@ def open_host(
     new_process_id: Callable[[], str] = new_process_id,
     wall_clock: Callable[[], datetime] = utc_now,
     require_containment: Containment | None = None,
+    replace_grace: float | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -60,7 +60,8 @@ def open_host(
     Args:
         launcher: how processes come to exist; by default a `DefaultLauncher`, which forks Python entries off a warm
             server, and runs JavaScript ones in Node or Bun.
-        grace_period: seconds between asking a process to stop and killing it.
+        grace_period: seconds between asking a process to stop and killing it; a spawn may give its process another one,
+            which holds for every stop but that of a worker or host that closes: there it has no more than this.
         max_processes: live processes that each worker may have.
         limits: bounds on messages, frames and queues.
         environment: the environment of the processes; by default a short allow-list from this program's;
@@ -69,20 +70,32 @@ def open_host(
         wall_clock: read once, when the host opens; every time in events is that plus monotonic differences.
         require_containment: how well the trees of processes have to be held together at least; `None` for as well as
             the system lets it. ``host.statistics().containment`` tells the level.
+        replace_grace: seconds that a process which is replaced has to end; 0 kills it at once; `None` for its grace
+            period. A spawn may say otherwise.
 
     Raises:
-        ValueError: `grace_period` or `max_processes` is out of range, or `require_containment` is no level.
+        ValueError: a grace period or `max_processes` is out of range, or `require_containment` is no level.
         RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`, or
             the program does not run under Trio.
         TypeError: `launcher` or `limits` is none, or `environment` maps something else than texts to texts.
     """
     _check_kinds(launcher, limits)
-    _check_bounds(grace_period, max_processes)
+    _check_bounds(grace_period, replace_grace, max_processes)
     for name, value in (environment or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"environment maps names to texts, and not {name!r} to {value!r}")
     required = None if require_containment is None else Containment(require_containment)
-    return _HostBlock(launcher, grace_period, max_processes, limits, environment, required, new_process_id, wall_clock)
+    return _HostBlock(
+        launcher,
+        grace_period,
+        max_processes,
+        limits,
+        environment,
+        required,
+        new_process_id,
+        wall_clock,
+        replace_grace=replace_grace,
+    )
 
 
 class Host:
@@ -176,8 +189,11 @@ class _HostBlock(AsyncBlock[Host]):
         require_containment: Containment | None,
         new_process_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
+        *,
+        replace_grace: float | None,
     ) -> None:
         self._launcher = launcher
+        self._replace_grace = replace_grace
         self._grace_period = grace_period
         self._max_processes = max_processes
         self._limits = limits
@@ -200,6 +216,7 @@ class _HostBlock(AsyncBlock[Host]):
                 new_process_id=self._new_process_id,
                 wall_time=wall_time_from(self._wall_clock()),
                 require_containment=self._require_containment,
+                replace_grace=self._replace_grace,
             )
         )
         await self._scope.open()
@@ -272,11 +289,10 @@ def _check_kinds(launcher: object, limits: object) -> None:
         raise TypeError(f"limits must be of the type Limits, not {limits!r}; type: Limits(frame_bytes=…), for example")
 
 
-def _check_bounds(grace_period: object, max_processes: object) -> None:
-    # `True` is an `int` that nobody means as one.
-    is_number = isinstance(grace_period, int | float) and not isinstance(grace_period, bool)
-    if not (is_number and isinstance(grace_period, int | float) and 0 <= grace_period < math.inf):
-        raise ValueError(f"grace_period must be a finite number of seconds, 0 or more, not {grace_period!r}")
+def _check_bounds(grace_period: object, replace_grace: object, max_processes: object) -> None:
+    check_grace("grace_period", grace_period)
+    if replace_grace is not None:
+        check_grace("replace_grace", replace_grace)
     if type(max_processes) is not int or max_processes < 1:
         raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack
 
+import attrs
 import trio
 
 from spindle_trio._model import (
-    DEFAULT_TIMEOUT,
-    OMITTED,
     JsonValue,
     LifecycleEvent,
     ProcessFilter,
@@ -26,6 +25,7 @@ from spindle_trio._model import (
     ProcessMessage,
     ProcessState,
     ProcessStatistics,
+    SpawnArguments,
     SpawnOptions,
     StopOptions,
 )
@@ -36,6 +36,23 @@ if TYPE_CHECKING:
     from spindle_trio._messages._broadcast import LifecycleChannel
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import PostMortem
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _with_options_shown(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Have `help()` show each option with its default, as type checkers do: `**options` alone says nothing."""
+    signature = inspect.signature(method)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in attrs.fields(SpawnOptions)
+        if field.name not in signature.parameters
+    ]
+    method.__dict__["__signature__"] = signature.replace(parameters=[*own, *options])
+    return method
 
 
 class Worker:
@@ -82,19 +99,8 @@ class BackendProcesses:
     def __repr__(self) -> str:
         return f"<BackendProcesses {'closed ' if self._port.is_closed else ''}of worker {self._port.identifier}>"
 
-    async def spawn(
-        self,
-        entry: str | os.PathLike[str],
-        *,
-        kind: str | None = None,
-        key: str | None = None,
-        payload: object = OMITTED,
-        metadata: Mapping[str, object] | None = None,
-        user_id: str | None = None,
-        startup_timeout: float = DEFAULT_TIMEOUT,
-        heartbeat_timeout: float = DEFAULT_TIMEOUT,
-        replace_existing: bool = False,
-    ) -> ProcessHandle:
+    @_with_options_shown
+    async def spawn(self, entry: str | os.PathLike[str], **options: Unpack[SpawnArguments]) -> ProcessHandle:
         """Spawn a process, and return a handle on it once its entry has called `ready()`.
 
         If it is cancelled, at any point, no process, descriptor or registry entry is left: the process is killed
@@ -112,9 +118,14 @@ class BackendProcesses:
             startup_timeout: seconds in which the entry has to call `ready()`.
             heartbeat_timeout: seconds that may pass between two heartbeats; `math.inf` for no watchdog.
             replace_existing: whether a live process with this key is stopped and replaced.
+            grace_period: seconds between asking this process to stop and killing it; by default the host's. A worker or
+                host that closes gives it no more than the host's.
+            replace_grace: seconds that a process which is replaced by this one has to end; 0 kills it at once. By
+                default the host's `replace_grace`, and without that the other's grace period. A process that is past
+                its heartbeat deadline is killed at once in any case.
 
         Raises:
-            ValueError: a timeout is out of range.
+            ValueError: a timeout or grace period is out of range.
             TypeError: an option has the wrong type.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
             EntryError: the entry may not or cannot be run.
@@ -128,31 +139,11 @@ class BackendProcesses:
             StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
             trio.ClosedResourceError: the worker is closed, or was while this spawn waited for its key.
         """
-        options = SpawnOptions(
-            entry=entry,
-            kind=kind,
-            key=key,
-            payload=payload,
-            metadata=metadata,
-            user_id=user_id,
-            startup_timeout=startup_timeout,
-            heartbeat_timeout=heartbeat_timeout,
-            replace_existing=replace_existing,
-        )
-        return ProcessHandle(self._port, await self._port.spawn(options))
+        return ProcessHandle(self._port, await self._port.spawn(SpawnOptions(entry, **options)))
 
+    @_with_options_shown
     def open(
-        self,
-        entry: str | os.PathLike[str],
-        *,
-        kind: str | None = None,
-        key: str | None = None,
-        payload: object = OMITTED,
-        metadata: Mapping[str, object] | None = None,
-        user_id: str | None = None,
-        startup_timeout: float = DEFAULT_TIMEOUT,
-        heartbeat_timeout: float = DEFAULT_TIMEOUT,
-        replace_existing: bool = False,
+        self, entry: str | os.PathLike[str], **options: Unpack[SpawnArguments]
     ) -> AbstractAsyncContextManager[ProcessHandle]:
         """Spawn a process for as long as a block lasts: ``async with processes.open("dist/entry.py") as handle: …``.
 
@@ -160,18 +151,7 @@ class BackendProcesses:
         stops the process and waits until it is gone: a grace period, shielded, and then its kill. An error of the
         block leaves bare.
         """
-        options = SpawnOptions(
-            entry=entry,
-            kind=kind,
-            key=key,
-            payload=payload,
-            metadata=metadata,
-            user_id=user_id,
-            startup_timeout=startup_timeout,
-            heartbeat_timeout=heartbeat_timeout,
-            replace_existing=replace_existing,
-        )
-        return _OpenProcess(self._port, options)
+        return _OpenProcess(self._port, SpawnOptions(entry, **options))
 
     async def list(
         self,
@@ -202,23 +182,29 @@ class BackendProcesses:
         """
         return await self._port.get(process_id)
 
-    async def stop(self, process_id: str, *, user_id: str | None = None, reason: str | None = None) -> None:
+    async def stop(
+        self, process_id: str, *, user_id: str | None = None, reason: str | None = None, grace: float | None = None
+    ) -> None:
         """Stop a process, and return when it is gone. Does nothing if it has ended or there never was one.
 
-        The process is asked first, and killed after the host's grace period. If this is cancelled, the waiting is
-        withdrawn; the request is not.
+        The process is asked first, and killed after its grace period. If this is cancelled, the waiting is
+        withdrawn; the request is not. A second stop changes nothing, unless its `grace` ends before the grace period
+        that runs: then that becomes shorter.
 
         Args:
             process_id: which process.
             user_id: whose process it is believed to be; trimmed.
             reason: shown to the entry's stop handler.
+            grace: seconds until it is killed; 0 kills it at once, without asking. By default the process's grace
+                period: its spawn's, or the host's.
 
         Raises:
+            ValueError: `grace` is no finite number of seconds, 0 or more.
             ProcessAccessError: it is another user's; nothing was done.
             PayloadError: the reason is over its limit, or no text that a frame can carry; nothing was done.
             trio.ClosedResourceError: the worker is closed.
         """
-        await self._port.stop(process_id, StopOptions(user_id=user_id, reason=reason))
+        await self._port.stop(process_id, StopOptions(user_id=user_id, reason=reason, grace=grace))
 
     async def send(self, process_id: str, payload: object, *, user_id: str | None = None) -> None:
         """Send a message to a process, as soon as there is room for it. If cancelled, it was not sent.
@@ -384,13 +370,28 @@ class ProcessHandle:
             self._refuse("send_nowait")
         self._process.send_nowait(payload)
 
-    async def stop(self, reason: str | None = None) -> None:
+    async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
         """Stop it, and return when it is gone; see `BackendProcesses.stop`. Does nothing after its end.
 
         Args:
             reason: shown to the entry's stop handler.
+            grace: seconds until it is killed; 0 kills it at once, without asking.
+
+        Raises:
+            ValueError: `grace` is no finite number of seconds, 0 or more.
+            trio.ClosedResourceError: the worker is closed.
         """
-        await self._worker.stop(self.process_id, StopOptions(reason=reason))
+        await self._worker.stop(self.process_id, StopOptions(reason=reason, grace=grace))
+
+    async def kill(self) -> None:
+        """Kill it at once, also while it is stopping, and return when it is gone. Does nothing after its end.
+
+        Its entry is not asked, and runs no clean-up. It ends as `stopped`. If this is cancelled, only the waiting ends.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
+        await self._worker.stop(self.process_id, StopOptions(grace=0))
 
     async def refresh(self) -> ProcessInfo | None:
         """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""

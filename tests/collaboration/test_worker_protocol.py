@@ -20,7 +20,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import spindle_trio as spindle
-from spindle_trio import ProcessState, StreamChannel, connect_worker
+from spindle_trio import ProcessHandle, ProcessState, StreamChannel, connect_worker
 from spindle_trio._open_host import Host
 from spindle_trio._worker_protocol import WireChannel, WireMessage
 from spindle_trio.child import ProcessContext
@@ -96,6 +96,13 @@ async def wedged(process: ProcessContext) -> None:
     await trio.sleep_forever()
 
 
+async def stubborn(process: ProcessContext) -> None:
+    """Is told of a stop, and leaves it to the host to end it."""
+    process.on_stop(lambda notice: None)
+    process.ready()
+    await trio.sleep_forever()
+
+
 async def slow_to_stop(process: ProcessContext) -> str:
     process.ready()
     process.beat_while_running()
@@ -106,7 +113,7 @@ async def slow_to_stop(process: ProcessContext) -> str:
 
 ENTRIES = {
     f"{entry.__name__}.py": entry
-    for entry in (indexer, echo, told, never_ready, hasty, raises, deaf, flood, wedged, slow_to_stop)
+    for entry in (indexer, echo, told, never_ready, hasty, raises, deaf, flood, wedged, stubborn, slow_to_stop)
 }
 
 # ---- channels
@@ -301,6 +308,22 @@ async def test_a_replacement_stops_the_old_process_first(serving: Serving, autoj
         assert trio.current_time() - before == pytest.approx(2)
         assert old.info.exit_reason is spindle.ExitReason.REPLACED
         assert new.state is ProcessState.RUNNING
+
+
+async def test_grace_periods_travel_and_a_kill_is_one_of_none(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving() as (_, worker):
+        processes = worker.backend_processes
+        options = {"kind": "one", "key": "k", "replace_existing": True}
+        handles = [await processes.spawn("stubborn.py", **options, grace_period=90)]
+        handles.append(await processes.spawn("stubborn.py", **options, grace_period=20, replace_grace=0))
+        taken = []
+        for end in (lambda handle: handle.stop(), lambda handle: handle.stop(grace=0.25), ProcessHandle.kill):
+            before = trio.current_time()
+            await end(handles[-1])
+            taken.append(trio.current_time() - before)
+            handles.append(await processes.spawn("stubborn.py", **options))
+        assert taken == pytest.approx([20, 0.25, 0])
+        assert handles[0].info.error == handles[3].info.error == "killed without a grace period"
 
 
 async def test_a_wedged_process_is_killed_and_the_far_end_hears_of_it(

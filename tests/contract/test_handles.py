@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from datetime import timedelta
 
+import attrs
 import pytest
 import trio
 
@@ -19,6 +21,14 @@ async def run(process):
 
 
 # What a handle knows.
+
+
+@pytest.mark.parametrize("name", ["spawn", "open"])
+def test_help_shows_each_option_of_a_spawn_with_its_default(name: str) -> None:
+    shown = inspect.signature(getattr(spindle.BackendProcesses, name)).parameters
+    options = {field.name: field.default for field in attrs.fields(spindle.SpawnOptions) if field.name != "entry"}
+    assert list(shown) == ["self", "entry", *options]
+    assert {option: shown[option].default for option in options} == options
 
 
 async def test_a_handle_shows_who_its_process_is(world, world_clock):

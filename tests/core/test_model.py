@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from datetime import UTC, datetime
+from typing import get_type_hints
 
 import attrs
 import pytest
@@ -19,11 +20,18 @@ from spindle_trio._model import (
     ProcessFilter,
     ProcessInfo,
     ProcessState,
+    SpawnArguments,
     SpawnOptions,
     StopOptions,
 )
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def test_type_checkers_see_the_options_of_a_spawn_as_they_are() -> None:
+    options = get_type_hints(SpawnOptions)
+    del options["entry"]
+    assert get_type_hints(SpawnArguments) == options
 
 
 def test_an_omitted_payload_shows_itself_as_such() -> None:

@@ -203,8 +203,8 @@ MUTANTS: Final = (
     Mutant(
         "of two replacements the second one waits for ever",
         "_host/_worker_scope.py",
-        "if self._registry.has_successor(claim):",
-        "if False:",
+        "for successor in self._registry.successors(claim):",
+        "for successor in ():",
         ("contract/test_keys.py::test_replacements_of_one_key_queue_in_order[memory]",),
     ),
     Mutant(

@@ -34,7 +34,7 @@ STATES = (None, None, "starting", "running", "stopping", "completed")
 
 def draw(seed: int) -> Scenario:
     """Draw the scenario of this number."""
-    return Drawing(random.Random(seed)).scenario()
+    return Drawing(random.Random(seed), random.Random(f"grace periods of {seed}")).scenario()
 
 
 @attrs.define
@@ -42,6 +42,8 @@ class Drawing:
     """One drawing."""
 
     chance: random.Random
+    graces: random.Random
+    """Decides on grace periods alone, so that the scenarios of old are the same but for those."""
     grid: float = FINE
     horizon: float = 12.0
 
@@ -76,6 +78,9 @@ class Drawing:
     def _block(self, least: float, most: float) -> Block:
         return Block(self._time(least, most), self.chance.choice(("return", "error", "cancel")))
 
+    def _grace(self) -> float | None:
+        return self.graces.choice((None, None, None, 0.0, 0.5, 3.0))
+
     # Commands.
 
     def _command(self, before: list[AnyCommand], workers: int) -> AnyCommand:
@@ -95,7 +100,15 @@ class Drawing:
             case "stop":
                 reason = chance.choice((None, "", "enough"))
                 user = f" {user} " if user and chance.random() < 0.5 else user
-                return Stop(worker=worker, at=at, cancelled_at=cancelled_at, target=target, user_id=user, reason=reason)
+                return Stop(
+                    worker=worker,
+                    at=at,
+                    cancelled_at=cancelled_at,
+                    target=target,
+                    user_id=user,
+                    reason=reason,
+                    grace=self._grace(),
+                )
             case "send":
                 return Send(worker=worker, at=at, cancelled_at=cancelled_at, target=target, user_id=user)
             case "list":
@@ -128,6 +141,8 @@ class Drawing:
             startup_timeout=chance.choice((0.625, 1.25, 5.0, 5.0)),
             heartbeat_timeout=heartbeat_timeout,
             replace_existing=chance.random() < 0.5,
+            grace_period=self._grace(),
+            replace_grace=self._grace(),
             after_end_of=after,
             entry_exists=chance.random() < 0.98,
         )

@@ -35,10 +35,10 @@ class Keys:
         """Tell which process had the key last, for a claim that has no process yet."""
         return self._before[number]
 
-    def has_heir(self, number: int) -> bool:
-        """Tell whether somebody waits for the key of a claim."""
+    def heirs(self, number: int) -> tuple[int, ...]:
+        """Tell who waits for the key of a claim."""
         place = self._claims[number]
-        return place is not None and bool(self._queues.get(place))
+        return () if place is None else self._queues.get(place, ())
 
     def take(self, number: int, place: Place | None) -> None:
         """Take a free key, or none."""

@@ -51,7 +51,7 @@ class Proc:
     def __init__(self, number: int, spawn: Spawn, user: str, kind: str, now: float, grace: float) -> None:
         self.number, self.spawn, self.part = number, spawn, spawn.part
         self.user, self.kind, self.key = user, kind, (spawn.key or "").strip() or None
-        self.grace = grace
+        self.grace = grace if spawn.grace_period is None else spawn.grace_period
         self.state = "starting"
         self.launch = "asked for"  # launching, called off, launched
         self.started_at, self.startup_at = now, now + spawn.startup_timeout
@@ -79,8 +79,12 @@ class Proc:
 
     # What is asked of it.
 
-    def stop(self, now: float, reason: str | None, host_reason: str | None, told: list[Told]) -> bool:
+    def stop(
+        self, now: float, reason: str | None, host_reason: str | None, told: list[Told], grace: float | None
+    ) -> bool:
         """Ask it to stop; the host's reason takes over. Says whether that is the first request."""
+        if grace is not None and now + grace < self.kill_at < math.inf:
+            self.grace, self.kill_at = grace, now + grace
         if self.end is not None:
             return False
         if host_reason is not None and self.host_reason is None:
@@ -88,6 +92,7 @@ class Proc:
         if self.state == "stopping":
             return False
         self.stop_reason = reason
+        self.grace = self.grace if grace is None else grace
         self.kill_at = now + self.grace
         self._move("stopping", told)
         return True

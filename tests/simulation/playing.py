@@ -225,10 +225,14 @@ class _Player:
                     startup_timeout=command.startup_timeout,
                     heartbeat_timeout=command.heartbeat_timeout,
                     replace_existing=command.replace_existing,
+                    grace_period=command.grace_period,
+                    replace_grace=command.replace_grace,
                 )
                 return "returned", self.numbers[handle.process_id]
             case Stop():
-                await processes.stop(self._id(command.target), user_id=command.user_id, reason=command.reason)
+                await processes.stop(
+                    self._id(command.target), user_id=command.user_id, reason=command.reason, grace=command.grace
+                )
                 return ("returned",)
             case Send():
                 await processes.send(self._id(command.target), number, user_id=command.user_id)

@@ -80,6 +80,8 @@ class Spawn(Command):
     startup_timeout: float = 5.0
     heartbeat_timeout: float = math.inf
     replace_existing: bool = False
+    grace_period: float | None = None
+    replace_grace: float | None = None
     after_end_of: int | None = None
     """A process whose terminal event starts this command, instead of its time."""
     entry_exists: bool = True
@@ -92,6 +94,8 @@ class Stop(Command):
     target: int
     user_id: str | None = None
     reason: str | None = None
+    grace: float | None = None
+    """0 is a kill."""
 
 
 @attrs.frozen(kw_only=True)

@@ -83,6 +83,7 @@ parts = st.builds(
 stubborn_parts = st.builds(
     Part, launch_seconds=times(0.5), is_launched_regardless=st.just(True), plan=plans, at_stop=st.none()
 )
+graces = st.sampled_from([None, None, 0.0, 0.5, 3.0])
 users = st.sampled_from([None, "ada", "ben"])
 blocks = st.builds(Block, times(8).map(lambda at: at + 1), st.sampled_from(["return", "error", "cancel"]))
 
@@ -108,12 +109,20 @@ def commands(draw: st.DrawFn, number: int, spawns: list[int]) -> AnyCommand:
                 startup_timeout=draw(st.sampled_from([5.0, 1.25])),
                 heartbeat_timeout=draw(st.sampled_from([math.inf, 1.0])),
                 replace_existing=draw(st.booleans()),
+                grace_period=draw(graces),
+                replace_grace=draw(graces),
                 after_end_of=draw(st.none() | st.sampled_from(spawns)) if spawns else None,
             )
         case kind if kind is List:
             return List(**common, user_id=draw(users), key=draw(st.sampled_from([None, "a"])))
         case kind if kind is Stop:
-            return Stop(**common, target=draw(st.sampled_from(spawns)), user_id=draw(users), reason="enough")
+            return Stop(
+                **common,
+                target=draw(st.sampled_from(spawns)),
+                user_id=draw(users),
+                reason="enough",
+                grace=draw(graces),
+            )
         case kind if kind is Send:
             return Send(**common, target=draw(st.sampled_from(spawns)), user_id=draw(users))
         case kind:

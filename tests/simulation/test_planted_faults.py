@@ -126,6 +126,21 @@ def a_second_request_extends_the_grace_period(patch: Patch) -> None:
     replace(patch, Lifecycle, "feed", make)
 
 
+def a_grace_period_that_runs_never_becomes_shorter(patch: Patch) -> None:
+    def take_grace(life: Lifecycle, grace: float, now: float) -> None:
+        if life.phase in (Phase.STARTING, Phase.RUNNING):
+            life.grace_period = grace
+
+    patch.setattr(Lifecycle, "_take_grace", take_grace)
+
+
+def a_replacement_leaves_the_old_process_its_own_grace_period(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        return lambda process, grace: original(process, None)
+
+    replace(patch, Process, "replace", make)
+
+
 def a_process_that_withstands_its_kill_is_waited_for_longer(patch: Patch) -> None:
     patch.setattr(_lifecycle, "ABANDON_SECONDS", 2.0)
 
@@ -136,7 +151,7 @@ def a_cancelled_spawn_asks_before_it_kills(patch: Patch) -> None:
 
 def a_kill_asks_first(patch: Patch) -> None:
     def kill(process: Process) -> None:
-        process.host_stop(_process.ExitReason.BACKEND_UNLOADED)
+        process.unload(1_000)
         process.feed(Input.KILL)
 
     patch.setattr(Process, "kill", kill)
@@ -186,6 +201,8 @@ FAULTS = (
     those_who_wait_for_a_key_overtake_one_another,
     the_watchdog_is_off_by_a_second,
     a_second_request_extends_the_grace_period,
+    a_grace_period_that_runs_never_becomes_shorter,
+    a_replacement_leaves_the_old_process_its_own_grace_period,
     a_process_that_withstands_its_kill_is_waited_for_longer,
     a_cancelled_spawn_asks_before_it_kills,
     a_kill_asks_first,

@@ -177,21 +177,36 @@ class WorkerModel(WorkerState):
             self._resolve(number, ("ProcessAccessError",))
         elif isinstance(command, Stop):
             self.phases[number] = "watching"
-            self._stop(process, command.reason or None, None, told)
+            self._stop(process, command.reason or None, None, told, grace=command.grace)
         elif process.launch == "launched":
             self._resolve(number, ("returned",) if process.exit is None else BROKEN)
         else:
             self.phases[number] = "sending"
 
     def _stop(
-        self, process: Proc, reason: str | None, host_reason: str | None, told: list[Told], *, asks: bool = True
+        self,
+        process: Proc,
+        reason: str | None,
+        host_reason: str | None,
+        told: list[Told],
+        *,
+        grace: float | None,
+        may_kill: bool = True,
     ) -> None:
-        was_starting = process.state == "starting"
-        if process.stop(self.now, reason, host_reason, told):
-            if asks:
+        """Ask it to stop within a grace period, its own or another one; where that is 0, kill it instead."""
+        was_starting, kills = process.state == "starting", may_kill and grace == 0
+        if process.stop(self.now, reason, host_reason, told, None if kills else grace):
+            if not kills:
                 process.ask(self.now, self.stops)
             if was_starting:
                 self._answer(process.number, ("StartupCancelledError",))
+        if kills and (process.state == "stopping" or process.end is not None):
+            process.settle("stopped", "killed without a grace period")
+            process.kill(self.now, told)
+
+    def _replace(self, process: Proc, successor: int, told: list[Told]) -> None:
+        grace = self.scenario.spawn(successor).replace_grace
+        self._stop(process, "replaced", "replaced", told, grace=grace)
 
     def _cancel(self, number: int) -> None:
         self.cancelled[number] = True
@@ -229,7 +244,7 @@ class WorkerModel(WorkerState):
         self.phases[number] = "queued"
         self.keys.wait(number, place)
         if holder in self.live:
-            self._stop(self.live[holder], "replaced", "replaced", told)
+            self._replace(self.live[holder], number, told)
 
     def _take_turn(self, number: int, told: list[Told]) -> None:
         if self.is_closed:
@@ -251,8 +266,8 @@ class WorkerModel(WorkerState):
         self.live[number] = self.started[number] = process
         self.phases[number] = "waiting"
         told.append(Told(number, "starting"))
-        if self.keys.has_heir(number):
-            self._stop(process, "replaced", "replaced", told)
+        for heir in self.keys.heirs(number):
+            self._replace(process, heir, told)
 
     def _give_up(self, number: int, told: list[Told]) -> None:
         """Let a cancellation reach a spawn: nothing may be left."""
@@ -340,12 +355,10 @@ class WorkerModel(WorkerState):
             return
         self.is_closed = True
         for process in list(self.live.values()):
-            self._stop(process, "backend_unloaded", "backend_unloaded", told)
+            grace = min(process.grace, self.scenario.grace_period)
+            self._stop(process, "backend_unloaded", "backend_unloaded", told, grace=grace, may_kill=False)
 
     def _kill_all(self, index: int, told: list[Told]) -> None:
         self.ahead = self.ahead[:index] + self.ahead[index + 1 :]
         for process in list(self.live.values()):
-            self._stop(process, "backend_unloaded", "backend_unloaded", told, asks=False)
-            if process.state == "stopping" or process.end is not None:
-                process.settle("stopped", "killed without a grace period")
-                process.kill(self.now, told)
+            self._stop(process, "backend_unloaded", "backend_unloaded", told, grace=0)

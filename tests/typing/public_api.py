@@ -49,8 +49,11 @@ async def a_host_program(channel: trio.abc.Channel[object]) -> None:
             assert_type(event.result, JsonValue)
         assert_type(worker.backend_processes.on_lifecycle(print), Callable[[], None])
         assert_type(host.statistics(), spindle.HostStatistics)
-        async with worker.backend_processes.open("dist/indexer.py") as opened:
+        async with worker.backend_processes.open("dist/indexer.py", key="a", grace_period=1.5) as opened:
             assert_type(opened, ProcessHandle)
+        await worker.backend_processes.spawn("dist/indexer.py", keyy="a")  # type: ignore[call-arg]  # no such option
+        await worker.backend_processes.spawn("dist/indexer.py", key=1)  # type: ignore[arg-type]  # no text
+        await handle.kill()
 
 
 async def an_entry(process: ProcessContext) -> int:

@@ -57,6 +57,8 @@ class Claim:
     """The key it holds or waits for; `None` for a process without a key."""
     on_turn: Callable[[], None]
     """Called, once, when a claim that had to wait has its turn."""
+    replace_grace: float | None = None
+    """Seconds that its predecessor is given to end; `None` for that one's own grace period."""
     is_waiting: bool = False
     """Whether its predecessor still holds the key."""
     holder: Listed | None = None
@@ -105,11 +107,18 @@ class Registry:
         return () if keyed is None or keyed.current.holder is None else (keyed.current.holder,)
 
     def claim(
-        self, user_id: str | None, kind: str, key: str | None, *, replace: bool, on_turn: Callable[[], None]
+        self,
+        user_id: str | None,
+        kind: str,
+        key: str | None,
+        *,
+        replace: bool,
+        on_turn: Callable[[], None],
+        replace_grace: float | None = None,
     ) -> Claim:
         """Claim a place for one more process.
 
-        A claim whose `is_waiting` is true has to wait for `on_turn`; its predecessor is `predecessor(claim)`.
+        A claim whose `is_waiting` is true has to wait for `on_turn`; `holder_of(claim)` is in its way.
 
         Args:
             user_id: whose process it will be.
@@ -117,13 +126,14 @@ class Registry:
             key: its key, or `None`.
             replace: whether a process that has the key gives way.
             on_turn: called when a claim that has to wait has its turn.
+            replace_grace: how long a process that gives way has to end.
 
         Raises:
             DuplicateKeyError: the key is taken, and `replace` is false.
             ProcessLimitError: there are as many processes as there may be.
         """
         place = None if key is None else (user_id, kind, key)
-        claim = Claim(place, on_turn)
+        claim = Claim(place, on_turn, replace_grace)
         keyed = None if place is None else self._keys.get(place)
         if keyed is not None:
             if not replace:
@@ -147,9 +157,9 @@ class Registry:
         assert claim.place is not None, "only a claim on a key can wait"
         return self._keys[claim.place].current.holder
 
-    def has_successor(self, claim: Claim) -> bool:
-        """Whether somebody waits to replace the process of a claim."""
-        return claim.place is not None and bool(self._keys[claim.place].waiting)
+    def successors(self, claim: Claim) -> Iterable[Claim]:
+        """Give the claims that wait to replace the process of a claim."""
+        return () if claim.place is None else self._keys[claim.place].waiting
 
     def add(self, claim: Claim, process: Listed) -> None:
         """Note the process that is being launched with a claim which has its turn."""

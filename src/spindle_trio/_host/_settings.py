@@ -24,6 +24,8 @@ class HostSettings:
     new_process_id: Callable[[], str]
     wall_time: Callable[[float], datetime]
     require_containment: Containment | None = None
+    replace_grace: float | None = None
+    """Seconds that a process which is replaced has to end; `None` for its own grace period."""
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:

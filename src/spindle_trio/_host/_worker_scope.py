@@ -25,7 +25,6 @@ from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._hub import MessageHub
 from spindle_trio._model import (
     OMITTED,
-    ExitReason,
     JsonValue,
     LifecycleEvent,
     Limits,
@@ -127,7 +126,7 @@ class WorkerScope:
             return
         self.is_closed = True
         for process in self:
-            process.host_stop(ExitReason.BACKEND_UNLOADED)
+            process.unload(self._settings.grace_period)
         for event in self._queued.values():
             event.set()
 
@@ -218,13 +217,14 @@ class WorkerScope:
             request.key,
             replace=request.options.replace_existing,
             on_turn=_nothing,
+            replace_grace=_first_given(request.options.replace_grace, self._settings.replace_grace),
         )
         if claim.is_waiting:
             turn = self._queued[claim] = trio.Event()
             claim.on_turn = turn.set
             predecessor = self._processes_holding(claim)
             if predecessor is not None:
-                predecessor.host_stop(ExitReason.REPLACED)
+                predecessor.replace(claim.replace_grace)
             try:
                 await turn.wait()
                 self._refuse_closed()
@@ -249,7 +249,7 @@ class WorkerScope:
         life = Lifecycle(
             startup_timeout=options.startup_timeout,
             heartbeat_timeout=options.heartbeat_timeout,
-            grace_period=settings.grace_period,
+            grace_period=settings.grace_period if options.grace_period is None else options.grace_period,
             now=trio.current_time(),
         )
         init = encode_init(
@@ -285,8 +285,8 @@ class WorkerScope:
         )
         self._startup_monitor.add(process.deadlines)
         process.begin()
-        if self._registry.has_successor(claim):
-            process.host_stop(ExitReason.REPLACED)  # another replacement queued up while this one waited
+        for successor in self._registry.successors(claim):  # other replacements queued up while this one waited
+            process.replace(successor.replace_grace)
         return process
 
     @trio.lowlevel.enable_ki_protection
@@ -383,7 +383,7 @@ class WorkerScope:
         user_id = None if options.user_id is None else options.user_id.strip() or None
         self._refuse_other_user(process, user_id)
         _check_text("reason", options.reason, self.limits.reason_bytes)
-        process.stop(options.reason or None)
+        process.stop(options.reason or None, options.grace)
         return process
 
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
@@ -433,6 +433,10 @@ def _check_text(name: str, text: str | None, max_bytes: int | None) -> None:
         raise PayloadError(f"{name}: the text has a lone surrogate") from None
     if max_bytes is not None and size > max_bytes:
         raise PayloadError(f"{name}: {size} bytes, more than {max_bytes}")
+
+
+def _first_given(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _nothing() -> None:

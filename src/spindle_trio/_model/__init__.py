@@ -21,10 +21,16 @@ from spindle_trio._model._options import (
     ProcessFilter as ProcessFilter,
 )
 from spindle_trio._model._options import (
+    SpawnArguments as SpawnArguments,
+)
+from spindle_trio._model._options import (
     SpawnOptions as SpawnOptions,
 )
 from spindle_trio._model._options import (
     StopOptions as StopOptions,
+)
+from spindle_trio._model._options import (
+    check_grace as check_grace,
 )
 from spindle_trio._model._post_mortem import (
     PostMortem as PostMortem,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypedDict, runtime_checkable
 
 import attrs
 
@@ -29,6 +29,21 @@ def _check_heartbeat_timeout(_: object, attribute: attrs.Attribute[float], value
         raise ValueError(
             f"{attribute.name} must be a positive number of seconds, or math.inf for no watchdog, not {value!r}"
         )
+
+
+def check_grace(name: str, value: object) -> None:
+    """Refuse what is no grace period.
+
+    Raises:
+        ValueError: it is no finite number of seconds, 0 or more.
+    """
+    if not (is_number(value) and isinstance(value, int | float) and 0 <= value <= _LARGEST_FLOAT):
+        raise ValueError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
+
+
+def _check_optional_grace(_: object, attribute: attrs.Attribute[float | None], value: object) -> None:
+    if value is not None:
+        check_grace(attribute.name, value)
 
 
 def _check_optional_text(_: object, attribute: attrs.Attribute[str | None], value: object) -> None:
@@ -68,7 +83,7 @@ class SpawnOptions:
     """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
 
     Raises:
-        ValueError: a timeout is out of its range.
+        ValueError: a timeout or a grace period is out of its range.
         TypeError: `kind`, `key` or `user_id` is no string, or `replace_existing` no bool.
     """
 
@@ -90,6 +105,26 @@ class SpawnOptions:
     """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
     replace_existing: bool = attrs.field(default=False, validator=_check_flag)
     """Whether a live process of the same key gives way to this one."""
+    grace_period: float | None = attrs.field(default=None, validator=_check_optional_grace)
+    """Seconds between asking this process to stop and killing it; `None` for the host's. A host or worker that closes
+    gives it no more than the host's."""
+    replace_grace: float | None = attrs.field(default=None, validator=_check_optional_grace)
+    """Seconds that the process which gives way has to end; 0 kills it at once; `None` for the host's."""
+
+
+class SpawnArguments(TypedDict, total=False):
+    """The keyword arguments of `spawn` and `open`, for type checkers: the fields of `SpawnOptions` but `entry`."""
+
+    kind: str | None
+    key: str | None
+    payload: object
+    metadata: Mapping[str, object] | None
+    user_id: str | None
+    startup_timeout: float
+    heartbeat_timeout: float
+    replace_existing: bool
+    grace_period: float | None
+    replace_grace: float | None
 
 
 @show_fields
@@ -116,3 +151,5 @@ class StopOptions:
     """Whose process the caller believes it to be; trimmed; only heard in an operator-scoped worker."""
     reason: str | None = attrs.field(default=None, validator=_check_optional_text)
     """Shown to the entry's stop handler; empty means none."""
+    grace: float | None = attrs.field(default=None, validator=_check_optional_grace)
+    """Seconds until it is killed; 0 kills it at once, without asking; `None` for the process's own grace period."""

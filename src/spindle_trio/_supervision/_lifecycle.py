@@ -263,6 +263,7 @@ class Lifecycle:
         text: str | None = None,
         result: JsonValue = None,
         host_reason: ExitReason | None = None,
+        grace: float | None = None,
     ) -> Step:
         """Take in one input, and say what follows.
 
@@ -272,7 +273,11 @@ class Lifecycle:
             text: the error that goes with it, where there is one.
             result: what a `COMPLETE` came to.
             host_reason: with `HOST_STOP`: `REPLACED` or `BACKEND_UNLOADED`.
+            grace: with `STOP` or `HOST_STOP`: the grace period from now on, instead of the process's own. One that runs
+                already can become shorter by it, and never longer.
         """
+        if grace is not None:
+            self._take_grace(grace, now)
         if said is Input.HOST_STOP and not self.is_settled and self.host_reason is None:
             self.host_reason = host_reason  # the first of the host's reasons stays, also over a plain stop
         rule = TABLE.get((self.phase, said))
@@ -293,6 +298,12 @@ class Lifecycle:
             self.error = "; ".join(filter(None, [self.error, text]))
         self.phase = rule.phase
         return Step(rule.action, self._enter(now))
+
+    def _take_grace(self, grace: float, now: float) -> None:
+        if self.phase in (Phase.STARTING, Phase.RUNNING):
+            self.grace_period = grace
+        elif now + grace < self.grace_deadline < math.inf:
+            self.grace_period, self.grace_deadline = grace, now + grace
 
     def _enter(self, now: float) -> Transition | None:
         """Make the visible state follow the phase."""
@@ -383,6 +394,10 @@ class Lifecycle:
                 return self.grace_deadline if self.kill_deadline == math.inf else self.kill_deadline
             case _:
                 return math.inf
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether its heartbeat deadline has passed, and nobody has judged it yet."""
+        return self.phase is Phase.RUNNING and now > self.heartbeat_deadline
 
     def due(self, now: float) -> Input | None:
         """Tell which deadline has passed, if one has."""

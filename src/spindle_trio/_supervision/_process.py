@@ -184,19 +184,32 @@ class Process:
         """Publish `starting`."""
         self.reports.publish(self, self.record.life.begin())
 
-    def stop(self, reason: str | None) -> None:
-        """Ask it to stop, if nobody has; after the grace period it is killed."""
-        self._request_stop(Input.STOP, reason)
+    def stop(self, reason: str | None, grace: float | None = None) -> None:
+        """Ask it to stop, if nobody has; after the grace period it is killed.
 
-    def host_stop(self, exit_reason: ExitReason) -> None:
-        """Ask it to stop because it is replaced or unloaded, which will be its exit reason."""
-        self._request_stop(Input.HOST_STOP, exit_reason.value, exit_reason)
+        Args:
+            reason: shown to its stop handler.
+            grace: instead of its own grace period; 0 kills it at once. Shortens one that runs already.
+        """
+        self._request_stop(Input.STOP, reason, grace=grace)
+
+    def replace(self, grace: float | None) -> None:
+        """Ask it to stop because another one takes its key. One that is past its heartbeat deadline is killed."""
+        if not self.record.is_in_this_run:
+            self.reports.note_stall()
+        self.record.look_at_heartbeat()
+        if self.record.life.is_overdue(trio.current_time()):
+            grace = 0
+        self._request_stop(Input.HOST_STOP, ExitReason.REPLACED, ExitReason.REPLACED, grace=grace)
+
+    def unload(self, most_grace: float) -> None:
+        """Ask it to stop because its worker closes, within its own grace period and no more than this."""
+        grace, reason = min(self.record.life.grace_period, most_grace), ExitReason.BACKEND_UNLOADED
+        self._request_stop(Input.HOST_STOP, reason, reason, grace=grace, may_kill=False)
 
     def kill(self) -> None:
         """Unload it without a grace period."""
-        self._is_killing = True
-        self.host_stop(ExitReason.BACKEND_UNLOADED)
-        self.feed(Input.KILL)
+        self._request_stop(Input.HOST_STOP, None, ExitReason.BACKEND_UNLOADED, grace=0)
 
     def caller_gone(self) -> None:
         """Kill it, since whoever wanted it has been cancelled."""
@@ -232,10 +245,24 @@ class Process:
         if self.abandoned_wait is not None:
             self.abandoned_wait.cancel()
 
-    def _request_stop(self, said: Input, reason: str | None, host_reason: ExitReason | None = None) -> None:
+    def _request_stop(
+        self,
+        said: Input,
+        reason: str | None,
+        host_reason: ExitReason | None = None,
+        *,
+        grace: float | None,
+        may_kill: bool = True,
+    ) -> None:
         if self._stop_reason is None and self.record.life.phase in (Phase.STARTING, Phase.RUNNING):
             self._stop_reason = reason
-        self.feed(said, host_reason=host_reason)
+        kills = may_kill and grace == 0
+        self._is_killing = self._is_killing or kills
+        self.feed(said, host_reason=host_reason, grace=None if kills else grace)
+        if kills:
+            self.feed(Input.KILL)
+        elif grace is not None:
+            self.deadlines.wake()  # a grace period that runs may have become shorter
 
     # Its life.
 
@@ -264,11 +291,12 @@ class Process:
         text: str | None = None,
         result: JsonValue = None,
         host_reason: ExitReason | None = None,
+        grace: float | None = None,
     ) -> None:
         """Tell the table what happened, do what it wants done, and publish the transition; see `Lifecycle.feed`."""
         self.record.look_at_heartbeat()
         now = trio.current_time()
-        step = self.record.life.feed(said, now, text=text, result=result, host_reason=host_reason)
+        step = self.record.life.feed(said, now, text=text, result=result, host_reason=host_reason, grace=grace)
         match step.action:
             case Action.ASK if self._is_killing:
                 pass  # it would wake up to hear of it, in the moment in which it is killed

@@ -37,6 +37,7 @@ from spindle_trio.wire._fields import (
     read_count,
     read_exit_reason,
     read_flag,
+    read_grace,
     read_heartbeat_timeout,
     read_metadata,
     read_object,
@@ -46,6 +47,7 @@ from spindle_trio.wire._fields import (
     read_text,
     read_time,
     read_wanted_state,
+    write_grace,
     write_heartbeat_timeout,
     write_metadata,
     write_name,
@@ -157,6 +159,8 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return read_heartbeat_timeout, write_heartbeat_timeout
         case "since_heartbeat":
             return read_span, write_span
+        case "grace_period" | "replace_grace" | "grace":
+            return read_grace, write_grace
         case "payload" | "result":
             return as_it_is, as_it_is
         case "metadata":
@@ -167,10 +171,13 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return None, None
 
 
+_DURATIONS: Final = frozenset({"since_heartbeat", "grace_period", "replace_grace", "grace"})
+
+
 def _camel_case(name: str) -> str:
     """Give a field its name on the wire. Durations carry their unit there."""
     first, *others = name.split("_")
-    is_duration = name.endswith("_timeout") or name == "since_heartbeat"
+    is_duration = name.endswith("_timeout") or name in _DURATIONS
     return first + "".join(map(str.capitalize, others)) + ("Ms" if is_duration else "")
 
 

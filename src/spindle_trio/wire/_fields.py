@@ -20,6 +20,9 @@ STARTUP_MILLISECONDS: Final = (1_000, 120_000)
 HEARTBEAT_MILLISECONDS: Final = (0, 120_000)
 """Least and greatest heartbeat timeout on the wire, in milliseconds; 0 stands for no watchdog."""
 
+GRACE_MILLISECONDS: Final = (0, 120_000)
+"""Least and greatest grace period on the wire, in milliseconds; 0 stands for a kill at once."""
+
 
 class WrongTypeError(Exception):
     """A value is not what its field wants. The message says so without the field's path."""
@@ -143,6 +146,19 @@ def write_heartbeat_timeout(seconds: float) -> int:
         return 0
     # The shortest watchdog is still one: a fraction of a millisecond must not become "none".
     return _rounded_half_up(_clamped(seconds * 1000, 1, HEARTBEAT_MILLISECONDS[1]))
+
+
+def read_grace(value: object, _: object) -> float:
+    """Read a grace period, in seconds. Unlike a timeout's a wrong type is refused: 0 and the default differ much."""
+    return min(read_span(value, None), GRACE_MILLISECONDS[1] / 1000)
+
+
+def write_grace(seconds: float | None) -> int | None:
+    """Write a grace period, in whole milliseconds."""
+    if not seconds:
+        return None if seconds is None else 0
+    # The shortest grace period is still one: a fraction of a millisecond must not become "at once".
+    return _rounded_half_up(_clamped(seconds * 1000, 1, GRACE_MILLISECONDS[1]))
 
 
 def read_span(value: object, _: object) -> float:
