@@ -1,8 +1,8 @@
 """What `/proc` calls a process, and what the system calls of this program call it.
 
 The two are the same, unless this program lives in a PID namespace and sees the `/proc` of another one: as a host does
-that is an entry of another host, at level `pidns`, where that could not give it one of its own. Whoever took the one for
-the other would signal strangers.
+that is an entry of another host, at level `pidns`, where that could not give it one of its own. Whoever took the one
+for the other would signal strangers.
 """
 
 from __future__ import annotations
