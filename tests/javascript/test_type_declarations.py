@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 import trio
 
 from spindle_trio import open_host
@@ -13,6 +16,11 @@ from support.javascript import needs_node
 
 DECLARATIONS = TYPES.read_text(encoding="utf-8")
 GUARD_SECONDS = 60
+TYPED = Path(__file__).with_name("typed")
+
+TSC = shutil.which("tsc")
+TSC_OPTIONS = ["--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--noEmit"]
+TSC_OPTIONS += ["--module", "nodenext", "--target", "es2023", "--lib", "es2023,dom", "--types", ""]
 
 SHOWS_ITS_CONTEXT = """
     export default async function run(process) {
@@ -76,3 +84,13 @@ def test_the_declarations_are_plain_text() -> None:
     """They are printed on terminals of any encoding."""
     assert DECLARATIONS.isascii()
     assert max(map(len, DECLARATIONS.splitlines())) <= 120
+
+
+@pytest.mark.skipif(TSC is None, reason="needs the TypeScript compiler, tsc, on the PATH: npm install -g typescript")
+@pytest.mark.parametrize("name", [path.name for path in sorted(TYPED.iterdir())])
+def test_code_in_typescript_compiles_strictly(tmp_path: Path, name: str) -> None:
+    for path in (TYPES, TYPED / name):
+        shutil.copy(path, tmp_path)
+    command = [str(TSC), *TSC_OPTIONS, name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -52,7 +52,7 @@ type NotData =
 /** What a stop handler is told. */
 export interface StopNotice {
   /** Why, in the words of whoever asked for it; `undefined` if there are none. */
-  readonly reason?: string | undefined;
+  readonly reason?: string;
 }
 
 /**
@@ -167,4 +167,125 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * @returns a function that takes this back
    */
   readonly onStop: (handler: (notice: StopNotice) => void) => () => void;
+}
+
+// ---- The names that the API's own type package has, for entries that are written against it:
+//
+//     import type { SpindleBackendProcessContext } from "./spindle-trio";
+//
+// They are looser than the names above: what may be sent is `unknown`, and whether it can be is found out when it is.
+// A `ProcessContext` is a `SpindleBackendProcessContext`, and each `SpindleBackendProcessModule` can be spawned.
+
+/** An entry's grip on its own process, as in the API; see `ProcessContext` for what each member does. */
+export interface SpindleBackendProcessContext {
+  processId: string;
+  entry: string;
+  kind: string;
+  key?: string;
+  payload: unknown;
+  metadata?: Record<string, unknown>;
+  userId?: string;
+  ready(): void;
+  heartbeat(): void;
+  send(payload: unknown): void;
+  onMessage(handler: (payload: unknown) => void): () => void;
+  complete(result?: unknown): void;
+  fail(error: string): void;
+  onStop(handler: (detail: { reason?: string }) => void): () => void;
+}
+
+/** What an entry module exports, as in the API: `default` is called if it is a function, else `run`. */
+export type SpindleBackendProcessModule = {
+  default?: (process: SpindleBackendProcessContext) => void | (() => void) | Promise<void | (() => void)>;
+  run?: (process: SpindleBackendProcessContext) => void | (() => void) | Promise<void | (() => void)>;
+};
+
+/** The state of a process. */
+export type BackendProcessStateDTO =
+  | "starting"
+  | "running"
+  | "stopping"
+  | "stopped"
+  | "completed"
+  | "failed"
+  | "timed_out";
+
+/** Why a process has ended. */
+export type BackendProcessExitReasonDTO =
+  | "completed"
+  | "failed"
+  | "stopped"
+  | "timed_out"
+  | "backend_unloaded"
+  | "replaced";
+
+/** The options of a spawn, as they travel. */
+export interface BackendProcessSpawnOptionsDTO {
+  entry: string;
+  kind?: string;
+  key?: string;
+  payload?: unknown;
+  metadata?: Record<string, unknown>;
+  userId?: string;
+  startupTimeoutMs?: number;
+  heartbeatTimeoutMs?: number;
+  replaceExisting?: boolean;
+}
+
+/** Which processes a list has. */
+export interface BackendProcessListOptionsDTO {
+  userId?: string;
+  kind?: string;
+  key?: string;
+  state?: BackendProcessStateDTO;
+}
+
+/** The options of a stop. */
+export interface BackendProcessStopOptionsDTO {
+  userId?: string;
+  reason?: string;
+}
+
+/** A snapshot of a process, as it travels. */
+export interface BackendProcessInfoDTO {
+  processId: string;
+  entry: string;
+  kind: string;
+  key?: string;
+  state: BackendProcessStateDTO;
+  userId?: string;
+  metadata?: Record<string, unknown>;
+  startedAt: string;
+  readyAt?: string;
+  lastHeartbeatAt?: string;
+  endedAt?: string;
+  exitReason?: BackendProcessExitReasonDTO;
+  error?: string;
+}
+
+/** One transition of a process, as it travels. */
+export interface BackendProcessLifecycleEventDTO {
+  processId: string;
+  entry: string;
+  kind: string;
+  key?: string;
+  userId?: string;
+  state: BackendProcessStateDTO;
+  previousState?: BackendProcessStateDTO;
+  at: string;
+  exitReason?: BackendProcessExitReasonDTO;
+  error?: string;
+  metadata?: Record<string, unknown>;
+}
+
+/** A worker's grip on one process, for code that is shared with a worker. An entry has none. */
+export interface BackendProcessHandle {
+  readonly processId: string;
+  readonly entry: string;
+  readonly kind: string;
+  readonly key?: string;
+  readonly info: BackendProcessInfoDTO;
+  send(payload: unknown): void;
+  stop(options?: BackendProcessStopOptionsDTO): Promise<void>;
+  refresh(): Promise<BackendProcessInfoDTO | null>;
 }
