@@ -20,7 +20,7 @@ TYPED = Path(__file__).with_name("typed")
 
 TSC = shutil.which("tsc")
 TSC_OPTIONS = ["--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--noEmit"]
-TSC_OPTIONS += ["--module", "nodenext", "--target", "es2023", "--lib", "es2023,dom", "--types", ""]
+TSC_OPTIONS += ["--module", "nodenext", "--target", "es2023", "--lib", "es2023,dom"]
 
 SHOWS_ITS_CONTEXT = """
     export default async function run(process) {
