@@ -35,6 +35,12 @@ from spindle_trio._model._options import (
 from spindle_trio._model._post_mortem import (
     PostMortem as PostMortem,
 )
+from spindle_trio._model._rich_values import (
+    from_plain as from_plain,
+)
+from spindle_trio._model._rich_values import (
+    to_plain as to_plain,
+)
 from spindle_trio._model._values import (
     OMITTED as OMITTED,
 )

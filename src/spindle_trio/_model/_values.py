@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
-"""What a payload is once it has been received: the values that JSON can say, by exact type."""
+"""What a payload is once it has been received: the values that JSON can say, by exact type.
+
+From a JavaScript entry it may also hold a `datetime` (aware, in UTC, to the millisecond), where the entry has sent a
+`Date`, and `bytes`, where it has sent a `Buffer`, an `ArrayBuffer` or a typed array. The type leaves these out, since
+code for all other entries would have to rule them out. What is sent to an entry may not hold them.
+"""
 
 
 class Omitted(enum.Enum):

@@ -15,7 +15,7 @@ import attrs
 from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._model import OMITTED, JsonValue, Limits
 from spindle_trio._protocol._frames import encode_body
-from spindle_trio._protocol._json_codec import decode_body
+from spindle_trio._protocol._json_codec import RichWalk, decode_body
 from spindle_trio._protocol._payload import PayloadBounds, check_payload
 
 PROTOCOL_VERSION: Final = 1
@@ -172,7 +172,7 @@ def bounded_error(error: str, limits: Limits) -> str:
 def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> JsonValue:
     result = frame.get("result")
     try:
-        check_payload(result, bounds, "result")
+        check_payload(result, bounds, "result", RichWalk)
     except PayloadError as error:
         raise PeerProtocolError(f"a complete frame over a limit: {error}") from None
     return result

@@ -16,6 +16,9 @@ are proved from the bytes where that is possible:
 
 Where a proof fails, `check_payload` walks over the value, and decides. Each proof errs on the side of the walk, and a
 test holds both against each other on bodies of all kinds.
+
+A body that no JSON text can be, since it begins with ``$``, is in the *tagged* form: JSON follows, in which an object
+with one name that begins with ``$`` stands for another value. Any other body costs nothing for that.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
 from spindle_trio._errors import PeerProtocolError
+from spindle_trio._model._rich_values import value_from_text
 from spindle_trio._protocol._frames import check_size
-from spindle_trio._protocol._payload import SMALLEST_INTEGER, PayloadBounds, check_payload
+from spindle_trio._protocol._payload import SMALLEST_INTEGER, PayloadBounds, PayloadWalk, check_payload
 
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
@@ -86,7 +91,17 @@ class BodyReader:
                 check_payload(value, self._bounds, "frame")
         except (ValueError, RecursionError) as error:
             # The errors of msgspec, UnicodeDecodeError and PayloadError are ValueErrors.
+            if body.startswith(_TAGGED):
+                return self._read_tagged(body[len(_TAGGED) :])
             raise PeerProtocolError(f"a frame that is not JSON-safe: {error}") from None
+        return value
+
+    def _read_tagged(self, text: bytes) -> JsonValue:
+        try:
+            value = _untagged(_decode(text) if len(text) < _LARGE_BYTES else _decode_large(text))
+            check_payload(value, self._bounds, "frame", RichWalk)
+        except (ValueError, RecursionError) as error:
+            raise PeerProtocolError(f"a tagged frame that is not JSON-safe: {error}") from None
         return value
 
     def _is_within_bounds(self, body: bytes) -> bool:
@@ -104,6 +119,38 @@ class BodyReader:
             _refuse_too_many_values(marks, bounds)
             return False
         return bounds.are_plain and (containers <= bounds.depth or _is_shallow(marks, bounds.depth))
+
+
+class RichWalk(PayloadWalk):
+    """A walk over a payload that has been received, which may hold times, and bytes, which count as text."""
+
+    __slots__ = ()
+
+    def visit_other(self, value: object) -> None:
+        """Allow for times and bytes."""
+        if type(value) is bytes:
+            self.count_text(len(value))
+        elif type(value) is not datetime:
+            super().visit_other(value)
+
+
+def _untagged(value: JsonValue) -> JsonValue:
+    """Put what they stand for in the place of tags.
+
+    Raises:
+        ValueError: there is a tag that nobody knows.
+    """
+    if type(value) is list:
+        return [_untagged(item) for item in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1:
+        ((name, item),) = value.items()
+        if name.startswith("$$"):
+            return {name[1:]: _untagged(item)}
+        if name.startswith("$"):
+            return cast("JsonValue", value_from_text(name[1:], item))
+    return {name: _untagged(item) for name, item in value.items()}
 
 
 def _decode_large(body: bytes) -> JsonValue:
@@ -172,6 +219,9 @@ def decode_body(body: bytes, bounds: PayloadBounds) -> JsonValue:
     """Read one body under bounds that are not used again; see `BodyReader.read`."""
     return BodyReader(bounds).read(body)
 
+
+_TAGGED: Final = b"$"
+"""What a body in the tagged form begins with."""
 
 _LARGE_BYTES: Final = 16 * 1024
 """Bytes from which on a body may be large enough for the garbage collector to take an interest, or to end a stack."""

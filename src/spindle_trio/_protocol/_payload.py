@@ -45,7 +45,9 @@ def bounds_of(limits: Limits) -> PayloadBounds:
     return PayloadBounds(limits.depth, limits.values, limits.text_bytes, limits.container_entries)
 
 
-def check_payload(value: object, bounds: PayloadBounds, name: str = "payload") -> None:
+def check_payload(
+    value: object, bounds: PayloadBounds, name: str = "payload", walk: type[PayloadWalk] | None = None
+) -> None:
     """Make sure that a value is JSON-safe and within its bounds.
 
     JSON-safe are `None`, `bool`, `int` in -2^63…2^64-1, finite `float`, `str` without lone surrogates, and lists and
@@ -55,12 +57,13 @@ def check_payload(value: object, bounds: PayloadBounds, name: str = "payload") -
         value: what somebody wants to send.
         bounds: how deep and how large it may be.
         name: what the error calls the outermost value.
+        walk: decides about what is not safe for sure; `PayloadWalk`, unless another one allows for more.
 
     Raises:
         PayloadError: names the path, as in ``payload.items[3]: set is not JSON-safe``.
     """
     if not (bounds.are_plain and _is_safe(value, bounds)):
-        _explain(value, bounds, name)
+        _explain(value, name, (walk or PayloadWalk)(bounds))
 
 
 def _is_safe(value: object, bounds: PayloadBounds) -> bool:
@@ -112,13 +115,12 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _explain(value: object, bounds: PayloadBounds, name: str) -> None:
+def _explain(value: object, name: str, walk: PayloadWalk) -> None:
     """Decide about a value, and say where its fault is.
 
     Raises:
         PayloadError: it has one.
     """
-    walk = _Walk(bounds)
     try:
         walk.visit(value, 0)
     except _UnsafeError as unsafe:
@@ -136,7 +138,7 @@ class _UnsafeError(Exception):
         self.steps: list[str] = []
 
 
-class _Walk:
+class PayloadWalk:
     """One walk: what is left of each budget."""
 
     __slots__ = ("bounds", "text_left", "values_left")
@@ -166,7 +168,10 @@ class _Walk:
         elif kind is list:
             self.visit_list(value, depth + 1)  # type: ignore[arg-type]
         elif value is not None and kind is not bool:
-            raise _UnsafeError(f"{kind.__name__} is not JSON-safe")
+            self.visit_other(value)
+
+    def visit_other(self, value: object) -> None:
+        raise _UnsafeError(f"{type(value).__name__} is not JSON-safe")
 
     def visit_text(self, text: str) -> None:
         if text.isascii():
@@ -176,6 +181,9 @@ class _Walk:
                 size = len(text.encode())
             except UnicodeEncodeError:
                 raise _UnsafeError("the text has a lone surrogate") from None
+        self.count_text(size)
+
+    def count_text(self, size: int) -> None:
         if self.text_left is not None:
             self.text_left -= size
             if self.text_left < 0:

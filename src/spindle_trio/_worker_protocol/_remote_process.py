@@ -19,6 +19,7 @@ from spindle_trio._model import (
     ProcessState,
     ProcessStatistics,
     WorkerToHost,
+    to_plain,
 )
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio._protocol._payload import bounds_of, check_payload
@@ -195,7 +196,7 @@ class RemoteProcess:
     def take_message(self, payload: JsonValue) -> None:
         """Take in one message."""
         try:
-            size = len(encode_body(payload))
+            size = len(encode_body(to_plain(payload)[0]))
         except (TypeError, ValueError) as error:
             _log.warning("process %s: a message of it is no JSON: %s", self.process_id, error)
         else:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spindle_trio.wire import plain_payload
+
 if TYPE_CHECKING:
     from spindle_trio import JsonValue, LifecycleEvent, ProcessMessage
 
@@ -119,7 +121,7 @@ def _columns(seconds: float, what: str, entry: str, process_id: str) -> str:
 
 
 def _compact(value: JsonValue) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(plain_payload(value), ensure_ascii=False)
 
 
 def printable(text: str) -> str:

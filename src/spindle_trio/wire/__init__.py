@@ -5,8 +5,9 @@ apart by their field `type`. What is absent in Python (`None` as the default, an
 too, never null. Times are ISO-8601 in UTC with three decimals and ``Z``, durations integer milliseconds.
 
 A field of a wrong type is refused with its path, as in ``options.kind: expected a string, got a number``; fields that
-nobody knows are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are:
-whether they are JSON-safe is looked at by whoever takes them in, against its own limits.
+nobody knows are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are, but
+for the times and bytes in what a process has sent: these travel as texts, beside a field that says where they stand.
+Whether payloads are JSON-safe is looked at by whoever takes them in, against its own limits.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cattrs import BaseValidationError
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model import (
     HostToWorker,
+    JsonValue,
     LifecycleEvent,
     PostMortem,
     ProcessFilter,
@@ -26,6 +28,7 @@ from spindle_trio._model import (
     SpawnOptions,
     StopOptions,
     WorkerToHost,
+    to_plain,
 )
 from spindle_trio.wire._converter import CONVERTER, NOTICE_TAGS, REQUEST_TAGS, TAG_OF, problems_in
 from spindle_trio.wire._error_answers import error_response, exception_from
@@ -39,6 +42,7 @@ __all__ = [
     "from_json",
     "parse_notice",
     "parse_request",
+    "plain_payload",
     "request_id_of",
     "to_json",
 ]
@@ -62,6 +66,14 @@ def to_json(value: WireValue) -> JsonObject:
     written: JsonObject = CONVERTER.unstructure(value)
     tag = TAG_OF.get(type(value))
     return written if tag is None else {"type": tag, **written}
+
+
+def plain_payload(payload: JsonValue) -> JsonValue:
+    """Write a payload or result as JSON can say it: with texts for its times (ISO-8601) and bytes (base64).
+
+    Only JavaScript entries send those. A payload without them is returned as it is.
+    """
+    return to_plain(payload)[0]
 
 
 def from_json(data: object, kind: type[T]) -> T:

@@ -41,6 +41,7 @@ from spindle_trio.wire._fields import (
     read_heartbeat_timeout,
     read_metadata,
     read_object,
+    read_rich_field,
     read_span,
     read_startup_timeout,
     read_state,
@@ -51,6 +52,7 @@ from spindle_trio.wire._fields import (
     write_heartbeat_timeout,
     write_metadata,
     write_name,
+    write_rich_field,
     write_span,
     write_startup_timeout,
     write_time,
@@ -127,19 +129,29 @@ def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
     read = make_dict_structure_fn(kind, converter, False, **overrides)  # type: ignore[arg-type]  # also has flags
     write = make_dict_unstructure_fn(kind, converter, **overrides)  # type: ignore[arg-type]  # also has flags
 
-    def read_fields(data: object, kind: type[attrs.AttrsInstance]) -> attrs.AttrsInstance:
-        return read(read_object(data), kind)
+    rich_field = _RICH_FIELDS.get(kind)
 
-    def write_response(response: Response) -> JsonObject:
+    def read_fields(data: object, kind: type[attrs.AttrsInstance]) -> attrs.AttrsInstance:
+        fields = read_object(data)
+        return read(fields if rich_field is None else read_rich_field(fields, rich_field), kind)
+
+    def write_rich_fields(value: attrs.AttrsInstance) -> JsonObject:
+        written: JsonObject = write(value)
         # A success has a result, which may well be null; what was not asked for is left out by whoever answers.
-        written: JsonObject = write(response)
-        if response.error is None:
-            written["result"] = response.result
-        return written
+        if isinstance(value, Response) and value.error is None:
+            written["result"] = value.result
+        return write_rich_field(written, str(rich_field))
 
     converter.register_structure_hook(kind, read_fields)
-    converter.register_unstructure_hook(kind, write_response if kind is Response else write)
+    converter.register_unstructure_hook(kind, write if rich_field is None else write_rich_fields)
 
+
+_RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
+    ProcessMessage: "payload",
+    LifecycleEvent: "result",
+    Response: "result",
+}
+"""Which field of a class holds what a process has sent, which may hold times and bytes."""
 
 _ReadHook: TypeAlias = Callable[[object, object], object]
 _WriteHook: TypeAlias = (

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from types import NoneType, UnionType
 from typing import Final, TypeAlias
 
-from spindle_trio._model import DEFAULT_TIMEOUT, ExitReason, JsonValue, ProcessState
+from spindle_trio._model import DEFAULT_TIMEOUT, ExitReason, JsonValue, ProcessState, from_plain, to_plain
+from spindle_trio._model._rich_values import date_text
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 """One message of the worker protocol in its wire form."""
@@ -31,6 +32,26 @@ class WrongTypeError(Exception):
 def as_it_is(value: object, _: object = None) -> object:
     """Pass a payload or result as it is."""
     return value
+
+
+def read_rich_field(fields: JsonObject, name: str) -> JsonObject:
+    """Read the times and bytes in a field, of which another field says where they stand."""
+    places = fields.get(f"{name}Types")
+    if places is None or name not in fields:
+        return fields
+    try:
+        return fields | {name: from_plain(fields[name], places)}
+    except ValueError as error:
+        raise WrongTypeError(f"{name}Types: {error}") from None
+
+
+def write_rich_field(fields: JsonObject, name: str) -> JsonObject:
+    """Write the times and bytes in a field as texts, and say where they stand; a peer that ignores that has texts."""
+    if name in fields:
+        fields[name], places = to_plain(fields[name])
+        if places:
+            fields[f"{name}Types"] = list(places)
+    return fields
 
 
 def read_text(value: object, _: object = None) -> str:
@@ -89,8 +110,7 @@ def write_time(time: datetime) -> str:
     """Write a time in UTC, to the millisecond."""
     if time.tzinfo is None:
         raise ValueError(f"{time!r} is naive: times are aware, and in UTC")
-    # Cut off, not rounded: a time may not seem to lie after what it caused.
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return date_text(time)
 
 
 def write_name(member: ProcessState | ExitReason) -> str:

@@ -1,0 +1,124 @@
+"""Times and bytes within payloads: the two kinds of value that JSON has no words for.
+
+Whoever writes JSON says them as texts, and where these stand, so that whoever knows of it reads the values again and
+everybody else reads the texts. How JavaScript children write them into their frames is in `_protocol/_json_codec`.
+"""
+
+from __future__ import annotations
+
+import binascii
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from spindle_trio._model._values import JsonValue
+
+Place: TypeAlias = "list[JsonValue]"
+"""Where a text stands for another value: `date` or `bytes`, and then the steps that lead there from the outermost."""
+
+DATE: Final = "date"
+BYTES: Final = "bytes"
+
+
+def value_from_text(kind: str, text: object) -> object:
+    """Read what a text stands for.
+
+    Args:
+        kind: `date`, for ISO-8601 in UTC with three decimals and ``Z``, or `bytes`, for base64.
+        text: the text.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(text, str):
+        if kind == DATE:
+            return _date_from(text)
+        if kind == BYTES:
+            return binascii.a2b_base64(text, strict_mode=True)
+    raise ValueError(f"no text that stands for {kind[:20]!a}")
+
+
+def to_plain(value: JsonValue) -> tuple[JsonValue, list[Place]]:
+    """Write the times and bytes in a payload as texts.
+
+    Returns:
+        The payload as JSON can say it, which is the same object where it has neither; and where these texts stand.
+    """
+    places: list[Place] = []
+    return (value if _is_plain(value) else _plain(value, (), places)), places
+
+
+def from_plain(value: JsonValue, places: object) -> JsonValue:
+    """Undo `to_plain`, in place.
+
+    Args:
+        value: a payload that nobody else has.
+        places: what its sender says of it.
+
+    Raises:
+        ValueError: there is no such place, or no such text there.
+    """
+    if not isinstance(places, list):
+        raise ValueError("expected an array of places")
+    outermost: list[object] = [value]
+    for place in places:
+        if not isinstance(place, list) or not place or not isinstance(place[0], str):
+            raise ValueError("a place is an array of a kind and the steps that lead there")
+        kind, *steps = place
+        owner: object = outermost
+        step: object = 0
+        for following in steps:
+            owner, step = _item(owner, step), following
+        read = value_from_text(kind, _item(owner, step))
+        owner[step] = read  # type: ignore[index]  # `_item` has found something there
+    return cast("JsonValue", outermost[0])
+
+
+def _item(owner: object, step: object) -> object:
+    if isinstance(owner, list) and type(step) is int and 0 <= step < len(owner):
+        return owner[step]
+    if isinstance(owner, dict) and isinstance(step, str) and step in owner:
+        return owner[step]
+    raise ValueError("a place that is not there")
+
+
+def _is_plain(value: object) -> bool:
+    level = [value]
+    while level:
+        below: list[object] = []
+        for item in level:
+            kind = type(item)
+            if kind is dict:
+                below += item.values()  # type: ignore[attr-defined]  # a dict
+            elif kind is list:
+                below += item  # type: ignore[arg-type]  # a list
+            elif kind is bytes or kind is datetime:
+                return False
+        level = below
+    return True
+
+
+def _plain(value: object, path: tuple[str | int, ...], places: list[Place]) -> JsonValue:
+    if isinstance(value, datetime):
+        places.append([DATE, *path])
+        return date_text(value)
+    if isinstance(value, bytes):
+        places.append([BYTES, *path])
+        return binascii.b2a_base64(value, newline=False).decode()
+    if isinstance(value, list):
+        return [_plain(item, (*path, index), places) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {name: _plain(item, (*path, name), places) for name, item in value.items()}
+    return cast("JsonValue", value)
+
+
+def date_text(time: datetime) -> str:
+    """Write an aware time to the millisecond; what is finer is cut off: a time may not seem to lie after its cause."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _date_from(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is not UTC or date_text(time) != text:
+        raise ValueError(f"{text[:40]!a} is no time in UTC with three decimals and Z")
+    return time
