@@ -32,7 +32,7 @@ SHOWS_ITS_CONTEXT = """
       for (const name of Object.getOwnPropertyNames(process)) members[name] = typeof process[name];
       let refusal;
       try {
-        process.send(new Map());
+        process.send("x".repeat(2 ** 25));
       } catch (error) {
         refusal = { name: error.name, isTypeError: error instanceof TypeError };
       }

@@ -24,7 +24,7 @@ UNFIT = {
     "an async generator function": (
         ".cjs",
         "exports.run = async function* (p) { p.ready(); };",
-        "exports a generator function, which runs nothing when it is called: export a function as default, or as run",
+        "exports a generator function, a call of which runs nothing: export a function as default, or as run",
     ),
     "an export named then that never answers": (
         ".mjs",

@@ -31,10 +31,13 @@ export function entryFunctionOf(module, file) {
   const isCommonJs = loaded !== undefined && !isModuleNamespace(loaded.exports);
   const exported = isCommonJs ? loaded.exports : undefined;
   const found =
-    functionIn(module, "default") ?? functionIn(exported, "default") ?? functionIn(exported, "run") ?? functionIn(module, "run");
+    functionIn(module, "default") ??
+    functionIn(exported, "default") ??
+    functionIn(exported, "run") ??
+    functionIn(module, "run");
   if (found === null) throw new UnfitModule(whatIsWrong(module));
   if (isGeneratorFunction(found)) {
-    throw new UnfitModule(`exports a generator function, which runs nothing when it is called: ${WANTED}, and no function*`);
+    throw new UnfitModule(`exports a generator function, a call of which runs nothing: ${WANTED}, without the *`);
   }
   return found === exported?.run ? found.bind(exported) : found;
 }

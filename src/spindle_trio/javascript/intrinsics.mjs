@@ -17,7 +17,9 @@ function withoutThis(method) {
 export { process };
 export const { Error, Number, Promise, RangeError, SyntaxError, TypeError, queueMicrotask } = globalThis;
 export const { floor, min } = Math;
-export const { isGeneratorFunction, isModuleNamespaceObject: isModuleNamespace, isNativeError } = types;
+export const { isAnyArrayBuffer, isDate, isGeneratorFunction, isNativeError } = types;
+export const { isModuleNamespaceObject: isModuleNamespace } = types;
+export const { isView } = ArrayBuffer;
 export const { parse, stringify } = JSON;
 export const { defineProperty, getPrototypeOf, hasOwn, keys, prototype: objectPrototype } = Object;
 export const { isArray } = Array;
@@ -26,6 +28,7 @@ export const { readSync, writeSync, writevSync } = fs;
 export const { setImmediate, setTimeout } = timers;
 export const { wait } = Atomics;
 
+export const includes = withoutThis(Array.prototype.includes);
 export const push = withoutThis(Array.prototype.push);
 export const shift = withoutThis(Array.prototype.shift);
 export const slice = withoutThis(Array.prototype.slice);
@@ -38,6 +41,8 @@ export const writeLength = withoutThis(Buffer.prototype.writeUInt32BE);
 export const readLength = withoutThis(Buffer.prototype.readUInt32BE);
 export const textOf = withoutThis(Buffer.prototype.toString);
 
+export const isoTextOf = withoutThis(Date.prototype.toISOString);
+export const timeOf = withoutThis(Date.prototype.getTime);
 export const withExponent = withoutThis(Number.prototype.toExponential);
 
 export const matches = withoutThis(RegExp.prototype.test);

@@ -7,17 +7,19 @@
 
 import { pathToFileURL } from "node:url";
 
+import { makeContext } from "./context.mjs";
 import { UnfitModule, entryFunctionOf } from "./entry.mjs";
+import { atTheVeryEnd, dieOf, leave } from "./exits.mjs";
 import { Handlers } from "./handlers.mjs";
 import {
-  Number, Promise, SyntaxError, defineProperty, emit, exit, hasOwn, kill, listenerCount, process, push, queueMicrotask,
-  setImmediate, shift, stringify, trimmed,
+  Number, Promise, SyntaxError, cut, emit, kill, listenerCount, process, push, queueMicrotask, setImmediate, shift,
+  stringify, trimmed,
 } from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
 import { Page, Pulse } from "./page.mjs";
-import { encodePayload } from "./payload.mjs";
+import { PayloadError, TAGGED, encodePayload } from "./payload.mjs";
 import { requireInPlace } from "./place.mjs";
-import { describe, failureFields, isError, print, summarise } from "./words.mjs";
+import { describe, failureFields, isError, print, report, summarise } from "./words.mjs";
 
 const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
 
@@ -37,6 +39,7 @@ let facts = null; // what `init` said
 let hasCalled = false; // the entry
 let returned; // by the entry
 let isReady = false;
+let failure; // what was thrown, if that has failed the process
 let finalWord = null; // the type of the first of `complete`, `fail` and `stopped`
 let isCleaningUp = false; // after the final word nothing but that may still send
 let stop = null; // the notice, once a stop was requested
@@ -46,6 +49,7 @@ let endBy = leave; // how the process exits in the end
 let isFinished = false; // the last frame is written
 const inbox = []; // messages that have come, and for which there is no handler
 let isDelivering = false;
+const functions = { ready, heartbeat, send, onMessage, complete, fail, onStop };
 
 process.argv = [process.argv[0], file];
 // The host always reads what is printed. Written later, the last of it would be lost in an exit.
@@ -54,7 +58,7 @@ process.stderr._handle?.setBlocking?.(true);
 process.on("uncaughtException", giveUp);
 process.on("unhandledRejection", giveUpRejected);
 process.on("beforeExit", hearIdle);
-finishAtTheVeryEnd();
+atTheVeryEnd(beginExit, finish);
 messages.unref(); // the control lane alone keeps the process alive
 control.resume();
 
@@ -129,7 +133,7 @@ async function run() {
   if (isEnding || page.stopIsRequested()) return;
   hasCalled = true;
   try {
-    returned = await entry(makeContext());
+    returned = await entry(makeContext(facts, functions));
   } catch (error) {
     failBy(error);
     return;
@@ -154,29 +158,11 @@ function hearIdle() {
     try {
       complete(returned);
     } catch (error) {
-      failBy(error);
+      failBy(error); // it may be too large, or a getter have thrown
     }
   } else {
     control.ref();
   }
-}
-
-function makeContext() {
-  const { processId, entry, kind } = facts;
-  const context = { processId, entry, kind };
-  if (hasOwn(facts, "key")) context.key = facts.key;
-  if (hasOwn(facts, "payload")) context.payload = facts.payload;
-  if (hasOwn(facts, "metadata")) context.metadata = facts.metadata;
-  if (hasOwn(facts, "userId")) context.userId = facts.userId;
-  context.ready = ready;
-  context.heartbeat = heartbeat;
-  context.send = send;
-  context.onMessage = onMessage;
-  context.complete = complete;
-  context.fail = fail;
-  context.onStop = onStop;
-  // Not enumerable: it is not one of the names of the API that entries are written for.
-  return defineProperty(context, "heartbeatTimeoutMs", { value: facts.heartbeatTimeoutMs || Infinity });
 }
 
 function ready() {
@@ -194,7 +180,20 @@ function heartbeat() {
 
 function send(payload) {
   if (finalWord !== null && !isCleaningUp) return;
-  messages.push(encodePayload(payload, facts.limits));
+  messages.push(encode(payload, "payload"));
+}
+
+/**
+ * Write a value as JSON. One that cannot be written also fails the process: whoever catches the error here is seldom
+ * the one who waits for the value. What is only too large may be sent in parts.
+ */
+function encode(value, name) {
+  try {
+    return encodePayload(value, facts.limits, name);
+  } catch (error) {
+    if (error instanceof PayloadError && !error.isOverLimit) failBy(error);
+    throw error;
+  }
 }
 
 function onMessage(handler) {
@@ -210,8 +209,9 @@ function onStop(handler) {
 
 function complete(result) {
   if (finalWord !== null) return;
-  const value = result === undefined ? "null" : encodePayload(result, facts.limits, "result");
-  sayFinally("complete", `"result":${value},`);
+  const value = encode(result ?? null, "result");
+  const isTagged = value[0] === TAGGED;
+  sayFinally("complete", `"result":${isTagged ? cut(value, TAGGED.length) : value},`, isTagged ? TAGGED : "");
   void end(0);
 }
 
@@ -241,6 +241,8 @@ function giveUp(error) {
 }
 
 function failBy(error, before = "") {
+  if (finalWord !== null && error === failure) return; // it is what has been told
+  failure = error;
   failWith(before + summarise(error), isError(error) ? describe(error) : undefined);
 }
 
@@ -253,9 +255,9 @@ function failWith(error, traceback) {
   void end(1);
 }
 
-function sayFinally(type, fields) {
+function sayFinally(type, fields, mark = "") {
   finalWord = type;
-  control.push(`{"type":"${type}",${fields}"messages":${messages.sent}}`);
+  control.push(`${mark}{"type":"${type}",${fields}"messages":${messages.sent}}`);
   flush(); // who has said its last word may never yield again
 }
 
@@ -275,42 +277,10 @@ async function end(code) {
   endBy(code);
 }
 
-/** Exit, whatever listeners of the entry do; they are called once. */
-function leave(code) {
-  try {
-    exit(code);
-  } catch (error) {
-    report("a listener for the exit threw", error);
-  }
-  process.reallyExit(code);
-}
-
-/**
- * Exit by an error that nobody handles. Node alone knows the line of a syntax error, and prints it then, which is after
- * all that could still be called: so there is no last frame, at which the host would end the process.
- */
-function dieOf(error) {
-  process.removeAllListeners("uncaughtException");
-  setImmediate(() => {
-    throw error;
-  });
-}
-
-/** Have all be said when what the entry has registered for the end has run. */
-function finishAtTheVeryEnd() {
-  if (isBun) {
-    process.on("exit", finish);
-    return;
-  }
-  const { reallyExit } = process;
-  process.reallyExit = (code) => {
-    finish(code ?? process.exitCode ?? 0);
-    reallyExit.call(process, code);
-  };
-  process.on("exit", () => {
-    isCleaningUp = true; // by the listeners of the entry, which come later
-  });
-  process.on("exit", flush); // an error that Node itself ends the process by passes the other by
+/** Let the entry's listeners for the exit speak; and write what waits, for an error that Node itself ends it by. */
+function beginExit() {
+  isCleaningUp = true;
+  flush();
 }
 
 /** Write what still waits, and the last frame. */
@@ -334,10 +304,6 @@ function beatAnyhow() {
   } catch {
     // The entry has closed the descriptor.
   }
-}
-
-function report(what, error) {
-  print(`${what}: ${describe(error)}`);
 }
 
 function isTooOld(version) {

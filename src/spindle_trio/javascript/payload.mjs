@@ -1,24 +1,43 @@
 // The JSON-safe check: one walk over a value before it is sent. `spindle_trio/_protocol/_payload.py` is its twin.
 //
 // JSON-safe are null, booleans, finite numbers, strings without lone surrogates, and arrays and plain objects of those.
-// A property that is undefined is left out, as JSON does; anything else is refused, and the error names its path.
+// A property that is undefined is left out, and an item that is undefined is written as null, as JSON does. Dates and
+// bytes have a form of their own (notes/protocol.md); anything else is refused, and the error names its path.
 //
 // The walk looks at each value once, and what it has looked at is what it writes: a getter or a proxy that would say
 // something else the second time is not asked again, and nobody's `toJSON` is.
 
 import {
-  TypeError, byteLength, cut, getPrototypeOf, isArray, isFinite, isWellFormed, keys, matches, objectPrototype,
-  stringify, withExponent,
+  TypeError, byteLength, copyOf, cut, getPrototypeOf, includes, isAnyArrayBuffer, isArray, isDate, isFinite, isView,
+  isWellFormed, isoTextOf, keys, matches, objectPrototype, push, stringify, textOf, timeOf, withExponent,
 } from "./intrinsics.mjs";
 
 const SMALLEST_INTEGER = -(2 ** 63);
 const BEYOND_INTEGERS = 2 ** 64;
+
+/** What is no JSON begins with this, if JSON follows in which an object with one name that begins so is a tag. */
+export const TAGGED = "$";
+
+// The first and the last millisecond of the years 1 to 9999, which is what Python knows.
+const FIRST_TIME = -62_135_596_800_000;
+const LAST_TIME = 253_402_300_799_999;
 
 const NAME = /^[A-Za-z_$][\w$]{0,39}$/;
 
 /** A value is not JSON-safe, or over a limit. */
 export class PayloadError extends TypeError {
   name = "PayloadError";
+  #isOverLimit;
+
+  constructor(message, isOverLimit) {
+    super(message);
+    this.#isOverLimit = isOverLimit;
+  }
+
+  /** Whether the value could be sent if it were smaller. */
+  get isOverLimit() {
+    return this.#isOverLimit;
+  }
 }
 
 class Unsafe {
@@ -28,31 +47,41 @@ class Unsafe {
   }
 }
 
+class OverLimit extends Unsafe {
+  within = []; // which containers
+  containsItself = false;
+}
+
 /**
- * Write a value as JSON.
+ * Write a value as JSON, or in the tagged form.
  * @param value what somebody wants to send
  * @param limits those of the host: `frameBytes`, `depth`, `values`, `textBytes`, `containerEntries`
  * @param name what an error calls the outermost value
  * @throws PayloadError names the path, as in `payload.items[3]: Set is not JSON-safe`
  */
 export function encodePayload(value, limits, name = "payload") {
+  const walk = new Walk(limits);
   let text;
   try {
-    text = new Walk(limits).write(value, 0);
+    text = walk.write(value, 0);
   } catch (error) {
     if (!(error instanceof Unsafe)) throw error;
-    throw new PayloadError(`${name}${error.path}: ${error.problem}`);
+    const isOverLimit = error instanceof OverLimit && !error.containsItself;
+    throw new PayloadError(`${name}${error.path}: ${error.problem}`, isOverLimit);
   }
+  if (walk.isTagged) text = TAGGED + text;
   if (text.length * 3 > limits.frameBytes) {
     const size = byteLength(text);
     if (size > limits.frameBytes) {
-      throw new PayloadError(`${name}: ${size} bytes of JSON, more than ${limits.frameBytes}`);
+      throw new PayloadError(`${name}: ${size} bytes of JSON, more than ${limits.frameBytes}`, true);
     }
   }
   return text;
 }
 
 class Walk {
+  isTagged = false;
+
   constructor(limits) {
     this.limits = limits;
     this.valuesLeft = limits.values;
@@ -61,9 +90,9 @@ class Walk {
 
   write(value, depth) {
     this.valuesLeft -= 1;
-    if (this.valuesLeft < 0) throw new Unsafe(`more than ${this.limits.values} values in all`);
+    if (this.valuesLeft < 0) throw new OverLimit(`more than ${this.limits.values} values in all`);
     if (depth > this.limits.depth) {
-      throw new Unsafe(`nested more than ${this.limits.depth} deep (does it contain itself?)`);
+      throw new OverLimit(`nested more than ${this.limits.depth} deep (does it contain itself?)`);
     }
     switch (typeof value) {
       case "string":
@@ -86,11 +115,13 @@ class Walk {
 
   writeText(text) {
     if (!isWellFormed(text)) throw new Unsafe("the text has a lone surrogate");
-    if (this.textLeft !== null) {
-      this.textLeft -= byteLength(text);
-      if (this.textLeft < 0) throw new Unsafe(`more than ${this.limits.textBytes} bytes of text in all`);
-    }
+    if (this.textLeft !== null) this.countText(byteLength(text));
     return stringify(text);
+  }
+
+  countText(size) {
+    this.textLeft -= size;
+    if (this.textLeft < 0) throw new OverLimit(`more than ${this.limits.textBytes} bytes of text in all`);
   }
 
   writeArray(items, depth) {
@@ -99,10 +130,10 @@ class Walk {
     let text = "[";
     for (let index = 0; index < count; index += 1) {
       try {
-        const written = this.write(items[index], depth);
+        const written = this.write(items[index] ?? null, depth);
         text += index === 0 ? written : `,${written}`;
       } catch (error) {
-        throw under(error, `[${index}]`);
+        throw under(error, `[${index}]`, items);
       }
     }
     return `${text}]`;
@@ -111,34 +142,65 @@ class Walk {
   writeObject(object, depth) {
     const prototype = getPrototypeOf(object);
     if (prototype !== null && prototype !== objectPrototype && getPrototypeOf(prototype) !== null) {
-      throw new Unsafe(`${nameOf(prototype)} is not JSON-safe`);
+      return this.writeTagged(object, prototype);
     }
     const names = keys(object);
     const count = names.length;
     this.checkEntries(count);
     let text = "{";
+    let written = 0;
     for (let index = 0; index < count; index += 1) {
       const name = names[index];
       try {
         const value = object[name];
         if (value === undefined) continue;
-        const written = `${this.writeText(name)}:${this.write(value, depth)}`;
-        text += text.length === 1 ? written : `,${written}`;
+        const property = `${this.writeText(name)}:${this.write(value, depth)}`;
+        text += written === 0 ? property : `,${property}`;
+        written += 1;
       } catch (error) {
-        throw under(error, matches(NAME, name) ? `.${name}` : `[${shortened(name)}]`);
+        throw under(error, matches(NAME, name) ? `.${name}` : `[${shortened(name)}]`, object);
       }
     }
-    return `${text}}`;
+    return written === 1 && text[2] === TAGGED ? this.escapeTag(text) : `${text}}`;
+  }
+
+  /** Write an object that looks like a tag: one more sign says that it is none. */
+  escapeTag(text) {
+    this.isTagged = true;
+    return `{"${TAGGED}${cut(text, 2)}}`;
+  }
+
+  writeTagged(object, prototype) {
+    if (isDate(object)) {
+      const time = timeOf(object);
+      if (!(time >= FIRST_TIME && time <= LAST_TIME)) {
+        throw new Unsafe(isFinite(time) ? "the Date is outside of the years 1 to 9999" : "the Date is no valid time");
+      }
+      this.isTagged = true;
+      return `{"$date":"${isoTextOf(object)}"}`;
+    }
+    let bytes;
+    if (isView(object)) bytes = copyOf(object.buffer, object.byteOffset, object.byteLength);
+    else if (isAnyArrayBuffer(object)) bytes = copyOf(object);
+    else throw new Unsafe(`${nameOf(prototype)} is not JSON-safe`);
+    if (this.textLeft !== null) this.countText(bytes.length);
+    this.isTagged = true;
+    return `{"$bytes":"${textOf(bytes, "base64")}"}`;
   }
 
   checkEntries(count) {
     const limit = this.limits.containerEntries ?? null;
-    if (limit !== null && count > limit) throw new Unsafe(`${count} entries, more than ${limit} in one container`);
+    if (limit !== null && count > limit) throw new OverLimit(`${count} entries, more than ${limit} in one container`);
   }
 }
 
-function under(error, step) {
+/** Add a step to the path of what is wrong, which is within this container. */
+function under(error, step, container) {
   if (error instanceof Unsafe) error.path = step + error.path;
+  if (error instanceof OverLimit) {
+    error.containsItself ||= includes(error.within, container);
+    push(error.within, container);
+  }
   return error;
 }
 

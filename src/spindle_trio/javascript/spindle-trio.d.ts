@@ -18,18 +18,20 @@
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [name: string]: JsonValue };
 
 /**
- * The type of a value if it is JSON-safe, else one that shows where it is not: there it says `never`.
+ * The type of a value if it can be sent, else one that shows where it cannot: there it says `never`.
  *
- * A property may be `undefined`, and is left out then. An item of an array may not, nor may the value itself.
+ * Besides what is JSON-safe, a `Date` can be, which a Python program reads as a `datetime`, and bytes (`Buffer`,
+ * `ArrayBuffer`, typed arrays, `DataView`), which it reads as `bytes`. A property that is `undefined` is left out; an
+ * item of an array that is `undefined` arrives as null.
  */
 export type JsonSafe<Value> = 0 extends 1 & Value
   ? Value // `any`, which may be anything
   : Value extends NotData
     ? never
-    : Value extends JsonValue
+    : Value extends JsonValue | Date | ArrayBuffer | ArrayBufferView
       ? Value
       : Value extends readonly unknown[]
-        ? { [Index in keyof Value]: JsonSafe<Value[Index]> }
+        ? { [Index in keyof Value]: JsonSafe<Exclude<Value[Index], undefined>> | Extract<Value[Index], undefined> }
         : Value extends object
           ? { [Name in keyof Value]: JsonSafe<Exclude<Value[Name], undefined>> | Extract<Value[Name], undefined> }
           : never;
@@ -38,11 +40,8 @@ export type JsonSafe<Value> = 0 extends 1 & Value
 type NotData =
   | ((...args: never[]) => unknown)
   | (abstract new (...args: never[]) => unknown)
-  | Date
   | RegExp
   | Error
-  | ArrayBuffer
-  | ArrayBufferView
   | PromiseLike<unknown>
   | ReadonlyMap<unknown, unknown>
   | ReadonlySet<unknown>
@@ -56,8 +55,10 @@ export interface StopNotice {
 }
 
 /**
- * Thrown by `send` and `complete` for a value that is not JSON-safe or over one of the host's limits; nothing has been
- * sent then. Its class cannot be imported: it is told by `error instanceof TypeError && error.name === "PayloadError"`.
+ * Thrown by `send` and `complete` for a value that cannot be sent; nothing has been sent then. If it is no JSON, as a
+ * `Map` or an object that contains itself, that also fails the process, whether or not the error is caught. If it is
+ * over one of the host's limits, the process goes on. The class cannot be imported: it is told by
+ * `error instanceof TypeError && error.name === "PayloadError"`.
  */
 export interface PayloadError extends TypeError {
   readonly name: "PayloadError";
@@ -72,8 +73,10 @@ export type CleanUpFunction = () => void | PromiseLike<void>;
  * What an entry exports, as `default` or as `run`; in a CommonJS module, as `module.exports` or as a property of it.
  *
  * The process lives on after it has returned, until it calls `complete` or `fail`, is told to stop, or an error is not
- * caught. If it returns a function, or a promise of one, that is its clean-up function. Anything else is ignored: a
- * result is given to `complete`. What it throws, or a promise that it returns and that rejects, fails the process.
+ * caught. If it returns a function, or a promise of one, that is its clean-up function. Anything else is ignored after
+ * `ready`: a result is given to `complete`. Before `ready`, a value that it returns ends the process, if neither a
+ * handler nor anything else is left that could still become ready; its spawn fails then, with that value. What it
+ * throws, or a promise that it returns and that rejects, fails the process.
  */
 export type EntryFunction<Payload = JsonValue | undefined> = (
   process: ProcessContext<Payload>,
@@ -127,8 +130,10 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * Send a message to whoever spawned this process. Never waits: what the system does not take at once stays in this
    * process's memory, in order, and is sent before the process ends.
    *
-   * @param payload a JSON-safe value, of 1 MiB at most, unless the host has another limit
-   * @throws PayloadError if it is not JSON-safe, or over a limit of the host
+   * After `complete` and `fail` nothing is sent, except by the clean-up function and listeners for the exit.
+   *
+   * @param payload a value that can be sent (see `JsonSafe`), within the limits of the host
+   * @throws PayloadError if it cannot be sent; see there
    */
   readonly send: <Value>(payload: Value & JsonSafe<Value>) => void;
 
@@ -146,8 +151,8 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * End this process as completed; the call returns, and the clean-up function still runs. The first of `complete` and
    * `fail` counts.
    *
-   * @param result a JSON-safe value; nothing stands for `null`
-   * @throws PayloadError if it is not JSON-safe, or over a limit of the host; the process goes on then
+   * @param result a value that can be sent (see `JsonSafe`); nothing stands for `null`
+   * @throws PayloadError if it cannot be sent; see there
    */
   readonly complete: <Value>(result?: Value & JsonSafe<Value>) => void;
 

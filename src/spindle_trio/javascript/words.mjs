@@ -87,6 +87,11 @@ function cutMiddle(text, room) {
   return half <= 0 ? "" : toWellFormed(`${cut(whole, 0, half)}${mark}${cut(whole, -half)}`);
 }
 
+/** Say on stderr what has gone wrong, where that fails nothing. */
+export function report(what, error) {
+  print(`${what}: ${describe(error)}`);
+}
+
 /** Write a line to stderr, whatever the entry has done to `process.stderr`. */
 export function print(text) {
   try {
