@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,12 @@ def test_the_host_understands_each_frame_of_a_process(body: str, bytes_shown: st
     assert type(frame).__name__.lower() == said.pop("type")
     for field, value in said.items():
         assert getattr(frame, field) == value
+
+
+def test_the_tagged_form_is_read_as_on_the_page() -> None:
+    (body,) = vectors("tagged")
+    at = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+    assert decode_body(body.encode(), BOUNDS) == {"at": at, "data": b"\0\xff", "plain": {"$set": 1}}
 
 
 def test_the_host_says_init_as_on_the_page() -> None:

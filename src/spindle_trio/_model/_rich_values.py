@@ -7,6 +7,7 @@ everybody else reads the texts. How JavaScript children write them into their fr
 from __future__ import annotations
 
 import binascii
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -49,10 +50,10 @@ def to_plain(value: JsonValue) -> tuple[JsonValue, list[Place]]:
 
 
 def from_plain(value: JsonValue, places: object) -> JsonValue:
-    """Undo `to_plain`, in place.
+    """Undo `to_plain`, in a copy.
 
     Args:
-        value: a payload that nobody else has.
+        value: a payload as JSON can say it.
         places: what its sender says of it.
 
     Raises:
@@ -60,7 +61,7 @@ def from_plain(value: JsonValue, places: object) -> JsonValue:
     """
     if not isinstance(places, list):
         raise ValueError("expected an array of places")
-    outermost: list[object] = [value]
+    outermost: list[object] = [deepcopy(value)]
     for place in places:
         if not isinstance(place, list) or not place or not isinstance(place[0], str):
             raise ValueError("a place is an array of a kind and the steps that lead there")

@@ -41,7 +41,7 @@ def read_rich_field(fields: JsonObject, name: str) -> JsonObject:
         return fields
     try:
         return fields | {name: from_plain(fields[name], places)}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WrongTypeError(f"{name}Types: {error}") from None
 
 
