@@ -62,7 +62,11 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         except HOST_GONE:
             level.clear_up()
             raise
-        guard, pid = os.getpid(), os.fork()
+        try:
+            guard, pid = os.getpid(), os.fork()
+        except OSError:
+            level.clear_up()
+            raise
         if pid == 0:
             os.close(host)
             _become_server(link, level, guard)
@@ -73,6 +77,10 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         link.send({"type": "refused", "error": str(error)})
         os._exit(1)
     except HOST_GONE:
+        os._exit(1)
+    except OSError as error:
+        link.receive()  # as above
+        link.send({"type": "refused", "error": f"the system refuses: {error.strerror or error}"})
         os._exit(1)
     pause = _TIDY_MS if level.adopts else None
     while not link.is_over(pause, pidfd, host):

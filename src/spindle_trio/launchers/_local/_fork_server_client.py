@@ -29,6 +29,7 @@ from spindle_trio.launchers._local._forked_process import (
 )
 from spindle_trio.launchers._local._launch_thread import PATIENCE
 from spindle_trio.launchers._local._reaper import reap_child
+from spindle_trio.launchers._local._system_limits import with_limit
 
 __all__ = ["ForkServer"]
 
@@ -209,7 +210,8 @@ class ForkServer:
                 init = message.get("number")
                 if isinstance(init, int):
                     self.discard(init)
-                hear(NotForked(OSError(errno, f"the fork server could not fork: {text}"), is_spare))
+                error = OSError(errno, f"the fork server could not fork: {text}")
+                hear(NotForked(with_limit(error, self.pid), is_spare))
             case {"type": "ended", "number": int(number), "status": int(status)}:
                 self._said_status[number] = _exit_status(status)
             case {"type": "reaped", "number": int(number), "status": int(status)}:

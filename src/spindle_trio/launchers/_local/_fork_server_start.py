@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -80,6 +81,7 @@ class StartedServer:
 
         Raises:
             RuntimeError: it has refused, ended or not answered.
+            OSError: this program has no descriptor left for it.
         """
         doing = "starting"
         with trio.move_on_after(START_SECONDS):
@@ -177,10 +179,10 @@ class StartedServer:
         """Learn who the server is.
 
         Raises:
-            RuntimeError: this program has no descriptor left for it.
+            OSError: this program has no descriptor left for it.
         """
         if not fds:
-            raise RuntimeError("this program has no descriptors left for a fork server: raise its limit (ulimit -n)")
+            raise OSError(errno.EMFILE, "this program has no descriptor left for a fork server")
         self._pidfds = fds
         self.pid = pid_of(fds[0]) or self.pid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from spindle_trio.launchers._local._containment import Tree, open_kill_file, tre
 from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
 from spindle_trio.launchers._local._reaper import reap_child
+from spindle_trio.launchers._local._system_limits import with_limit
 from spindle_trio.launchers._local._tree import pid_of
 
 __all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "ProcessParent", "take_process"]
@@ -148,9 +150,7 @@ def take_process(
             undo.callback(os.close, fd)
         try:
             if len(fds) != DESCRIPTORS:
-                raise OSError(
-                    "this program has no descriptors left: raise its limit (ulimit -n), or run fewer processes"
-                )
+                raise OSError(errno.EMFILE, "this program has no descriptor left for a process")
             RESERVE.refill()  # a process that could not be killed is not begun
             pidfd, control, messages, stdout, stderr, page, other = fds
             leader = pid_of(pidfd)
@@ -162,7 +162,7 @@ def take_process(
             undo.callback(mapped.close)
             killed_by = None if group is None else (group, open_kill_file(group))
         except OSError as error:
-            return NotForked(error, is_spare)
+            return NotForked(with_limit(error), is_spare)
         undo.pop_all()
     mapped.close_fd()
     os.close(page)

@@ -106,8 +106,9 @@ def _ensure_thread() -> queue.SimpleQueue[Callable[[], None]]:
     global _jobs  # noqa: PLW0603  # one thread an interpreter is the point
     with _lock:
         if _jobs is None:
-            _jobs = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(_jobs,), name="spindle-trio launch thread", daemon=True).start()
+            jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(jobs,), name="spindle-trio launch thread", daemon=True).start()
+            _jobs = jobs  # only now: the system may have refused a thread, and may allow it later
         return _jobs
 
 

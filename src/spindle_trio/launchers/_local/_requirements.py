@@ -8,6 +8,7 @@ import sys
 import trio
 
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
+from spindle_trio.launchers._local._system_limits import limit_behind
 
 __all__ = ["require_real_processes"]
 
@@ -33,6 +34,8 @@ def require_real_processes(launcher: str) -> None:
         os.close(os.pidfd_open(os.getpid()))
         HeartbeatPage().close()
     except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and (limit := limit_behind(error)):
+            raise RuntimeError(f"{launcher} cannot start: {error.strerror}: {limit}") from error
         raise RuntimeError(
             f"{launcher} needs pidfd_open and sealed memfds, as Linux 5.4 and later have them: {error}"
         ) from error

@@ -31,6 +31,7 @@ from spindle_trio.launchers._local._memory_events import MemoryEvents
 from spindle_trio.launchers._local._preload import NO_PRELOAD, Preload
 from spindle_trio.launchers._local._process_pool import ProcessPool
 from spindle_trio.launchers._local._requirements import require_real_processes
+from spindle_trio.launchers._local._system_limits import limit_behind
 
 __all__ = ["ServerLauncher"]
 
@@ -109,8 +110,8 @@ class ServerLauncher(Launcher):
         Raises:
             RuntimeError: this system cannot do what is needed, this program does not run in real time, a module cannot
                 be preloaded, the level of containment that was asked for does not work, or this launcher serves another
-                host at the moment; says what is wrong.
-            OSError: the system refused to start the server.
+                host at the moment, or a limit of the system is reached; says what is wrong.
+            OSError: the system refused to start the server, for another reason than a limit.
         """
         name = type(self).__name__
         require_real_processes(name)
@@ -121,9 +122,13 @@ class ServerLauncher(Launcher):
         try:
             raise_limit()
             server = await self._start_server(self._wanted_containment)
-        except BaseException:
+        except BaseException as error:
             RESERVE.close()
             self._is_started = False
+            limit = limit_behind(error) if isinstance(error, (OSError, RuntimeError)) else None
+            if limit is not None:
+                said = (error.strerror if isinstance(error, OSError) else None) or error
+                raise RuntimeError(f"{name} cannot start: {said}: {limit}") from error
             raise
         self._memory_events = MemoryEvents.of_this_program()
         self._scope = trio.CancelScope(shield=True)
