@@ -118,6 +118,41 @@ async def test_a_launch_between_two_servers_waits_for_the_next_one(
         assert await forked.result(ENDS) is None
 
 
+async def test_a_launch_during_the_pause_before_the_next_server_waits_within_its_startup_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.6)
+    monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 0.2)
+    async with fork_host(tmp_path) as forked:
+        os.kill(forked.server_pid, signal.SIGKILL)
+        await wait_until(lambda: forked.launcher.server_pid is None)
+        with pytest.raises(StartupTimeoutError):
+            await forked.spawn(ENDS, startup_timeout=0.2)
+        monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 5.0)
+        assert await forked.result(ENDS) is None
+        assert not forked.launcher._pool.waiting
+
+
+async def test_a_server_that_is_silent_after_the_pause_fails_the_launches_that_waited_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_server_launcher, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 0.3)
+    real = _fork_server_client.ForkServer.start
+
+    async def start(*arguments: Any, **options: Any) -> _fork_server_client.ForkServer:
+        server = await real(*arguments, **options)
+        os.kill(server.pid, signal.SIGSTOP)
+        return server
+
+    async with fork_host(tmp_path) as forked:
+        monkeypatch.setattr(_fork_server_client.ForkServer, "start", start)
+        os.kill(forked.server_pid, signal.SIGKILL)
+        await wait_until(lambda: forked.launcher.server_pid is None)
+        with pytest.raises(LaunchError, match=r"has not answered for 0\.3 s"):
+            await forked.spawn(ENDS)
+
+
 async def test_a_server_that_is_killed_again_and_again_is_replaced_after_longer_pauses_up_to_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,24 @@ import errno
 import platform
 
 NUMBERS = {
-    "x86_64": {"close_range": 436, "mount": 165, "unshare": 272},
-    "aarch64": {"close_range": 436, "mount": 40, "unshare": 97},
+    "x86_64": {
+        "close_range": 436,
+        "memfd_create": 319,
+        "mount": 165,
+        "pidfd_open": 434,
+        "pidfd_send_signal": 424,
+        "unshare": 272,
+        "waitid": 247,
+    },
+    "aarch64": {
+        "close_range": 436,
+        "memfd_create": 279,
+        "mount": 40,
+        "pidfd_open": 434,
+        "pidfd_send_signal": 424,
+        "unshare": 97,
+        "waitid": 95,
+    },
 }
 
 ERRORS = {"ENOSYS": errno.ENOSYS, "EPERM": errno.EPERM}

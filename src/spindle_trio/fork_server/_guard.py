@@ -65,7 +65,10 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         try:
             guard, pid = os.getpid(), os.fork()
         except OSError:
-            level.clear_up()
+            try:
+                level.clear_up()
+            except OSError:
+                pass  # nothing has been made yet
             raise
         if pid == 0:
             os.close(host)
@@ -80,7 +83,7 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         os._exit(1)
     except OSError as error:
         link.receive()  # as above
-        link.send({"type": "refused", "error": f"the system refuses: {error.strerror or error}"})
+        link.send({"type": "refused", "error": f"the system refuses: {error}"})
         os._exit(1)
     pause = _TIDY_MS if level.adopts else None
     while not link.is_over(pause, pidfd, host):

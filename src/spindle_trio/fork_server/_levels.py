@@ -91,8 +91,10 @@ def _try_out(level: Level, tell: int) -> NoReturn:
         os._exit(0 if code == 0 else 1)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs here
         os.write(tell, _in_words(error).encode(errors="backslashreplace"))
-        level.clear_up()
-    os._exit(1)
+        try:
+            level.clear_up()
+        finally:
+            os._exit(1)  # noqa: ASYNC104  # nothing may come out into the code of the guard
 
 
 def _in_words(error: BaseException) -> str:

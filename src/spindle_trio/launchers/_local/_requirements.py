@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -30,15 +33,51 @@ def require_real_processes(launcher: str) -> None:
         )
     if not os.path.exists("/proc/self/fdinfo"):
         raise RuntimeError(f"{launcher} needs /proc to be mounted")
+    for call, needed_for, attempt in _CALLS:
+        try:
+            attempt()
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and (limit := limit_behind(error)):
+                raise RuntimeError(f"{launcher} cannot start: {error.strerror}: {limit}") from error
+            raise RuntimeError(
+                f"{launcher} needs {call} to {needed_for}, as Linux 5.4 and later have it; the system, or a filter of "
+                f"system calls (seccomp), refuses it here: {error}"
+            ) from error
+
+
+def _open_pidfd() -> None:
+    os.close(os.pidfd_open(os.getpid()))
+
+
+def _make_page() -> None:
+    HeartbeatPage().close()
+
+
+def _signal_by_pidfd() -> None:
+    pidfd = os.pidfd_open(os.getpid())
     try:
-        os.close(os.pidfd_open(os.getpid()))
-        HeartbeatPage().close()
-    except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and (limit := limit_behind(error)):
-            raise RuntimeError(f"{launcher} cannot start: {error.strerror}: {limit}") from error
-        raise RuntimeError(
-            f"{launcher} needs pidfd_open and sealed memfds, as Linux 5.4 and later have them: {error}"
-        ) from error
+        signal.pidfd_send_signal(pidfd, 0)  # which only looks
+    finally:
+        os.close(pidfd)
+
+
+def _reap_by_pidfd() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        pass  # it is no child of its own
+    finally:
+        os.close(pidfd)
+
+
+_CALLS: Final[tuple[tuple[str, str, Callable[[], None]], ...]] = (
+    ("pidfd_open", "refer to processes", _open_pidfd),
+    ("sealed memfds (memfd_create, fcntl, mmap)", "share a page with each process", _make_page),
+    ("pidfd_send_signal", "kill processes", _signal_by_pidfd),
+    ("waitid, with P_PIDFD,", "reap processes", _reap_by_pidfd),
+)
+"""What a host would miss only when it is too late: the call, what it is for, and an attempt that changes nothing."""
 
 
 def _require_real_time(launcher: str) -> None:
