@@ -477,7 +477,7 @@ async def test_a_host_without_descriptors_fails_launches_until_it_has_some(
         try:
             for room in range(7):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit_with_room(fds, room), limits[1]))
-                with pytest.raises(LaunchError, match=r"no descriptors left|Too many open files"):
+                with pytest.raises(LaunchError, match=r"no descriptor left|Too many open files"):
                     await forked.worker.backend_processes.spawn("entry.py")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -14,6 +14,7 @@ import sys
 import time
 
 from spindle_trio._errors import PeerProtocolError
+from spindle_trio._linux._command_line import show_command_line
 from spindle_trio._linux._parent_death import name_process
 
 TYPE_CHECKING = False
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 
-def take_on(order: JsonValue, entry: str) -> str:
+def take_on(order: JsonValue, entry: str, process_id: str) -> str:
     """Make this process what an entry may expect, and return the file that is to be run.
 
     Args:
         order: the decoded frame.
-        entry: the entry's name, for `sys.argv`.
+        entry: the entry's name, for `sys.argv`, and for people who look at a list of processes.
+        process_id: the host's id for this process, for the same.
 
     Raises:
         OSError: the working directory cannot be entered.
@@ -44,7 +46,8 @@ def take_on(order: JsonValue, entry: str) -> str:
         replace_environment(environment)
     if isinstance(root, str):
         os.chdir(root)
-        name_process(file.rpartition("/")[2])  # whoever has still to enter its root was forked, and has another name
+        show_command_line(entry, process_id)  # whoever has still to enter its root was forked, and has another one
+    name_process(file.rpartition("/")[2])
     folder = file.rpartition("/")[0]
     sys.path[:] = [folder, *(path if isinstance(path, list) else sys.path)]
     sys.argv[:] = [entry]

@@ -127,7 +127,7 @@ def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object
         _push(child.control, encode_stopped(0))
         return None
     try:
-        function = load_entry(take_on(order, child.facts.entry))
+        function = load_entry(take_on(order, child.facts.entry, child.facts.process_id))
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         end_if_copy(child, error)
         child.code = _end_by_loading(error, child.facts, child.control)

@@ -7,6 +7,7 @@ import os
 import sys
 
 from spindle_trio._linux._descriptors import close_all_but
+from spindle_trio._linux._command_line import show_command_line
 from spindle_trio.child import _program
 from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import summarise_error
@@ -30,6 +31,8 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
         for target, fd in enumerate(birth.output, start=1):
             os.dup2(fd, target)
         close_all_but(birth.lanes, first=3)
+        if birth.is_spare:
+            show_command_line("spindle-trio", "spare")  # so that it costs its launch nothing to make this page its own
         if execs:
             read_order(*birth.lanes)
             raise ValueError("the first frame names no program")

@@ -44,6 +44,7 @@ import select
 import sys
 from time import monotonic
 
+from spindle_trio._linux._command_line import find_command_line
 from spindle_trio.child._launch_order import replace_environment
 from spindle_trio.fork_server._birth import Birth, refusal
 from spindle_trio.fork_server._forked import become_process
@@ -132,6 +133,7 @@ class _Server:
         # The host counts on it that processes begin with these; a module may have changed them.
         sys.path[:] = path  # type: ignore[assignment]  # a list of texts
         replace_environment(environment)
+        find_command_line()
         # What is there now is never garbage. Without a freeze, the first collection in a process would touch, and so
         # copy, all of it.
         gc.collect()

@@ -50,7 +50,7 @@ class PythonEngine(Engine):
         assert self.command is not None, "a launcher that was started has an interpreter"
         if not os.access(self.command, os.X_OK):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory, or not to be executed", self.command)
-        command = interpreter_command(self.command, order.entry.entry)
+        command = interpreter_command(self.command, f"{order.entry.entry} {order.process_id}")
         path = search_path() if self.python == sys.executable else None
         return Program([encode_execution(order, command, "spindle_trio.child._program"), encode_order(order, path)])
 
