@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 
-from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._command_line import show_command_line
+from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio.child import _program
 from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import summarise_error
