@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import resource
+import threading
 from pathlib import Path
 
 import pytest
+import trio
 
-from spindle_trio.launchers._local import _system_limits
+from spindle_trio.launchers._local import _launch_thread, _system_limits
 from spindle_trio.launchers._local._system_limits import limit_behind, with_limit
 from support.containment import run_program
 
@@ -136,3 +138,36 @@ def test_other_errors_stay_as_they_are() -> None:
     error = PermissionError(errno.EPERM, "Operation not permitted")
     assert with_limit(error) is error
     assert limit_behind(RuntimeError("the module 'numpy' has started 1 thread(s)")) is None
+
+
+# ---- no thread left
+
+
+@pytest.fixture
+def _no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.usefixtures("_no_thread")
+async def test_a_launch_thread_that_could_not_be_started_is_started_when_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_launch_thread, "_jobs", None)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await _launch_thread.run_in_launch_thread(lambda: 1, lambda _: None)
+    monkeypatch.undo()
+    monkeypatch.setattr(_launch_thread, "_jobs", None)
+    with trio.fail_after(5):
+        assert await _launch_thread.run_in_launch_thread(lambda: 2, lambda _: None) == 2
+
+
+@pytest.mark.usefixtures("_no_thread")
+def test_what_nobody_can_reap_in_the_background_is_told_of_and_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    _launch_thread.reap_in_background("p-1", os.getpid(), pidfd)
+    assert "stays a zombie" in caplog.text
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(pidfd)

@@ -9,11 +9,10 @@ from typing import Final
 from spindle_trio._model import Containment
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
-from spindle_trio.launchers._local._engine import Engine
+from spindle_trio.launchers._local._engine import Engine, Program
 from spindle_trio.launchers._local._first_frames import encode_order
 from spindle_trio.launchers._local._forked_process import ProcessParent
 from spindle_trio.launchers._local._interpreter import search_path
-from spindle_trio.launchers._local._local_process import Program
 from spindle_trio.launchers._local._preload import check_preload
 from spindle_trio.launchers._local._server_launcher import ServerLauncher
 

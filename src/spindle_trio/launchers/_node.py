@@ -18,10 +18,9 @@ from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.javascript import OLDEST_NODE, RUNTIME
 from spindle_trio.launchers._entry_path import JAVASCRIPT_SUFFIXES
-from spindle_trio.launchers._local._engine import Engine
+from spindle_trio.launchers._local._engine import Engine, Program
 from spindle_trio.launchers._local._first_frames import encode_execution
 from spindle_trio.launchers._local._forked_process import ProcessParent
-from spindle_trio.launchers._local._local_process import Program
 from spindle_trio.launchers._local._server_launcher import ServerLauncher
 
 __all__ = ["JavaScriptEngine", "NodeLauncher"]

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
+
+import attrs
 
 from spindle_trio._model import ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._local._forked_process import ProcessParent
-from spindle_trio.launchers._local._local_process import Program
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Program"]
+
+
+@attrs.frozen
+class Program:
+    """What a process is told to run, and how what it runs behaves."""
+
+    first_frames: Sequence[bytes]
+    """The bodies of the first frames on its control lane, which leave together with the host's first one."""
+    leaves_stacks: bool = True
+    """Whether it writes its stacks into the page when it is asked to."""
+    waits_to_send: bool = True
+    """Whether it does nothing else while a message of its has left in part; else such a frame may take any time."""
 
 
 class Engine(ABC):

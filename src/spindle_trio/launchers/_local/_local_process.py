@@ -19,7 +19,7 @@ import functools
 import math
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final
@@ -31,6 +31,7 @@ from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.launchers._local._descriptors import RESERVE
+from spindle_trio.launchers._local._engine import Program
 from spindle_trio.launchers._local._forked_process import ForkedProcess
 from spindle_trio.launchers._local._launch_thread import PATIENCE
 from spindle_trio.launchers._local._memory_events import MemoryEvents
@@ -38,19 +39,7 @@ from spindle_trio.launchers._local._output import LineLog, OutputPipe
 from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
-__all__ = ["ProcessBlock", "Program", "RealProcess"]
-
-
-@attrs.frozen
-class Program:
-    """What a process is told to run, and how what it runs behaves."""
-
-    first_frames: Sequence[bytes]
-    """The bodies of the first frames on its control lane, which leave together with the host's first one."""
-    leaves_stacks: bool = True
-    """Whether it writes its stacks into the page when it is asked to."""
-    waits_to_send: bool = True
-    """Whether it does nothing else while a message of its has left in part; else such a frame may take any time."""
+__all__ = ["ProcessBlock", "RealProcess"]
 
 
 class RealProcess(LaunchedProcess):
