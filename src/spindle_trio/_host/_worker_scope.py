@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -34,6 +35,7 @@ from spindle_trio._model import (
     SpawnOptions,
     StopOptions,
 )
+from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._protocol._control_frames import encode_init
 from spindle_trio._protocol._frames import encode_body
@@ -80,12 +82,16 @@ class WorkerScope:
         self.root = root
         self.user_id = user_id
         self.limits: Limits = settings.limits
-        self.lifecycle: Broadcast[LifecycleEvent] = Broadcast("lifecycle events", settings.limits.lifecycle_events)
-        self.hub: MessageHub = MessageHub()
+        self.lifecycle: Broadcast[LifecycleEvent] = Broadcast(
+            "lifecycle events", settings.limits.lifecycle_events, partial(log_attributes, identifier)
+        )
+        self.hub: MessageHub = MessageHub(self._log_attributes)
         self.is_closed: bool = False
         self._settings = settings
         self._bounds = bounds_of(settings.limits)
-        self._config = ProcessConfig(settings.limits, self._bounds, BodyReader(self._bounds), settings.wall_time)
+        self._config = ProcessConfig(
+            settings.limits, self._bounds, BodyReader(self._bounds), settings.wall_time, identifier
+        )
         self._registry = Registry(settings.max_processes)
         self._processes: dict[str, Process] = {}
         self._abandoned: set[Process] = set()
@@ -280,6 +286,7 @@ class WorkerScope:
                 environment=settings.environment,
                 limits=settings.limits,
                 start_soon=self._scope.start_soon,
+                log_attributes=record.log_attributes(),
             ),
             name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
         )
@@ -403,13 +410,19 @@ class WorkerScope:
         """
         process = self._processes.get(process_id)
         if process is None:
-            _log.info("process %s: a message to it was dropped; it has ended, or there never was one", process_id)
+            text = "process %s: a message to it was dropped; it has ended, or there never was one"
+            _log.info(text, process_id, extra=self._log_attributes(process_id))
             return
         try:
             self._refuse_other_user(process, user_id)
             process.post(payload)
         except (ProcessAccessError, PayloadError, trio.BrokenResourceError) as error:
-            _log.warning("process %s: a message to it was dropped: %s", process_id, error)
+            about = process.record.log_attributes()
+            _log.warning("process %s: a message to it was dropped: %s", process_id, error, extra=about)
+
+    def _log_attributes(self, process_id: str) -> dict[str, str | None]:
+        process = self._processes.get(process_id)
+        return log_attributes(self.identifier, process_id if process is None else process.record.identity)
 
     def _refuse_closed(self) -> None:
         if self.is_closed:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import attrs
@@ -33,13 +33,15 @@ _log = logging.getLogger("spindle_trio.subscriptions")
 class Handlers(Generic[T]):
     """Plain functions to call with each value: each once, in order of registration, isolated from one another."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, describe: Callable[[T], Mapping[str, object]] | None = None) -> None:
         """Begin with none.
 
         Args:
             what: names the values in log records.
+            describe: tells what a log record about a value has as attributes.
         """
         self._what = what
+        self._describe = describe
         self._handlers: dict[Callable[[T], object], object] = {}
 
     def __bool__(self) -> bool:
@@ -75,7 +77,9 @@ class Handlers(Generic[T]):
             try:
                 handler(value)
             except BaseException:  # noqa: ASYNC103  # nothing is awaited in a handler
-                _log.exception("a handler of %s raised, for process %s: %r", self._what, process_id, handler)
+                about = {} if self._describe is None else self._describe(value)
+                text = "a handler of %s raised, for process %s: %r"
+                _log.exception(text, self._what, process_id, handler, extra=about)
 
 
 class LifecycleChannel(trio.abc.ReceiveChannel[T]):
@@ -158,15 +162,16 @@ class _Published(Generic[T]):
 class Broadcast(Generic[T]):
     """Publishes values to handlers and channels; never waits."""
 
-    def __init__(self, what: str, max_buffer: int) -> None:
+    def __init__(self, what: str, max_buffer: int, describe: Callable[[T], Mapping[str, object]] | None = None) -> None:
         """Begin with no subscribers.
 
         Args:
             what: names the values in log records.
             max_buffer: how many values may wait in one channel.
+            describe: as for `Handlers`.
         """
         self._max_buffer = max_buffer
-        self._handlers = Handlers[T](what)
+        self._handlers = Handlers[T](what, describe)
         self._channels: list[weakref.ref[LifecycleChannel[T]]] = []
         self._queue: deque[_Published[T]] = deque()
         self._is_publishing = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ import trio
 from spindle_trio._messages._broadcast import Handlers
 from spindle_trio._messages._channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue, ProcessMessage
+from spindle_trio._model._log_attributes import log_attributes
 
 if TYPE_CHECKING:
     from spindle_trio._messages._inbox import Cursor, Inbox
@@ -157,13 +158,23 @@ def _message(inbox: Inbox, payload: JsonValue) -> ProcessMessage:
 class MessageHub:
     """All messages of one worker's processes."""
 
-    def __init__(self) -> None:
-        """Begin with no processes and no subscribers."""
-        self.handlers: Handlers[ProcessMessage] = Handlers[ProcessMessage]("messages")
+    def __init__(self, describe: Callable[[str], Mapping[str, object]] | None = None) -> None:
+        """Begin with no processes and no subscribers.
+
+        Args:
+            describe: tells what a log record about the process with an id has as attributes.
+        """
+        self.describe: Callable[[str], Mapping[str, object]] = describe or partial(log_attributes, None)
+        self.handlers: Handlers[ProcessMessage] = Handlers(
+            "messages", lambda message: self.describe(message.process_id)
+        )
         self._arrivals = 0
         self.is_closed: bool = False
         self._inboxes: dict[Inbox, None] = {}
         self._channels: list[MergedCursor] = []
+
+    def _describe_sender(self, message: ProcessMessage) -> Mapping[str, object]:
+        return self.describe(message.process_id)
 
     def subscribe(self) -> WorkerMessageChannel:
         """Open a channel over the inboxes of all live processes and those to come, from the oldest message held."""

@@ -276,7 +276,9 @@ class Inbox:
                 self.dropped += 1
             if self.dropped and not before:
                 _log.warning(
-                    "process %s: nobody reads its messages in time, and the oldest are being dropped", self.process_id
+                    "process %s: nobody reads its messages in time, and the oldest are being dropped",
+                    self.process_id,
+                    extra=None if self._hub is None else self._hub.describe(self.process_id),
                 )
         if self._room and self.room >= self._worthwhile_room:
             self._room.unpark_all()

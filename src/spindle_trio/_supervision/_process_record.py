@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from spindle_trio._model import JsonValue, Limits, PostMortem, ProcessState
+from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._protocol._json_codec import BodyReader
 from spindle_trio._protocol._payload import PayloadBounds
 from spindle_trio._supervision._lifecycle import Lifecycle, Phase
@@ -44,6 +45,8 @@ class ProcessConfig:
     """Reads messages under these bounds."""
     wall_time: Callable[[float], datetime]
     """Turns a time on Trio's clock into wall time."""
+    worker: str
+    """The name of the worker, for log records."""
 
 
 class ProcessRecord:
@@ -69,6 +72,10 @@ class ProcessRecord:
     def process_id(self) -> str:
         """The host's id for it."""
         return self.identity.process_id
+
+    def log_attributes(self) -> dict[str, str | None]:
+        """Put together the attributes of log records about it."""
+        return log_attributes(self.config.worker, self.identity)
 
     @property
     def pid(self) -> int | None:

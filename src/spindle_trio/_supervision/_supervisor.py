@@ -95,7 +95,8 @@ class Supervisor:
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
         process = self._process
         if failure is not None:
-            _log.info("process %s: the launch failed: %r", process.process_id, failure)
+            about = process.record.log_attributes()
+            _log.info("process %s: the launch failed: %r", process.process_id, failure, extra=about)
             process.feed(Input.LAUNCH_FAILED, text=one_line(f"{type(failure).__name__}: {failure}"))
         elif self._life.phase is Phase.STARTING:
             process.feed(Input.STARTUP_DEADLINE)
@@ -163,7 +164,10 @@ class Supervisor:
         due = life.due(trio.current_time())
         if due is Input.ABANDON_DEADLINE:
             pid = "" if launched.pid is None else f" (pid {launched.pid})"
-            _log.error("process %s: SIGKILL has not ended it in time; abandoned%s", process.process_id, pid)
+            about = process.record.log_attributes()
+            _log.error(
+                "process %s: SIGKILL has not ended it in time; abandoned%s", process.process_id, pid, extra=about
+            )
             process.feed(due, text=f"SIGKILL has not ended it in time, and it was abandoned{pid}")
         elif due is not None:
             process.feed(due)
@@ -211,7 +215,8 @@ class Supervisor:
         self._process.deadlines.wake()
 
     def breach(self, error: PeerProtocolError) -> None:
-        _log.info("process %s: broke the protocol: %s", self._process.process_id, error)
+        about = self._process.record.log_attributes()
+        _log.info("process %s: broke the protocol: %s", self._process.process_id, error, extra=about)
         self._process.feed(Input.BROKEN, text=one_line(f"broke the protocol: {error}"))
 
     def reading_paused(self, seconds: float) -> None:

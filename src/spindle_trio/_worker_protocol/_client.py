@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -32,6 +33,7 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
+from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._trio_rules import AsyncBlock, require_trio
 from spindle_trio._worker import Worker
@@ -140,8 +142,9 @@ class _RemoteWorker:
         self.finished = trio.Event()
         """Set once the channel is closed."""
         self.is_closed = False
-        self.lifecycle = Broadcast[LifecycleEvent]("lifecycle events", limits.lifecycle_events)
-        self.hub = MessageHub()
+        about = partial(log_attributes, self.identifier)
+        self.lifecycle = Broadcast[LifecycleEvent]("lifecycle events", limits.lifecycle_events, about)
+        self.hub = MessageHub(self._log_attributes)
 
     # ---- what the worker asks for
 
@@ -297,10 +300,15 @@ class _RemoteWorker:
 
     def _refused(self, value: WorkerToHost, error: PayloadError) -> None:
         if isinstance(value, ProcessSend):
-            _log.error("process %s: a message for it was dropped: %s", value.process_id, error)
+            about = self._log_attributes(value.process_id)
+            _log.error("process %s: a message for it was dropped: %s", value.process_id, error, extra=about)
         elif (pending := self._pending.pop(value.request_id, None)) is not None:
             pending.error = error
             pending.done.set()
+
+    def _log_attributes(self, process_id: str) -> dict[str, str | None]:
+        process = self._processes.get(process_id)
+        return log_attributes(self.identifier, process_id if process is None else process.info)
 
     # ---- what the host says
 
@@ -329,7 +337,8 @@ class _RemoteWorker:
     def _take_message(self, message: ProcessMessage) -> None:
         process = self._processes.get(message.process_id)
         if process is None:
-            _log.warning("process %s: a message of it came after its end, and was dropped", message.process_id)
+            text = "process %s: a message of it came after its end, and was dropped"
+            _log.warning(text, message.process_id, extra=self._log_attributes(message.process_id))
             return
         process.take_message(message.payload)
         self._forget_if_over(process)

@@ -73,6 +73,7 @@ class RemoteProcess:
         self._limits = limits
         self._writer = writer
         self._check_open = check_open
+        self._describe = hub.describe
         self._result: JsonValue = None
         self._post_mortem: PostMortem | None = None
         self._to_follow = 0
@@ -198,7 +199,8 @@ class RemoteProcess:
         try:
             size = len(encode_body(to_plain(payload)[0]))
         except (TypeError, ValueError) as error:
-            _log.warning("process %s: a message of it is no JSON: %s", self.process_id, error)
+            about = self._describe(self.process_id)
+            _log.warning("process %s: a message of it is no JSON: %s", self.process_id, error, extra=about)
         else:
             self.inbox.put(payload, size)
         if self._has_ended:

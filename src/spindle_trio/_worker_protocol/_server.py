@@ -27,6 +27,7 @@ from spindle_trio._model import (
     ProcessStop,
     Response,
 )
+from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._worker_protocol._mirror import info_after, info_of
 from spindle_trio._worker_protocol._writer import TwoLaneWriter
 from spindle_trio.wire import error_response, parse_request, request_id_of, to_json
@@ -114,6 +115,7 @@ class _Connection:
     async def serve(self, port: ServingInterface) -> None:
         """Do what the other end asks for, until it has gone, does not listen, or the worker is closed."""
         self._port = port
+        self._log = logging.LoggerAdapter(_log, log_attributes(port.identifier, None))
         self._unsubscribe = [port.lifecycle.add_handler(self._on_event), port.hub.add_handler(self._on_message)]
         self._messages = port.hub.subscribe()
         self._nursery.start_soon(self._write)
@@ -141,7 +143,7 @@ class _Connection:
             try:
                 self._accept(await self._channel.receive())
             except PeerProtocolError as error:
-                _log.warning("worker %s: its other end sent nonsense: %s", self._port.identifier, error)
+                self._log.warning("worker %s: its other end sent nonsense: %s", self._port.identifier, error)
             except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
                 return
 
@@ -163,7 +165,7 @@ class _Connection:
         except _ANSWERED_ERRORS as error:
             request_id = request_id_of(value) if isinstance(value, dict) else getattr(value, "request_id", None)
             if request_id is None:
-                _log.warning("worker %s: a request that cannot be answered: %s", self._port.identifier, error)
+                self._log.warning("worker %s: a request that cannot be answered: %s", self._port.identifier, error)
             else:
                 self._put(error_response(request_id, error))
 
@@ -231,7 +233,7 @@ class _Connection:
 
     def _put(self, notice: _Notice) -> None:
         if self._writer.waiting_first >= self._max_waiting and not self._is_lost:
-            _log.warning(
+            self._log.warning(
                 "worker %s: its connection does not take its answers, and is being closed", self._port.identifier
             )
             self._lose()
@@ -276,7 +278,7 @@ class _Connection:
                 self._put(error_response(notice.request_id, error))
             case Response(error=str(), result=result) if result is not None:
                 # The terminal event has it too.
-                _log.warning("worker %s: a result was left out of an answer: %s", self._port.identifier, error)
+                self._log.warning("worker %s: a result was left out of an answer: %s", self._port.identifier, error)
                 self._put(attrs.evolve(notice, result=None))
             case Response(error=str(text)) if len(text) > _SHORT_TEXT:
                 # It may repeat what it refuses, which came in one line and is longer once it is quoted.
@@ -284,13 +286,15 @@ class _Connection:
                     Response(notice.request_id, error=f"{text[: _SHORT_TEXT - 1]}…", error_type=notice.error_type)
                 )
             case ProcessMessage():
-                _log.error("process %s: a message of it was dropped: %s", notice.process_id, error)
+                about = self._port.hub.describe(notice.process_id)
+                _log.error("process %s: a message of it was dropped: %s", notice.process_id, error, extra=about)
             case ProcessLifecycle(event=LifecycleEvent(post_mortem=PostMortem() as post_mortem)):
                 # What happened matters more than why.
-                _log.warning("process %s: its post-mortem was dropped: %s", notice.event.process_id, error)
+                about = log_attributes(self._port.identifier, notice.event)
+                _log.warning("process %s: its post-mortem was dropped: %s", notice.event.process_id, error, extra=about)
                 shorter = attrs.evolve(notice.event, error=post_mortem.error, post_mortem=None)
                 self._put(attrs.evolve(notice, event=shorter))
             case _:
                 # Without an event the other end may have a process that never ends, without an answer a caller.
-                _log.error("worker %s: its connection is too narrow for it: %s", self._port.identifier, error)
+                self._log.error("worker %s: its connection is too narrow for it: %s", self._port.identifier, error)
                 self._lose()

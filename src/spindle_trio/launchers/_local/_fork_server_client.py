@@ -18,7 +18,7 @@ import trio
 
 from spindle_trio._model import Containment
 from spindle_trio._stalls import stood_still_since
-from spindle_trio.abc import ExitStatus
+from spindle_trio.abc import ExitStatus, LaunchOrder
 from spindle_trio.launchers._local._fork_server_link import Message
 from spindle_trio.launchers._local._fork_server_start import ServerOrder, StartedServer, start_server
 from spindle_trio.launchers._local._forked_process import (
@@ -163,9 +163,10 @@ class ForkServer:
         """Tell whether something that it has said waits to be heard: then this program is late, and not the server."""
         return not self.is_gone and self._link.has_more()
 
-    def reap_whenever(self, process_id: str, pid: int, number: int, pidfd: int) -> None:
+    def reap_whenever(self, order: LaunchOrder, pid: int, number: int, pidfd: int) -> None:
         """Have the server reap a process when it ends; see `ProcessParent.reap_whenever`."""
-        _log.error("process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends", process_id, pid)
+        text = "process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends"
+        _log.error(text, order.process_id, pid, extra=dict(order.log_attributes))
         os.close(pidfd)
         self._send({"type": "reap", "number": number})
 

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from spindle_trio._model import Containment
-from spindle_trio.abc import ExitStatus
+from spindle_trio.abc import ExitStatus, LaunchOrder
 from spindle_trio.launchers._local._containment import Tree, open_kill_file, tree_of
 from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
@@ -66,11 +66,11 @@ class ProcessParent(Protocol):
             pidfd: refers to it.
         """
 
-    def reap_whenever(self, process_id: str, pid: int, number: int, pidfd: int) -> None:
+    def reap_whenever(self, order: LaunchOrder, pid: int, number: int, pidfd: int) -> None:
         """Reap a process, whenever it ends, that has withstood its kill. Its pidfd belongs to the parent from now on.
 
         Args:
-            process_id: the host's id, for the log record.
+            order: what was ordered, for the log record.
             pid: the operating system's number, for the same.
             number: what the parent calls it.
             pidfd: refers to it.

@@ -68,14 +68,13 @@ class RealProcess(LaunchedProcess):
                 (forked.messages, limits.frame_seconds if program.waits_to_send else math.inf, ()),
             )
         )
-        self._process_id: Final = order.process_id
-        self._entry: Final = order.entry.entry
+        self._order: Final = order
         self._pidfd = forked.pidfd
         self._number: Final = forked.number
         self._parent: Final = forked.parent
         self._tree: Final = forked.tree
         self._page: Final = forked.page
-        log = LineLog(order.process_id)
+        log = LineLog(order.process_id, order.log_attributes)
         self._stdout: Final = OutputPipe(forked.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(forked.stderr, "stderr", log)
         self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
@@ -91,7 +90,7 @@ class RealProcess(LaunchedProcess):
         state = "running" if self._killed_at is None else "killed"
         if self._status is not None:
             state = self._status.in_words(by_host=self._killed_at is not None)
-        return f"<{type(self).__name__} {state} {self._entry} {self._process_id} pid={self.pid}>"
+        return f"<{type(self).__name__} {state} {self._order.entry.entry} {self._order.process_id} pid={self.pid}>"
 
     def last_heartbeat(self) -> float:
         """Tell when the process last beat; see `LaunchedProcess.last_heartbeat`."""
@@ -199,7 +198,7 @@ class RealProcess(LaunchedProcess):
             with trio.CancelScope(deadline=begin + PATIENCE, shield=True):
                 await self.wait()
         if self._status is None and await self._reap() is None:  # it may have ended while this program was late
-            self._parent.reap_whenever(self._process_id, self.pid, self._number, self._pidfd)
+            self._parent.reap_whenever(self._order, self.pid, self._number, self._pidfd)
             self._pidfd = -1
         for scope in self._drain_scopes:
             scope.cancel()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -27,6 +28,12 @@ LINE_BYTES: Final = 4 * 1024
 _READ_BYTES: Final = 64 * 1024
 _LAST_READS: Final = 16
 """How many reads may be needed to empty a pipe of the largest size that an ordinary user can set (1 MiB)."""
+
+
+if TYPE_CHECKING:
+    Logger: TypeAlias = logging.LoggerAdapter[logging.Logger]
+else:
+    Logger = logging.LoggerAdapter
 
 
 class OutputTail:
@@ -54,13 +61,20 @@ class OutputTail:
 class LineLog:
     """Passes the lines of one process to the log, as many a second as are worth reading."""
 
-    def __init__(self, process_id: str) -> None:
+    def __init__(self, process_id: str, attributes: Mapping[str, object] | None = None) -> None:
+        """Begin with no lines.
+
+        Args:
+            process_id: begins each line.
+            attributes: of the log records.
+        """
+        self.attributes: Mapping[str, object] = attributes or {}
         self._process_id = process_id
         self._window_start = -1.0
         self._window_lines = 0
         self._suppressed = 0
 
-    def write(self, logger: logging.Logger, lines: list[bytes]) -> None:
+    def write(self, logger: Logger, lines: list[bytes]) -> None:
         """Log each line, or count it as suppressed."""
         now = trio.current_time()
         if not 0 <= now - self._window_start < 1:
@@ -73,7 +87,7 @@ class LineLog:
         for line in lines[:allowed]:
             logger.info("%s: %s", self._process_id, line.decode(errors="backslashreplace"))
 
-    def report_suppressed(self, logger: logging.Logger) -> None:
+    def report_suppressed(self, logger: Logger) -> None:
         """Say how many lines were not logged since this was said last."""
         if self._suppressed:
             logger.info("%s: (%d more lines were not logged)", self._process_id, self._suppressed)
@@ -88,14 +102,15 @@ class OutputPipe:
 
         Args:
             fd: closed by `close()`.
-            stream: ``stdout`` or ``stderr``, for the logger's name.
+            stream: ``stdout`` or ``stderr``, for the logger's name and the records' attributes.
             log: shared by both streams of a process.
         """
         os.set_blocking(fd, False)
         self.tail = OutputTail()
         self._fd = fd
         self._log = log
-        self._logger = logging.getLogger(f"spindle_trio.process.{stream}")
+        attributes = {**log.attributes, "stream": stream}
+        self._logger = Logger(logging.getLogger(f"spindle_trio.process.{stream}"), attributes)
         self._line = b""
         self._at_end = False
 
