@@ -53,8 +53,8 @@ class LaunchOrder:
     """The whole environment of the process."""
     limits: Limits
     """The host's limits; lanes need `frame_bytes` and `frame_seconds`."""
-    log_attributes: Mapping[str, object] = attrs.field(factory=dict, kw_only=True)
-    """The `extra` of log records about the process: its id, entry, kind, key, user and worker."""
+    log_attributes: Callable[[], Mapping[str, object]] = attrs.field(default=dict, kw_only=True)
+    """Makes the `extra` of log records about the process: its id, entry, kind, key, user and worker."""
     start_soon: Callable[[Callable[[], Awaitable[object]]], None] | None = None
     """Starts a task in a nursery that outlives the launch block; `None` where there is none.
 

@@ -286,7 +286,7 @@ class WorkerScope:
                 environment=settings.environment,
                 limits=settings.limits,
                 start_soon=self._scope.start_soon,
-                log_attributes=record.log_attributes(),
+                log_attributes=record.log_attributes,
             ),
             name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
         )

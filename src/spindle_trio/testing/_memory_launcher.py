@@ -290,5 +290,5 @@ class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
             f"{ABANDON_SECONDS} s after its kill: it shields itself for longer than a real process survives"
         )
         self._complaints.append(complaint)
-        _log.error("%s", complaint, extra=dict(order.log_attributes))
+        _log.error("%s", complaint, extra=order.log_attributes())
         return complaint

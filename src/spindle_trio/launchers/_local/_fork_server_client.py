@@ -166,7 +166,7 @@ class ForkServer:
     def reap_whenever(self, order: LaunchOrder, pid: int, number: int, pidfd: int) -> None:
         """Have the server reap a process when it ends; see `ProcessParent.reap_whenever`."""
         text = "process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends"
-        _log.error(text, order.process_id, pid, extra=dict(order.log_attributes))
+        _log.error(text, order.process_id, pid, extra=order.log_attributes())
         os.close(pidfd)
         self._send({"type": "reap", "number": number})
 

@@ -74,7 +74,7 @@ class RealProcess(LaunchedProcess):
         self._parent: Final = forked.parent
         self._tree: Final = forked.tree
         self._page: Final = forked.page
-        log = LineLog(order.process_id, order.log_attributes)
+        log = LineLog(order.process_id, order.log_attributes())
         self._stdout: Final = OutputPipe(forked.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(forked.stderr, "stderr", log)
         self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
