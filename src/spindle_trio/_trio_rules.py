@@ -24,6 +24,11 @@ class AsyncBlock(AbstractAsyncContextManager[T]):
     def __exit__(self, *error: object) -> None:
         """Never called: entering fails."""
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)  # asked for by the machinery of Python, or by this block too early
+        raise AttributeError(f"a block has no {name!r}, what it gives has; type: async with {self.typed}(…) as …:")
+
     def __await__(self) -> NoReturn:
         raise TypeError(f"this is a block, which cannot be awaited; type: async with {self.typed}(…) as …:")
 

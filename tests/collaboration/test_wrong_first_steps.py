@@ -98,6 +98,11 @@ async def test_a_plain_with_and_an_await_get_async_with(open_block, to_type: str
             await block
 
 
+def test_a_host_that_was_not_entered_says_so() -> None:
+    with pytest.raises(AttributeError, match=r"type: async with open_host\("):
+        spindle.open_host().open_worker("w")  # type: ignore[attr-defined]
+
+
 async def test_a_path_is_taken_as_an_entry() -> None:
     async with (
         spindle.open_host(MemoryLauncher({"dist/echo": echo})) as host,
