@@ -77,7 +77,7 @@ def open_host(
         ValueError: a grace period or `max_processes` is out of range, or `require_containment` is no level.
         RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`, or
             the program does not run under Trio.
-        TypeError: `launcher` or `limits` is none, or `environment` maps something else than texts to texts.
+        TypeError: `launcher` or `limits` is something else, or `environment` maps something else than texts to texts.
     """
     _check_kinds(launcher, limits)
     _check_bounds(grace_period, replace_grace, max_processes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import assert_type
 
 import trio
@@ -30,6 +31,7 @@ async def a_host_program(channel: trio.abc.Channel[object]) -> None:
         assert_type(worker, Worker)
         handle = await worker.backend_processes.spawn("dist/indexer.py", payload={"chat": 42}, metadata={"a": 1})
         assert_type(handle, ProcessHandle)
+        assert_type(await worker.backend_processes.spawn(Path("dist") / "indexer.py"), ProcessHandle)
         assert_type(handle.info, ProcessInfo)
         assert_type(handle.state, ProcessState)
         assert_type(handle.result, JsonValue)
