@@ -21,7 +21,7 @@ from spindle_trio._host._host_scope import HostScope
 from spindle_trio._host._settings import HostSettings, wall_time_from
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._model import Containment, HostStatistics, Limits, check_grace
-from spindle_trio._trio_rules import AsyncBlock, other_thread, require_trio
+from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
 from spindle_trio.abc import Launcher
@@ -81,6 +81,8 @@ def open_host(
     """
     _check_kinds(launcher, limits)
     _check_bounds(grace_period, replace_grace, max_processes)
+    if not isinstance(environment, Mapping | None):
+        raise TypeError(f"environment must be a mapping of names to texts, such as os.environ, not {environment!r}")
     for name, value in (environment or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"environment maps names to texts, and not {name!r} to {value!r}")
@@ -154,8 +156,10 @@ class Host:
 
         Raises:
             ValueError: `user_id` is blank.
+            TypeError: `channel` is a bare stream.
             trio.ClosedResourceError: the host is closed.
         """
+        refuse_stream(channel, "host.serve_worker(StreamChannel(stream), …)")
         opening = _WorkerContext(self._scope, identifier, root, _checked_user(user_id))
         await serve_worker(opening, channel, limits=self._scope.settings.limits)
 

@@ -56,3 +56,17 @@ def other_thread(call: str) -> RuntimeError:
         f"{call}() was called from another thread than its own; from a thread that Trio has started, "
         f"type: trio.from_thread.run_sync(….{call}, …), and elsewhere give it trio_token= as well"
     )
+
+
+def refuse_stream(channel: object, to_type: str) -> None:
+    """Refuse a bare stream where a channel is wanted.
+
+    Args:
+        channel: what was given.
+        to_type: how it is right.
+
+    Raises:
+        TypeError: it is a stream.
+    """
+    if isinstance(channel, trio.abc.Stream):
+        raise TypeError(f"this takes a channel, and {channel!r} is a stream of bytes; type: {to_type}")

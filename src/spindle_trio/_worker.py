@@ -180,6 +180,7 @@ class BackendProcesses:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
+        _check_id(process_id)
         return await self._port.get(process_id)
 
     async def stop(
@@ -204,6 +205,7 @@ class BackendProcesses:
             PayloadError: the reason is over its limit, or no text that a frame can carry; nothing was done.
             trio.ClosedResourceError: the worker is closed.
         """
+        _check_id(process_id)
         await self._port.stop(process_id, StopOptions(user_id=user_id, reason=reason, grace=grace))
 
     async def send(self, process_id: str, payload: object, *, user_id: str | None = None) -> None:
@@ -220,6 +222,7 @@ class BackendProcesses:
             trio.BrokenResourceError: it has ended, or there never was one.
             trio.ClosedResourceError: the worker is closed.
         """
+        _check_id(process_id)
         await self._port.send(process_id, payload, user_id)
 
     def lifecycle_events(self) -> LifecycleChannel[LifecycleEvent]:
@@ -451,6 +454,11 @@ class _OpenProcess(AsyncBlock[ProcessHandle]):
                 # The host is ending it, or has. Over a lost connection nobody will hear of that.
                 with suppress(trio.BrokenResourceError):
                     await self._process.wait_ended()
+
+
+def _check_id(process_id: object) -> None:
+    if not isinstance(process_id, str):
+        raise TypeError(f"process_id must be a str, not {process_id!r}; type: handle.process_id")
 
 
 def _check_plain(handler: object) -> None:

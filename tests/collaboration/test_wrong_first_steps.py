@@ -117,6 +117,38 @@ async def test_a_path_is_taken_as_an_entry() -> None:
                 await worker.backend_processes.spawn(wrong)
 
 
+async def test_a_handle_in_place_of_its_id_is_told_apart() -> None:
+    """A stop that silently stops nothing would be worse than none."""
+    async with (
+        spindle.open_host(MemoryLauncher({"echo": echo})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+    ):
+        processes = worker.backend_processes
+        handle = await processes.spawn("echo")
+        for call in (processes.stop, processes.get, lambda it: processes.send(it, 1)):
+            with pytest.raises(TypeError, match=r"type: handle\.process_id"):
+                await call(handle)  # type: ignore[arg-type]
+
+
+async def test_a_bare_stream_gets_its_channel() -> None:
+    stream, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(TypeError, match=r"type: connect_worker\(StreamChannel\(stream\)\)"):
+        spindle.connect_worker(stream)  # type: ignore[arg-type]
+    async with spindle.open_host(MemoryLauncher({})) as host:
+        with pytest.raises(TypeError, match=r"type: host\.serve_worker\(StreamChannel\(stream\), …\)"):
+            await host.serve_worker(stream, "w")  # type: ignore[arg-type]
+
+
+def test_an_environment_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"such as os\.environ, not \['PATH'\]"):
+        spindle.open_host(environment=["PATH"])  # type: ignore[arg-type]
+
+
+def test_entries_without_names_get_a_dictionary() -> None:
+    with pytest.raises(TypeError, match=r'type: MemoryLauncher\(\{"echo": echo\}\)'):
+        MemoryLauncher(echo)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [

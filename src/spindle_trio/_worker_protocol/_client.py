@@ -35,7 +35,7 @@ from spindle_trio._model import (
 )
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
-from spindle_trio._trio_rules import AsyncBlock, require_trio
+from spindle_trio._trio_rules import AsyncBlock, refuse_stream, require_trio
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol._mirror import info_of
 from spindle_trio._worker_protocol._remote_process import RemoteProcess, checked_copy
@@ -76,7 +76,11 @@ def connect_worker(
     Args:
         channel: is taken over; nobody else may use it.
         limits: bounds for what waits here and for what is sent; as a rule the host's own.
+
+    Raises:
+        TypeError: `channel` is a bare stream.
     """
+    refuse_stream(channel, "connect_worker(StreamChannel(stream))")
     return _WorkerConnection(channel, limits)
 
 

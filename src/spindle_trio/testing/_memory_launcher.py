@@ -46,8 +46,9 @@ class MemoryLauncher(Launcher):
                 launch; a sequence of them plays several, in order.
 
         Raises:
-            TypeError: an entry is no `async` function; names it.
+            TypeError: `entries` is no mapping, or an entry no `async` function; names it.
         """
+        _check_mapping(entries)
         self._entries: dict[str, MemoryEntry | list[ScriptedChild]] = {}
         self._resolved: dict[str, ResolvedEntry] = {}
         self._looked_through: dict[str, int] = {}  # how many scripted children of an entry have been launched
@@ -96,6 +97,15 @@ class MemoryLauncher(Launcher):
         raise OSError(
             f"{order.entry.entry!r} has {len(entry)} scripted child(ren), and all of them have been launched; "
             "give the launcher a list with one for each launch"
+        )
+
+
+def _check_mapping(entries: object) -> None:
+    if not isinstance(entries, Mapping):
+        name = getattr(entries, "__name__", "entry")
+        raise TypeError(
+            f"entries must be a mapping of names to what runs, not {entries!r}; "
+            f'type: MemoryLauncher({{"{name}": {name}}})'
         )
 
 
