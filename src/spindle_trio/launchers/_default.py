@@ -34,16 +34,20 @@ class DefaultLauncher(ServerLauncher):
         """Prepare; starts nothing.
 
         Args:
-            preload: as for `ForkServerLauncher`.
-            preload_environment: as there.
-            preload_path: as there.
-            spares: as there.
-            containment: as there.
-            node: the program that runs JavaScript, as for `NodeLauncher`.
+            preload: the modules that the server imports once, for all Python entries, as in
+                ``(*DEFAULT_PRELOAD, "numpy")``; `ForkServerLauncher` says more.
+            preload_environment: variables that the server has besides its others while it loads these modules.
+            preload_path: folders where these modules are looked for first.
+            spares: how many processes wait, warm, for the next launches.
+            containment: how well the trees of processes are to be held together: by exactly this level, or the host
+                refuses to open; `None` for the strongest that works here.
+            node: the program that runs JavaScript, as a path or as a command that is looked up; by default ``node``,
+                or else ``bun``, on the `PATH`.
 
         Raises:
-            TypeError: as there.
-            ValueError: as there.
+            TypeError: `preload`, `preload_environment` or `preload_path` is of a wrong type.
+            ValueError: `spares` is negative or no integer, `containment` is no level, or no environment can hold a
+                variable of `preload_environment`.
         """
         super().__init__(
             ForkedPythonEngine(),
