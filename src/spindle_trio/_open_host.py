@@ -47,7 +47,7 @@ def open_host(
     environment: Mapping[str, str] | None = None,
     new_process_id: Callable[[], str] = new_process_id,
     wall_clock: Callable[[], datetime] = utc_now,
-    require_containment: Containment | None = None,
+    require_containment: Containment | str | None = None,
     replace_grace: float | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
@@ -68,8 +68,8 @@ def open_host(
             `os.environ` for all of it.
         new_process_id: makes an id for each process, unique within the host.
         wall_clock: read once, when the host opens; every time in events is that plus monotonic differences.
-        require_containment: how well the trees of processes have to be held together at least; `None` for as well as
-            the system lets it. ``host.statistics().containment`` tells the level.
+        require_containment: how well the trees of processes have to be held together at least: a level, or its name,
+            as in ``"pidns"``; `None` for as well as the system lets it. ``host.statistics().containment`` tells which.
         replace_grace: seconds that a process which is replaced has to end; 0 kills it at once; `None` for its grace
             period. A spawn may say otherwise.
 

@@ -57,8 +57,8 @@ def test_limits_that_are_none_are_refused_at_once() -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: spindle.open_host(require_containment="docker"),  # type: ignore[arg-type]
-        lambda: spindle.DefaultLauncher(containment="docker"),  # type: ignore[arg-type]
+        lambda: spindle.open_host(require_containment="docker"),
+        lambda: spindle.DefaultLauncher(containment="docker"),
     ],
 )
 def test_a_level_of_containment_that_does_not_exist_gets_those_that_do(ask) -> None:

@@ -26,6 +26,7 @@ from spindle_trio.testing import MemoryLauncher
 
 async def a_host_program(channel: trio.abc.Channel[object]) -> None:
     assert_type(spindle.open_host(), AbstractAsyncContextManager[spindle.Host])
+    spindle.open_host(spindle.DefaultLauncher(containment="killpg"), require_containment="killpg")
     async with spindle.open_host() as host, host.open_worker("indexer", root="extensions", user_id="ada") as worker:
         assert_type(host, spindle.Host)
         assert_type(worker, Worker)

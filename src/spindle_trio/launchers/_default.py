@@ -28,7 +28,7 @@ class DefaultLauncher(ServerLauncher):
         preload_environment: Mapping[str, str] | None = None,
         preload_path: Iterable[str | os.PathLike[str]] = (),
         spares: int = DEFAULT_SPARES,
-        containment: Containment | None = None,
+        containment: Containment | str | None = None,
         node: str | None = None,
     ) -> None:
         """Prepare; starts nothing.

@@ -56,7 +56,7 @@ class ForkServerLauncher(ServerLauncher):
         preload_environment: Mapping[str, str] | None = None,
         preload_path: Iterable[str | os.PathLike[str]] = (),
         spares: int = DEFAULT_SPARES,
-        containment: Containment | None = None,
+        containment: Containment | str | None = None,
     ) -> None:
         """Prepare; starts nothing.
 

@@ -134,7 +134,7 @@ class NodeLauncher(ServerLauncher):
     """
 
     def __init__(
-        self, program: str | None = None, *, spares: int = DEFAULT_SPARES, containment: Containment | None = None
+        self, program: str | None = None, *, spares: int = DEFAULT_SPARES, containment: Containment | str | None = None
     ) -> None:
         """Prepare; starts nothing.
 

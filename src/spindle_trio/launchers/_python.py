@@ -58,7 +58,7 @@ class PythonLauncher(ServerLauncher):
     """Runs each entry, a ``.py`` file, in a Python interpreter of its own. Needs Linux 5.4 or later."""
 
     def __init__(
-        self, python: str | None = None, *, spares: int = DEFAULT_SPARES, containment: Containment | None = None
+        self, python: str | None = None, *, spares: int = DEFAULT_SPARES, containment: Containment | str | None = None
     ) -> None:
         """Prepare; starts nothing.
 

@@ -53,7 +53,7 @@ class ServerLauncher(Launcher):
         self,
         *engines: Engine,
         spares: int,
-        containment: Containment | None,
+        containment: Containment | str | None,
         preload: Preload = NO_PRELOAD,
         execs: bool = False,
     ) -> None:
