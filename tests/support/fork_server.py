@@ -81,10 +81,11 @@ async def fork_host(
     containment: Containment | None = None,
     preload_environment: Mapping[str, str] | None = None,
     preload_path: Iterable[str | os.PathLike[str]] = (),
+    launcher: ForkServerLauncher | None = None,
     **options: Any,
 ) -> AsyncIterator[Forked]:
-    """Open a host on a fork server of its own, and a worker."""
-    launcher = ForkServerLauncher(
+    """Open a host on a fork server of its own, or of this launcher's, and a worker."""
+    launcher = launcher or ForkServerLauncher(
         preload=preload,
         preload_environment=preload_environment,
         preload_path=preload_path,

@@ -11,6 +11,7 @@ this side's own event loop, however long, costs the peer one slice at most.
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Final
 import trio
 
 from spindle_trio._errors import PeerProtocolError
+from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable, wait_writable
 from spindle_trio._protocol._frames import READ_BYTES, FrameDecoder, with_header
 from spindle_trio.abc import FrameLane
 
@@ -26,6 +28,9 @@ __all__ = ["SocketLane"]
 
 _SLICES: Final = 20
 """Into how many parts a frame deadline is cut; a pause of this side may cost the peer one of them."""
+
+_NO_MEMORY: Final = (errno.ENOMEM, errno.ENOBUFS)
+"""What a system says that has no memory for a frame at the moment, and may have some at the next attempt."""
 
 _NOTHING: Final = memoryview(b"")
 
@@ -79,7 +84,7 @@ class SocketLane(FrameLane):
         # the caller while another task looks, by `receive_nowait`, for what has arrived.
         if self._is_dry and self._decoder.is_empty and self._breach is None:
             # Nothing was left a moment ago: to wait is a checkpoint too, and saves a turn of the loop and a vain read.
-            await trio.lowlevel.wait_readable(self._socket)
+            await wait_readable(self._socket)
         else:
             await trio.lowlevel.checkpoint()
         while True:
@@ -89,7 +94,7 @@ class SocketLane(FrameLane):
             if self._decoder.is_mid_frame and self._frame_seconds < math.inf:
                 await self._wait_for_the_rest()
             else:
-                await trio.lowlevel.wait_readable(self._socket)
+                await wait_readable(self._socket)
 
     def receive_nowait(self, max_frames: int) -> list[bytes]:
         """Return what has arrived; see `FrameLane.receive_nowait`."""
@@ -152,7 +157,7 @@ class SocketLane(FrameLane):
         span = min(left, self._frame_seconds / _SLICES)
         begin = trio.current_time()
         with trio.move_on_after(span) as scope:
-            await trio.lowlevel.wait_readable(self._socket)
+            await wait_readable(self._socket)
         if scope.cancelled_caught:
             self._frame_waited += span
         else:
@@ -193,8 +198,11 @@ class SocketLane(FrameLane):
         if not self._pending:
             await trio.lowlevel.cancel_shielded_checkpoint()
         while self._pending:
-            await trio.lowlevel.wait_writable(self._socket)
+            await wait_writable(self._socket)
+            left = len(self._pending)
             self._write(self._pending)
+            if len(self._pending) == left:
+                await trio.sleep(LOOK_SECONDS)  # there is room, and no memory
 
     def _write(self, data: bytes | memoryview) -> None:
         """Give the system as much of this as it takes in one call; the rest is pending."""
@@ -205,6 +213,9 @@ class SocketLane(FrameLane):
         except BlockingIOError:
             sent = 0
         except OSError as error:
+            if error.errno in _NO_MEMORY:
+                self._pending = memoryview(data)
+                return
             self._pending = _NOTHING
             raise trio.BrokenResourceError(f"the other end of the lane is gone: {error.strerror}") from None
         self._pending = memoryview(data)[sent:] if sent < len(data) else _NOTHING

@@ -17,7 +17,7 @@ import trio
 from spindle_trio._linux._control_groups import remove_group
 from spindle_trio._model import Containment
 from spindle_trio.launchers._local._descriptors import RESERVE
-from spindle_trio.launchers._local._reaper import has_ended
+from spindle_trio.launchers._local._reaper import has_ended, wait_ended
 from spindle_trio.launchers._local._tree import (
     hold_tree,
     kill_descendants,
@@ -103,7 +103,7 @@ class NamespaceTree(Tree):
         """Wait for the end of the init, which tells that all of it has ended; see `Tree.settle`."""
         if self._init >= 0 and not has_ended(self._init):
             with trio.move_on_after(CLEAR_SECONDS):
-                await trio.lowlevel.wait_readable(self._init)
+                await wait_ended(self._init)
 
     def _end(self) -> None:
         if self._init >= 0:

@@ -6,6 +6,7 @@ of it is queued where its socket is full: a server that was stopped must not sto
 
 from __future__ import annotations
 
+import errno
 import json
 import select
 import socket
@@ -16,11 +17,15 @@ from contextlib import suppress
 
 import trio
 
+from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable, wait_writable
 from spindle_trio.launchers._local._forked_process import DESCRIPTORS
 
 __all__ = ["HostLink", "Message"]
 
 _DATAGRAM_BYTES = 64 * 1024
+
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
+"""What a send says where one end is closed. Whatever else it says may be otherwise at the next attempt."""
 
 Message = dict[str, object]
 
@@ -42,7 +47,7 @@ class HostLink:
 
     async def wait_readable(self) -> None:
         """Wait until there is something to receive."""
-        await trio.lowlevel.wait_readable(self._socket)
+        await wait_readable(self._socket)
 
     def has_more(self) -> bool:
         """Tell whether something waits to be received: then this program is late, and not the server."""
@@ -82,8 +87,10 @@ class HostLink:
         """Send what is queued, as soon as the server reads; never returns."""
         while True:
             while self._unsent:
-                await trio.lowlevel.wait_writable(self._socket)
+                await wait_writable(self._socket)
                 self._send_unsent()
+                if self._unsent:
+                    await trio.sleep(LOOK_SECONDS)  # there is room, and no memory, or for less than a whole datagram
             await self._has_unsent.park()
 
     def close(self) -> None:
@@ -99,8 +106,9 @@ class HostLink:
                 self._unsent.popleft()
         except BlockingIOError:
             pass
-        except OSError:
-            self._unsent.clear()  # it is gone; whoever reads from it will see
+        except OSError as error:
+            if error.errno in _GONE:
+                self._unsent.clear()  # whoever reads from it will see
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

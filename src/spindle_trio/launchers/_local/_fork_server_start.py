@@ -24,7 +24,7 @@ from spindle_trio.launchers._local._interpreter import search_path, start_interp
 from spindle_trio.launchers._local._launch_thread import PATIENCE, reap_in_background, run_in_launch_thread
 from spindle_trio.launchers._local._output import LineLog, OutputPipe
 from spindle_trio.launchers._local._preload import NO_PRELOAD, Preload
-from spindle_trio.launchers._local._reaper import has_ended, reap_child
+from spindle_trio.launchers._local._reaper import has_ended, reap_child, wait_ended
 from spindle_trio.launchers._local._tree import kill_tree, pid_of, signal_pidfd
 
 __all__ = ["ServerOrder", "StartedServer", "start_server"]
@@ -161,7 +161,7 @@ class StartedServer:
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
                 for pidfd in (self._guard_pidfd, *self._pidfds):
-                    await trio.lowlevel.wait_readable(pidfd)
+                    await wait_ended(pidfd)
         except KeyboardInterrupt:
             return True
         return False

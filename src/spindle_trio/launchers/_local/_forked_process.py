@@ -17,7 +17,7 @@ from spindle_trio.abc import ExitStatus, LaunchOrder
 from spindle_trio.launchers._local._containment import Tree, open_kill_file, tree_of
 from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
-from spindle_trio.launchers._local._reaper import reap_child
+from spindle_trio.launchers._local._reaper import reap_child, wait_ended
 from spindle_trio.launchers._local._system_limits import with_limit
 from spindle_trio.launchers._local._tree import pid_of
 
@@ -116,7 +116,7 @@ class ForkedProcess:
         try:
             if self.parent.is_gone:
                 with trio.move_on_after(REAP_SECONDS):
-                    await trio.lowlevel.wait_readable(self.pidfd)
+                    await wait_ended(self.pidfd)
                 reap_child(self.pidfd)  # it is this program's own now, where that adopts orphans
         finally:
             self._close()

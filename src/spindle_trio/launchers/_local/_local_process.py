@@ -27,6 +27,7 @@ from typing import Final
 import attrs
 import trio
 
+from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable
 from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
@@ -165,10 +166,11 @@ class RealProcess(LaunchedProcess):
         while True:
             if self._pidfd < 0:
                 raise trio.ClosedResourceError("this process was abandoned")
-            await trio.lowlevel.wait_readable(self._pidfd)
+            await wait_readable(self._pidfd)
             status = await self._reap()
             if status is not None:
                 return status
+            await trio.sleep(LOOK_SECONDS)
 
     def stderr_tail(self) -> str:
         """Return the last of what it wrote to stderr; see `LaunchedProcess.stderr_tail`."""

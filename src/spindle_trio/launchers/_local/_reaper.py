@@ -9,26 +9,40 @@ from __future__ import annotations
 import os
 import select
 
+import trio
+
+from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable
 from spindle_trio.abc import ExitStatus
 
-__all__ = ["has_ended", "reap_child"]
+__all__ = ["has_ended", "reap_child", "wait_ended"]
 
 
 def has_ended(pidfd: int) -> bool:
     """Look whether a process has ended, be it reaped or not."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    try:
+        return bool(poll.poll(0))
+    except OSError:
+        return False  # nobody knows, and whoever asks looks again
+
+
+async def wait_ended(pidfd: int) -> None:
+    """Wait until a process has ended, be it reaped or not."""
+    await wait_readable(pidfd)
+    while not has_ended(pidfd):
+        await trio.sleep(LOOK_SECONDS)
+        await wait_readable(pidfd)
 
 
 def reap_child(pidfd: int) -> ExitStatus:
     """Reap a child of this program that has ended, and return how. Never blocks."""
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
+    except OSError:
         result = None
     if result is None:
-        return ExitStatus()  # somebody else has reaped it: how it ended cannot be learned
+        return ExitStatus()  # somebody else has reaped it, or it cannot be: how it ended cannot be learned
     if result.si_code == os.CLD_EXITED:
         return ExitStatus(code=result.si_status)
     return ExitStatus(signal=result.si_status)

@@ -180,11 +180,12 @@ class ServerLauncher(Launcher):
         forked = await self._pool.take()
         try:
             program = self._engine_for(order.entry).prepare(order, forked.parent)
+            process = RealProcess(order, forked, program, self._memory_events)
         except BaseException:
             await forked.end()  # noqa: ASYNC102  # bounded; it ends as for any launch that is given up
             raise
         self._pool.note_launch()
-        return RealProcess(order, forked, program, self._memory_events)
+        return process
 
     # The server's life.
 

@@ -1,0 +1,33 @@
+"""Waits until a descriptor can be used, also where the system refuses to tell of that.
+
+The kernel needs memory for each descriptor that it watches, and may have none (`ENOMEM`), or not for this user
+(`ENOSPC`). Then whoever waits looks again and again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    import socket
+
+LOOK_SECONDS: Final = 0.005
+"""Seconds between two looks."""
+
+
+async def wait_readable(file: int | socket.socket) -> None:
+    """Wait until something may be read: the caller looks, and waits again if there is nothing."""
+    try:
+        await trio.lowlevel.wait_readable(file)
+    except OSError:
+        await trio.sleep(LOOK_SECONDS)
+
+
+async def wait_writable(file: int | socket.socket) -> None:
+    """Wait until something may be written, in the same way."""
+    try:
+        await trio.lowlevel.wait_writable(file)
+    except OSError:
+        await trio.sleep(LOOK_SECONDS)
