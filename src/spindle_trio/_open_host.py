@@ -21,7 +21,7 @@ from spindle_trio._host._host_scope import HostScope
 from spindle_trio._host._settings import HostSettings, wall_time_from
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._model import Containment, HostStatistics, Limits, check_grace
-from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio
+from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
 from spindle_trio.abc import Launcher
@@ -100,6 +100,7 @@ def open_host(
     )
 
 
+@uninterrupted
 class Host:
     """Owns processes for the workers that it opens or serves."""
 
@@ -180,6 +181,7 @@ class Host:
         return self._scope.statistics()
 
 
+@uninterrupted
 class _HostBlock(AsyncBlock[Host]):
     typed = "open_host"
 
@@ -206,7 +208,6 @@ class _HostBlock(AsyncBlock[Host]):
         self._new_process_id = new_process_id
         self._wall_clock = wall_clock
 
-    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Host:
         require_trio()
         environment = passed_on_environment() if self._environment is None else dict(self._environment)
@@ -226,13 +227,13 @@ class _HostBlock(AsyncBlock[Host]):
         await self._scope.open()
         return Host(self._scope)
 
-    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._scope.close(error)  # noqa: ASYNC102  # shielded and bounded there
 
 
+@uninterrupted
 class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
     """The life of a worker in the host."""
 
@@ -244,7 +245,6 @@ class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
         self._root = root
         self._user_id = user_id
 
-    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WorkerScope:
         root = Path(self._root or ".")
         if not root.is_absolute():  # only then: the current folder may have been deleted
@@ -253,7 +253,6 @@ class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
         await self._port.open()
         return self._port
 
-    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -263,6 +262,7 @@ class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
             self._host.remove_worker(self._port)
 
 
+@uninterrupted
 class _WorkerBlock(AsyncBlock[Worker]):
     """The same, with the worker that people hold."""
 

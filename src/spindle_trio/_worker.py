@@ -29,7 +29,7 @@ from spindle_trio._model import (
     SpawnOptions,
     StopOptions,
 )
-from spindle_trio._trio_rules import AsyncBlock, other_thread
+from spindle_trio._trio_rules import AsyncBlock, other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import ProcessInterface, WorkerInterface
@@ -55,6 +55,7 @@ def _with_options_shown(method: Callable[_P, _T]) -> Callable[_P, _T]:
     return method
 
 
+@uninterrupted
 class Worker:
     """An extension's backend runtime: the parent that spawns processes.
 
@@ -85,6 +86,7 @@ class Worker:
         return self._port.user_id
 
 
+@uninterrupted
 class BackendProcesses:
     """A worker's processes (`SpindleAPI.backendProcesses`).
 
@@ -287,6 +289,7 @@ class BackendProcesses:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
 
 
+@uninterrupted
 class ProcessHandle:
     """The worker's grip on one process (`BackendProcessHandle`)."""
 
@@ -428,6 +431,7 @@ class ProcessHandle:
             raise trio.ClosedResourceError(f"worker {self._worker.identifier!r} is closed")
 
 
+@uninterrupted
 class _OpenProcess(AsyncBlock[ProcessHandle]):
     """The block that is a process's life."""
 

@@ -24,12 +24,14 @@ import attrs
 import trio
 
 from spindle_trio._errors import LaggedError
+from spindle_trio._trio_rules import uninterrupted
 
 T = TypeVar("T")
 
 _log = logging.getLogger("spindle_trio.subscriptions")
 
 
+@uninterrupted
 class Handlers(Generic[T]):
     """Plain functions to call with each value: each once, in order of registration, isolated from one another."""
 
@@ -57,6 +59,7 @@ class Handlers(Generic[T]):
             raise TypeError(f"a handler of {self._what} must be callable, not {type(handler).__name__}")
         registration = self._handlers.setdefault(handler, object())
 
+        @trio.lowlevel.enable_ki_protection
         def unsubscribe() -> None:
             # A later registration of the same function is not this one's to take away.
             if self._handlers.get(handler) is registration:
@@ -64,7 +67,6 @@ class Handlers(Generic[T]):
 
         return unsubscribe
 
-    @trio.lowlevel.enable_ki_protection
     def call(self, value: T, process_id: str) -> None:
         """Call each; one that raises, be it `SystemExit`, is logged and disturbs nothing.
 
@@ -82,6 +84,7 @@ class Handlers(Generic[T]):
                 _log.exception(text, self._what, process_id, handler, extra=about)
 
 
+@uninterrupted
 class LifecycleChannel(trio.abc.ReceiveChannel[T]):
     """A subscription: the values published since it was opened, in order.
 
@@ -159,6 +162,7 @@ class _Published(Generic[T]):
     """Those that were open when it was published."""
 
 
+@uninterrupted
 class Broadcast(Generic[T]):
     """Publishes values to handlers and channels; never waits."""
 

@@ -9,11 +9,14 @@ from typing import Generic, TypeVar
 
 import trio
 
+from spindle_trio._trio_rules import uninterrupted
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
 
+@uninterrupted
 class MessageReceiveChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
     """A subscription to messages, as a Trio channel that also gives all that has arrived in one call.
 
@@ -98,6 +101,7 @@ async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[objec
             continue
 
 
+@uninterrupted
 class Subscription:
     """What a channel shares with its cursors. They must not hold the channel, which could not be collected then."""
 
@@ -113,6 +117,7 @@ class Subscription:
             self.readers.unpark_all()
 
 
+@uninterrupted
 class CursorChannel(MessageReceiveChannel[T]):
     """What both kinds of message channel share: waiting, closing, and giving up cursors when collected."""
 

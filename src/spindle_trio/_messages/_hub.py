@@ -20,6 +20,7 @@ from spindle_trio._messages._broadcast import Handlers
 from spindle_trio._messages._channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue, ProcessMessage
 from spindle_trio._model._log_attributes import log_attributes
+from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._messages._inbox import Cursor, Inbox
@@ -124,6 +125,7 @@ class MergedCursor(Subscription):
         self.queue.clear()
 
 
+@uninterrupted
 class WorkerMessageChannel(CursorChannel[ProcessMessage]):
     """The messages of all processes of one worker, in order of arrival. Ends when the worker has."""
 
@@ -155,6 +157,7 @@ def _message(inbox: Inbox, payload: JsonValue) -> ProcessMessage:
     return ProcessMessage(inbox.process_id, payload, inbox.user_id)
 
 
+@uninterrupted
 class MessageHub:
     """All messages of one worker's processes."""
 

@@ -37,6 +37,7 @@ import trio
 from spindle_trio._errors import LaggedError
 from spindle_trio._messages._channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue
+from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._messages._hub import MessageHub
@@ -64,6 +65,7 @@ _RESUME_AT: Final = 32
 wakes the task which reads from the process, for one message more."""
 
 
+@uninterrupted
 class Inbox:
     """The messages of one process that somebody may still read."""
 
@@ -288,6 +290,7 @@ class Inbox:
         self.first += 1
 
 
+@uninterrupted
 class MessageChannel(CursorChannel[JsonValue]):
     """The payloads of one process, from the oldest that is still held. Ends when the process has."""
 

@@ -35,7 +35,7 @@ from spindle_trio._model import (
 )
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
-from spindle_trio._trio_rules import AsyncBlock, refuse_stream, require_trio
+from spindle_trio._trio_rules import AsyncBlock, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol._mirror import info_of
 from spindle_trio._worker_protocol._remote_process import RemoteProcess, checked_copy
@@ -84,6 +84,7 @@ def connect_worker(
     return _WorkerConnection(channel, limits)
 
 
+@uninterrupted
 class _WorkerConnection(AsyncBlock[Worker]):
     """The block of `connect_worker`: a class, so that an error raised in its body leaves it bare."""
 
@@ -124,6 +125,7 @@ class _PendingSpawn(_Pending):
     process: RemoteProcess | None = attrs.field(default=None, init=False)
 
 
+@uninterrupted
 class _RemoteWorker:
     """The host as this end sees it: a `WorkerInterface` over a channel."""
 

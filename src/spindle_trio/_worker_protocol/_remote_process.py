@@ -23,6 +23,7 @@ from spindle_trio._model import (
 )
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio._protocol._payload import bounds_of, check_payload
+from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._mirror import info_after
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def checked_copy(value: object, limits: Limits, name: str) -> tuple[JsonValue, i
     return copy, len(body)
 
 
+@uninterrupted
 class RemoteProcess:
     """What a handle holds of a process whose host is at the other end of a connection; a `ProcessInterface`."""
 

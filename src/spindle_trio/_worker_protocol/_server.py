@@ -28,6 +28,7 @@ from spindle_trio._model import (
     Response,
 )
 from spindle_trio._model._log_attributes import log_attributes
+from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._mirror import info_after, info_of
 from spindle_trio._worker_protocol._writer import TwoLaneWriter
 from spindle_trio.wire import error_response, parse_request, request_id_of, to_json
@@ -92,6 +93,7 @@ class _Stopping:
 _Notice: TypeAlias = ProcessLifecycle | ProcessMessage | Response | _Stopping
 
 
+@uninterrupted
 class _Connection:
     """One worker that is being served."""
 

@@ -10,6 +10,7 @@ import trio
 from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._model import MEBIBYTE, HostToWorker, WorkerToHost
 from spindle_trio._protocol._frames import READ_BYTES
+from spindle_trio._trio_rules import uninterrupted
 from spindle_trio.wire import JsonObject, to_json
 
 WireMessage: TypeAlias = WorkerToHost | HostToWorker | JsonObject
@@ -23,6 +24,7 @@ MAX_LINE_BYTES: Final = 5 * MEBIBYTE
 it in ASCII with escapes (three times as long), and for metadata of the same size beside it."""
 
 
+@uninterrupted
 class StreamChannel(WireChannel):
     r"""A channel of the worker protocol over a stream: one JSON object a line, in UTF-8, ended by ``\n``.
 

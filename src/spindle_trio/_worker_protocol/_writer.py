@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 
 from spindle_trio._errors import PayloadError
+from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._worker_protocol._stream_channel import WireMessage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@uninterrupted
 class TwoLaneWriter(Generic[T]):
     """Sends what was put first before what was put last, each lane in order.
 
