@@ -160,7 +160,7 @@ async def test_what_fails_at_the_end_of_a_process_disturbs_nobody_else(
     async with fork_host(tmp_path, containment=level) as forked:
         other = await spawn(forked)
         for reason in REASONS:
-            stopped, hanging = await spawn(forked), await spawn(forked, "hangs", heartbeat_timeout=0.2)
+            stopped, hanging = await spawn(forked), await spawn(forked, "hangs", heartbeat_timeout=0.05)
             with refused(module, call, reason):
                 await stopped.stop()
                 await hanging.wait_ended()
