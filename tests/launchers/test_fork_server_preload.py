@@ -274,6 +274,23 @@ async def test_numpy_can_be_preloaded_as_the_readme_says_and_computes_in_each_pr
                 assert handle.result == [True, 8_000_000.0], handle.info.error
 
 
+async def test_no_two_processes_draw_the_same_numbers_from_a_numpy_that_was_preloaded(tmp_path: Path) -> None:
+    draws = """
+        import sys
+        def run(process):
+            loaded = "numpy.random" in sys.modules
+            process.ready()
+            return [loaded, float(sys.modules["numpy"].random.random())]
+    """
+    async with fork_host(
+        tmp_path, preload=("numpy.random",), preload_environment={"OPENBLAS_NUM_THREADS": "1"}
+    ) as forked:
+        first, second = [await forked.result(draws) for _ in range(2)]
+    assert first[0]
+    assert second[0]
+    assert first[1] != second[1]
+
+
 async def test_a_module_that_starts_threads_is_named_with_what_keeps_it_from_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
