@@ -143,29 +143,25 @@ def test_other_errors_stay_as_they_are() -> None:
 # ---- no thread left
 
 
-@pytest.fixture
-def _no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+def refuse_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
-@pytest.mark.usefixtures("_no_thread")
 async def test_a_launch_thread_that_could_not_be_started_is_started_when_it_can_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_launch_thread, "_jobs", None)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", refuse_thread)
         await _launch_thread.run_in_launch_thread(lambda: 1, lambda _: None)
-    monkeypatch.undo()
-    monkeypatch.setattr(_launch_thread, "_jobs", None)
     with trio.fail_after(5):
         assert await _launch_thread.run_in_launch_thread(lambda: 2, lambda _: None) == 2
 
 
-@pytest.mark.usefixtures("_no_thread")
-def test_what_nobody_can_reap_in_the_background_is_told_of_and_let_go(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_nobody_can_reap_in_the_background_is_told_of_and_let_go(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", refuse_thread)
     pidfd = os.pidfd_open(os.getpid())
     _launch_thread.reap_in_background("p-1", os.getpid(), pidfd)
     assert "stays a zombie" in caplog.text
