@@ -10,7 +10,6 @@ one key in one tick exactly one wins.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,14 +18,13 @@ from pathlib import Path
 import attrs
 import trio
 
-from spindle_trio._errors import EntryError, PayloadError, ProcessAccessError, UserRequiredError
+from spindle_trio._errors import PayloadError, ProcessAccessError
 from spindle_trio._host._registry import Claim, Registry
 from spindle_trio._host._settings import HostSettings
+from spindle_trio._host._spawn_request import SpawnChecker, SpawnRequest
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._hub import MessageHub
 from spindle_trio._model import (
-    OMITTED,
-    JsonValue,
     LifecycleEvent,
     Limits,
     ProcessFilter,
@@ -37,33 +35,18 @@ from spindle_trio._model import (
 )
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
-from spindle_trio._protocol._control_frames import encode_init
-from spindle_trio._protocol._frames import encode_body
 from spindle_trio._protocol._json_codec import BodyReader
-from spindle_trio._protocol._payload import bounds_of, check_payload
+from spindle_trio._protocol._payload import bounds_of, check_text
 from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
 from spindle_trio._supervision._lifecycle import Lifecycle, Transition
 from spindle_trio._supervision._process import Process, Reports
-from spindle_trio._supervision._process_record import Identity, ProcessConfig, ProcessRecord
+from spindle_trio._supervision._process_record import ProcessConfig, ProcessRecord
 from spindle_trio._supervision._snapshots import write_event
 from spindle_trio._supervision._startup_monitor import StartupMonitor
 from spindle_trio._supervision._supervisor import Supervisor
-from spindle_trio.abc import Launcher, LaunchOrder, ResolvedEntry
+from spindle_trio.abc import Launcher, LaunchOrder
 
 _log = logging.getLogger("spindle_trio.host")
-
-
-@attrs.frozen
-class _Request:
-    """A spawn whose options have been checked."""
-
-    entry: ResolvedEntry
-    kind: str
-    key: str | None
-    user_id: str
-    payload: object
-    metadata: dict[str, JsonValue] | None
-    options: SpawnOptions
 
 
 class WorkerScope:
@@ -88,10 +71,9 @@ class WorkerScope:
         self.hub: MessageHub = MessageHub(self._log_attributes)
         self.is_closed: bool = False
         self._settings = settings
-        self._bounds = bounds_of(settings.limits)
-        self._config = ProcessConfig(
-            settings.limits, self._bounds, BodyReader(self._bounds), settings.wall_time, identifier
-        )
+        bounds = bounds_of(settings.limits)
+        self._config = ProcessConfig(settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier)
+        self._checker = SpawnChecker(self, settings.launcher, self._config)
         self._registry = Registry(settings.max_processes)
         self._processes: dict[str, Process] = {}
         self._abandoned: set[Process] = set()
@@ -171,8 +153,7 @@ class WorkerScope:
         """Spawn a process and wait until it is ready; see `BackendProcesses.spawn`."""
         await trio.lowlevel.checkpoint()
         self._refuse_closed()
-        request = self._check(options)
-        process = await self._begin(request)
+        process = await self._begin(self._checker.check(options))
         try:
             refusal = await process.wait_answered()
         except BaseException:
@@ -185,37 +166,7 @@ class WorkerScope:
             raise refusal
         return process
 
-    def _check(self, options: SpawnOptions) -> _Request:
-        """Check everything that can be checked before the key is looked at."""
-        limits = self.limits
-        if not isinstance(options.entry, str):
-            raise EntryError(f"entry must be a str or a path, relative to the worker's root, not {options.entry!r}")
-        entry = self._settings.launcher.resolve(options.entry.strip(), self.root)
-        _check_text("entry", entry.entry, limits.entry_bytes)
-        kind = (options.kind or "").strip() or entry.entry
-        key = (options.key or "").strip() or None
-        _check_text("kind", kind, None if kind == entry.entry else limits.kind_bytes)
-        _check_text("key", key, limits.key_bytes)
-        user_id = self.user_id if self.user_id is not None else (options.user_id or "").strip()
-        if not user_id:
-            raise UserRequiredError(
-                f"worker {self.identifier!r} serves more than one user: spawn {entry.entry!r} with a non-blank user_id"
-            )
-        _check_text("user_id", user_id, None)
-        payload = options.payload
-        if payload is not OMITTED:
-            check_payload(payload, self._bounds)
-            encode_body(payload, limits.frame_bytes)
-        metadata: dict[str, JsonValue] | None = None
-        if options.metadata is not None:
-            if type(options.metadata) is not dict:
-                raise PayloadError(f"metadata: {type(options.metadata).__name__} is not a JSON object")
-            check_payload(options.metadata, self._bounds, "metadata")
-            encode_body(options.metadata, limits.frame_bytes, "metadata")
-            metadata = copy.deepcopy(options.metadata)
-        return _Request(entry, kind, key, user_id, copy.deepcopy(payload), metadata, options)
-
-    async def _begin(self, request: _Request) -> Process:
+    async def _begin(self, request: SpawnRequest) -> Process:
         """Claim the key, wait for the process that has it, and start the task of the new one."""
         claim = self._registry.claim(
             request.user_id,
@@ -242,34 +193,21 @@ class WorkerScope:
                 self._wake_if_empty()
         return self._start(request, claim)
 
-    def _start(self, request: _Request, claim: Claim) -> Process:
+    def _start(self, request: SpawnRequest, claim: Claim) -> Process:
         settings, options = self._settings, request.options
         try:
             process_id = settings.new_process_id()
         except BaseException:
             self._release(claim)()  # that function is the caller's: whatever it raises, the key must not stay taken
             raise
-        identity = Identity(
-            process_id, request.entry.entry, request.kind, request.key, request.user_id, request.metadata
-        )
         life = Lifecycle(
             startup_timeout=options.startup_timeout,
             heartbeat_timeout=options.heartbeat_timeout,
             grace_period=settings.grace_period if options.grace_period is None else options.grace_period,
             now=trio.current_time(),
         )
-        init = encode_init(
-            process_id=process_id,
-            entry=identity.entry,
-            kind=identity.kind,
-            key=identity.key,
-            user_id=identity.user_id,
-            payload=request.payload,
-            metadata=identity.metadata,
-            heartbeat_timeout=options.heartbeat_timeout,
-            limits=settings.limits,
-        )
-        record = ProcessRecord(identity, self._config, life)
+        record = ProcessRecord(request.identity(process_id), self._config, life)
+        init = request.encode_init(process_id, settings.limits)
         process = Process(record, init=init, hub=self.hub, reports=self._reports)
         process.claim = claim
         self._registry.add(claim, process)
@@ -389,7 +327,7 @@ class WorkerScope:
             return None
         user_id = None if options.user_id is None else options.user_id.strip() or None
         self._refuse_other_user(process, user_id)
-        _check_text("reason", options.reason, self.limits.reason_bytes)
+        check_text("reason", options.reason, self.limits.reason_bytes)
         process.stop(options.reason or None, options.grace)
         return process
 
@@ -434,18 +372,6 @@ class WorkerScope:
                 f"process {process.process_id} ({process.record.identity.entry}) belongs to another user"
                 f" than {user_id!r}"
             )
-
-
-def _check_text(name: str, text: str | None, max_bytes: int | None) -> None:
-    """Refuse a name that no frame can carry, or that is over its limit."""
-    if text is None:
-        return
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise PayloadError(f"{name}: the text has a lone surrogate") from None
-    if max_bytes is not None and size > max_bytes:
-        raise PayloadError(f"{name}: {size} bytes, more than {max_bytes}")
 
 
 def _first_given(*values: float | None) -> float | None:

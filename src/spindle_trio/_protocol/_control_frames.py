@@ -15,7 +15,7 @@ import attrs
 from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._model import OMITTED, JsonValue, Limits
 from spindle_trio._protocol._frames import encode_body
-from spindle_trio._protocol._json_codec import RichWalk, decode_body
+from spindle_trio._protocol._json_codec import RichWalk, decode_body, write_body
 from spindle_trio._protocol._payload import PayloadBounds, check_payload
 
 PROTOCOL_VERSION: Final = 1
@@ -89,11 +89,23 @@ def encode_init(
     key: str | None,
     user_id: str | None,
     payload: object,
-    metadata: Mapping[str, object] | None,
+    metadata: object,
     heartbeat_timeout: float,
     limits: Limits,
 ) -> bytes:
-    """Write the first frame that a child reads. The payload has been checked."""
+    """Write the first frame that a child reads.
+
+    Args:
+        process_id: the host's id for it.
+        entry: what it runs.
+        kind: its label.
+        key: its key, if it has one.
+        user_id: whose process it is.
+        payload: what its entry is given, checked, or encoded by now; `OMITTED` for nothing.
+        metadata: an object, checked, or encoded by now; `None` for none.
+        heartbeat_timeout: in seconds; `math.inf` for no watchdog.
+        limits: the host's; the child is told of those that bind it.
+    """
     milliseconds = heartbeat_timeout * 1000
     frame: dict[str, object] = {
         "type": "init",
@@ -114,7 +126,7 @@ def encode_init(
     frame |= {name: value for name, value in optional.items() if value is not None}
     if payload is not OMITTED:
         frame["payload"] = payload
-    return encode_body(frame)
+    return write_body(frame)
 
 
 def encode_stop(reason: str | None) -> bytes:

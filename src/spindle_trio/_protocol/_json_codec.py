@@ -27,7 +27,7 @@ import gc
 import math
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
 
@@ -39,6 +39,9 @@ from spindle_trio._protocol._payload import SMALLEST_INTEGER, PayloadBounds, Pay
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
+EncodedValue: TypeAlias = msgspec.Raw
+"""A value that is JSON already: made from its bytes, and put into a larger value as it is."""
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -47,7 +50,7 @@ def write_body(value: object, max_bytes: int | None = None, name: str = "payload
     """Write a JSON-safe value as the body of a frame: as `encode_body` does, and faster.
 
     Args:
-        value: checked by `check_payload` before.
+        value: checked by `check_payload` before; may have an `EncodedValue` in it.
         max_bytes: how long the body may be; `None` for no bound.
         name: what the error calls the value.
 

@@ -78,7 +78,7 @@ def _is_safe(value: object, bounds: PayloadBounds) -> bool:
         for item in level:
             kind = type(item)
             if kind is str:
-                if not item.isascii() and not _is_encodable(item):  # type: ignore[attr-defined, arg-type]  # a str
+                if not item.isascii() and not is_encodable(item):  # type: ignore[attr-defined, arg-type]  # a str
                     return False
             elif kind is int:
                 if not SMALLEST_INTEGER <= item <= LARGEST_INTEGER:  # type: ignore[operator]  # an int
@@ -88,7 +88,7 @@ def _is_safe(value: object, bounds: PayloadBounds) -> bool:
                 if values_left < 0:
                     return False
                 for key in item:  # type: ignore[attr-defined]  # a dict
-                    if type(key) is not str or not (key.isascii() or _is_encodable(key)):
+                    if type(key) is not str or not (key.isascii() or is_encodable(key)):
                         return False
                 below += item.values()  # type: ignore[attr-defined]  # a dict
             elif kind is list:
@@ -107,7 +107,27 @@ def _is_safe(value: object, bounds: PayloadBounds) -> bool:
     return False
 
 
-def _is_encodable(text: str) -> bool:
+def check_text(name: str, text: str | None, max_bytes: int | None) -> None:
+    """Make sure that a name, if there is one, can travel in a frame and is within its limit.
+
+    Args:
+        name: what the error calls it.
+        text: the name.
+        max_bytes: how long it may be in UTF-8; `None` for no bound.
+
+    Raises:
+        PayloadError: it has a lone surrogate, or is too long.
+    """
+    if text is None:
+        return
+    if not is_encodable(text):
+        raise PayloadError(f"{name}: the text has a lone surrogate")
+    if max_bytes is not None and (size := len(text.encode())) > max_bytes:
+        raise PayloadError(f"{name}: {size} bytes, more than {max_bytes}")
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

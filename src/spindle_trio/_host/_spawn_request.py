@@ -1,0 +1,134 @@
+"""What is checked and encoded before a process exists: a spawn's options, and the first frame that is made of them.
+
+Payload and metadata are encoded once, when they are checked. Nothing of the caller's values is kept, so that nobody can
+change them afterwards: the payload lives on as bytes, and the metadata are read back from theirs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from spindle_trio._errors import EntryError, PayloadError, UserRequiredError
+from spindle_trio._model import OMITTED, JsonValue, Limits, SpawnOptions
+from spindle_trio._protocol._control_frames import encode_init
+from spindle_trio._protocol._json_codec import EncodedValue, write_body
+from spindle_trio._protocol._payload import check_payload, check_text
+from spindle_trio._supervision._process_record import Identity, ProcessConfig
+
+if TYPE_CHECKING:
+    from spindle_trio.abc import Launcher, ResolvedEntry
+
+
+@attrs.frozen
+class SpawnRequest:
+    """A spawn whose options have been checked."""
+
+    entry: ResolvedEntry
+    kind: str
+    key: str | None
+    user_id: str
+    payload: object
+    """An `EncodedValue`, or `OMITTED`."""
+    metadata: dict[str, JsonValue] | None
+    encoded_metadata: object
+    """The same as an `EncodedValue`."""
+    options: SpawnOptions
+    """The rest of what was given: without payload and metadata."""
+
+    def identity(self, process_id: str) -> Identity:
+        """Say who the process is that it asks for."""
+        return Identity(process_id, self.entry.entry, self.kind, self.key, self.user_id, self.metadata)
+
+    def encode_init(self, process_id: str, limits: Limits) -> bytes:
+        """Write the first frame of the process that it asks for."""
+        return encode_init(
+            process_id=process_id,
+            entry=self.entry.entry,
+            kind=self.kind,
+            key=self.key,
+            user_id=self.user_id,
+            payload=self.payload,
+            metadata=self.encoded_metadata,
+            heartbeat_timeout=self.options.heartbeat_timeout,
+            limits=limits,
+        )
+
+
+class _Spawning(Protocol):
+    """What is asked of a worker about its spawns."""
+
+    @property
+    def identifier(self) -> str:
+        """Its name."""
+
+    @property
+    def root(self) -> Path:
+        """Below which its entries lie."""
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose worker it is; `None` for an operator-scoped one."""
+
+
+class SpawnChecker:
+    """Checks the spawns of one worker: everything that can be known before its key is looked at."""
+
+    def __init__(self, worker: _Spawning, launcher: Launcher, config: ProcessConfig) -> None:
+        """Begin.
+
+        Args:
+            worker: whose spawns are checked.
+            launcher: accepts or refuses entries.
+            config: what the worker's processes live under.
+        """
+        self._worker = worker
+        self._launcher = launcher
+        self._config = config
+
+    def check(self, options: SpawnOptions) -> SpawnRequest:
+        """Check options, and encode what the entry will be given.
+
+        Raises:
+            EntryError: the entry may not or cannot be run.
+            PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
+            UserRequiredError: nobody says whose process it will be.
+        """
+        worker, limits = self._worker, self._config.limits
+        if not isinstance(options.entry, str):
+            raise EntryError(f"entry must be a str or a path, relative to the worker's root, not {options.entry!r}")
+        entry = self._launcher.resolve(options.entry.strip(), worker.root)
+        check_text("entry", entry.entry, limits.entry_bytes)
+        kind = (options.kind or "").strip() or entry.entry
+        key = (options.key or "").strip() or None
+        check_text("kind", kind, None if kind == entry.entry else limits.kind_bytes)
+        check_text("key", key, limits.key_bytes)
+        user_id = worker.user_id if worker.user_id is not None else (options.user_id or "").strip()
+        if not user_id:
+            raise UserRequiredError(
+                f"worker {worker.identifier!r} serves more than one user:"
+                f" spawn {entry.entry!r} with a non-blank user_id"
+            )
+        check_text("user_id", user_id, None)
+        if options.payload is OMITTED and options.metadata is None:
+            return SpawnRequest(entry, kind, key, user_id, OMITTED, None, None, options)
+        payload = OMITTED if options.payload is OMITTED else self._encode(options.payload, "payload")
+        metadata, encoded_metadata = self._copy_metadata(options.metadata)
+        rest = attrs.evolve(options, payload=OMITTED, metadata=None)
+        return SpawnRequest(entry, kind, key, user_id, payload, metadata, encoded_metadata, rest)
+
+    def _copy_metadata(self, given: object) -> tuple[dict[str, JsonValue] | None, EncodedValue | None]:
+        if given is None:
+            return None, None
+        if type(given) is not dict:
+            raise PayloadError(f"metadata: {type(given).__name__} is not a JSON object")
+        encoded = self._encode(given, "metadata")
+        copy = self._config.reader.read(bytes(encoded))
+        assert isinstance(copy, dict), "what was written as an object is read as one"
+        return copy, encoded
+
+    def _encode(self, value: object, name: str) -> EncodedValue:
+        check_payload(value, self._config.bounds, name)
+        return EncodedValue(write_body(value, self._config.limits.frame_bytes, name))
