@@ -61,6 +61,9 @@ class ProcessInterface(Protocol):
     def send_nowait(self, payload: object) -> None:
         """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
 
+    async def stop(self, options: StopOptions) -> None:
+        """Ask it to stop, and wait until it is gone; see `ProcessHandle.stop`."""
+
     async def wait_ended(self) -> ProcessInfo:
         """Wait for the terminal event to be published."""
 

@@ -387,7 +387,7 @@ class ProcessHandle:
             ValueError: `grace` is no finite number of seconds, 0 or more.
             trio.ClosedResourceError: the worker is closed.
         """
-        await self._worker.stop(self.process_id, StopOptions(reason=reason, grace=grace))
+        await self._stop(StopOptions(reason=reason, grace=grace))
 
     async def kill(self) -> None:
         """Kill it at once, also while it is stopping, and return when it is gone. Does nothing after its end.
@@ -397,7 +397,12 @@ class ProcessHandle:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
-        await self._worker.stop(self.process_id, StopOptions(grace=0))
+        await self._stop(StopOptions(grace=0))
+
+    async def _stop(self, options: StopOptions) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._refuse_closed()
+        await self._process.stop(options)
 
     async def refresh(self) -> ProcessInfo | None:
         """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""
@@ -453,7 +458,7 @@ class _OpenProcess(AsyncBlock[ProcessHandle]):
         # Bounded: the host kills after its grace period, and abandons what withstands that.
         with trio.CancelScope(shield=True):
             try:
-                await self._worker.stop(self._process.process_id, StopOptions())
+                await self._process.stop(StopOptions())
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 # The host is ending it, or has. Over a lost connection nobody will hear of that.
                 with suppress(trio.BrokenResourceError):

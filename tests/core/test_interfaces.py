@@ -46,4 +46,10 @@ def test_each_implementation_of_a_port_has_its_methods(port: type, implementatio
 def test_the_interfaces_promise_something() -> None:
     of_a_worker = set(methods_of(_interfaces.WorkerInterface))
     assert set(methods_of(_interfaces.ServingInterface)) > of_a_worker > {"spawn", "list", "stop"}
-    assert set(methods_of(_interfaces.ProcessInterface)) == {"send", "send_nowait", "statistics", "wait_ended"}
+    assert set(methods_of(_interfaces.ProcessInterface)) == {
+        "send",
+        "send_nowait",
+        "statistics",
+        "stop",
+        "wait_ended",
+    }

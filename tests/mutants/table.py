@@ -195,7 +195,7 @@ MUTANTS: Final = (
         "a spawn that is cancelled leaves its process the grace period",
         "_host/_worker_scope.py",
         "            process.caller_gone()\n",
-        "            process.stop(None)\n",
+        "            process.request_stop(StopOptions())\n",
         (
             "contract/test_states_starting.py::test_a_cancelled_spawn_kills_at_once_and_goes_on_when_it_is_reaped[memory]",
         ),

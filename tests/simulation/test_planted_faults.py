@@ -18,6 +18,7 @@ from simulation.verdict import complaints_about
 from spindle_trio._host._registry import Claim, Registry
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._inbox import Inbox
+from spindle_trio._model import StopOptions
 from spindle_trio._supervision import _lifecycle, _process
 from spindle_trio._supervision._intake import Intake
 from spindle_trio._supervision._lifecycle import FAILED, TABLE, Action, Input, Lifecycle, Phase, Rule, Step
@@ -146,7 +147,7 @@ def a_process_that_withstands_its_kill_is_waited_for_longer(patch: Patch) -> Non
 
 
 def a_cancelled_spawn_asks_before_it_kills(patch: Patch) -> None:
-    patch.setattr(Process, "caller_gone", lambda process: process.stop(None))
+    patch.setattr(Process, "caller_gone", lambda process: process.request_stop(StopOptions()))
 
 
 def a_kill_asks_first(patch: Patch) -> None:

@@ -36,7 +36,7 @@ from spindle_trio._model import (
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._protocol._json_codec import BodyReader
-from spindle_trio._protocol._payload import bounds_of, check_text
+from spindle_trio._protocol._payload import bounds_of
 from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
 from spindle_trio._supervision._lifecycle import Lifecycle, Transition
 from spindle_trio._supervision._process import Process, Reports
@@ -304,11 +304,11 @@ class WorkerScope:
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Stop one and wait until it is gone; see `BackendProcesses.stop`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        process = self._ask_to_stop(process_id, options)
+        process = self._find_to_stop(process_id, options)
         if process is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            await process.wait_ended()
+            await process.stop(options)
 
     def request_stop(self, process_id: str, options: StopOptions) -> None:
         """Ask one to stop, and return at once. Does nothing if it has ended or there is none.
@@ -318,17 +318,15 @@ class WorkerScope:
             PayloadError: the reason is over its limit.
             trio.ClosedResourceError: the worker is closed.
         """
-        self._ask_to_stop(process_id, options)
+        process = self._find_to_stop(process_id, options)
+        if process is not None:
+            process.request_stop(options)
 
-    def _ask_to_stop(self, process_id: str, options: StopOptions) -> Process | None:
+    def _find_to_stop(self, process_id: str, options: StopOptions) -> Process | None:
         self._refuse_closed()
         process = self._processes.get(process_id)
-        if process is None:
-            return None
-        user_id = None if options.user_id is None else options.user_id.strip() or None
-        self._refuse_other_user(process, user_id)
-        check_text("reason", options.reason, self.limits.reason_bytes)
-        process.stop(options.reason or None, options.grace)
+        if process is not None:
+            self._refuse_other_user(process, None if options.user_id is None else options.user_id.strip() or None)
         return process
 
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:

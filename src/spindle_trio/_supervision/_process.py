@@ -18,8 +18,17 @@ import trio
 from spindle_trio._errors import SpawnError, StartupCancelledError, StartupFailedError, StartupTimeoutError
 from spindle_trio._messages._hub import MessageHub
 from spindle_trio._messages._inbox import Inbox
-from spindle_trio._model import ExitReason, JsonValue, PostMortem, ProcessInfo, ProcessState, ProcessStatistics
+from spindle_trio._model import (
+    ExitReason,
+    JsonValue,
+    PostMortem,
+    ProcessInfo,
+    ProcessState,
+    ProcessStatistics,
+    StopOptions,
+)
 from spindle_trio._protocol._control_frames import encode_stop
+from spindle_trio._protocol._payload import check_text
 from spindle_trio._supervision._deadlines import Deadlines
 from spindle_trio._supervision._lifecycle import Action, Input, Phase, Transition
 from spindle_trio._supervision._milestones import Milestones
@@ -184,14 +193,24 @@ class Process:
         """Publish `starting`."""
         self.reports.publish(self, self.record.life.begin())
 
-    def stop(self, reason: str | None, grace: float | None = None) -> None:
-        """Ask it to stop, if nobody has; after the grace period it is killed.
+    async def stop(self, options: StopOptions) -> None:
+        """Ask it to stop, and wait until it is gone; see `ProcessHandle.stop`."""
+        self.request_stop(options)
+        await self.wait_ended()
+
+    def request_stop(self, options: StopOptions) -> None:
+        """Ask it to stop, if nobody has; after the grace period it is killed. Does nothing after its end.
 
         Args:
-            reason: shown to its stop handler.
-            grace: instead of its own grace period; 0 kills it at once. Shortens one that runs already.
+            options: a reason for its stop handler; and a grace period instead of its own: 0 kills it at once, and one
+                that runs already becomes shorter.
+
+        Raises:
+            PayloadError: the reason is over its limit, or no text that a frame can carry.
         """
-        self._request_stop(Input.STOP, reason, grace=grace)
+        if not self.state.is_terminal:
+            check_text("reason", options.reason, self.record.config.limits.reason_bytes)
+            self._take_stop(Input.STOP, options.reason or None, grace=options.grace)
 
     def replace(self, grace: float | None) -> None:
         """Ask it to stop because another one takes its key. One that is past its heartbeat deadline is killed."""
@@ -200,16 +219,16 @@ class Process:
         self.record.look_at_heartbeat()
         if self.record.life.is_overdue(trio.current_time()):
             grace = 0
-        self._request_stop(Input.HOST_STOP, ExitReason.REPLACED, ExitReason.REPLACED, grace=grace)
+        self._take_stop(Input.HOST_STOP, ExitReason.REPLACED, ExitReason.REPLACED, grace=grace)
 
     def unload(self, most_grace: float) -> None:
         """Ask it to stop because its worker closes, within its own grace period and no more than this."""
         grace, reason = min(self.record.life.grace_period, most_grace), ExitReason.BACKEND_UNLOADED
-        self._request_stop(Input.HOST_STOP, reason, reason, grace=grace, may_kill=False)
+        self._take_stop(Input.HOST_STOP, reason, reason, grace=grace, may_kill=False)
 
     def kill(self) -> None:
         """Unload it without a grace period."""
-        self._request_stop(Input.HOST_STOP, None, ExitReason.BACKEND_UNLOADED, grace=0)
+        self._take_stop(Input.HOST_STOP, None, ExitReason.BACKEND_UNLOADED, grace=0)
 
     def caller_gone(self) -> None:
         """Kill it, since whoever wanted it has been cancelled."""
@@ -245,7 +264,7 @@ class Process:
         if self.abandoned_wait is not None:
             self.abandoned_wait.cancel()
 
-    def _request_stop(
+    def _take_stop(
         self,
         said: Input,
         reason: str | None,

@@ -190,9 +190,13 @@ class _RemoteWorker:
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Ask for a stop and wait until the process is gone; see `BackendProcesses.stop`."""
         process = self._processes.get(process_id)
+        if process is None:
+            await self._ask_stop(process_id, options)
+        else:
+            await process.stop(options)
+
+    async def _ask_stop(self, process_id: str, options: StopOptions) -> None:
         await self._ask(ProcessStop(self._new_id(), process_id, options), _Pending())
-        if process is not None:
-            await process.wait_ended()
 
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
         """Send to one; see `BackendProcesses.send`.
@@ -383,7 +387,12 @@ class _RemoteWorker:
 
     def _mirror(self, info: ProcessInfo) -> RemoteProcess:
         process = RemoteProcess(
-            info, limits=self._limits, hub=self.hub, writer=self._writer, check_open=self._check_open
+            info,
+            limits=self._limits,
+            hub=self.hub,
+            writer=self._writer,
+            check_open=self._check_open,
+            ask_stop=self._ask_stop,
         )
         self._processes[info.process_id] = process
         return process

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +18,7 @@ from spindle_trio._model import (
     ProcessSend,
     ProcessState,
     ProcessStatistics,
+    StopOptions,
     WorkerToHost,
     to_plain,
 )
@@ -61,6 +62,7 @@ class RemoteProcess:
         hub: MessageHub,
         writer: TwoLaneWriter[WorkerToHost],
         check_open: Callable[[], None],
+        ask_stop: Callable[[str, StopOptions], Awaitable[object]],
     ) -> None:
         """Begin to mirror a process.
 
@@ -70,12 +72,14 @@ class RemoteProcess:
             hub: the worker's, which reads in the inbox too.
             writer: takes what is sent to it.
             check_open: raises if nothing can be sent any more.
+            ask_stop: asks the host to stop a process, and returns when that is under way.
         """
         self._info = info
         self._limits = limits
         self._writer = writer
         self._check_open = check_open
         self._describe = hub.describe
+        self._ask_stop = ask_stop
         self._result: JsonValue = None
         self._post_mortem: PostMortem | None = None
         self._to_follow = 0
@@ -157,6 +161,17 @@ class RemoteProcess:
         if self._has_ended:
             raise trio.BrokenResourceError(f"process {self.process_id} has ended")
         return ProcessSend(self.process_id, copy, user_id), size
+
+    async def stop(self, options: StopOptions) -> None:
+        """Ask for a stop, and wait until the process is gone.
+
+        Raises:
+            PayloadError: the reason is over its limit.
+            trio.BrokenResourceError: the connection was lost.
+            trio.ClosedResourceError: the worker was closed.
+        """
+        await self._ask_stop(self.process_id, options)
+        await self.wait_ended()
 
     async def wait_ended(self) -> ProcessInfo:
         """Wait for the terminal event, and return the last snapshot.
