@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._messages._broadcast import Broadcast, Handlers, LifecycleChannel
+from spindle_trio._messages._broadcast import Broadcast, HandlerList, LifecycleChannel
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_handler_that_raises_is_logged_and_disturbs_nothing(
 
 
 def test_handlers_are_true_while_there_is_one() -> None:
-    handlers = Handlers[int]("numbers")
+    handlers = HandlerList[int]("numbers")
     assert not handlers
     unsubscribe = handlers.add(print)
     assert handlers

@@ -13,7 +13,7 @@ import trio.testing
 
 from spindle_trio._errors import LaggedError
 from spindle_trio._messages._hub import MessageHub, WorkerMessageChannel
-from spindle_trio._messages._inbox import Inbox, MessageChannel
+from spindle_trio._messages._inbox import Inbox, ProcessMessageChannel
 from spindle_trio._model import JsonValue, ProcessMessage
 
 
@@ -34,7 +34,7 @@ def put(inbox: Inbox, *payloads: JsonValue, size: int = 1) -> None:
         inbox.put(payload, size)
 
 
-def received(channel: MessageChannel) -> list[JsonValue]:
+def received(channel: ProcessMessageChannel) -> list[JsonValue]:
     """Receive what is there."""
     payloads: list[JsonValue] = []
     while True:
@@ -107,7 +107,7 @@ async def test_what_a_collected_channel_has_read_nobody_reads_again(reader: str)
     hub = MessageHub()
     inbox = inbox_of(hub=hub, messages=100)
     put(inbox, *range(6))
-    channels: dict[str, tuple[Callable[[], MessageChannel | WorkerMessageChannel], ...]] = {
+    channels: dict[str, tuple[Callable[[], ProcessMessageChannel | WorkerMessageChannel], ...]] = {
         "one process": (inbox.subscribe,),
         "all processes": (hub.subscribe,),
         "both": (inbox.subscribe, hub.subscribe),
@@ -166,7 +166,7 @@ async def test_a_subscription_may_be_collected_in_any_thread() -> None:
 
 
 def test_a_subscription_may_outlive_trio() -> None:
-    async def main() -> tuple[Inbox, MessageChannel]:
+    async def main() -> tuple[Inbox, ProcessMessageChannel]:
         inbox = inbox_of()
         return inbox, inbox.subscribe()
 
@@ -420,7 +420,7 @@ def test_inboxes_and_channels_show_themselves_as_status_lines() -> None:
     channel, wide = inbox.subscribe(), hub.subscribe()
     put(inbox, "a")
     assert repr(inbox) == "<Inbox p1 held=1 subscriptions=2>"
-    assert repr(channel) == "<MessageChannel of <Inbox p1 held=1 subscriptions=2>>"
+    assert repr(channel) == "<ProcessMessageChannel of <Inbox p1 held=1 subscriptions=2>>"
     assert repr(wide) == "<WorkerMessageChannel waiting=1>"
     wide.close()
     assert repr(wide) == "<WorkerMessageChannel closed waiting=0>"

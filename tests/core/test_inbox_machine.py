@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from spindle_trio._errors import LaggedError
 from spindle_trio._messages._hub import MessageHub, WorkerMessageChannel
-from spindle_trio._messages._inbox import Inbox, MessageChannel
+from spindle_trio._messages._inbox import Inbox, ProcessMessageChannel
 from spindle_trio._model import ProcessMessage
 
 MOST, MOST_BYTES = 3, 10
@@ -41,7 +41,7 @@ class Sender:
 class Reader:
     """A subscription: its place with each sender; one that reads one sender has one place."""
 
-    channel: MessageChannel | WorkerMessageChannel
+    channel: ProcessMessageChannel | WorkerMessageChannel
     places: dict[int, int]
 
 
@@ -154,7 +154,9 @@ class InboxMachine(RuleBasedStateMachine):
         except trio.EndOfChannel:
             outcome = "the end"
         if not unread:
-            is_over = isinstance(reader.channel, MessageChannel) and self.senders[next(iter(reader.places))].is_closed
+            is_over = (
+                isinstance(reader.channel, ProcessMessageChannel) and self.senders[next(iter(reader.places))].is_closed
+            )
             assert outcome == ("the end" if is_over else "nothing yet")
             return
         number, payload = unread[0]
@@ -194,7 +196,9 @@ class InboxMachine(RuleBasedStateMachine):
         except trio.EndOfChannel:
             outcome = "the end"
         if not unread:
-            is_over = isinstance(reader.channel, MessageChannel) and self.senders[next(iter(reader.places))].is_closed
+            is_over = (
+                isinstance(reader.channel, ProcessMessageChannel) and self.senders[next(iter(reader.places))].is_closed
+            )
             assert outcome == ("the end" if is_over else "nothing yet")
             return
         number, payload = unread[0]

@@ -101,6 +101,34 @@ def test_every_module_is_in_a_layer() -> None:
     assert sorted(layer_names()) == sorted(present - {"__init__", "__pycache__"})
 
 
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """List the modules of the package that a module names in an import, at any place, also for type checkers alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            others = len(submodules) < len(node.names)
+            found |= submodules | ({node.module} if others else set())
+    return found & modules
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Neither at run time nor for type checkers: what is in a circle can only be understood all at once."""
+    names = {
+        ".".join(("spindle_trio", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    left = {name: imports_of(path, set(names)) - {name} for name, path in names.items()}
+    while free := {name for name, imported in left.items() if not imported & set(left)}:
+        left = {name: imported for name, imported in left.items() if name not in free}
+    # Who only leads into a circle is in none.
+    while (used := set().union(*left.values())) and (ends := set(left) - used):
+        left = {name: imported & set(left) for name, imported in left.items() if name not in ends}
+    assert not {name: sorted(imported & set(left)) for name, imported in left.items()}
+
+
 def test_the_front_door_has_few_private_modules() -> None:
     assert len(list(PACKAGE.glob("_[a-z]*.py"))) <= 9
 

@@ -27,7 +27,6 @@ class HostScope:
         self.is_closed: bool = False
         self._workers: dict[WorkerScope, None] = {}
         self._scope = NurseryScope()
-        self._left = trio.lowlevel.ParkingLot()
 
     async def open(self) -> None:
         """Make the launcher ready and open the nursery.

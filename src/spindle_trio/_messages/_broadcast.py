@@ -32,7 +32,7 @@ _log = logging.getLogger("spindle_trio.subscriptions")
 
 
 @uninterrupted
-class Handlers(Generic[T]):
+class HandlerList(Generic[T]):
     """Plain functions to call with each value: each once, in order of registration, isolated from one another."""
 
     def __init__(self, what: str, describe: Callable[[T], Mapping[str, object]] | None = None) -> None:
@@ -172,10 +172,10 @@ class Broadcast(Generic[T]):
         Args:
             what: names the values in log records.
             max_buffer: how many values may wait in one channel.
-            describe: as for `Handlers`.
+            describe: as for `HandlerList`.
         """
         self._max_buffer = max_buffer
-        self._handlers = Handlers[T](what, describe)
+        self._handlers = HandlerList[T](what, describe)
         self._channels: list[weakref.ref[LifecycleChannel[T]]] = []
         self._queue: deque[_Published[T]] = deque()
         self._is_publishing = False
@@ -215,7 +215,7 @@ class Broadcast(Generic[T]):
         return channel
 
     def add_handler(self, handler: Callable[[T], object]) -> Callable[[], None]:
-        """Register a function to call with each value; see `Handlers.add`."""
+        """Register a function to call with each value; see `HandlerList.add`."""
         return self._handlers.add(handler)
 
     def close(self) -> None:

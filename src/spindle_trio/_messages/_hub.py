@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from spindle_trio._messages._broadcast import Handlers
+from spindle_trio._messages._broadcast import HandlerList
 from spindle_trio._messages._channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue, ProcessMessage
 from spindle_trio._model._log_attributes import log_attributes
@@ -168,7 +168,7 @@ class MessageHub:
             describe: tells what a log record about the process with an id has as attributes.
         """
         self.describe: Callable[[str], Mapping[str, object]] = describe or partial(log_attributes, None)
-        self.handlers: Handlers[ProcessMessage] = Handlers(
+        self.handlers: HandlerList[ProcessMessage] = HandlerList(
             "messages", lambda message: self.describe(message.process_id)
         )
         self._arrivals = 0
@@ -191,7 +191,7 @@ class MessageHub:
     def add_handler(self, handler: Callable[[ProcessMessage], object]) -> Callable[[], None]:
         """Register a function to call with each message; it is called at once with those that are held.
 
-        See `Handlers.add`.
+        See `HandlerList.add`.
         """
         had_handlers = bool(self.handlers)
         unsubscribe = self.handlers.add(handler)
@@ -224,12 +224,14 @@ class MessageHub:
         held = [(inbox, *message) for inbox in self._inboxes for message in inbox.list_held()]
         return [(inbox, number, payload) for inbox, _, number, payload in sorted(held, key=itemgetter(1))]
 
-    def _attach(self, inbox: Inbox) -> None:
+    def attach(self, inbox: Inbox) -> None:
+        """Have a new inbox read by the channels that are open."""
         self._inboxes[inbox] = None
         for arrivals in self._channels:
             arrivals.follow(inbox)
 
-    def _detach(self, inbox: Inbox) -> None:
+    def detach(self, inbox: Inbox) -> None:
+        """Forget an inbox into which nothing more will come; channels read what is in it."""
         self._inboxes.pop(inbox, None)
 
     def _leave(self, arrivals: MergedCursor) -> None:

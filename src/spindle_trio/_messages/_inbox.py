@@ -19,17 +19,17 @@ A handler counts as a cursor that is never behind: what it has been called with 
 Messages come and go in batches: what one read has brought is taken in by one `put_many`, with one wake-up for whoever
 reads, and all that is held leaves by one `receive_many`. A channel that is read one by one pays for the rest alone.
 
-Channels give up their cursors when they are closed or collected. `_hub` joins the inboxes of one worker.
+Channels give up their cursors when they are closed or collected. An `InboxGroup` joins the inboxes of one worker.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 import trio
@@ -38,9 +38,6 @@ from spindle_trio._errors import LaggedError
 from spindle_trio._messages._channel import CursorChannel, Subscription
 from spindle_trio._model import JsonValue
 from spindle_trio._trio_rules import uninterrupted
-
-if TYPE_CHECKING:
-    from spindle_trio._messages._hub import MessageHub
 
 _log = logging.getLogger("spindle_trio.subscriptions")
 
@@ -65,6 +62,30 @@ _RESUME_AT: Final = 32
 wakes the task which reads from the process, for one message more."""
 
 
+class InboxGroup(Protocol):
+    """What joins the inboxes of one worker: `MessageHub`."""
+
+    @property
+    def handlers(self) -> object:
+        """The functions that are called with each message; false while there is none."""
+
+    @property
+    def describe(self) -> Callable[[str], Mapping[str, object]]:
+        """Tells what a log record about the process with an id has as attributes."""
+
+    def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:
+        """Tell the handlers of one message."""
+
+    def number_arrivals(self, count: int) -> int:
+        """Give so many messages their places in the order of all, and return the first."""
+
+    def attach(self, inbox: Inbox) -> None:
+        """Take in a new inbox."""
+
+    def detach(self, inbox: Inbox) -> None:
+        """Hear that nothing more will come into an inbox."""
+
+
 @uninterrupted
 class Inbox:
     """The messages of one process that somebody may still read."""
@@ -77,7 +98,7 @@ class Inbox:
         max_messages: int,
         max_bytes: int,
         lossy: bool = False,
-        hub: MessageHub | None = None,
+        hub: InboxGroup | None = None,
     ) -> None:
         """Begin empty, and join the hub.
 
@@ -105,7 +126,7 @@ class Inbox:
         self.dropped: int = 0
         self.is_closed: bool = False
         if hub is not None:
-            hub._attach(self)
+            hub.attach(self)
 
     def __repr__(self) -> str:
         closed = " closed" if self.is_closed else ""
@@ -185,14 +206,14 @@ class Inbox:
             return
         self.is_closed = True
         if self._hub is not None:
-            self._hub._detach(self)
+            self._hub.detach(self)
         for cursor in list(self._cursors):
             cursor.wake()
         self.wake_room()
 
-    def subscribe(self) -> MessageChannel:
+    def subscribe(self) -> ProcessMessageChannel:
         """Open a channel that begins at the oldest message held."""
-        return MessageChannel(self)
+        return ProcessMessageChannel(self)
 
     def open_cursor(self, subscription: Subscription, wake: Callable[[], None]) -> Cursor:
         """Open a cursor at the oldest message held."""
@@ -291,7 +312,7 @@ class Inbox:
 
 
 @uninterrupted
-class MessageChannel(CursorChannel[JsonValue]):
+class ProcessMessageChannel(CursorChannel[JsonValue]):
     """The payloads of one process, from the oldest that is still held. Ends when the process has."""
 
     def __init__(self, inbox: Inbox) -> None:
@@ -301,7 +322,7 @@ class MessageChannel(CursorChannel[JsonValue]):
         super().__init__(subscription, partial(inbox.close_cursor, self._cursor))
 
     def __repr__(self) -> str:
-        return f"<MessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
+        return f"<ProcessMessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
 
     def _next(self) -> JsonValue:
         return self._inbox.read(self._cursor)

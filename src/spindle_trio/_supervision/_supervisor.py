@@ -67,7 +67,7 @@ class Supervisor:
         self._process = process
         self._life = process.record.life
         self._announced_messages = 0
-        self._last_words = LastWords()
+        self._last_words: LastWords | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, launcher: Launcher, order: LaunchOrder) -> None:
@@ -114,9 +114,9 @@ class Supervisor:
             status = await self._until_exit(launched, intake, nursery)
             nursery.cancel_scope.cancel()
         if status is not None:
-            self._last_words.note_exit(status, self._life)
+            self._noted.note_exit(status, self._life)
             intake.take_in_all()
-            process.feed(Input.EXIT, text=self._last_words.judge_exit(status, self._life))
+            process.feed(Input.EXIT, text=self._noted.judge_exit(status, self._life))
         self._conclude(None)
         if process.is_abandoned:
             with trio.CancelScope(shield=True) as process.abandoned_wait:
@@ -172,11 +172,18 @@ class Supervisor:
         elif due is not None:
             process.feed(due)
 
+    @property
+    def _noted(self) -> LastWords:
+        """What has been noted of its end."""
+        if self._last_words is None:
+            self._last_words = LastWords()
+        return self._last_words
+
     def _conclude(self, refusal: type[SpawnError] | None) -> None:
         """Find out why the process has ended, and announce it."""
         process = self._process
         lost = self._announced_messages - process.inbox.received
-        process.conclude(find_out(self._life, process.record.launched, self._last_words, lost), refusal)
+        process.conclude(find_out(self._life, process.record.launched, self._noted, lost), refusal)
 
     # What the process says.
 
@@ -196,7 +203,7 @@ class Supervisor:
             case Fail(text, messages, traceback):
                 self._announced_messages = messages
                 if not life.is_settled:
-                    self._last_words.traceback = traceback
+                    self._noted.traceback = traceback
                 process.feed(Input.FAIL, text=bounded_error(text, process.record.config.limits))
             case Stopped(messages):
                 self._announced_messages = messages
@@ -204,8 +211,8 @@ class Supervisor:
             case Exiting(messages, code):
                 # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
                 self._announced_messages, status = messages, ExitStatus(code=code)
-                self._last_words.note_exit(status, life)
-                process.feed(Input.EXIT, text=self._last_words.judge_exit(status, life))
+                self._noted.note_exit(status, life)
+                process.feed(Input.EXIT, text=self._noted.judge_exit(status, life))
                 process.feed(Input.KILL)
 
     def control_ended(self) -> None:

@@ -24,7 +24,7 @@ from spindle_trio.child._callables import is_coroutine_function
 from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import describe_error
 from spindle_trio.child._plain_lane import end_without_host
-from spindle_trio.child._program import ChildProcess, end, end_if_copy, load, mute, report, run_blocking
+from spindle_trio.child._process import ChildProcess, end, end_if_copy, load, mute, report, run_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,11 +10,35 @@ from spindle_trio.child._facts import FOREVER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from spindle_trio._model import JsonValue
-    from spindle_trio.child._blocking_runtime import BlockingRuntime
     from spindle_trio.child._facts import ProcessFacts
+    from spindle_trio.child._handlers import Handlers
     from spindle_trio.child._stop_notice import StopNotice
+
+    class Runtime(Protocol):
+        """What a context stands on: the run of its entry."""
+
+        facts: ProcessFacts
+        beats: bool
+        """Whether the entry is ready, so that heartbeats count."""
+        message_handlers: Handlers[JsonValue]
+        stop_handlers: Handlers[StopNotice]
+
+        @property
+        def status(self) -> str:
+            """How far the entry is, for a `repr`."""
+
+        def ready(self) -> None: ...
+        def complete(self, result: object) -> None: ...
+        def fail(self, error: str) -> None: ...
+        def send(self, payload: object) -> None: ...
+        def receive(self, timeout: float) -> JsonValue: ...
+        def sleep(self, seconds: float) -> None: ...
+        def stop_requested(self) -> bool: ...
+        def look_for_stop(self) -> None:
+            """End the entry if it has to end."""
 
 
 class BlockingProcessContext:
@@ -36,7 +60,7 @@ class BlockingProcessContext:
 
     __slots__ = ("__weakref__", "_facts", "_runtime", "_words")
 
-    def __init__(self, runtime: BlockingRuntime, words: memoryview[float]) -> None:
+    def __init__(self, runtime: Runtime, words: memoryview[float]) -> None:
         """Made by the runtime, for the entry that it calls."""
         self._runtime = runtime
         self._facts: ProcessFacts = runtime.facts

@@ -21,39 +21,15 @@ A host that is gone shows as the end of the control lane, wherever that is read,
 
 from __future__ import annotations
 
-import os
-import select
 import sys
-from time import monotonic
 
-from spindle_trio._linux._shared_page import STOP, leave_stacks, map_page
-from spindle_trio._protocol._json_text import read_json
 from spindle_trio.child._callables import is_coroutine_function
-from spindle_trio.child._entry import EntryFileError, load_entry
 from spindle_trio.child._exec import read_order
-from spindle_trio.child._exit_frames import (
-    describe_error,
-    encode_complete,
-    encode_exiting,
-    encode_fail,
-    encode_failure,
-    encode_stopped,
-    system_exit_code,
-)
-from spindle_trio.child._facts import facts_from_init
-from spindle_trio.child._launch_order import take_on
-from spindle_trio.child._plain_lane import PlainLane
+from spindle_trio.child._process import ChildProcess, end, load, run_blocking, wait_for_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
-
-    from spindle_trio._model import JsonValue
-    from spindle_trio.child._facts import ProcessFacts
-
-LINGER_SECONDS = 0.5
-"""How long this process waits, after its last frame, for the host to end it with all that descends from it."""
 
 
 def main(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
@@ -81,7 +57,7 @@ def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     """Do the same as `main`, in a process whose output is prepared."""
     child = ChildProcess(control_fd, messages_fd, page_fd)
     order = read_order(*child.fds)
-    init = _wait_for_frame(child.control)
+    init = wait_for_frame(child.control)
     function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
         # Not before: a blocking entry never pays for Trio.
@@ -91,163 +67,3 @@ def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     elif function is not None:
         run_blocking(child, function)
     end(child)
-
-
-def report(text: str) -> None:
-    """Show a text to the author of the entry, on stderr."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except Exception:  # noqa: S110  # the entry may have closed or replaced it, and there is nowhere else to say it
-        pass
-
-
-class ChildProcess:
-    """This process: its lanes and page, and how far it has come."""
-
-    def __init__(self, control_fd: int, messages_fd: int, page_fd: int) -> None:
-        self.fds: tuple[int, int, int] = (control_fd, messages_fd, page_fd)
-        self.control: PlainLane = PlainLane(control_fd)
-        self.messages: PlainLane = PlainLane(messages_fd)
-        self.words: memoryview[float] = map_page(page_fd)
-        leave_stacks(page_fd)
-        self.pid: int = os.getpid()
-        self.facts: ProcessFacts
-        self.code: int = 0
-        """What it exits with."""
-        self.sent: int = 0
-        """How many messages it has put on its messages lane in all."""
-        os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd))
-
-
-def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object], object] | None:
-    """Become what the first two frames say, and load the entry; `None` if that was its end already."""
-    child.facts = facts_from_init(read_json(init))
-    if child.words[STOP]:
-        # What the file does when it is loaded is part of the entry.
-        _push(child.control, encode_stopped(0))
-        return None
-    try:
-        function = load_entry(take_on(order, child.facts.entry, child.facts.process_id))
-    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        end_if_copy(child, error)
-        child.code = _end_by_loading(error, child.facts, child.control)
-        return None  # noqa: ASYNC104  # as above
-    end_if_copy(child, None)
-    return function
-
-
-def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:
-    """Run a blocking entry to its final word."""
-    from spindle_trio.child._blocking_runtime import BlockingRuntime
-
-    runtime = BlockingRuntime(child.facts, child.control, child.messages, child.words, report)
-    child.code = runtime.run(function)
-    child.sent = runtime.sent
-
-
-def end(child: ChildProcess) -> NoReturn:
-    """Do what the interpreter does at its end, say the last frame, and end."""
-    _finalise()
-    if os.getpid() != child.pid:
-        os._exit(child.code)  # a forked copy that has come out of the entry: its end is not the end of this process
-    _push(child.control, encode_exiting(child.sent, child.code))
-    _linger(child.control)
-    os._exit(child.code)
-
-
-def end_if_copy(child: ChildProcess, error: BaseException | None) -> None:
-    """End a forked copy of this process that has come out of the entry's own code, as a program that has done so ends.
-
-    It must not go on: it shares the epoll instance of a Trio run, and to leave that would make the original deaf.
-
-    Args:
-        child: the process, as the copy knows it.
-        error: what the entry's code has raised in the copy.
-    """
-    if os.getpid() == child.pid:
-        return
-    child.code = 0
-    if error is not None:
-        code = system_exit_code(error, report)
-        if code is None:
-            report(describe_error(error))
-        child.code = 1 if code is None else code
-    end(child)
-
-
-def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLane) -> int:
-    """Say what follows from what loading the entry has raised, and return the exit code."""
-    code = system_exit_code(error, report)
-    if code is None:
-        before = f"the entry {facts.entry!r} could not be loaded: "
-        is_ours = isinstance(error, EntryFileError)
-        _push(
-            control, encode_fail(f"{before}{error}", 0, facts) if is_ours else encode_failure(error, 0, facts, before)
-        )
-        return 1
-    if code == 0:
-        _push(control, encode_complete(None, 0, facts))
-    return code
-
-
-def mute(*lanes: int) -> None:
-    """Take lanes, and the page, away from a forked copy of this process: what it says is not this process's word."""
-    try:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-    except OSError:
-        for fd in lanes:
-            os.close(fd)  # no descriptor is left, or no `/dev`
-        return
-    for fd in lanes:
-        os.dup2(nowhere, fd, inheritable=False)
-    os.close(nowhere)
-
-
-def _finalise() -> None:
-    """Do what the interpreter does when it ends: join threads, call what is registered with `atexit`, flush output."""
-    threading = sys.modules.get("threading")
-    try:
-        if threading is not None:
-            threading._shutdown()
-    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        report(f"while the threads of this process were joined: {describe_error(error)}")
-    try:
-        import atexit
-
-        atexit._run_exitfuncs()
-    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        report(f"in a function registered with atexit: {describe_error(error)}")
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: S110  # closed, replaced or broken: there is nowhere left to say it
-            pass
-
-
-def _wait_for_frame(control: PlainLane) -> bytes:
-    while (body := control.take()) is None:
-        _wait(control.fd, select.POLLIN, None)
-        control.fill()
-    return body
-
-
-def _push(control: PlainLane, body: bytes) -> None:
-    """Send a control frame, and return when it is with the system."""
-    control.push(body)
-    while not control.is_flushed:
-        _wait(control.fd, select.POLLOUT, None)
-        control.flush()
-
-
-def _linger(control: PlainLane) -> None:
-    """Wait to be killed, or for the host to close the lane, or until the time is over."""
-    deadline = monotonic() + LINGER_SECONDS
-    while (left := deadline - monotonic()) > 0:
-        if _wait(control.fd, select.POLLIN, left):
-            control.fill()
-
-
-def _wait(fd: int, events: int, seconds: float | None) -> bool:
-    poll = select.poll()
-    poll.register(fd, events)
-    return bool(poll.poll(None if seconds is None else seconds * 1000))

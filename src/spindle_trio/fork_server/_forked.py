@@ -11,6 +11,7 @@ from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio.child import _program
 from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import summarise_error
+from spindle_trio.child._process import report
 from spindle_trio.fork_server._birth import Birth
 
 TYPE_CHECKING = False
@@ -48,7 +49,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
         _program.run_process(*birth.lanes)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         what = "the runtime of this process has failed" if has_begun else "a forked process could not begin"
-        _program.report(f"{what}: {summarise_error(error)}")
+        report(f"{what}: {summarise_error(error)}")
     os._exit(1)
 
 
