@@ -167,7 +167,7 @@ class _RemoteWorker:
         pending = _PendingSpawn()
         try:
             await self._ask(ProcessSpawn(self._new_id(), options), pending)
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             # The answer may have come in the same moment.
             if pending.process is not None:
                 self._stop_unwanted(pending.process)
@@ -223,7 +223,7 @@ class _RemoteWorker:
         self._writer.put_urgent(request)
         try:
             await pending.done.wait()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             pending.is_abandoned = True
             raise
         if pending.error is not None:
