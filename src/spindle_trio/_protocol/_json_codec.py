@@ -26,7 +26,6 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
@@ -130,11 +129,9 @@ class RichWalk(PayloadWalk):
     __slots__ = ()
 
     def visit_other(self, value: object) -> None:
-        """Allow for times and bytes."""
+        """Allow for times and bytes: nothing else can come out of JSON and its tags."""
         if type(value) is bytes:
             self.count_text(len(value))
-        elif type(value) is not datetime:
-            super().visit_other(value)
 
 
 def _untagged(value: JsonValue) -> JsonValue:
