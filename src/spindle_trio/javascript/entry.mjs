@@ -1,12 +1,19 @@
-// What a module exports as its entry function, and what is wrong where it exports none.
+// How an entry is loaded: what a module exports as its entry function, and what is wrong where it exports none.
 
 import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
 
 import { isArray, isGeneratorFunction, isModuleNamespace } from "./intrinsics.mjs";
+import { requireInPlace } from "./place.mjs";
 
 const { cache: commonJsModules } = createRequire(import.meta.url);
 
 const WANTED = "export a function as default, or as run";
+
+/** What is wrong with an entry of which the import never comes to an end. */
+export const NEVER_LOADED =
+  "waits for nothing while it is loaded: a top-level await never settles, modules await each other in a circle, " +
+  'or a function named "then" is exported';
 
 /** A module exports nothing that can be called as an entry; the message says what it has to export. */
 export class UnfitModule {
@@ -16,13 +23,14 @@ export class UnfitModule {
 }
 
 /**
- * Find what to call: `default` if that is a function, else `run`. In a CommonJS module `module.exports` counts as
- * `default`, and may also be an object with one of the two.
- * @param module what `import()` has made of the file
+ * Import a file, and find what to call: `default` if that is a function, else `run`. In a CommonJS module
+ * `module.exports` counts as `default`, and may also be an object with one of the two.
  * @param file its path
- * @throws UnfitModule
+ * @throws UnfitModule; whatever loading it throws
  */
-export function entryFunctionOf(module, file) {
+export async function loadEntry(file) {
+  requireInPlace(file);
+  const module = await import(pathToFileURL(file).href);
   if (!isModuleNamespace(module)) {
     throw new UnfitModule(`exports a function named "then", which import() calls: give it another name, and ${WANTED}`);
   }

@@ -5,10 +5,8 @@
 // NAME and PARENT are for people, FILE is what the entry is, and the others are descriptors: two lanes, and the page into
 // which heartbeats are written. `spindle_trio/child/_program.py` is its twin, notes/protocol.md what both speak.
 
-import { pathToFileURL } from "node:url";
-
 import { makeContext } from "./context.mjs";
-import { UnfitModule, entryFunctionOf } from "./entry.mjs";
+import { NEVER_LOADED, UnfitModule, loadEntry } from "./entry.mjs";
 import { atTheVeryEnd, dieOf, leave } from "./exits.mjs";
 import { Handlers } from "./handlers.mjs";
 import {
@@ -18,7 +16,6 @@ import {
 import { Lane } from "./lane.mjs";
 import { Page, Pulse } from "./page.mjs";
 import { PayloadError, TAGGED, encodePayload } from "./payload.mjs";
-import { requireInPlace } from "./place.mjs";
 import { describe, failureFields, isError, print, report, summarise } from "./words.mjs";
 
 const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
@@ -118,16 +115,12 @@ async function run() {
   const name = `the entry ${stringify(facts.entry)}`;
   let entry;
   try {
-    requireInPlace(file);
-    entry = entryFunctionOf(await import(pathToFileURL(file).href), file);
+    entry = await loadEntry(file);
   } catch (error) {
     if (isEnding) return;
-    if (error instanceof UnfitModule) {
-      fail(`${name} ${error.message}`);
-      return;
-    }
     if (error instanceof SyntaxError && !isBun) endBy = () => dieOf(error);
-    failBy(error, `${name} could not be loaded: `);
+    if (error instanceof UnfitModule) fail(`${name} ${error.message}`);
+    else failBy(error, `${name} could not be loaded: `);
     return;
   }
   if (isEnding || page.stopIsRequested()) return;
@@ -141,19 +134,13 @@ async function run() {
   if (typeof returned === "function") cleanUp = returned;
 }
 
-/**
- * Hear that the event loop waits for nothing but the host, before the entry is ready: for a module that is still being
- * loaded, or an entry that has returned a value, and left nothing behind, that will not change.
- */
+/** Hear that the event loop waits for nothing but the host. What is not ready then, and has no handler, never will be. */
 function hearIdle() {
   if (isReady || isEnding) return;
   if (page.stopIsRequested()) {
     control.ref(); // the request follows
   } else if (!hasCalled) {
-    fail(
-      `the entry ${stringify(facts.entry)} waits for nothing while it is loaded: a top-level await never settles, ` +
-        'modules await each other in a circle, or a function named "then" is exported',
-    );
+    fail(`the entry ${stringify(facts.entry)} ${NEVER_LOADED}`);
   } else if (returned !== undefined && cleanUp === null && messageHandlers.count + stopHandlers.count === 0) {
     try {
       complete(returned);
