@@ -195,7 +195,7 @@ class Player:
             case {"peek": process}:
                 supervisor = self._supervisor(self._ids[process])
                 if supervisor is not None:
-                    self.heartbeat_timeouts.append(supervisor.heartbeat_timeout)
+                    self.heartbeat_timeouts.append(supervisor.record.life.heartbeat_timeout)
             case {"setenv": {"LUMIVERSE_BUN_PATH": path}}:
                 assert self._program is not None
                 self._program.unlink()
