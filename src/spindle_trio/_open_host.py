@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from spindle_trio._environment import passed_on_environment
 from spindle_trio._host._host_scope import HostScope
 from spindle_trio._host._settings import HostSettings, wall_time_from
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._model import Containment, HostStatistics, Limits, check_grace
+from spindle_trio._model import SURROUNDINGS, Containment, HostStatistics, Limits, check_grace
 from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
@@ -49,6 +49,7 @@ def open_host(
     wall_clock: Callable[[], datetime] = utc_now,
     require_containment: Containment | str | None = None,
     replace_grace: float | None = None,
+    allow: Iterable[str] = (),
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -72,6 +73,8 @@ def open_host(
             as in ``"pidns"``; `None` for as well as the system lets it. ``host.statistics().containment`` tells which.
         replace_grace: seconds that a process which is replaced has to end; 0 kills it at once; `None` for its grace
             period. A spawn may say otherwise.
+        allow: which options of `spawn` a worker at the far end of a channel may use: any of ``"environment"``,
+            ``"folder"`` and ``"arguments"``; by default none. Workers in this program may use all of them.
 
     Raises:
         ValueError: a grace period or `max_processes` is out of range, or `require_containment` is no level.
@@ -97,6 +100,7 @@ def open_host(
         new_process_id,
         wall_clock,
         replace_grace=replace_grace,
+        allow=_checked_allow(allow),
     )
 
 
@@ -162,7 +166,8 @@ class Host:
         """
         refuse_stream(channel, "host.serve_worker(StreamChannel(stream), …)")
         opening = _WorkerContext(self._scope, identifier, root, _checked_user(user_id))
-        await serve_worker(opening, channel, limits=self._scope.settings.limits)
+        settings = self._scope.settings
+        await serve_worker(opening, channel, limits=settings.limits, allow=settings.allow)
 
     def kill(self) -> None:
         """End every process at once, without a grace period, as `backend_unloaded`. Never blocks.
@@ -197,9 +202,11 @@ class _HostBlock(AsyncBlock[Host]):
         wall_clock: Callable[[], datetime],
         *,
         replace_grace: float | None,
+        allow: frozenset[str],
     ) -> None:
         self._launcher = launcher
         self._replace_grace = replace_grace
+        self._allow = allow
         self._grace_period = grace_period
         self._max_processes = max_processes
         self._limits = limits
@@ -222,6 +229,7 @@ class _HostBlock(AsyncBlock[Host]):
                 wall_time=wall_time_from(self._wall_clock()),
                 require_containment=self._require_containment,
                 replace_grace=self._replace_grace,
+                allow=self._allow,
             )
         )
         await self._scope.open()
@@ -299,6 +307,16 @@ def _check_bounds(grace_period: object, replace_grace: object, max_processes: ob
         check_grace("replace_grace", replace_grace)
     if type(max_processes) is not int or max_processes < 1:
         raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
+
+
+def _checked_allow(allow: Iterable[str]) -> frozenset[str]:
+    if isinstance(allow, str):
+        raise TypeError(f"allow must be a collection of names, as in allow={{{allow!r}}}, not one text")
+    names = frozenset(allow)
+    if unknown := names - SURROUNDINGS:
+        known = ", ".join(map(repr, sorted(SURROUNDINGS)))
+        raise ValueError(f"allow takes {known}, and not {', '.join(sorted(map(repr, unknown)))}")
+    return names
 
 
 def _checked_user(user_id: object) -> str | None:

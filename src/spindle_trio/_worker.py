@@ -125,12 +125,16 @@ class BackendProcesses:
             replace_grace: seconds that a process which is replaced by this one has to end; 0 kills it at once. By
                 default the host's `replace_grace`, and without that the other's grace period. A process that is past
                 its heartbeat deadline is killed at once in any case.
+            environment: variables for this process, besides the environment of the host's processes. A forked one has
+                started already: what its interpreter reads at its start, as PYTHONHASHSEED, changes nothing.
+            folder: the working directory, relative to the worker's root and really below it; by default the root.
+            arguments: what the entry finds in `sys.argv[1:]`, or in `process.argv.slice(2)`.
 
         Raises:
-            ValueError: a timeout or grace period is out of range.
+            ValueError: a timeout or grace period is out of range, or no program can be given a variable or argument.
             TypeError: an option has the wrong type.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
-            EntryError: the entry may not or cannot be run.
+            EntryError: the entry may not or cannot be run, or not in that folder.
             UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
             DuplicateKeyError: the key is taken, and `replace_existing` is false.
             ProcessLimitError: the worker has as many live processes as the host allows.

@@ -16,6 +16,7 @@ from typing import ClassVar, Final, Protocol
 
 import attrs
 
+from spindle_trio._errors import EntryError
 from spindle_trio._model import Containment, Limits, ResolvedEntry
 from spindle_trio._model._field_docs import show_fields
 
@@ -48,7 +49,7 @@ class LaunchOrder:
     entry: ResolvedEntry
     """What `Launcher.resolve` returned."""
     root: Path
-    """The worker's root: the working directory of the process."""
+    """The worker's root: the working directory of the process, unless `folder` names another one."""
     environment: Mapping[str, str]
     """The whole environment of the process."""
     limits: Limits
@@ -61,6 +62,10 @@ class LaunchOrder:
     A launcher may have tasks there instead of in a nursery of its own for each process. When a launch block has been
     left, its task must have ended, or be about to without waiting.
     """
+    folder: Path | None = None
+    """The working directory instead of the root: what `Launcher.resolve_folder` returned."""
+    arguments: Sequence[str] = ()
+    """What the entry is to find behind its name in its arguments."""
 
 
 @show_fields
@@ -340,6 +345,18 @@ class Launcher(ABC):
         Raises:
             EntryError: says what is wrong with the entry and what would be right.
         """
+
+    def resolve_folder(self, folder: str, root: Path) -> Path:
+        """Accept or refuse the folder that a process is to run in. Called as `resolve` is.
+
+        Args:
+            folder: as the caller gave it.
+            root: the worker's root, an absolute path.
+
+        Raises:
+            EntryError: says what is wrong with the folder; by default that this launcher knows no other than the root.
+        """
+        raise EntryError(f"{type(self).__name__} runs each process in its worker's root: spawn without {folder=}")
 
     @abstractmethod
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:

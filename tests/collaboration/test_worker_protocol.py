@@ -156,10 +156,11 @@ async def _serving(
     user_id: str | None = "ada",
     max_processes: int = 16,
     limits: spindle.Limits = spindle.Limits(),  # noqa: B008  # it is frozen
+    allow: tuple[str, ...] = (),
 ) -> AsyncIterator[tuple[Host, spindle.Worker]]:
     near, far = channel_pair()
     async with (
-        spindle.open_host(MemoryLauncher(ENTRIES), max_processes=max_processes, limits=limits) as host,
+        spindle.open_host(MemoryLauncher(ENTRIES), max_processes=max_processes, limits=limits, allow=allow) as host,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(functools.partial(host.serve_worker, near, "remote", user_id=user_id))
@@ -308,6 +309,21 @@ async def test_a_replacement_stops_the_old_process_first(serving: Serving, autoj
         assert trio.current_time() - before == pytest.approx(2)
         assert old.info.exit_reason is spindle.ExitReason.REPLACED
         assert new.state is ProcessState.RUNNING
+
+
+async def test_surroundings_travel_where_the_host_allows_them(serving: Serving, autojump_clock: MockClock) -> None:
+    options = {"environment": {"MODEL": "small"}, "folder": "data", "arguments": ["--fast"]}
+    async with serving() as (_, worker):
+        for name, value in options.items():
+            with pytest.raises(spindle.SpawnRefusedError, match=rf"options.{name}: .*allow=\{{'{name}'\}}"):
+                await worker.backend_processes.spawn("wedged.py", **{name: value})
+        assert await worker.backend_processes.list() == []
+    async with serving(allow=("folder", "environment", "arguments")) as (host, worker):
+        await worker.backend_processes.spawn("wedged.py", **options)
+        (process,) = next(iter(host._scope._workers))
+        order = process.record.launched.order
+        assert (order.folder.name, order.arguments) == ("data", ("--fast",))
+        assert order.environment["MODEL"] == "small"
 
 
 async def test_grace_periods_travel_and_a_kill_is_one_of_none(serving: Serving, autojump_clock: MockClock) -> None:

@@ -45,6 +45,14 @@ async def test_folder_arguments_and_environment_are_those_of_the_contract(
         assert found["env"] == {"PATH": os.environ["PATH"], "WORD": "given"}
 
 
+async def test_a_process_runs_in_the_surroundings_that_its_spawn_names(stage: Stage) -> None:
+    (stage.root / "data").mkdir()
+    ask = "const { argv, env } = process; p.ready(); p.complete([argv.slice(2), process.cwd(), env.ONE]);"
+    async with stage.host():
+        found = await stage.result(body(ask), environment={"ONE": "1"}, folder="data", arguments=["--fast", "", "a b"])
+        assert found == [["--fast", "", "a b"], str(stage.root / "data"), "1"]
+
+
 async def test_a_host_that_node_has_started_may_pass_its_environment_on(stage: Stage) -> None:
     """In which is the descriptor that its own messages to that Node travel on."""
     ask = body("p.ready(); p.complete(process.send === undefined);")

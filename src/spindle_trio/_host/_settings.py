@@ -26,6 +26,8 @@ class HostSettings:
     require_containment: Containment | None = None
     replace_grace: float | None = None
     """Seconds that a process which is replaced has to end; `None` for its own grace period."""
+    allow: frozenset[str] = frozenset()
+    """Which surroundings of its processes a worker at the far end of a channel may set."""
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:

@@ -37,6 +37,8 @@ class SpawnRequest:
     """The same as an `EncodedValue`."""
     options: SpawnOptions
     """The rest of what was given: without payload and metadata."""
+    folder: Path | None = None
+    """Where it runs instead of the worker's root."""
 
     def identity(self, process_id: str) -> Identity:
         """Say who the process is that it asks for."""
@@ -92,7 +94,7 @@ class SpawnChecker:
         """Check options, and encode what the entry will be given.
 
         Raises:
-            EntryError: the entry may not or cannot be run.
+            EntryError: the entry may not or cannot be run, or not in the folder.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
             UserRequiredError: nobody says whose process it will be.
         """
@@ -101,6 +103,7 @@ class SpawnChecker:
             raise EntryError(f"entry must be a str or a path, relative to the worker's root, not {options.entry!r}")
         entry = self._launcher.resolve(options.entry.strip(), worker.root)
         check_text("entry", entry.entry, limits.entry_bytes)
+        folder = None if options.folder is None else self._launcher.resolve_folder(options.folder, worker.root)
         kind = (options.kind or "").strip() or entry.entry
         key = (options.key or "").strip() or None
         check_text("kind", kind, None if kind == entry.entry else limits.kind_bytes)
@@ -113,11 +116,11 @@ class SpawnChecker:
             )
         check_text("user_id", user_id, None)
         if options.payload is OMITTED and options.metadata is None:
-            return SpawnRequest(entry, kind, key, user_id, OMITTED, None, None, options)
+            return SpawnRequest(entry, kind, key, user_id, OMITTED, None, None, options, folder)
         payload = OMITTED if options.payload is OMITTED else self._encode(options.payload, "payload")
         metadata, encoded_metadata = self._copy_metadata(options.metadata)
         rest = attrs.evolve(options, payload=OMITTED, metadata=None)
-        return SpawnRequest(entry, kind, key, user_id, payload, metadata, encoded_metadata, rest)
+        return SpawnRequest(entry, kind, key, user_id, payload, metadata, encoded_metadata, rest, folder)
 
     def _copy_metadata(self, given: object) -> tuple[dict[str, JsonValue] | None, EncodedValue | None]:
         if given is None:

@@ -221,10 +221,14 @@ class WorkerScope:
                 process_id=process.process_id,
                 entry=request.entry,
                 root=self.root,
-                environment=settings.environment,
+                environment=settings.environment
+                if not options.environment
+                else {**settings.environment, **options.environment},
                 limits=settings.limits,
                 start_soon=self._scope.start_soon,
                 log_attributes=record.log_attributes,
+                folder=request.folder,
+                arguments=options.arguments,
             ),
             name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
         )

@@ -18,6 +18,9 @@ from spindle_trio._model._options import (
     DEFAULT_TIMEOUT as DEFAULT_TIMEOUT,
 )
 from spindle_trio._model._options import (
+    SURROUNDINGS as SURROUNDINGS,
+)
+from spindle_trio._model._options import (
     ProcessFilter as ProcessFilter,
 )
 from spindle_trio._model._options import (
@@ -31,6 +34,12 @@ from spindle_trio._model._options import (
 )
 from spindle_trio._model._options import (
     check_grace as check_grace,
+)
+from spindle_trio._model._options import (
+    checked_arguments as checked_arguments,
+)
+from spindle_trio._model._options import (
+    checked_environment as checked_environment,
 )
 from spindle_trio._model._post_mortem import (
     PostMortem as PostMortem,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypedDict, runtime_checkable
 
 import attrs
@@ -77,14 +77,62 @@ def _as_entry(value: str | _PathLike) -> str:
     return value.__fspath__() if isinstance(value, _PathLike) else value  # type: ignore[redundant-expr]  # anything
 
 
+def checked_environment(value: object) -> dict[str, str] | None:
+    """Copy the variables that a process is given, or refuse what is none.
+
+    Raises:
+        TypeError: it maps something else than texts to texts.
+        ValueError: no environment can hold one of the names or values.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"environment must be a mapping of names to texts, or None, not {type(value).__name__}")
+    copy: dict[str, str] = {}
+    for name, text in value.items():
+        if not (isinstance(name, str) and isinstance(text, str)):
+            raise TypeError(f"environment maps names to texts, and not {name!r} to {text!r}")
+        if not name or "=" in name or "\0" in name + text:
+            raise ValueError(f"no environment can hold the variable {name!r}: a name has no '=', and neither a NUL")
+        copy[name] = text
+    return copy
+
+
+def checked_arguments(value: object) -> tuple[str, ...]:
+    """Copy the arguments that a process is given, or refuse what is none.
+
+    Raises:
+        TypeError: it is no sequence of texts.
+        ValueError: one of them has a NUL in it.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"arguments must be a sequence of texts, as in arguments=['--fast'], not {value!r}")
+    for text in value:
+        if not isinstance(text, str):
+            raise TypeError(f"arguments must be a sequence of texts, and {text!r} is none")
+        if "\0" in text:
+            raise ValueError(f"no program can be given the argument {text!r}: it has a NUL in it")
+    return tuple(value)
+
+
+def _as_folder(value: str | _PathLike | None) -> str | None:
+    if value is None:
+        return None
+    folder = _as_entry(value)
+    if not isinstance(folder, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"folder must be a str or a path, or None, not {type(folder).__name__}")
+    return folder
+
+
 @show_fields
 @attrs.frozen
 class SpawnOptions:
     """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
 
     Raises:
-        ValueError: a timeout or a grace period is out of its range.
-        TypeError: `kind`, `key` or `user_id` is no string, or `replace_existing` no bool.
+        ValueError: a timeout or a grace period is out of its range, or no program can be given a variable or argument.
+        TypeError: `environment`, `folder` or `arguments` is none, `kind`, `key` or `user_id` is no string, or
+            `replace_existing` no bool.
     """
 
     entry: str = attrs.field(converter=_as_entry)
@@ -111,6 +159,13 @@ class SpawnOptions:
     replace_grace: float | None = attrs.field(default=None, validator=_check_optional_grace)
     """Seconds that the process which gives way has to end; 0 kills it at once; `None` for the host's."""
 
+    environment: Mapping[str, str] | None = attrs.field(default=None, converter=checked_environment)
+    """Variables for this process, besides the environment that the host gives all of them, or instead of some."""
+    folder: str | None = attrs.field(default=None, converter=_as_folder)
+    """Where it runs: a folder, relative to the worker's root and really below it; `None` for the root itself."""
+    arguments: Sequence[str] = attrs.field(default=(), converter=checked_arguments)
+    """What its entry finds in `sys.argv[1:]`, or in `process.argv.slice(2)`."""
+
 
 class SpawnArguments(TypedDict, total=False):
     """The keyword arguments of `spawn` and `open`, for type checkers: the fields of `SpawnOptions` but `entry`."""
@@ -125,6 +180,13 @@ class SpawnArguments(TypedDict, total=False):
     replace_existing: bool
     grace_period: float | None
     replace_grace: float | None
+    environment: Mapping[str, str] | None
+    folder: str | None
+    arguments: Sequence[str]
+
+
+SURROUNDINGS: Final = frozenset({"environment", "folder", "arguments"})
+"""Options of a spawn that a worker at the far end of a channel may use only where its host allows it."""
 
 
 @show_fields

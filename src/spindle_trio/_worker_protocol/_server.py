@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 import trio
 
-from spindle_trio._errors import PayloadError, PeerProtocolError, SpindleError
+from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnRefusedError, SpindleError
 from spindle_trio._model import (
+    SURROUNDINGS,
     JsonValue,
     LifecycleEvent,
     Limits,
@@ -52,7 +53,11 @@ _ANSWERED_ERRORS: Final = (SpindleError, trio.ClosedResourceError, trio.BrokenRe
 
 
 async def serve_worker(
-    opening: AbstractAsyncContextManager[ServingInterface], channel: WireChannel, *, limits: Limits
+    opening: AbstractAsyncContextManager[ServingInterface],
+    channel: WireChannel,
+    *,
+    limits: Limits,
+    allow: frozenset[str] = frozenset(),
 ) -> None:
     """Open a worker and serve it to the other end of a channel, until either is closed.
 
@@ -64,6 +69,7 @@ async def serve_worker(
         channel: is taken over; nobody else may use it.
         limits: `lifecycle_events` bounds the answers and events that may wait for the other end, and the requests that
             may wait for their answers. A connection that does not take its answers is closed.
+        allow: which surroundings of its processes the other end may set.
 
     Raises:
         Exception: the worker could not be opened, or the channel failed in a way that no channel may.
@@ -71,7 +77,7 @@ async def serve_worker(
     failure: Exception | None = None
     # Around the worker's scope: it is the unload that answers pending spawns, and they must not be cancelled before.
     async with trio.open_nursery() as nursery:
-        connection = _Connection(channel, nursery, limits.lifecycle_events)
+        connection = _Connection(channel, nursery, limits.lifecycle_events, allow)
         try:
             async with opening as port:
                 await connection.serve(port)
@@ -97,8 +103,9 @@ _Notice: TypeAlias = ProcessLifecycle | ProcessMessage | Response | _Stopping
 class _Connection:
     """One worker that is being served."""
 
-    def __init__(self, channel: WireChannel, nursery: trio.Nursery, max_waiting: int) -> None:
+    def __init__(self, channel: WireChannel, nursery: trio.Nursery, max_waiting: int, allow: frozenset[str]) -> None:
         self._channel = channel
+        self._allow = allow
         self._nursery = nursery
         self._max_waiting = max_waiting
         self._writer = TwoLaneWriter[_Notice](channel, finish=self._finished, refuse=self._refused, max_last_bytes=0)
@@ -161,6 +168,7 @@ class _Connection:
                     self._port.request_stop(request.process_id, request.options)
                     self._put(_Stopping(request.request_id))
                 case ProcessSpawn() | ProcessList() | ProcessGet():
+                    self._refuse_surroundings(request)
                     self._begin(request)
                 case _:
                     raise PeerProtocolError(f"a {type(request).__name__} is no request")
@@ -170,6 +178,15 @@ class _Connection:
                 self._log.warning("worker %s: a request that cannot be answered: %s", self._port.identifier, error)
             else:
                 self._put(error_response(request_id, error))
+
+    def _refuse_surroundings(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
+        if isinstance(request, ProcessSpawn):
+            for name in sorted(SURROUNDINGS - self._allow):
+                if getattr(request.options, name):
+                    raise SpawnRefusedError(
+                        f"options.{name}: this host lets no worker over a connection set it; "
+                        f"to let it, open the host with allow={{{name!r}}}"
+                    )
 
     def _begin(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
         if self._requests >= self._max_waiting:

@@ -1,11 +1,13 @@
 """The first frame of a process, and how a forked one becomes another program where that frame says so.
 
-    {"command": [path, argument, …], "runs": what, "root": "/…", "environment": {name: value, …}}
+    {"command": [path, argument, …], "runs": what, "root": "/…", "environment": {name: value, …},
+     "checked": true, "arguments": [text, …]}
 
 The command starts a runtime: `spindle_trio.child.__main__`, or `main.mjs` of `spindle_trio.javascript`. It is also
-given the number of the process's parent, what it is to run (a module, or a file), and the descriptors. The frames
-behind the first one are that program's, which is why this one is read to its last byte and not further. Any other first
-frame is an order (`_launch_order`).
+given the number of the process's parent, what it is to run (a module, or a file), the descriptors, and the
+arguments. The last two fields are left out where they say nothing; `checked` has it refuse a root that is behind a link
+by now. The frames behind the first one are that program's, which is why this one is read to its last byte and not
+further. Any other first frame is an order (`_launch_order`).
 """
 
 from __future__ import annotations
@@ -45,16 +47,31 @@ def read_order(control: int, messages: int, page: int) -> JsonValue:
     return order
 
 
+def enter_folder(order: Mapping[str, JsonValue]) -> None:
+    """Enter the working directory that a frame names. One that was checked has to be what it was then.
+
+    Raises:
+        OSError: it cannot be entered, or has become a link to elsewhere.
+    """
+    root = str(order["root"])
+    os.chdir(root)
+    if order.get("checked") and os.getcwd() != root:
+        raise OSError(f"the folder {root!r} was checked, and is now behind a link to elsewhere")
+
+
 def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: int) -> NoReturn:
     command, environment = order["command"], order["environment"]
     assert isinstance(command, list)
     assert isinstance(environment, dict)
-    os.chdir(str(order["root"]))
+    enter_folder(order)
+    given = order.get("arguments")
     for fd in (control, messages, page):
         os.set_inheritable(fd, True)
     for number in (signals.SIGPIPE, signals.SIGXFSZ):
         signals.signal(number, signals.SIG_DFL)  # which Python ignores, and what it starts would go on ignoring
     arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], control, messages, page]
+    if isinstance(given, list):
+        arguments += given
     os.execve(  # noqa: S606  # no shell is what is wanted
         str(command[0]),
         [str(argument) for argument in arguments],

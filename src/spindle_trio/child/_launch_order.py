@@ -1,9 +1,11 @@
 """The first frame that a child reads: the order of its launcher, which says what this process is to become.
 
-    {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …}}
+    {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …},
+     "checked": true, "arguments": [text, …]}
 
 `path`, `root` and `environment` are null where the process has them already: an exec'ed one was started with the last
-two, and one that was forked has those of its server. Texts are what the file system and the environment hold, with lone
+two, and one that was forked has those of its server. `checked`, which has a root refused that is behind a link by now,
+and `arguments` are left out where they say nothing. Texts are what the file system and the environment hold, with lone
 surrogates for bytes that are no UTF-8.
 """
 
@@ -16,6 +18,7 @@ import time
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._linux._command_line import show_command_line
 from spindle_trio._linux._parent_death import name_process
+from spindle_trio.child._exec import enter_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,12 +48,13 @@ def take_on(order: JsonValue, entry: str, process_id: str) -> str:
     if isinstance(environment, dict):
         replace_environment(environment)
     if isinstance(root, str):
-        os.chdir(root)
+        enter_folder(order)
         show_command_line(entry, process_id)  # whoever has still to enter its root was forked, and has another one
     name_process(file.rpartition("/")[2])
     folder = file.rpartition("/")[0]
     sys.path[:] = [folder, *(path if isinstance(path, list) else sys.path)]
-    sys.argv[:] = [entry]
+    arguments = order.get("arguments")
+    sys.argv[:] = [entry, *map(str, arguments if isinstance(arguments, list) else ())]
     return file
 
 

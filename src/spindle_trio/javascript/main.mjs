@@ -20,8 +20,8 @@ import { describe, failureFields, isError, print, report, summarise } from "./wo
 
 const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
 
-const [, , file, ...descriptors] = process.argv.slice(2);
-const [controlFd, messagesFd, pageFd] = descriptors.map(Number);
+const [, , file, ...others] = process.argv.slice(2);
+const [controlFd, messagesFd, pageFd] = others.slice(0, 3).map(Number);
 const isBun = process.versions.bun !== undefined;
 const pid = process.pid;
 const page = new Page(pageFd);
@@ -48,7 +48,7 @@ const inbox = []; // messages that have come, and for which there is no handler
 let isDelivering = false;
 const functions = { ready, heartbeat, send, onMessage, complete, fail, onStop };
 
-process.argv = [process.argv[0], file];
+process.argv = [process.argv[0], file, ...others.slice(3)];
 // The host always reads what is printed. Written later, the last of it would be lost in an exit.
 process.stdout._handle?.setBlocking?.(true);
 process.stderr._handle?.setBlocking?.(true);

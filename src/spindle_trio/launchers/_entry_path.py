@@ -12,7 +12,14 @@ from typing import Final
 from spindle_trio._errors import EntryError
 from spindle_trio._model import ResolvedEntry
 
-__all__ = ["JAVASCRIPT_SUFFIXES", "PYTHON_SUFFIXES", "normalise_entry", "resolve_entry"]
+__all__ = [
+    "JAVASCRIPT_SUFFIXES",
+    "PYTHON_SUFFIXES",
+    "normalise_entry",
+    "normalise_folder",
+    "resolve_entry",
+    "resolve_folder",
+]
 
 PYTHON_SUFFIXES: Final = (".py",)
 JAVASCRIPT_SUFFIXES: Final = (".js", ".mjs", ".cjs")
@@ -40,10 +47,7 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
     if suffix not in suffixes:
         has = f"has the suffix {suffix}" if suffix else "has no suffix"
         raise EntryError(f"the entry {name!r} {has}; this launcher runs files whose names end in {wanted}")
-    try:
-        real_root = os.path.realpath(root, strict=True)
-    except (OSError, RuntimeError, ValueError) as error:  # a NUL or a lone surrogate in it is a ValueError
-        raise EntryError(f"the root {str(root)!r} of the entry {name!r} cannot be used: {_reason(error)}") from None
+    real_root = _real_root(root, f"the entry {name!r}")
     try:
         path = os.path.realpath(f"{real_root}/{name}", strict=True)
         mode = os.stat(path).st_mode
@@ -53,7 +57,7 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
         ) from None
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
         raise EntryError(f"the entry {name!r} under the root {str(root)!r} cannot be used: {_reason(error)}") from None
-    if not path.startswith(real_root if real_root.endswith("/") else f"{real_root}/"):
+    if not _is_below(path, real_root):
         raise EntryError(
             f"the entry {name!r} links out of the root {str(root)!r}; name a file that is really under the root"
         )
@@ -63,25 +67,76 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
     return ResolvedEntry(name, Path(path))
 
 
+def resolve_folder(folder: str, root: Path) -> Path:
+    """Accept a folder below the root for a process to run in, or say why not.
+
+    Args:
+        folder: as the caller gave it; backslashes count as slashes.
+        root: the worker's root, an absolute path.
+
+    Returns:
+        The folder with all links followed.
+
+    Raises:
+        EntryError: says what is wrong with the folder and what would be right.
+    """
+    name = normalise_folder(folder, root)
+    real_root = _real_root(root, f"the folder {name!r}")
+    try:
+        path = os.path.realpath(f"{real_root}/{name}", strict=True)
+    except (OSError, RuntimeError) as error:
+        raise EntryError(f"the folder {name!r} under the root {str(root)!r} cannot be used: {_reason(error)}") from None
+    if not _is_below(path, real_root):
+        raise EntryError(
+            f"the folder {name!r} links out of the root {str(root)!r}; name a folder that is really under the root"
+        )
+    if not os.path.isdir(path):
+        raise EntryError(f"the folder {name!r} under the root {str(root)!r} is no folder")
+    return Path(path)
+
+
+def _real_root(root: Path, whose: str) -> str:
+    try:
+        return os.path.realpath(root, strict=True)
+    except (OSError, RuntimeError, ValueError) as error:  # a NUL or a lone surrogate in it is a ValueError
+        raise EntryError(f"the root {str(root)!r} of {whose} cannot be used: {_reason(error)}") from None
+
+
+def _is_below(path: str, real_root: str) -> bool:
+    return path.startswith(real_root if real_root.endswith("/") else f"{real_root}/")
+
+
+def normalise_folder(folder: str, root: Path) -> str:
+    """Write a folder as a path below the root with single forward slashes, or refuse it.
+
+    Raises:
+        EntryError: it is blank, absolute, or climbs.
+    """
+    return _normalised(folder, "folder", f"name a folder relative to the root {str(root)!r}, as in 'data'")
+
+
 def normalise_entry(entry: str, root: Path) -> str:
     """Write an entry as a path below the root with single forward slashes, or refuse it.
 
     Raises:
         EntryError: it is blank, absolute, or climbs.
     """
-    name = entry.strip().replace("\\", "/")
-    hint = f"name a file relative to the root {str(root)!r}, as in 'dist/entry.py'"
+    return _normalised(entry, "entry", f"name a file relative to the root {str(root)!r}, as in 'dist/entry.py'")
+
+
+def _normalised(given: str, what: str, hint: str) -> str:
+    name = given.strip().replace("\\", "/")
     if not name:
-        raise EntryError(f"the entry is blank; {hint}")
+        raise EntryError(f"the {what} is blank; {hint}")
     if "\0" in name or not _is_unicode(name):
-        raise EntryError(f"the entry {name!r} has characters in it that no name may have; {hint}")
+        raise EntryError(f"the {what} {name!r} has characters in it that no name may have; {hint}")
     if name.startswith("/") or _DRIVE.match(name):
-        raise EntryError(f"the entry {name!r} is an absolute path; {hint}")
+        raise EntryError(f"the {what} {name!r} is an absolute path; {hint}")
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
-        raise EntryError(f"the entry {name!r} climbs through '..'; {hint}")
+        raise EntryError(f"the {what} {name!r} climbs through '..'; {hint}")
     if not parts:
-        raise EntryError(f"the entry {name!r} is the root itself; {hint}")
+        raise EntryError(f"the {what} {name!r} is the root itself; {hint}")
     return "/".join(parts)
 
 

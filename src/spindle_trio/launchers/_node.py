@@ -104,9 +104,8 @@ class JavaScriptEngine(Engine):
             raise FileNotFoundError(self.problem())
         environment = {name: value for name, value in order.environment.items() if name not in _CHANNEL}
         order = attrs.evolve(order, environment=environment)
-        frame = encode_execution(
-            order, [path, str(RUNTIME), f"{order.entry.entry} {order.process_id}"], str(order.entry.path)
-        )
+        command = [path, str(RUNTIME), f"{order.entry.entry} {order.process_id}"]
+        frame = encode_execution(order, command, str(order.entry.path), order.arguments)
         # Nobody can look into a Node that runs in a loop; and the watchdog judges an entry that computes while a
         # message has left in part.
         return Program([frame], leaves_stacks=False, waits_to_send=False)

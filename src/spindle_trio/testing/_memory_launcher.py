@@ -24,7 +24,7 @@ from spindle_trio.abc import ABANDON_SECONDS, ExitStatus, LaunchedProcess, Launc
 from spindle_trio.child import ProcessContext
 from spindle_trio.child._async_runtime import ChildEnd, run_async_child
 from spindle_trio.child._facts import facts_from_init
-from spindle_trio.launchers._entry_path import normalise_entry
+from spindle_trio.launchers._entry_path import normalise_entry, normalise_folder
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
 from spindle_trio.testing._scripted import ScriptedChild, ScriptedProcess
 from spindle_trio.testing._shields import take_shields_away
@@ -36,7 +36,11 @@ _log = logging.getLogger("spindle_trio.testing")
 
 
 class MemoryLauncher(Launcher):
-    """Launches `async` callables, and scripted children, in the Trio run of the host."""
+    """Launches `async` callables, and scripted children, in the Trio run of the host.
+
+    They share the test's own program: an entry finds its `os.environ`, working directory and `sys.argv` there, and not
+    what a spawn asked for with `environment`, `folder` and `arguments`, which are checked and no more.
+    """
 
     def __init__(self, entries: Mapping[str, MemoryEntry | ScriptedChild | Sequence[ScriptedChild]]) -> None:
         """Take in the entries.
@@ -77,6 +81,10 @@ class MemoryLauncher(Launcher):
             known = ", ".join(map(repr, sorted(self._entries))) or "none"
             raise EntryError(f"there is no entry {name!r} in this MemoryLauncher; it has: {known}")
         return self._resolved.setdefault(name, ResolvedEntry(name))
+
+    def resolve_folder(self, folder: str, root: Path) -> Path:
+        """Accept a folder that need not exist, since no entry runs in it here; see `Launcher.resolve_folder`."""
+        return root / normalise_folder(folder, root)
 
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
         """Start an entry for as long as the block lasts; see `Launcher.launch`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import NoneType, UnionType
 from typing import Final, TypeAlias, get_args
@@ -34,7 +34,9 @@ from spindle_trio._model import (
 from spindle_trio.wire._fields import (
     JsonObject,
     as_it_is,
+    read_arguments,
     read_count,
+    read_environment,
     read_exit_reason,
     read_flag,
     read_grace,
@@ -48,6 +50,7 @@ from spindle_trio.wire._fields import (
     read_text,
     read_time,
     read_wanted_state,
+    write_arguments,
     write_grace,
     write_heartbeat_timeout,
     write_metadata,
@@ -158,6 +161,7 @@ _WriteHook: TypeAlias = (
     Callable[[float], int]
     | Callable[[float | None], int | None]
     | Callable[[JsonObject], JsonObject]
+    | Callable[[Sequence[str]], list[str]]
     | Callable[[object], object]
 )
 
@@ -173,6 +177,10 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return read_span, write_span
         case "grace_period" | "replace_grace" | "grace":
             return read_grace, write_grace
+        case "environment":
+            return read_environment, as_it_is
+        case "arguments":
+            return read_arguments, write_arguments
         case "payload" | "result":
             return as_it_is, as_it_is
         case "metadata":

@@ -6,11 +6,21 @@ A reader raises `WrongTypeError` for what its field does not want. The path of t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import NoneType, UnionType
 from typing import Final, TypeAlias
 
-from spindle_trio._model import DEFAULT_TIMEOUT, ExitReason, JsonValue, ProcessState, from_plain, to_plain
+from spindle_trio._model import (
+    DEFAULT_TIMEOUT,
+    ExitReason,
+    JsonValue,
+    ProcessState,
+    checked_arguments,
+    checked_environment,
+    from_plain,
+    to_plain,
+)
 from spindle_trio._model._rich_values import date_text
 
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -92,6 +102,34 @@ def read_metadata(value: object, _: object) -> JsonObject:
 def write_metadata(metadata: JsonObject) -> JsonObject:
     """Write metadata as a `dict`."""
     return dict(metadata)
+
+
+def read_environment(value: object, _: object) -> dict[str, str]:
+    """Read variables: an object of texts."""
+    variables = read_object(value)
+    for name, text in variables.items():
+        if not isinstance(text, str):
+            raise WrongTypeError(f"expected a string for {name[:60]!a}, got {name_of(text)}")
+        read_text(name + text)
+    try:
+        return checked_environment(variables) or {}
+    except ValueError as error:
+        raise WrongTypeError(str(error)) from None
+
+
+def read_arguments(value: object, _: object) -> tuple[str, ...]:
+    """Read arguments: an array of texts."""
+    if not isinstance(value, list):
+        raise WrongTypeError(f"expected an array, got {name_of(value)}")
+    try:
+        return checked_arguments([read_text(text) for text in value])
+    except ValueError as error:
+        raise WrongTypeError(str(error)) from None
+
+
+def write_arguments(arguments: Sequence[str]) -> list[str]:
+    """Write arguments as a `list`."""
+    return list(arguments)
 
 
 def read_time(value: object, _: object) -> datetime:

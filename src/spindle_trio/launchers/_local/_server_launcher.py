@@ -20,7 +20,7 @@ import trio
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import Launcher, LaunchOrder
-from spindle_trio.launchers._entry_path import resolve_entry
+from spindle_trio.launchers._entry_path import resolve_entry, resolve_folder
 from spindle_trio.launchers._local._descriptors import RESERVE, raise_limit
 from spindle_trio.launchers._local._engine import Engine
 from spindle_trio.launchers._local._first_frames import check_surroundings
@@ -162,6 +162,10 @@ class ServerLauncher(Launcher):
         resolved = resolve_entry(entry, root, self._suffixes)
         self._engine_for(resolved).require(resolved)
         return resolved
+
+    def resolve_folder(self, folder: str, root: Path) -> Path:
+        """Accept or refuse a folder; see `Launcher.resolve_folder`."""
+        return resolve_folder(folder, root)
 
     def launch(self, order: LaunchOrder) -> ProcessBlock:
         """Give a process the entry to run; see `Launcher.launch`."""
