@@ -98,6 +98,13 @@ class ProcessAccessError(SpindleError):
 class PayloadError(SpindleError, ValueError):
     """A payload is not JSON-safe or is over a limit: the sender's mistake, raised at the sender; nothing was sent."""
 
+    def __init__(self, message: str, *, size: int | None = None, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
+        """Its size as JSON, in bytes, where it is too large; otherwise `None`."""
+        self.limit = limit
+        """How many bytes are allowed, where it is too large; otherwise `None`."""
+
 
 class LaggedError(SpindleError):
     """A subscription was not read in time, and the oldest values were dropped. The next `receive` goes on."""

@@ -125,5 +125,8 @@ class ServingInterface(WorkerInterface, Protocol):
     def post(self, process_id: str, payload: JsonValue, user_id: str | None) -> None:
         """Put a payload into a process's outbox; if there is no room, that process ends as failed.
 
-        What cannot be delivered is logged, and nothing is raised.
+        Raises:
+            PayloadError: it is not JSON-safe or is over a limit.
+            ProcessAccessError: the process belongs to another user than the one named.
+            trio.BrokenResourceError: the process has ended, takes no messages any more, or there never was one.
         """

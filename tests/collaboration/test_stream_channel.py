@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 import trio
@@ -11,13 +12,14 @@ import trio.testing
 from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._model import ProcessGet, ProcessSend
 from spindle_trio._worker_protocol import StreamChannel
+from spindle_trio._worker_protocol._lines import LineReader, UnreadableLineError
 
 Stapled = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 
-def channel_and_peer(max_line_bytes: int = 1_000) -> tuple[StreamChannel, Stapled]:
+def channel_and_peer(max_line_bytes: int = 1_000, max_line_values: int = 1_000) -> tuple[StreamChannel, Stapled]:
     near, far = trio.testing.memory_stream_pair()
-    return StreamChannel(near, max_line_bytes=max_line_bytes), far
+    return StreamChannel(near, max_line_bytes=max_line_bytes, max_line_values=max_line_values), far
 
 
 async def test_values_and_wire_forms_arrive_as_objects_in_order() -> None:
@@ -101,18 +103,85 @@ async def test_a_number_that_json_cannot_spell_is_read_so_that_its_request_can_b
     assert received["requestId"] == "r1"
 
 
-@pytest.mark.parametrize("end", [b"", b"\n"], ids=["without an end", "with an end"])
-async def test_a_line_that_is_too_long_breaks_the_channel(end: bytes) -> None:
-    """Nobody knows where the next message would begin without reading all of this one."""
-    channel, peer = channel_and_peer(max_line_bytes=100)
-    await peer.send_all(b'{"a": "' + b"x" * 100 + end)
-    with pytest.raises(PeerProtocolError, match="more than 100 bytes"):
+DEEP = b'{"x": ' + b"[" * 20_000 + b"]" * 20_000
+MANY_DIGITS = b'{"x": ' + b"9" * 5_000
+MANY_VALUES = b'{"x": [' + b"[]," * 700 + b"1]"
+TOO_LONG = b'{"x": "' + b"x" * 100_000 + b'"'
+
+
+@pytest.mark.parametrize("line", [DEEP, MANY_DIGITS, MANY_VALUES, TOO_LONG], ids=["deep", "digits", "values", "long"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b', "requestId": "r\\u0031"}',
+        b', "requestId": "r1", "options": {"requestId": "inner"}}',
+        b', "requestId" : "r1" } ',
+    ],
+    ids=["last", "in the middle", "with blanks"],
+)
+async def test_a_request_that_is_not_parsed_is_named_and_the_next_line_is_read(line: bytes, rest: bytes) -> None:
+    if line is TOO_LONG and b"options" in rest:
+        line, rest = b'{"requestId": "r1", ' + line[1:], b"}"  # of a long line nobody looks at the middle
+    channel, peer = channel_and_peer(max_line_bytes=90_000, max_line_values=600)
+    await peer.send_all(line + rest + b'\n{"next": true}\n')
+    with pytest.raises(UnreadableLineError) as caught:
         await channel.receive()
-    with pytest.raises(trio.BrokenResourceError):
+    assert caught.value.request_id == "r1"
+    assert await channel.receive() == {"next": True}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DEEP + b', "options": {"requestId": "inner"}}',
+        DEEP + b', "said": "\\"requestId\\":\\"text\\"}"}',
+        DEEP + b', "said": ["requestId", "r1"]}',
+        DEEP + b', "requestId": 5}',
+        DEEP + b', "requestId": "\\ud800"}',
+        b'{"requestId": "r1", nonsense}',
+        b'[{"requestId": "r1"}]',
+    ],
+    ids=range(7),
+)
+async def test_what_is_no_request_is_not_taken_for_one(line: bytes) -> None:
+    channel, peer = channel_and_peer(max_line_bytes=100_000)
+    await peer.send_all(line + b"\n")
+    with pytest.raises(UnreadableLineError) as caught:
         await channel.receive()
-    with pytest.raises(trio.BrokenResourceError):
-        await channel.send({})
-    assert "broken" in repr(channel)
+    assert caught.value.request_id is None
+
+
+async def test_a_line_that_is_too_long_is_skipped_while_it_comes_and_costs_no_more_than_the_bound() -> None:
+    channel, peer = channel_and_peer(max_line_bytes=100_000)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def send() -> None:
+            await peer.send_all(b'{"a": "')
+            for _ in range(100):
+                await peer.send_all(b"x" * 65_536)
+                assert len(channel._lines._buffer) <= 200_000
+                await trio.testing.wait_all_tasks_blocked()
+            await peer.send_all(b'", "requestId": "r1"}\n{"next": true}\n')
+
+        with pytest.raises(UnreadableLineError, match="more than 100000 bytes") as caught:
+            await channel.receive()
+        assert caught.value.request_id == "r1"
+        assert await channel.receive() == {"next": True}
+        await channel.send({})  # the sending end is as good as ever
+
+
+def test_brackets_are_counted_before_a_line_is_parsed() -> None:
+    """Five mebibytes of them took a second to parse, in which nobody else had a turn."""
+    reader = LineReader(10**7, 300_000)
+    reader.feed(b'{"requestId": "r1", "x": [' + b"[]," * 1_700_000 + b"1]}\n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableLineError, match="more than 300000 values"):
+            reader.take()
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000  # and 170 MB if it is
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_line_at_the_bound_passes_both_ways() -> None:
@@ -197,13 +266,15 @@ async def test_sending_and_receiving_are_checkpoints() -> None:
     with trio.testing.assert_checkpoints():
         await receiver.receive()
     with trio.testing.assert_checkpoints(), pytest.raises(PayloadError):
-        await sender.send({"a": "x" * 6_000_000})
+        await sender.send({"a": "x" * 60_000_000})
 
 
 def test_the_bound_on_a_line_is_positive() -> None:
     near, _ = trio.testing.memory_stream_pair()
     with pytest.raises(ValueError, match="positive"):
         StreamChannel(near, max_line_bytes=0)
+    with pytest.raises(ValueError, match="max_line_values must be positive"):
+        StreamChannel(near, max_line_values=0)
 
 
 async def test_its_repr_is_a_status_line() -> None:

@@ -157,6 +157,7 @@ async def _serving(
     max_processes: int = 16,
     limits: spindle.Limits = spindle.Limits(),  # noqa: B008  # it is frozen
     allow: tuple[str, ...] = (),
+    own: spindle.Limits | None = None,
 ) -> AsyncIterator[tuple[Host, spindle.Worker]]:
     near, far = channel_pair()
     async with (
@@ -164,7 +165,7 @@ async def _serving(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(functools.partial(host.serve_worker, near, "remote", user_id=user_id))
-        async with connect_worker(far, limits=limits) as worker:
+        async with connect_worker(far, limits=own or limits) as worker:
             yield host, worker
 
 
@@ -376,6 +377,22 @@ async def test_many_messages_are_received_at_once_at_this_end_too(serving: Servi
         with pytest.raises(trio.EndOfChannel):
             await messages.receive_many()
         assert [message.payload for message in await everybodys.receive_many()] == list(range(3_000))
+
+
+async def test_a_message_that_is_too_large_for_the_host_is_told_to_its_sender(
+    serving: Serving, autojump_clock: MockClock
+) -> None:
+    """Where the two ends have other limits; a worker that waits for an answer would wait in vain."""
+    async with serving(limits=spindle.Limits(frame_bytes=1_000), own=spindle.Limits()) as (_, worker):
+        handle = await worker.backend_processes.spawn("echo.py")
+        await handle.send("x" * 2_000)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(
+            spindle.PayloadError, match=r"2002 bytes as JSON, more than 1000 .*write it to a file"
+        ) as caught:
+            await handle.send("next")
+        assert (caught.value.size, caught.value.limit) == (2_002, 1_000)
+        await handle.send("next")
 
 
 async def test_a_process_that_does_not_read_fails_and_holds_up_nobody(
@@ -629,7 +646,7 @@ async def test_a_stop_on_the_wire_is_answered_at_once_as_a_request(autojump_cloc
         assert ended["event"]["result"] == "cleaned up"  # type: ignore[index,call-overload]
 
 
-async def test_a_send_on_the_wire_that_cannot_be_delivered_is_logged(
+async def test_a_send_on_the_wire_that_cannot_be_delivered_is_logged_and_told_to_its_sender(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "spindle_trio"):
@@ -645,8 +662,15 @@ async def test_a_send_on_the_wire_that_cannot_be_delivered_is_logged(
                 {"processId": process_id, "payload": "hers", "userId": "ada"},
             ):
                 await peer.channel.send({"type": "backend_process_send", **fields})
+            failures = [await peer.channel.receive() for _ in range(3)]
+            assert {failure["type"] for failure in failures} == {"backend_process_send_failed"}  # type: ignore[index,call-overload]
+            assert [(failure["processId"], failure["errorType"]) for failure in failures] == [  # type: ignore[index,call-overload]
+                ("unknown", "BrokenResourceError"),
+                (process_id, "ProcessAccessError"),
+                (process_id, "ProcessAccessError"),
+            ]
             heard = await peer.channel.receive()
-            assert heard["payload"] == {"echo": "hers"}
+            assert heard["payload"] == {"echo": "hers"}  # type: ignore[index,call-overload]
     dropped = [record for record in caplog.records if "dropped" in record.message]
     assert len(dropped) == 3
     assert all("unknown" in record.message or process_id in record.message for record in dropped)

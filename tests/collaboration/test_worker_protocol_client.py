@@ -36,6 +36,7 @@ from spindle_trio._model import (
     ProcessList,
     ProcessMessage,
     ProcessSend,
+    ProcessSendFailed,
     ProcessSpawn,
     ProcessState,
     ProcessStop,
@@ -438,6 +439,35 @@ async def raised(call: Callable[[], object]) -> BaseException | None:
     return None
 
 
+@pytest.mark.parametrize(
+    ("notice", "kind"),
+    [
+        (ProcessSendFailed("p1", "no", "PayloadError", size=9, limit=8), PayloadError),
+        (ProcessSendFailed("p1", "no", "ProcessAccessError"), ProcessAccessError),
+        (ProcessSendFailed("p1", "no", "BrokenResourceError"), trio.BrokenResourceError),
+        (ProcessSendFailed("p1", "no", "NewerError"), SpindleError),
+    ],
+    ids=lambda value: str(getattr(value, "error_type", "")),
+)
+async def test_a_message_that_was_not_delivered_is_logged_and_raised_by_the_next_send(
+    notice: ProcessSendFailed, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with with_process() as (worker, host, handle, _nursery):
+        await host.say(ProcessSendFailed("p9", "nobody's"))
+        for send in (handle.send, lambda payload: worker.backend_processes.send("p1", payload)):
+            await host.say(notice)
+            with pytest.raises(kind, match="an earlier message to process p1 was not delivered: no") as caught:
+                await send("not sent")
+            if isinstance(caught.value, PayloadError):
+                assert (caught.value.size, caught.value.limit) == (9, 8)
+        await host.say(notice)
+        with pytest.raises(kind):
+            handle.send_nowait("not sent")
+        await handle.send("next")
+        assert await host.hear() == ProcessSend("p1", "next")
+    assert caplog.text.count("process p1: a message for it was not delivered: no") == 3
+
+
 async def test_what_was_sent_is_as_it_was_when_it_was_sent() -> None:
     payload = {"items": [1]}
     async with with_process() as (_, host, handle, _nursery):
@@ -577,7 +607,9 @@ async def test_a_request_that_is_too_long_for_the_channel_raises_at_its_caller(
         await worker.backend_processes.send("p1", "x" * 300)
         await worker.backend_processes.send("p1", "short")
         assert (await host.receive())["payload"] == "short"
-    assert "process p1: a message for it was dropped" in caplog.text
+        with pytest.raises(PayloadError, match=r"was not delivered: .* more than 200 in one line"):
+            await worker.backend_processes.send("p1", "next")
+    assert "process p1: a message for it was not delivered" in caplog.text
 
 
 async def test_a_connection_that_takes_nothing_any_more_is_lost_though_it_still_speaks() -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio._errors import EntryError, PeerProtocolError
+from spindle_trio._errors import EntryError, PayloadError, ProcessAccessError
 from spindle_trio._model import (
     ExitReason,
     JsonValue,
@@ -331,28 +331,146 @@ async def test_messages_that_the_connection_does_not_take_wait_in_their_inbox() 
         assert inbox.room
 
 
-async def test_a_connection_that_does_not_take_its_answers_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_connection_that_does_not_take_its_answers_is_closed(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
     host = FakeHost()
     async with served(host, buffer=0, limits=Limits(lifecycle_events=5)) as peer:
-        for number in range(7):  # one is being sent, five wait, and one is too much
+        for number in range(6):  # one is being sent, and five wait
             await peer.say({"type": "backend_process_get", "requestId": str(number), "processId": "p1"})
+        with trio.move_on_after(29):
+            await peer.say({"type": "backend_process_get", "requestId": "7", "processId": "p1"})
+        assert not host.unloaded
+        await trio.sleep(2)
         assert host.unloaded
         with pytest.raises(trio.EndOfChannel):
             await peer.end.receive()
-    assert "does not take its answers" in caplog.text
+    assert "has taken none of its answers for 30 s" in caplog.text
 
 
-async def test_too_many_requests_at_once_are_refused() -> None:
+async def test_a_connection_that_takes_an_answer_now_and_then_is_kept(autojump_clock: trio.testing.MockClock) -> None:
+    host = FakeHost()
+    async with served(host, buffer=0, limits=Limits(lifecycle_events=5)) as peer, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            for number in range(20):
+                await peer.say({"type": "backend_process_get", "requestId": str(number), "processId": "p1"})
+
+        for number in range(20):
+            await trio.sleep(25)
+            assert await peer.hear(1) == [{"type": "response", "requestId": str(number), "result": None}]
+        assert not host.unloaded
+
+
+async def test_a_peer_that_reads_may_ask_for_more_at_once_than_may_wait(autojump_clock: trio.testing.MockClock) -> None:
+    """Its requests wait until it has read; a stop and a message among them get through as it reads on."""
+    host = FakeHost()
+    host.start("p1")
+    near, far = trio.testing.memory_stream_pair()
+    get = b'{"type":"backend_process_get","requestId":"r%d","processId":"p1"}\n'
+    gets = [get % number for number in range(6_000)]
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await serve_worker(host.opened(), StreamChannel(near), limits=Limits(lifecycle_events=100))
+
+        gets[3_000:3_000] = [
+            b'{"type":"backend_process_stop","requestId":"stop","processId":"p1"}\n',
+            b'{"type":"backend_process_send","processId":"p1","payload":1}\n',
+        ]
+        await far.send_all(b"".join(gets))
+        nursery.start_soon(serve)
+        peer, answered = StreamChannel(far), []
+        while len(answered) < 6_001:
+            heard = await peer.receive()
+            if heard["type"] == "response":
+                answered.append(heard["requestId"])
+        assert sorted(answered) == sorted(["stop", *(f"r{number}" for number in range(6_000))])
+        assert (len(host.stopped), len(host.posted)) == (1, 1)
+        assert not host.unloaded
+        await peer.aclose()
+
+
+async def test_too_many_spawns_at_once_are_refused_and_other_requests_are_not() -> None:
     host = FakeHost()
     async with served(host, limits=Limits(lifecycle_events=5)) as peer:
-        await peer.say(*(spawn(str(number)) for number in range(6)))
-        (refusal,) = [value for value in await peer.hear(6) if value["type"] == "response"]  # type: ignore[index]
+        await peer.say(*(spawn(str(number)) for number in range(5)))
+        await peer.hear(5)
+        await peer.say(spawn("5"), {"type": "backend_process_get", "requestId": "g1", "processId": "p9"})
+        refusal, answer = await peer.hear(2)
         assert refusal["requestId"] == "5"  # type: ignore[index]  # it is a dict
-        assert refusal["errorType"] == PeerProtocolError.__name__  # type: ignore[index]
+        assert refusal["errorType"] == "SpawnRefusedError"  # type: ignore[index]
+        assert "5 spawns of this connection wait" in refusal["error"]  # type: ignore[index]
+        assert answer["requestId"] == "g1"  # type: ignore[index]
         host.refusal = EntryError("no")
         host.ready.set()
         answers = await peer.hear(5)
         assert {answer["requestId"] for answer in answers} == set("01234")  # type: ignore[index]
+        await peer.say(spawn("6"))
+        assert (await peer.hear(2))[1]["errorType"] == "EntryError"  # type: ignore[index]
+
+
+async def test_spawns_that_wait_are_bounded_in_what_they_take_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spindle_trio._worker_protocol._waiting_spawns.MOST_BYTES", 100_000)
+    host = FakeHost()
+    async with served(host) as peer:
+        await peer.say(spawn("0", payload="x" * 200_000))  # one alone may be of any size
+        await peer.hear(1)
+        await peer.say(spawn("1", payload="x"), spawn("2"))
+        refusal, event = await peer.hear(2)
+        assert refusal["requestId"] == "1"  # type: ignore[index]  # it is a dict
+        assert refusal["errorType"] == "SpawnRefusedError"  # type: ignore[index]
+        assert event["type"] == "backend_process_lifecycle"  # type: ignore[index]  # nothing is nothing
+        host.refusal = EntryError("no")
+        host.ready.set()
+        await peer.hear(2)
+        host.ready = trio.Event()
+        await peer.say(spawn("3", metadata={"a": [[]] * 700}), spawn("4", metadata={"a": [[]] * 700}))
+        kinds = {heard["type"] for heard in await peer.hear(2)}  # type: ignore[index]
+        assert kinds == {"backend_process_lifecycle", "response"}
+
+
+@pytest.mark.parametrize("depth", [20_000, 100_000])
+async def test_a_request_that_the_parser_gives_up_on_is_answered_once(depth: int) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    host = FakeHost()
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await serve_worker(host.opened(), StreamChannel(near, max_line_bytes=10**6), limits=Limits())
+
+        nursery.start_soon(serve)
+        peer = StreamChannel(far)
+        deep, long = b"[" * depth + b"]" * depth, b"x" * 1_100_000
+        await far.send_all(b'{"type":"backend_process_list","requestId":"deep","unknown":%b}\n' % deep)
+        await far.send_all(b'{"type":"backend_process_list","unknown":%b,"requestId":"digits"}\n' % (b"9" * 5_000))
+        await far.send_all(b'{"type":"backend_process_list","requestId":"long","unknown":"%b"}\n' % long)
+        await far.send_all(b'{"type":"backend_process_list","requestId":"good"}\n')
+        answers = [await peer.receive() for _ in range(4)]
+        assert [answer["requestId"] for answer in answers] == ["deep", "digits", "long", "good"]
+        assert [answer.get("errorType") for answer in answers] == ["PeerProtocolError"] * 3 + [None]
+        await peer.aclose()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (PayloadError("too large", size=9, limit=8), {"errorType": "PayloadError", "size": 9, "limit": 8}),
+        (ProcessAccessError("too large"), {"errorType": "ProcessAccessError"}),
+        (trio.BrokenResourceError("too large"), {"errorType": "BrokenResourceError"}),
+    ],
+    ids=["too large", "another user", "ended"],
+)
+async def test_a_message_that_does_not_reach_its_process_is_told_to_its_sender(
+    refusal: Exception, said: dict[str, object]
+) -> None:
+    host = FakeHost()
+    host.post_refusal = refusal
+    async with served(host) as peer:
+        await peer.say({"type": "backend_process_send", "processId": "p1", "payload": 1})
+        notice = {"type": "backend_process_send_failed", "processId": "p1", "error": "too large"}
+        assert await peer.hear(1) == [notice | said]
 
 
 async def test_losing_the_connection_is_an_unload() -> None:

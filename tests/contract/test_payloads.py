@@ -61,7 +61,7 @@ async def test_metadata_is_bounded_like_a_payload(world, world_clock):
     world.entry(ECHO)
     async with world.quiet_worker() as worker:
         spawn = worker.backend_processes.spawn
-        for metadata in ({"m": built("nested(64)")}, {"m": "x" * 2**20}, {"m": built("cycle()")}):
+        for metadata in ({"m": built("nested(64)")}, {"m": "x" * 2**24}, {"m": built("cycle()")}):
             with pytest.raises(spindle.PayloadError, match="metadata"):
                 await spawn("entry.py", metadata=metadata)
         handle = await spawn("entry.py", metadata={"m": built("nested(63)")})
@@ -128,9 +128,9 @@ async def test_a_payload_of_a_whole_frame_can_start_a_process(world, world_clock
         return len(process.payload)
     """)
     async with world.quiet_worker() as worker:
-        handle = await worker.backend_processes.spawn("entry.py", payload="x" * (2**20 - 2))
+        handle = await worker.backend_processes.spawn("entry.py", payload="x" * (2**24 - 2))
         await handle.wait_ended()
-        assert handle.result == 2**20 - 2
+        assert handle.result == 2**24 - 2
 
 
 # At the sender: the child's side.
@@ -156,7 +156,7 @@ async def test_what_is_not_json_safe_is_refused_in_a_blocking_child_too(real_wor
     assert real_world.payloads() == ["after all that"]
 
 
-RETURNED = ["math.nan", "{'items': [0, 1, 2, {3}]}", "'x' * 2**20", "{1: 'a'}", "cycle()", "'\\ud800'"]
+RETURNED = ["math.nan", "{'items': [0, 1, 2, {3}]}", "'x' * 2**24", "{1: 'a'}", "cycle()", "'\\ud800'"]
 
 
 @pytest.mark.parametrize("source", RETURNED)
@@ -168,7 +168,7 @@ async def test_a_returned_value_that_may_not_travel_fails_the_process(world, wor
     assert (info.state, info.exit_reason, handle.result) == ("failed", "failed", None)
     assert info.error is not None
     assert info.error.startswith("PayloadError: result")
-    assert (BAD | {"'x' * 2**20": "more than 1048576"})[source] in info.error
+    assert (BAD | {"'x' * 2**24": "more than 16777216"})[source] in info.error
     assert world.payloads() == ["before"]
 
 
@@ -203,7 +203,7 @@ RAW_MESSAGES = {
     "nothing": "b''",
     "no UTF-8": r"b'\"\xff\"'",
     "another encoding": "'\"text\"'.encode('utf-16')",
-    "a byte more than a frame may have": "b'\"' + b'x' * (2**20 - 1) + b'\"'",
+    "a byte more than a frame may have": "b'\"' + b'x' * (2**24 - 1) + b'\"'",
 }
 
 RAW_RESULTS = {name: as_result(source) for name, source in RAW_MESSAGES.items() if name != "nothing"}
@@ -231,11 +231,13 @@ async def test_a_child_that_lies_before_it_is_ready_fails_its_spawn(world, world
     """Frames that are too long cannot be passed over: whoever looks at that lane again finds the same one."""
     world.entry(f"""
     async def run(process):
-        await process._controls._{lane}.send_pending([b"x" * (2**20 + 1)])
+        await process._controls._{lane}.send_pending([b"x" * (2**24 + 1)])
         await trio.sleep_forever()
     """)
     async with world.worker() as worker:
-        with pytest.raises(spindle.StartupFailedError, match=r"entry\.py .*broke the protocol: .*1048577") as caught:
+        with pytest.raises(
+            spindle.StartupFailedError, match=r"entry\.py .*: .*16777217 .*write it to a file"
+        ) as caught:
             await worker.backend_processes.spawn("entry.py")
         assert caught.value.info.state is spindle.ProcessState.FAILED
     assert world.states() == ["starting", "failed"]

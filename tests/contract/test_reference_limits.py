@@ -196,7 +196,7 @@ def test_the_reference_limits_are_those_of_the_contract():
 
 def test_the_default_limits_are_those_of_the_contract():
     limits = spindle.Limits()
-    assert (limits.frame_bytes, limits.depth, limits.values) == (2**20, 64, 100_000)
+    assert (limits.frame_bytes, limits.depth, limits.values) == (2**24, 64, 100_000)
     assert (limits.inbox_messages, limits.inbox_bytes, limits.outbox_bytes) == (1_024, 4 * 2**20, 2**20)
     assert (limits.lifecycle_events, limits.ending_bytes, limits.frame_seconds) == (1_024, 64 * 2**20, 5)
     optional = ("text", "kind", "key", "entry", "reason", "error")

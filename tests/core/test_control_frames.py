@@ -56,7 +56,7 @@ def test_the_first_frame_leaves_out_what_there_is_not() -> None:
         "kind": "a.py",
         "heartbeatTimeoutMs": 15_000,
         "limits": {
-            "frameBytes": 2**20, "depth": 64, "values": 100_000, "textBytes": None, "containerEntries": None,
+            "frameBytes": 2**24, "depth": 64, "values": 100_000, "textBytes": None, "containerEntries": None,
         },
     }  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_the_first_frame_says_all_that_there_is() -> None:
     said = said_at_start(key="k", user_id="ada", metadata={"a": 1}, payload=[1], limits=REFERENCE_LIMITS)
     assert (said["key"], said["userId"], said["metadata"], said["payload"]) == ("k", "ada", {"a": 1}, [1])
     assert said["limits"] == {
-        "frameBytes": 2**20, "depth": 32, "values": 10_000, "textBytes": 262_144, "containerEntries": 1_000,
+        "frameBytes": 2**24, "depth": 32, "values": 10_000, "textBytes": 262_144, "containerEntries": 1_000,
     }  # fmt: skip
 
 

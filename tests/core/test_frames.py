@@ -58,8 +58,12 @@ def test_the_body_is_short_and_utf_8() -> None:
 
 def test_a_body_that_is_too_long_is_refused_by_name_and_size() -> None:
     assert encode_body("xxx", 5) == b'"xxx"'
-    with pytest.raises(PayloadError, match=r"^metadata: 5 bytes as JSON, more than 4 in one frame"):
+    with pytest.raises(
+        PayloadError,
+        match=r"^metadata: 5 bytes as JSON, more than 4 in one frame; raise Limits\(frame_bytes=…\), or write it",
+    ) as caught:
         encode_body("xxx", 4, "metadata")
+    assert (caught.value.size, caught.value.limit) == (5, 4)
 
 
 @pytest.mark.parametrize(

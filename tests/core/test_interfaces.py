@@ -9,8 +9,8 @@ import pytest
 from spindle_trio import _interfaces
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._supervision._process import Process
-from spindle_trio._worker_protocol._client import _RemoteWorker
 from spindle_trio._worker_protocol._remote_process import RemoteProcess
+from spindle_trio._worker_protocol._remote_worker import RemoteWorker
 
 
 def methods_of(port: type) -> dict[str, inspect.Signature]:
@@ -29,7 +29,7 @@ def methods_of(port: type) -> dict[str, inspect.Signature]:
         (_interfaces.ProcessInterface, Process),
         (_interfaces.ProcessInterface, RemoteProcess),
         (_interfaces.ServingInterface, WorkerScope),
-        (_interfaces.WorkerInterface, _RemoteWorker),
+        (_interfaces.WorkerInterface, RemoteWorker),
     ],
 )
 def test_each_implementation_of_a_port_has_its_methods(port: type, implementation: type) -> None:

@@ -146,7 +146,7 @@ def test_values_cannot_be_changed() -> None:
 
 def test_the_limits_are_the_contracts() -> None:
     assert attrs.asdict(Limits()) == {
-        "frame_bytes": 2**20,
+        "frame_bytes": 2**24,
         "depth": 64,
         "values": 100_000,
         "inbox_messages": 1_024,

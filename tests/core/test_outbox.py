@@ -112,6 +112,14 @@ async def test_the_bound_is_on_what_waits_and_one_frame_may_be_longer(tap: Tap, 
     put(outbox, b"x" * 100, b"y" * 100)
     assert outbox.waiting_bytes == 100
     with pytest.raises(trio.WouldBlock):
+        outbox.send_nowait(b"z" * 100)
+
+
+async def test_beside_one_longer_frame_as_much_may_wait_as_without_it(tap: Tap, outbox: Outbox) -> None:
+    tap.is_open = False
+    put(outbox, b"partly sent", b"x" * 4, b"y" * 100, b"z" * 6)
+    assert (outbox.messages, outbox.waiting_bytes) == (3, 110)
+    with pytest.raises(trio.WouldBlock):
         outbox.send_nowait(b"z")
 
 

@@ -139,11 +139,11 @@ async def test_the_largest_payload_passes_both_ways(root: Path) -> None:
         handle = await worker.backend_processes.spawn("echo.py")
         messages = handle.messages()
         await messages.receive()
-        largest = "ü" * ((1024 * 1024 - len('{"echo":""}')) // 2)
+        largest = "ü" * ((16 * 1024 * 1024 - len('{"echo":""}')) // 2)
         await handle.send(largest)
         assert await messages.receive() == {"echo": largest}
         with pytest.raises(spindle.PayloadError):
-            await handle.send("x" * (1024 * 1024))
+            await handle.send("x" * (16 * 1024 * 1024))
         await handle.stop()
         assert handle.state is ProcessState.STOPPED
 

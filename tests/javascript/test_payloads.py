@@ -24,6 +24,8 @@ const attempt = (action) => {
 };
 """
 
+ADVICE = "raise Limits(frame_bytes=…), or write it to a file and send its path"
+
 REFUSED = {
     "undefined": "payload: undefined is not JSON-safe",
     "NaN": "payload: NaN is not JSON-safe",
@@ -52,9 +54,9 @@ REFUSED = {
     "['ok', 'half \\udfff']": "payload[1]: the text has a lone surrogate",
     "({ '\\ud800': 1 })": 'payload["\\ud800"]: the text has a lone surrogate',
     "repeated(100_000, 0)": "more than 100000 values in all",
-    "'x'.repeat(2 ** 20 - 1)": "payload: 1048577 bytes of JSON, more than 1048576",
-    "'ü'.repeat(2 ** 19)": "payload: 1048578 bytes of JSON, more than 1048576",
-    "'\\n'.repeat(2 ** 19)": "payload: 1048578 bytes of JSON, more than 1048576",
+    "'x'.repeat(2 ** 24 - 1)": f"payload: 16777217 bytes of JSON, more than 16777216 in one frame; {ADVICE}",
+    "'ü'.repeat(2 ** 23)": f"payload: 16777218 bytes of JSON, more than 16777216 in one frame; {ADVICE}",
+    "'\\n'.repeat(2 ** 23)": f"payload: 16777218 bytes of JSON, more than 16777216 in one frame; {ADVICE}",
     "({ get a() { throw new TypeError('a getter'); } })": "a getter",
     "new Proxy({}, { ownKeys() { throw new TypeError('a trap'); } })": "a trap",
     "new Proxy([], { get(list, name) { return name === 'length' ? 1e9 : 0; } })": "more than 100000 values in all",
@@ -92,7 +94,7 @@ SENT = {
     "({ asked: 0, get n() { this.asked += 1; return this.asked === 1 ? 'first' : NaN; } })": {"asked": 0, "n": "first"},
     "nested(64).length": 1,
     "repeated(99_999, 0)": [0] * 99_999,
-    "'x'.repeat(2 ** 20 - 2)": "x" * (2**20 - 2),
+    "'x'.repeat(2 ** 24 - 2)": "x" * (2**24 - 2),
     "'ü'.repeat(2 ** 19 - 1)": "ü" * (2**19 - 1),
 }
 

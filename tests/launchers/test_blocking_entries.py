@@ -146,7 +146,7 @@ async def test_a_result_that_is_not_json_safe_is_refused_where_it_is_given(launc
         from spindle_trio import PayloadError
         def run(process):
             process.ready()
-            for value in ({1}, "x" * (1 << 20)):
+            for value in ({1}, "x" * (1 << 24)):
                 try:
                     process.complete(value)
                 except PayloadError as error:
@@ -155,7 +155,7 @@ async def test_a_result_that_is_not_json_safe_is_refused_where_it_is_given(launc
     """) as child:
         frames = await child.last_frames()
         assert await child.payload() == "result: set is not JSON-safe"
-        assert "1048576 in one frame" in await child.payload()
+        assert "16777216 in one frame" in await child.payload()
     assert frames[1]["result"] == "fine"
 
 

@@ -25,7 +25,7 @@ from trio.testing import MockClock
 from spindle_trio import LifecycleEvent, PeerProtocolError, ProcessMessage, SpawnError, Worker, open_host
 from spindle_trio._protocol._control_frames import Stopped, parse_child_frame
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
-from support.wire import BOUNDS, Lane, Scenario, Traffic, expected_frame, traffic
+from support.wire import BOUNDS, LIMITS, Lane, Scenario, Traffic, expected_frame, traffic
 from support.wire_judge import judge, read_as_host
 from support.wire_processes import BREACH, Outcome, WireLauncher, play_in_memory
 
@@ -94,7 +94,7 @@ async def test_a_host_in_memory_ends_each_process_as_its_frames_deserve(
     children = [ScriptedChild() for _ in range(processes)]
     ends = Ends()
     async with (
-        open_host(MemoryLauncher({"child": children}), max_processes=processes) as host,
+        open_host(MemoryLauncher({"child": children}), max_processes=processes, limits=LIMITS) as host,
         host.open_worker("tests", root="/", user_id="ada") as worker,
     ):
         ends.listen(worker)
@@ -121,7 +121,7 @@ async def test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve(
     at_once = 20
     descriptors = len(os.listdir("/proc/self/fd"))
     async with (
-        open_host(launcher, max_processes=at_once) as host,
+        open_host(launcher, max_processes=at_once, limits=LIMITS) as host,
         host.open_worker("tests", root="/", user_id="ada") as worker,
     ):
         ends.listen(worker)

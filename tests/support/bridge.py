@@ -105,6 +105,7 @@ class FakeHost:
         self.stopped: list[tuple[str, StopOptions]] = []
         self.ready = trio.Event()
         self.refusal: SpindleError | None = None
+        self.post_refusal: Exception | None = None
         self.unloaded = False
 
     @asynccontextmanager
@@ -190,4 +191,6 @@ class FakeHost:
         self.move(process_id, ProcessState.STOPPING)
 
     def post(self, process_id: str, payload: JsonValue, user_id: str | None) -> None:
+        if self.post_refusal is not None:
+            raise self.post_refusal
         self.posted.append((process_id, payload, user_id))

@@ -62,7 +62,7 @@ BAD = {
     "nested(65)": "nested more than 64 deep",
     "[0] * 100_000": "more than 100000 values",
     "[[0] * 50_000] * 2": "more than 100000 values",
-    "'x' * (2**20 - 1)": "more than 1048576",
+    "'x' * (2**24 - 1)": "more than 16777216",
     "'\\ud800'": "lone surrogate",
     "['ok', 'half \\udfff']": "[1]: the text has a lone surrogate",
     "{'\\ud800': 1}": "lone surrogate",

@@ -38,7 +38,9 @@ from spindle_trio.testing import MemoryLauncher
 
 Lane: TypeAlias = Literal["control", "messages"]
 
-LIMITS: Final = Limits()
+LIMITS: Final = Limits(frame_bytes=1024 * 1024)
+"""Narrower than the default, so that a scenario can be over the bound in a mebibyte."""
+
 BOUNDS: Final = bounds_of(LIMITS)
 _AROUND_A_RESULT: Final = PayloadBounds(BOUNDS.depth + 1, BOUNDS.values + 64)
 

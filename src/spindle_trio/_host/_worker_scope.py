@@ -339,26 +339,27 @@ class WorkerScope:
         self._refuse_closed()
         process = self._processes.get(process_id)
         if process is None:
-            raise trio.BrokenResourceError(f"process {process_id} has ended, or there never was one")
+            raise _unknown(process_id)
         self._refuse_other_user(process, user_id)
         await process.send(payload)
 
     def post(self, process_id: str, payload: object, user_id: str | None) -> None:
-        """Send to one without waiting and without an answer, as the worker protocol does.
+        """Send to one without waiting, as the worker protocol does; see `ServingInterface.post`.
 
-        What cannot be delivered is logged. A process whose outbox overflows is ended as failed.
+        What cannot be delivered is logged as well. A process whose outbox overflows is ended as failed.
         """
         process = self._processes.get(process_id)
         if process is None:
             text = "process %s: a message to it was dropped; it has ended, or there never was one"
             _log.info(text, process_id, extra=self._log_attributes(process_id))
-            return
+            raise _unknown(process_id)
         try:
             self._refuse_other_user(process, user_id)
             process.post(payload)
         except (ProcessAccessError, PayloadError, trio.BrokenResourceError) as error:
             about = process.record.log_attributes()
             _log.warning("process %s: a message to it was dropped: %s", process_id, error, extra=about)
+            raise
 
     def _log_attributes(self, process_id: str) -> dict[str, str | None]:
         process = self._processes.get(process_id)
@@ -378,6 +379,10 @@ class WorkerScope:
 
 def _first_given(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
+
+
+def _unknown(process_id: str) -> trio.BrokenResourceError:
+    return trio.BrokenResourceError(f"process {process_id} has ended, or there never was one")
 
 
 def _nothing() -> None:

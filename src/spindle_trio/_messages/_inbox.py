@@ -106,7 +106,7 @@ class Inbox:
             process_id: whose messages these are.
             user_id: whose process that is.
             max_messages: how many messages may be held.
-            max_bytes: how many bytes of them.
+            max_bytes: how many bytes of them; beside these, one message that is larger.
             lossy: whether a full inbox drops its oldest message even while somebody listens.
             hub: the worker's hub, which reads here too.
         """
@@ -115,6 +115,7 @@ class Inbox:
         self._max_messages, self._max_bytes, self._is_lossy = max_messages, max_bytes, lossy
         self._hub = hub
         self._held: deque[_Held] = deque()
+        self._large = (-1, 0)  # number and size of the newest message that alone is larger than the bound
         self.first: int = 0
         """The number of the oldest message held, or of the next that will come."""
         self._heard = 0  # the number after the last message that handlers have been called with
@@ -192,7 +193,17 @@ class Inbox:
         arrival = self.received if self._hub is None else self._hub.number_arrivals(count)
         self._held.extend(zip(payloads, sizes, range(arrival, arrival + count), strict=True))
         self.received += count
-        self.held_bytes += sum(sizes)
+        size = sum(sizes)
+        self.held_bytes += size
+        if size > self._max_bytes:
+            for number, size in enumerate(sizes, self.received - count):
+                if size > self._max_bytes:
+                    self._large = (number, size)
+
+    @property
+    def _max_held_bytes(self) -> int:
+        number, size = self._large
+        return self._max_bytes + (size if number >= self.first else 0)
 
     def _tell_channels(self) -> None:
         for cursor in tuple(self._cursors):
@@ -294,7 +305,7 @@ class Inbox:
             self._let_go()
         if not self._cursors or self._is_lossy:
             before = self.dropped
-            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes:
+            while len(self._held) > self._max_messages or self.held_bytes > self._max_held_bytes:
                 self._let_go()
                 self.dropped += 1
             if self.dropped and not before:

@@ -102,6 +102,9 @@ from spindle_trio._model._worker_messages import (
     ProcessSend as ProcessSend,
 )
 from spindle_trio._model._worker_messages import (
+    ProcessSendFailed as ProcessSendFailed,
+)
+from spindle_trio._model._worker_messages import (
     ProcessSpawn as ProcessSpawn,
 )
 from spindle_trio._model._worker_messages import (

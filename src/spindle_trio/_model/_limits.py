@@ -21,8 +21,13 @@ class Limits:
         ValueError: a bound is no whole number, or so small that nothing at all could pass.
     """
 
-    frame_bytes: int = MEBIBYTE
-    """Bytes in the body of one frame, and so in one payload."""
+    frame_bytes: int = 16 * MEBIBYTE
+    """Bytes in the body of one frame, and so in one payload, result or metadata.
+
+    Frames above 1 MiB are for messages that are that large, not for floods: inbox and outbox hold at least one of any
+    allowed size. Nothing is allocated ahead. While the host reads a frame of n bytes it holds about 3 n, for one frame
+    a process at a time. One step of the event loop takes up to 15 ms for 1 MiB, and longer in proportion.
+    """
     depth: int = 64
     """How many containers may enclose a value; the outermost value is at depth 0."""
     values: int = 100_000
@@ -30,9 +35,9 @@ class Limits:
     inbox_messages: int = 1_024
     """Messages that wait in the host for their readers, a process."""
     inbox_bytes: int = 4 * MEBIBYTE
-    """Bytes of such messages, a process."""
+    """Bytes of such messages, a process; one message may be larger, up to `frame_bytes`."""
     outbox_bytes: int = MEBIBYTE
-    """Bytes of messages that wait in the host for a process to read them."""
+    """Bytes of messages that wait in the host for a process to read them; beside them, one that is larger than this."""
     lifecycle_events: int = 1_024
     """Events that wait in one lifecycle subscription before the oldest are dropped."""
     ending_bytes: int = 64 * MEBIBYTE
@@ -78,4 +83,8 @@ REFERENCE_LIMITS: Final = Limits(
     reason_bytes=4_096,
     error_bytes=4_096,
 )
-"""The bounds that the reference host sets (contract, messages)."""
+"""Narrow bounds, as one unreleased state of the reference host had them.
+
+No release of the reference bounds messages, texts or names, and none checks that a payload is JSON. So nothing needs
+these bounds to be compatible. Use them to be strict with what processes and workers say.
+"""

@@ -73,7 +73,7 @@ class ProcessStop:
 @show_fields
 @attrs.frozen
 class ProcessSend:
-    """A worker sends a payload to a process (`backend_process_send`); never answered."""
+    """A worker sends a payload to a process (`backend_process_send`); answered by `ProcessSendFailed` or not at all."""
 
     process_id: str
     """Which process."""
@@ -96,6 +96,25 @@ class ProcessLifecycle:
 
 @show_fields
 @attrs.frozen
+class ProcessSendFailed:
+    """The host tells its worker that a payload did not reach a process (`backend_process_send_failed`).
+
+    A worker that does not know this notice ignores it.
+    """
+
+    process_id: str
+    """For whom it was."""
+    error: str
+    """Why it was not delivered."""
+    error_type: str | None = None
+    """The name of the exception that a send in the host's own program would have raised."""
+    size: int | None = None
+    """The payload's size as JSON in bytes, where it was too large."""
+    limit: int | None = None
+    """How many bytes are allowed, where it was too large."""
+
+
+@attrs.frozen
 class Response:
     """The host's one answer to one request: `error` is `None` where it succeeded."""
 
@@ -114,4 +133,4 @@ class Response:
 
 
 WorkerToHost: TypeAlias = ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessSend
-HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | Response
+HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | Response

@@ -17,6 +17,8 @@ else:
     from _collections import deque  # `collections` would have to be loaded for it
 
 HEADER_BYTES: Final = 4
+TOO_LARGE_ADVICE: Final = "raise Limits(frame_bytes=…), or write it to a file and send its path"
+"""What to do about a payload or result that is over `Limits.frame_bytes`."""
 READ_BYTES: Final = 64 * 1024
 """Bytes asked for in one read: larger reads gain nothing, and a flood must not starve others (performance notes)."""
 
@@ -38,13 +40,23 @@ def encode_body(value: object, max_bytes: int | None = None, name: str = "payloa
 def check_size(body: bytes, max_bytes: int | None, name: str) -> bytes:
     """Return a body, unless it is too long; see `encode_body`."""
     if max_bytes is not None and len(body) > max_bytes:
-        raise PayloadError(f"{name}: {len(body)} bytes as JSON, more than {max_bytes} in one frame")
+        size = len(body)
+        raise PayloadError(
+            f"{name}: {size} bytes as JSON, more than {max_bytes} in one frame; {TOO_LARGE_ADVICE}",
+            size=size,
+            limit=max_bytes,
+        )
     return body
 
 
 def with_header(body: bytes) -> bytes:
     """Put a body's length in front of it."""
     return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def too_long(size: int, max_bytes: int | None) -> str:
+    """Say that a peer's frame is too long, and what to do about it."""
+    return f"a frame of {size} bytes, more than {max_bytes}; {TOO_LARGE_ADVICE}"
 
 
 class FrameDecoder:
@@ -101,7 +113,7 @@ class FrameDecoder:
         """
         whole = self._whole
         if self._too_long is not None and not whole:
-            raise PeerProtocolError(f"a frame of {self._too_long} bytes, more than {self._max_bytes}")
+            raise PeerProtocolError(too_long(self._too_long, self._max_bytes))
         if len(whole) > max_frames:
             return [whole.popleft() for _ in range(max_frames)]
         bodies = list(whole)

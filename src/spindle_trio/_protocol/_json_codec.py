@@ -26,7 +26,9 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 EncodedValue: TypeAlias = msgspec.Raw
 """A value that is JSON already: made from its bytes, and put into a larger value as it is."""
+
+T = TypeVar("T")
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -88,7 +92,7 @@ class BodyReader:
         """
         is_proven = len(body) <= self._proven_bytes or self._is_within_bounds(body)
         try:
-            value: JsonValue = _decode(body) if len(body) < _LARGE_BYTES else _decode_large(body)
+            value: JsonValue = _decode(body) if len(body) < _LARGE_BYTES else read_large(partial(_decode, body))
             if not is_proven or (type(value) is not str and _may_have_large_integer(body)):
                 check_payload(value, self._bounds, "frame")
         except (ValueError, RecursionError) as error:
@@ -100,7 +104,7 @@ class BodyReader:
 
     def _read_tagged(self, text: bytes) -> JsonValue:
         try:
-            value = _untagged(_decode(text) if len(text) < _LARGE_BYTES else _decode_large(text))
+            value = _untagged(_decode(text) if len(text) < _LARGE_BYTES else read_large(partial(_decode, text)))
             check_payload(value, self._bounds, "frame", RichWalk)
         except (ValueError, RecursionError) as error:
             raise PeerProtocolError(f"a tagged frame that is not JSON-safe: {error}") from None
@@ -153,8 +157,8 @@ def _untagged(value: JsonValue) -> JsonValue:
     return {name: _untagged(item) for name, item in value.items()}
 
 
-def _decode_large(body: bytes) -> JsonValue:
-    """Read a body with the garbage collector held back, and without going deeper than any stack of the system allows.
+def read_large(read: Callable[[], T]) -> T:
+    """Read what may be large with the garbage collector held back, and no deeper than any stack allows.
 
     It may make many thousand objects, none of which is garbage before they have been read. A collection for them would
     look at all the objects of the program, and hold up the host for ten milliseconds and more. And it may be that many
@@ -165,13 +169,20 @@ def _decode_large(body: bytes) -> JsonValue:
     if limit > _SAFE_RECURSION:
         sys.setrecursionlimit(_SAFE_RECURSION)
     try:
-        value: JsonValue = _decode(body)
+        return read()
     finally:
         if limit > _SAFE_RECURSION:
             sys.setrecursionlimit(limit)
         if was_enabled:
             gc.enable()
-    return value
+
+
+def has_too_many_values(text: bytes, most: int) -> bool:
+    """Whether a JSON text has more than so many values, told before it is parsed; up to twice as many may pass."""
+    marks = 2 * most - 1  # empty containers count twice
+    if text.count(b",") + text.count(b"[") + text.count(b"{") <= marks:
+        return False
+    return _count_outside_texts(_marks_of(text)) > marks
 
 
 def _may_have_large_integer(body: bytes) -> bool:
@@ -201,7 +212,13 @@ def _is_shallow(marks: bytes, depth: int) -> bool:
 
 
 def _refuse_too_many_values(marks: bytes, bounds: PayloadBounds) -> None:
-    """Raise `PeerProtocolError` if a body has too many values for sure, by its marks outside of texts.
+    """Raise `PeerProtocolError` if a body has too many values for sure, by its marks outside of texts."""
+    if _count_outside_texts(marks) + 1 > 2 * bounds.values:  # empty containers count twice; the walk is exact
+        raise PeerProtocolError(f"a frame with more than {bounds.values} values")
+
+
+def _count_outside_texts(marks: bytes) -> int:
+    """Count the commas and opening brackets outside of texts.
 
     A part of them at a time: what is parted by quotes may be half a million pieces, and they cost more than the body.
     """
@@ -211,8 +228,7 @@ def _refuse_too_many_values(marks: bytes, bounds: PayloadBounds) -> None:
         outside = b"".join(parts[within::2])
         found += outside.count(b",") + outside.count(b"[")
         within = (within + len(parts) - 1) % 2
-    if found + 1 > 2 * bounds.values:  # empty containers count twice; the walk is exact
-        raise PeerProtocolError(f"a frame with more than {bounds.values} values")
+    return found
 
 
 def decode_body(body: bytes, bounds: PayloadBounds) -> JsonValue:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,6 +26,12 @@ once, a flood does not, and a task is started for one in so many at most."""
 
 _JOINED_BYTES: Final = 32 * 1024
 """Bytes of joined frames that leave at once: some hundred small messages, so that the reader has something to do."""
+
+
+def is_within(sizes: Sequence[int], max_bytes: float) -> bool:
+    """Whether frames of these sizes may wait under a bound: all but one that is longer than the bound count."""
+    longest = max(sizes)
+    return sum(sizes) - (longest if longest > max_bytes else 0) <= max_bytes
 
 
 class Outbox:
@@ -54,7 +60,7 @@ class Outbox:
         Args:
             lane: where the frames go; nobody else may send on it.
             start_soon: starts the draining task, in a nursery that lives as long as the lane.
-            max_bytes: how many bytes may wait behind the frame that is partly sent. One frame may, however long it is.
+            max_bytes: how many bytes may wait behind the frame that is partly sent; beside them, one longer frame.
         """
         self._lane = lane
         self._start_soon = start_soon
@@ -143,7 +149,8 @@ class Outbox:
         if self._is_joining and queue.frames and size > min(_JOINED_BYTES, self._max_bytes):
             self._send_inline(queue.take())
             size = queue.size + len(body)
-        if queue.frames and size > self._max_bytes:
+        most = self._max_bytes
+        if queue.frames and size > most and not is_within([len(body), *map(len, queue.frames)], most):
             raise trio.WouldBlock
         queue.frames.append(body)
         queue.size = size

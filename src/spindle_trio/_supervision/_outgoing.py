@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from spindle_trio._protocol._json_codec import write_body
-from spindle_trio._protocol._outbox import Outbox
+from spindle_trio._protocol._outbox import Outbox, is_within
 from spindle_trio._protocol._payload import check_payload
 from spindle_trio._supervision._snapshots import refuse_message
 
@@ -116,10 +116,12 @@ class Outgoing:
         if self._nursery is not None:
             self._outbox().send_nowait(body)
             return
+        early, most = self._early or [], self._record.config.limits.outbox_bytes
         self._early_bytes += len(body)
-        if self._early_bytes > self._record.config.limits.outbox_bytes:
+        if self._early_bytes > most and not is_within([len(body), *map(len, early)], most):
             raise trio.WouldBlock
-        self._early = [*(self._early or ()), body]
+        early.append(body)
+        self._early = early
 
     def _outbox(self) -> Outbox:
         """What messages wait in, made for the first one."""

@@ -7,8 +7,9 @@ Theory of operation
 `Worker` that behaves like one in the host's own program. Between them is any `trio.abc.Channel`, and on it the
 values of `WorkerToHost` and `HostToWorker` or their wire forms.
 
-* *Nobody waits for anybody.* Each end has one task that always reads and one that writes. Whatever may take its time
-  has a task of its own (a spawn) or has been accepted when the call returns (a stop, a send).
+* *Nobody waits for a process.* Each end has one task that reads and one that writes. Whatever may take its time has a
+  task of its own (a spawn; so many may wait, and no more) or has been accepted when the call returns (a stop, a send).
+  The host leaves requests unread only while the other end has very many answers to take: so that end waits for itself.
 * *Two lanes share the channel.* Answers and lifecycle events wait in one queue and go first. Messages are taken out of
   the processes' inboxes one at a time, when nothing else waits, so that a slow connection holds up each process by
   its own inbox and nothing else. The connecting end has the same two lanes for requests and sends.

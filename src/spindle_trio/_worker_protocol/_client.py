@@ -1,54 +1,22 @@
-"""The connecting end of the worker protocol: a `Worker` whose host is at the other end of a channel."""
+"""`connect_worker`: a `Worker` whose host is at the other end of a channel."""
 
 from __future__ import annotations
 
-import itertools
-import logging
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
-import trio
-
-from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnError
-from spindle_trio._messages._broadcast import Broadcast
-from spindle_trio._messages._hub import MessageHub
 from spindle_trio._model import (
-    OMITTED,
-    JsonValue,
-    LifecycleEvent,
     Limits,
-    ProcessFilter,
-    ProcessGet,
-    ProcessInfo,
-    ProcessLifecycle,
-    ProcessList,
-    ProcessMessage,
-    ProcessSend,
-    ProcessSpawn,
-    ProcessStop,
-    Response,
-    SpawnOptions,
-    StopOptions,
-    WorkerToHost,
 )
-from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._trio_rules import AsyncBlock, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
-from spindle_trio._worker_protocol._mirror import info_of
-from spindle_trio._worker_protocol._remote_process import RemoteProcess, checked_copy
-from spindle_trio._worker_protocol._writer import TwoLaneWriter
-from spindle_trio.wire import exception_from, from_json, parse_notice, request_id_of
+from spindle_trio._worker_protocol._remote_worker import RemoteWorker
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from spindle_trio._interfaces import ProcessInterface
-    from spindle_trio._worker_protocol._stream_channel import WireChannel, WireMessage
-
-_log = logging.getLogger("spindle_trio.bridge")
+    from spindle_trio._worker_protocol._stream_channel import WireChannel
 
 
 def connect_worker(
@@ -65,8 +33,10 @@ def connect_worker(
 
     A worker behaves here as in the host's own program, with these differences. Timeouts travel as whole milliseconds, a
     startup timeout between 1 and 120 seconds, a heartbeat timeout of up to 120 seconds or none. Whether a
-    message names the right user is looked at by the host, which logs and drops it otherwise. A process's `pid` and the
-    worker's own `user_id` are not told. What the host accepts for a process and cannot hold for it ends that
+    message names the right user is looked at by the host. A process's `pid` and the
+    worker's own `user_id` are not told. A message that the host cannot deliver is logged here, and the next `send` or
+    `send_nowait` to that process raises why: `PayloadError` (with `size` and `limit`), `ProcessAccessError` or
+    `trio.BrokenResourceError`. What the host accepts for a process and cannot hold for it ends that
     process as failed, since nobody waits for it to read.
 
     A stream has no back-pressure per process: this end always reads, holds each process's messages up to the bounds,
@@ -91,7 +61,7 @@ class _WorkerConnection(AsyncBlock[Worker]):
     typed = "connect_worker"
 
     def __init__(self, channel: WireChannel, limits: Limits) -> None:
-        self._port = _RemoteWorker(channel, limits)
+        self._port = RemoteWorker(channel, limits)
 
     async def __aenter__(self) -> Worker:
         require_trio()
@@ -106,318 +76,3 @@ class _WorkerConnection(AsyncBlock[Worker]):
         self._port.leave()
         # Shielded there, and bounded: `leave` has cancelled what it waits for.
         await self._scope.close(error, ended=self._port.finished.wait, kill=self._port.leave)  # noqa: ASYNC102
-
-
-@attrs.define(eq=False)
-class _Pending:
-    """A request that waits for its answer."""
-
-    done: trio.Event = attrs.field(factory=trio.Event, init=False)
-    is_abandoned: bool = attrs.field(default=False, init=False)
-    result: JsonValue = attrs.field(default=None, init=False)
-    error: Exception | None = attrs.field(default=None, init=False)
-
-
-@attrs.define(eq=False)
-class _PendingSpawn(_Pending):
-    """A spawn that waits for its answer, and the process that the answer names."""
-
-    process: RemoteProcess | None = attrs.field(default=None, init=False)
-
-
-@uninterrupted
-class _RemoteWorker:
-    """The host as this end sees it: a `WorkerInterface` over a channel."""
-
-    identifier = "connected"
-    user_id: str | None = None
-    """The host alone knows whether the worker is bound to a user."""
-
-    def __init__(self, channel: WireChannel, limits: Limits) -> None:
-        self._channel = channel
-        self._limits = limits
-        self._writer = TwoLaneWriter[WorkerToHost](
-            channel, finish=_as_it_is, refuse=self._refused, max_last_bytes=limits.outbox_bytes
-        )
-        self._ids = itertools.count(1)
-        self._pending: dict[str, _Pending] = {}
-        self._processes: dict[str, RemoteProcess] = {}
-        self._is_lost = False
-        # Not cancelled from outside: the block's own clean-up may still have something to say to the host.
-        self._life = trio.CancelScope(shield=True)
-        self.finished = trio.Event()
-        """Set once the channel is closed."""
-        self.is_closed = False
-        about = partial(log_attributes, self.identifier)
-        self.lifecycle = Broadcast[LifecycleEvent]("lifecycle events", limits.lifecycle_events, about)
-        self.hub = MessageHub(self._log_attributes)
-
-    # ---- what the worker asks for
-
-    async def spawn(self, options: SpawnOptions) -> ProcessInterface:
-        """Ask for a process and wait until it is ready; see `BackendProcesses.spawn`."""
-        self._check_open()
-        if options.payload is not OMITTED:
-            options = attrs.evolve(options, payload=checked_copy(options.payload, self._limits, "payload")[0])
-        if options.metadata is not None:
-            metadata, _ = checked_copy(options.metadata, self._limits, "metadata")
-            if not isinstance(metadata, dict):
-                raise PayloadError("metadata is no object")
-            options = attrs.evolve(options, metadata=metadata)
-        pending = _PendingSpawn()
-        try:
-            await self._ask(ProcessSpawn(self._new_id(), options), pending)
-        except (trio.Cancelled, KeyboardInterrupt):
-            # The answer may have come in the same moment.
-            if pending.process is not None:
-                self._stop_unwanted(pending.process)
-            raise
-        assert pending.process is not None, "a spawn without an error has been joined to its process"
-        return pending.process
-
-    async def list(self, wanted: ProcessFilter) -> list[ProcessInfo]:
-        """Ask for snapshots of live processes; see `BackendProcesses.list`."""
-        found = await self._ask(ProcessList(self._new_id(), wanted), _Pending())
-        if not isinstance(found, list):
-            raise PeerProtocolError("the answer to a list is none")
-        return [self._taken(from_json(info, ProcessInfo)) for info in found]
-
-    async def get(self, process_id: str) -> ProcessInfo | None:
-        """Ask for one snapshot; see `BackendProcesses.get`."""
-        found = await self._ask(ProcessGet(self._new_id(), process_id), _Pending())
-        return None if found is None else self._taken(from_json(found, ProcessInfo))
-
-    async def stop(self, process_id: str, options: StopOptions) -> None:
-        """Ask for a stop and wait until the process is gone; see `BackendProcesses.stop`."""
-        process = self._processes.get(process_id)
-        if process is None:
-            await self._ask_stop(process_id, options)
-        else:
-            await process.stop(options)
-
-    async def _ask_stop(self, process_id: str, options: StopOptions) -> None:
-        await self._ask(ProcessStop(self._new_id(), process_id, options), _Pending())
-
-    async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
-        """Send to one; see `BackendProcesses.send`.
-
-        Whether another user's id counts depends on the worker's scope, which the host alone knows: there such a message
-        is logged and dropped.
-        """
-        self._check_open()
-        process = self._processes.get(process_id)
-        if process is None:
-            checked_copy(payload, self._limits, "payload")
-            raise trio.BrokenResourceError(f"process {process_id} is unknown or has ended")
-        await process.send(payload, user_id)
-
-    def _new_id(self) -> str:
-        return str(next(self._ids))
-
-    async def _ask(
-        self, request: ProcessSpawn | ProcessList | ProcessGet | ProcessStop, pending: _Pending
-    ) -> JsonValue:
-        """Send a request and wait for its answer. If cancelled, the request stands."""
-        self._check_open()
-        self._pending[request.request_id] = pending
-        self._writer.put_urgent(request)
-        try:
-            await pending.done.wait()
-        except (trio.Cancelled, KeyboardInterrupt):
-            pending.is_abandoned = True
-            raise
-        if pending.error is not None:
-            raise pending.error
-        return pending.result
-
-    def _check_open(self) -> None:
-        if self.is_closed:
-            raise trio.ClosedResourceError("the worker was closed")
-        if self._is_lost or self._writer.is_closed:
-            raise trio.BrokenResourceError("the connection to the host is lost")
-
-    def _taken(self, info: ProcessInfo) -> ProcessInfo:
-        if (process := self._processes.get(info.process_id)) is not None:
-            process.take_snapshot(info)
-        return info
-
-    # ---- the connection
-
-    async def run(self) -> None:
-        """Read and write until the worker is left. Then the channel has been closed, at once and by force."""
-        try:
-            with self._life:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    await self._read()
-        finally:
-            self._lose()
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(self._channel)
-            self.finished.set()
-
-    def leave(self) -> None:
-        """Close the worker from its own side."""
-        self.is_closed = True
-        self._lose()
-        self._life.cancel()
-
-    async def _write(self) -> None:
-        """Send what waits, until nothing can be sent any more. There may still be something to read."""
-        await self._writer.run()
-        self._fail_pending()
-
-    async def _read(self) -> None:
-        """Read until the connection is lost; always, so that nothing waits for this end."""
-        while True:
-            value: object = None
-            try:
-                value = await self._channel.receive()
-                self._take(parse_notice(value) if isinstance(value, dict) else value)
-            except PeerProtocolError as error:
-                _log.warning("the host sent nonsense: %s", error)
-                self._fail_unreadable(value, error)
-            except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
-                break
-        self._lose()
-
-    def _lose(self) -> None:
-        if self._is_lost:
-            return
-        self._is_lost = True
-        self._writer.close()
-        self._fail_pending()
-        for process in self._processes.values():
-            process.lose()
-        self._processes.clear()
-        self.hub.close()
-        self.lifecycle.close()
-
-    def _fail_pending(self) -> None:
-        for pending in self._pending.values():
-            pending.error = trio.BrokenResourceError("the connection was lost before the answer came")
-            pending.done.set()
-        self._pending.clear()
-
-    def _fail_unreadable(self, value: object, error: PeerProtocolError) -> None:
-        """Let nobody wait for an answer that has come and cannot be read: there will be no other."""
-        if not isinstance(value, dict) or value.get("type") != "response":
-            return
-        request_id = request_id_of(value)
-        if request_id is not None and (pending := self._pending.pop(request_id, None)) is not None:
-            pending.error = error
-            pending.done.set()
-
-    def _refused(self, value: WorkerToHost, error: PayloadError) -> None:
-        if isinstance(value, ProcessSend):
-            about = self._log_attributes(value.process_id)
-            _log.error("process %s: a message for it was dropped: %s", value.process_id, error, extra=about)
-        elif (pending := self._pending.pop(value.request_id, None)) is not None:
-            pending.error = error
-            pending.done.set()
-
-    def _log_attributes(self, process_id: str) -> dict[str, str | None]:
-        process = self._processes.get(process_id)
-        return log_attributes(self.identifier, process_id if process is None else process.info)
-
-    # ---- what the host says
-
-    def _take(self, notice: object) -> None:
-        match notice:
-            case ProcessLifecycle():
-                self._take_event(notice.event, notice.messages)
-            case ProcessMessage():
-                self._take_message(notice)
-            case Response():
-                self._take_answer(notice)
-            case _:
-                raise PeerProtocolError(f"a {type(notice).__name__} is nothing that a host says")
-
-    def _take_event(self, event: LifecycleEvent, to_follow: int) -> None:
-        process = self._processes.get(event.process_id)
-        if process is None and not event.state.is_terminal:
-            process = self._mirror(info_of(event))
-        if process is not None:
-            process.take_event(event)
-        self.lifecycle.publish(event, event.process_id)
-        if process is not None and event.state.is_terminal:
-            process.end(to_follow)
-            self._forget_if_over(process)
-
-    def _take_message(self, message: ProcessMessage) -> None:
-        process = self._processes.get(message.process_id)
-        if process is None:
-            text = "process %s: a message of it came after its end, and was dropped"
-            _log.warning(text, message.process_id, extra=self._log_attributes(message.process_id))
-            return
-        process.take_message(message.payload)
-        self._forget_if_over(process)
-
-    def _take_answer(self, response: Response) -> None:
-        pending = self._pending.pop(response.request_id, None)
-        if pending is None:
-            _log.warning("an answer to the request %r, which waits for none", response.request_id)
-            return
-        try:
-            self._resolve(pending, response)
-        except PeerProtocolError as error:
-            pending.error = error
-        pending.done.set()
-
-    def _resolve(self, pending: _Pending, response: Response) -> None:
-        pending.result = response.result
-        if response.error is not None:
-            pending.error = _exception_from(response)
-        if not isinstance(pending, _PendingSpawn):
-            return
-        if pending.error is None:
-            pending.process = self._claim(from_json(response.result, ProcessInfo))
-            if pending.is_abandoned:
-                self._stop_unwanted(pending.process)
-        elif isinstance(pending.error, SpawnError):
-            self._claim(pending.error.info)
-
-    def _claim(self, info: ProcessInfo) -> RemoteProcess:
-        """Join an answered spawn to its process, which has been heard of before; or begin with the answer."""
-        process = self._processes.get(info.process_id) or self._mirror(info)
-        process.is_claimed = True
-        process.take_snapshot(info)
-        self._forget_if_over(process)
-        return process
-
-    def _mirror(self, info: ProcessInfo) -> RemoteProcess:
-        process = RemoteProcess(
-            info,
-            limits=self._limits,
-            hub=self.hub,
-            writer=self._writer,
-            check_open=self._check_open,
-            ask_stop=self._ask_stop,
-        )
-        self._processes[info.process_id] = process
-        return process
-
-    def _forget_if_over(self, process: RemoteProcess) -> None:
-        if process.is_forgettable:
-            self._processes.pop(process.process_id, None)
-
-    def _stop_unwanted(self, process: RemoteProcess) -> None:
-        """Stop a process whose spawn was cancelled; nobody waits for the answer."""
-        stop = ProcessStop(self._new_id(), process.process_id)
-        self._pending[stop.request_id] = _Pending()
-        self._writer.put_urgent(stop)
-
-
-def _as_it_is(value: WorkerToHost) -> WireMessage:
-    return value
-
-
-def _exception_from(response: Response) -> Exception:
-    """As `exception_from`; and what a host says whose worker is being closed already is said in Trio's words."""
-    match response.error_type:
-        case trio.ClosedResourceError.__name__:
-            return trio.ClosedResourceError(response.error)
-        case trio.BrokenResourceError.__name__:
-            return trio.BrokenResourceError(response.error)
-        case _:
-            return exception_from(response)

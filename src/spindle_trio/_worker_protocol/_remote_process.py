@@ -85,6 +85,7 @@ class RemoteProcess:
         self._to_follow = 0
         self._has_ended = False
         self._gone = trio.Event()
+        self._send_failure: Exception | None = None
         self.is_claimed = False
         """Whether the spawn that it came from has been answered."""
         self.inbox = Inbox(
@@ -139,6 +140,7 @@ class RemoteProcess:
 
         Raises:
             PayloadError: it is not JSON-safe or is over a limit.
+            Exception: an earlier message was not delivered, and this one was not sent; raised once.
             trio.BrokenResourceError: the process has ended, or the connection is lost.
             trio.ClosedResourceError: the worker was closed.
         """
@@ -157,6 +159,9 @@ class RemoteProcess:
 
     def _message(self, payload: object, user_id: str | None) -> tuple[ProcessSend, int]:
         self._check_open()
+        if (failure := self._send_failure) is not None:
+            self._send_failure = None
+            raise failure
         copy, size = checked_copy(payload, self._limits, "payload")
         if self._has_ended:
             raise trio.BrokenResourceError(f"process {self.process_id} has ended")
@@ -210,6 +215,10 @@ class RemoteProcess:
         """Take over what an answer says and no event does: heartbeats. One from before an event changes nothing."""
         if info.state is self._info.state:
             self._info = info
+
+    def note_send_failure(self, failure: Exception) -> None:
+        """Note that an earlier message was not delivered; the next send raises it, once."""
+        self._send_failure = failure
 
     def take_message(self, payload: JsonValue) -> None:
         """Take in one message."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 import trio
 
-from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnRefusedError, SpindleError
+from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnError, SpawnRefusedError, SpindleError
 from spindle_trio._model import (
     SURROUNDINGS,
     JsonValue,
@@ -23,6 +23,7 @@ from spindle_trio._model import (
     ProcessList,
     ProcessMessage,
     ProcessSend,
+    ProcessSendFailed,
     ProcessSpawn,
     ProcessState,
     ProcessStop,
@@ -30,9 +31,11 @@ from spindle_trio._model import (
 )
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._trio_rules import uninterrupted
+from spindle_trio._worker_protocol._lines import UnreadableLineError
 from spindle_trio._worker_protocol._mirror import info_after, info_of
+from spindle_trio._worker_protocol._waiting_spawns import WaitingSpawns
 from spindle_trio._worker_protocol._writer import TwoLaneWriter
-from spindle_trio.wire import error_response, parse_request, request_id_of, to_json
+from spindle_trio.wire import error_response, parse_request, request_id_of, send_failure, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +48,17 @@ _log = logging.getLogger("spindle_trio.bridge")
 FLUSH_SECONDS: Final = 0.5
 """How long the last events may take to leave once the worker is unloaded: the other end may listen still, or not."""
 
+_LONGEST_TEXT: Final = 4_000
+"""Characters that the text of an error may have where it may quote a request; what processes leave behind is longer."""
+
 _SHORT_TEXT: Final = 200
-"""Characters that are left of an error's text where the channel cannot carry all of it."""
+"""Characters that are left of a longer one, and of one that the channel cannot carry."""
+
+ANSWER_SECONDS: Final = 30.0
+"""For how long a peer may take none of the answers that wait for it before its connection is closed."""
+
+_SLICES: Final = 10
+"""Into how many parts that time is cut: a pause of this program costs the peer one of them."""
 
 _ANSWERED_ERRORS: Final = (SpindleError, trio.ClosedResourceError, trio.BrokenResourceError)
 """What a request may fail with. Anything else is a bug on this side, and is raised."""
@@ -67,8 +79,9 @@ async def serve_worker(
     Args:
         opening: the worker's scope; leaving it unloads the worker.
         channel: is taken over; nobody else may use it.
-        limits: `lifecycle_events` bounds the answers and events that may wait for the other end, and the requests that
-            may wait for their answers. A connection that does not take its answers is closed.
+        limits: `lifecycle_events` bounds the answers and events that may wait for the other end, and the spawns that
+            may wait for their answers. Beyond the first, requests wait until the other end has taken some; if it
+            takes none for `ANSWER_SECONDS`, its connection is closed. Beyond the second, a spawn is refused.
         allow: which surroundings of its processes the other end may set.
 
     Raises:
@@ -96,7 +109,7 @@ class _Stopping:
     request_id: str
 
 
-_Notice: TypeAlias = ProcessLifecycle | ProcessMessage | Response | _Stopping
+_Notice: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | Response | _Stopping
 
 
 @uninterrupted
@@ -115,6 +128,8 @@ class _Connection:
         self._is_lost = False
         self._speaks_json = True
         self._requests = 0
+        self._questions = 0  # those of the requests that wait for no process
+        self._waiting_spawns = WaitingSpawns(max_waiting)
         self._all_answered = trio.lowlevel.ParkingLot()
         self._starting: dict[str, ProcessInfo] = {}
         self._ready: dict[str, ProcessInfo] = {}  # as of `ready`, until the spawn has been answered
@@ -150,20 +165,46 @@ class _Connection:
     async def _read_requests(self) -> None:
         while True:
             try:
+                await self._wait_until_answers_are_taken()
                 self._accept(await self._channel.receive())
             except PeerProtocolError as error:
-                self._log.warning("worker %s: its other end sent nonsense: %s", self._port.identifier, error)
+                request_id = error.request_id if isinstance(error, UnreadableLineError) else None
+                if request_id is None:
+                    self._log.warning("worker %s: its other end sent nonsense: %s", self._port.identifier, error)
+                else:
+                    self._put(_error_answer(request_id, PeerProtocolError(str(error))))
             except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
                 return
 
+    async def _wait_until_answers_are_taken(self) -> None:
+        """Leave requests unread while too many answers wait: the peer is asking faster than it reads.
+
+        This waits for the peer's own reading and for no process. A stop or send behind such requests is read as
+        soon as the peer has taken an answer. One that takes none for long is not reading, and loses its connection.
+        """
+        slices = 0
+        while self._writer.waiting_first + self._questions >= self._max_waiting and not self._is_lost:
+            sent = self._writer.sent
+            with trio.move_on_after(ANSWER_SECONDS / _SLICES):
+                await self._writer.wait_progress()
+            slices = slices + 1 if sent == self._writer.sent and self._writer.waiting_first else 0
+            if slices == _SLICES:
+                self._log.warning(
+                    "worker %s: its connection has taken none of its answers for %g s, and is being closed",
+                    self._port.identifier,
+                    ANSWER_SECONDS,
+                )
+                self._lose()
+                await trio.lowlevel.checkpoint()
+
     def _accept(self, value: object) -> None:
-        """Begin what a request asks for; never waits, so that requests are always read, and begin in order."""
+        """Begin what a request asks for; never waits, so that requests begin in order."""
         self._speaks_json = isinstance(value, dict)
         try:
             request = parse_request(value) if isinstance(value, dict) else value
             match request:
                 case ProcessSend():
-                    self._port.post(request.process_id, request.payload, request.user_id)
+                    self._post(request)
                 case ProcessStop():
                     self._port.request_stop(request.process_id, request.options)
                     self._put(_Stopping(request.request_id))
@@ -177,7 +218,14 @@ class _Connection:
             if request_id is None:
                 self._log.warning("worker %s: a request that cannot be answered: %s", self._port.identifier, error)
             else:
-                self._put(error_response(request_id, error))
+                self._put(_error_answer(request_id, error))
+
+    def _post(self, request: ProcessSend) -> None:
+        try:
+            self._port.post(request.process_id, request.payload, request.user_id)
+        except _ANSWERED_ERRORS as error:  # which has been logged
+            failure = send_failure(request.process_id, error)
+            self._put(attrs.evolve(failure, error=_shortened(failure.error)))
 
     def _refuse_surroundings(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
         if isinstance(request, ProcessSpawn):
@@ -189,17 +237,24 @@ class _Connection:
                     )
 
     def _begin(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
-        if self._requests >= self._max_waiting:
-            raise PeerProtocolError(f"{self._requests} requests wait for their answers already; try later")
+        size = None
+        if isinstance(request, ProcessSpawn):
+            size = self._waiting_spawns.admit(request.options)
+        else:
+            self._questions += 1
         self._requests += 1
-        self._nursery.start_soon(self._answer, request)
+        self._nursery.start_soon(self._answer, request, size)
 
-    async def _answer(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
+    async def _answer(self, request: ProcessSpawn | ProcessList | ProcessGet, size: int | None) -> None:
         # Shielded, since what ends a pending spawn is the unload of the worker: with the grace period, and at once for
         # whoever waits here. A cancelled spawn would be killed without one.
         with trio.CancelScope(shield=True):
             answer = await self._answer_to(request)
         self._put(answer)
+        if size is None:
+            self._questions -= 1
+        else:
+            self._waiting_spawns.release(size)
         self._requests -= 1
         if not self._requests:
             self._all_answered.unpark_all()
@@ -208,7 +263,7 @@ class _Connection:
         try:
             return Response(request.request_id, result=await self._result_of(request))
         except _ANSWERED_ERRORS as error:
-            return error_response(request.request_id, error)
+            return _error_answer(request.request_id, error)
 
     async def _result_of(self, request: ProcessSpawn | ProcessList | ProcessGet) -> JsonValue:
         match request:
@@ -251,11 +306,6 @@ class _Connection:
     # ---- sending
 
     def _put(self, notice: _Notice) -> None:
-        if self._writer.waiting_first >= self._max_waiting and not self._is_lost:
-            self._log.warning(
-                "worker %s: its connection does not take its answers, and is being closed", self._port.identifier
-            )
-            self._lose()
         self._writer.put_urgent(notice)
 
     def _lose(self) -> None:
@@ -294,7 +344,7 @@ class _Connection:
         """Do what is left to do where the channel cannot carry a notice."""
         match notice:
             case Response(error=None):
-                self._put(error_response(notice.request_id, error))
+                self._put(_error_answer(notice.request_id, error))
             case Response(error=str(), result=result) if result is not None:
                 # The terminal event has it too.
                 self._log.warning("worker %s: a result was left out of an answer: %s", self._port.identifier, error)
@@ -317,3 +367,15 @@ class _Connection:
                 # Without an event the other end may have a process that never ends, without an answer a caller.
                 self._log.error("worker %s: its connection is too narrow for it: %s", self._port.identifier, error)
                 self._lose()
+
+
+def _error_answer(request_id: str, error: Exception) -> Response:
+    """Answer with an error. A text that quotes what it refuses is cut, since very many answers may wait."""
+    answer = error_response(request_id, error)
+    if answer.error is None or isinstance(error, SpawnError):
+        return answer
+    return attrs.evolve(answer, error=_shortened(answer.error))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _SHORT_TEXT - 1]}…"

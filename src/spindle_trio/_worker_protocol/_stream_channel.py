@@ -7,10 +7,11 @@ from typing import Final, TypeAlias
 
 import trio
 
-from spindle_trio._errors import PayloadError, PeerProtocolError
+from spindle_trio._errors import PayloadError
 from spindle_trio._model import MEBIBYTE, HostToWorker, WorkerToHost
 from spindle_trio._protocol._frames import READ_BYTES
 from spindle_trio._trio_rules import uninterrupted
+from spindle_trio._worker_protocol._lines import MAX_LINE_VALUES, LineReader, UnreadableLineError
 from spindle_trio.wire import JsonObject, to_json
 
 WireMessage: TypeAlias = WorkerToHost | HostToWorker | JsonObject
@@ -19,9 +20,9 @@ WireMessage: TypeAlias = WorkerToHost | HostToWorker | JsonObject
 WireChannel: TypeAlias = trio.abc.Channel[WireMessage]
 """What host and worker may talk over: a `StreamChannel`, or any Trio channel of such messages."""
 
-MAX_LINE_BYTES: Final = 5 * MEBIBYTE
-"""Bytes in one line, unless told otherwise: room for a payload at the default limit of 1 MiB, even if the peer writes
-it in ASCII with escapes (three times as long), and for metadata of the same size beside it."""
+MAX_LINE_BYTES: Final = 49 * MEBIBYTE
+"""Bytes in one line, unless told otherwise: room for a payload at the default limit of 16 MiB, even if the peer writes
+it in ASCII with escapes (three times as long), and for a mebibyte beside it."""
 
 
 @uninterrupted
@@ -31,30 +32,33 @@ class StreamChannel(WireChannel):
     Any stream will do: a socket, TLS, a process's pipes stapled together. Several tasks may send; one receives.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, *, max_line_bytes: int = MAX_LINE_BYTES, max_line_values: int = MAX_LINE_VALUES
+    ) -> None:
         """Take over a stream: nobody else may use it, and closing the channel closes it.
 
         Args:
             stream: connected, and at the beginning of a line both ways.
-            max_line_bytes: bytes that one line may have, its end not counted, both ways.
+            max_line_bytes: bytes that one line may have, its end not counted, both ways. A longer one that comes in is
+                skipped.
+            max_line_values: values that a line which comes in may have; some with up to twice as many are read as well.
 
         Raises:
-            ValueError: `max_line_bytes` is not positive.
+            ValueError: a bound is not positive.
         """
-        if max_line_bytes < 1:
-            raise ValueError(f"max_line_bytes must be positive, not {max_line_bytes}")
+        for name, bound in (("max_line_bytes", max_line_bytes), ("max_line_values", max_line_values)):
+            if bound < 1:
+                raise ValueError(f"{name} must be positive, not {bound}")
         self._stream = stream
         self._max_line_bytes = max_line_bytes
         self._sending = trio.StrictFIFOLock()
-        self._buffer = bytearray()
-        self._searched = 0  # how far the buffer is known to hold no end of line
-        self._broken_by: str | None = None
+        self._lines = LineReader(max_line_bytes, max_line_values)
         self._is_cut_off = False  # whether a message is, or was left, half sent
         self._has_ended = False
         self._is_closed = False
 
     def __repr__(self) -> str:
-        state = f"broken: {self._broken_by}" if self._broken_by else "ended" if self._has_ended else "open"
+        state = "ended" if self._has_ended else "open"
         return f"<StreamChannel {state} over {self._stream!r}>"
 
     async def send(self, value: WireMessage) -> None:
@@ -74,7 +78,8 @@ class StreamChannel(WireChannel):
         line = _line_of(value)
         if len(line) - 1 > self._max_line_bytes:
             await trio.lowlevel.checkpoint()
-            raise PayloadError(f"a message of {len(line) - 1} bytes, more than {self._max_line_bytes} in one line")
+            size, limit = len(line) - 1, self._max_line_bytes
+            raise PayloadError(f"a message of {size} bytes, more than {limit} in one line", size=size, limit=limit)
         async with self._sending:
             self._check_usable()
             if self._is_cut_off:
@@ -87,32 +92,28 @@ class StreamChannel(WireChannel):
     async def receive(self) -> JsonObject:
         """Wait for the next message and return it in its wire form. If cancelled, nothing is lost.
 
-        NaN and the infinities, which JSON cannot spell but some writers do, are read as numbers: so a request that
-        has one in its payload can be told what is wrong with it.
-
         Raises:
-            PeerProtocolError: a line is no JSON object; the next call goes on with the line after it. Or a line is too
-                long, or is cut off by the end of the stream; then the next call raises what follows here.
+            PeerProtocolError: a line is no JSON object, or over a bound; the next call goes on with the line after it.
+                Where the line has a `requestId`, the error has it as `request_id`. Or the stream ended within a line.
             trio.EndOfChannel: the peer has sent its last message.
-            trio.BrokenResourceError: the connection was lost, or the channel was broken before.
+            trio.BrokenResourceError: the connection was lost.
             trio.ClosedResourceError: this channel was closed.
         """
         await trio.lowlevel.checkpoint()
         while True:
             self._check_usable()
-            line = self._take_line()
-            if line is not None:
-                return _object_in(line)
+            message = self._lines.take()
+            if message is not None:
+                return message
             if self._has_ended:
                 raise trio.EndOfChannel
             data = await self._stream.receive_some(READ_BYTES)
             if data:
-                self._buffer += data
+                self._lines.feed(data)
                 continue
             self._has_ended = True
-            if self._buffer:
-                self._buffer.clear()
-                raise PeerProtocolError("the stream ended within a line")
+            if self._lines.is_mid_line:
+                raise UnreadableLineError("the stream ended within a line")
 
     async def aclose(self) -> None:
         """Close the stream. What was sent before is delivered if the stream's own closing does that."""
@@ -122,23 +123,6 @@ class StreamChannel(WireChannel):
     def _check_usable(self) -> None:
         if self._is_closed:
             raise trio.ClosedResourceError
-        if self._broken_by is not None:
-            raise trio.BrokenResourceError(f"the channel is broken: {self._broken_by}")
-
-    def _take_line(self) -> bytes | None:
-        """Take a whole line out of the buffer, without its end; `None` if there is none yet."""
-        end = self._buffer.find(b"\n", self._searched)
-        if (end if end >= 0 else len(self._buffer)) > self._max_line_bytes:
-            self._buffer.clear()
-            self._broken_by = f"the peer sent a line of more than {self._max_line_bytes} bytes"
-            raise PeerProtocolError(self._broken_by)
-        if end < 0:
-            self._searched = len(self._buffer)
-            return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        self._searched = 0
-        return line
 
 
 def _line_of(value: WireMessage) -> bytes:
@@ -149,14 +133,3 @@ def _line_of(value: WireMessage) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         # A lone surrogate's UnicodeEncodeError is a ValueError, as is the refusal of NaN or of a cycle.
         raise PayloadError(f"the message cannot be written as JSON: {error}") from None
-
-
-def _object_in(line: bytes) -> JsonObject:
-    try:
-        value = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        # UnicodeDecodeError, JSONDecodeError and the interpreter's own limit on digits are ValueErrors.
-        raise PeerProtocolError(f"a line that is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise PeerProtocolError(f"a line that is a JSON {type(value).__name__}, not an object")
-    return value

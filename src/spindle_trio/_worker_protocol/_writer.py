@@ -49,12 +49,15 @@ class TwoLaneWriter(Generic[T]):
         self._last: deque[tuple[T, int]] = deque()
         self._last_bytes = 0
         self._is_sending = False
+        self.sent = 0
+        """How many values have left, or were refused by the channel."""
         self.is_closed = False
         """Whether nothing can be sent any more."""
         self._work = trio.lowlevel.ParkingLot()
         self._turn = trio.StrictFIFOLock()
         self._room = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
+        self._progress = trio.lowlevel.ParkingLot()
 
     @property
     def waiting_first(self) -> int:
@@ -129,6 +132,8 @@ class TwoLaneWriter(Generic[T]):
                 except PayloadError as error:
                     self._refuse(value, error)
                 self._is_sending = False
+                self.sent += 1
+                self._progress.unpark_all()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
@@ -140,13 +145,20 @@ class TwoLaneWriter(Generic[T]):
         while (self._first or self._last or self._is_sending) and not self.is_closed:
             await self._flushed.park()
 
+    async def wait_progress(self) -> None:
+        """Wait until one more value has left, or none can any more. May return early; a checkpoint in any case."""
+        if self.is_closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._progress.park()
+
     def close(self) -> None:
         """Forget what waits; whoever waits for room gets `trio.BrokenResourceError`. May be called twice."""
         self.is_closed = True
         self._first.clear()
         self._last.clear()
         self._last_bytes = 0
-        for lot in (self._work, self._room, self._flushed):
+        for lot in (self._work, self._room, self._flushed, self._progress):
             lot.unpark_all()
 
     def _next(self) -> T | None:

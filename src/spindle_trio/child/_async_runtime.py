@@ -276,7 +276,7 @@ class _Runtime:
 
     def _message_outbox(self) -> Outbox:
         if self._messages_out is None:
-            self._messages_out = Outbox(self._messages, self._start_soon, self.facts.frame_bytes)
+            self._messages_out = Outbox(self._messages, self._start_soon, self.facts.outbox_bytes)
         return self._messages_out
 
     def _encode(self, payload: object) -> bytes:

@@ -74,6 +74,11 @@ class ProcessFacts:
         self.frame_bytes: int = frame_bytes
         """Bytes that the body of one frame may have."""
 
+    @property
+    def outbox_bytes(self) -> int:
+        """Bytes of messages that may wait in this process; beside them, one message that is larger."""
+        return min(self.frame_bytes, 1024 * 1024)
+
     def __repr__(self) -> str:
         return f"<ProcessFacts {self.entry} {self.process_id}>"
 

@@ -52,6 +52,9 @@ class OverLimit extends Unsafe {
   containsItself = false;
 }
 
+/** What to do about a payload or result that is over the limit of the host. */
+const TOO_LARGE_ADVICE = "raise Limits(frame_bytes=…), or write it to a file and send its path";
+
 /**
  * Write a value as JSON, or in the tagged form.
  * @param value what somebody wants to send
@@ -73,7 +76,7 @@ export function encodePayload(value, limits, name = "payload") {
   if (text.length * 3 > limits.frameBytes) {
     const size = byteLength(text);
     if (size > limits.frameBytes) {
-      throw new PayloadError(`${name}: ${size} bytes of JSON, more than ${limits.frameBytes}`, true);
+      throw new PayloadError(`${name}: ${size} bytes of JSON, more than ${limits.frameBytes} in one frame; ${TOO_LARGE_ADVICE}`, true);
     }
   }
   return text;

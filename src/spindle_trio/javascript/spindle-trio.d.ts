@@ -132,7 +132,7 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    *
    * After `complete` and `fail` nothing is sent, except by the clean-up function and listeners for the exit.
    *
-   * @param payload a value that can be sent (see `JsonSafe`), within the limits of the host
+   * @param payload a value that can be sent (see `JsonSafe`), of 16 MiB at most, unless the host has another limit
    * @throws PayloadError if it cannot be sent; see there
    */
   readonly send: <Value>(payload: Value & JsonSafe<Value>) => void;

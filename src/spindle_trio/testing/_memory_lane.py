@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import trio
 
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._protocol._frames import READ_BYTES
+from spindle_trio._protocol._frames import READ_BYTES, too_long
 from spindle_trio.abc import ArrivalListener, FrameLane
 
 BUFFER_FRAMES: Final = 16
@@ -104,7 +104,7 @@ class MemoryLane(FrameLane):
                     break
                 raise
             if self._max_bytes is not None and len(body) > self._max_bytes:
-                self._breach = f"a frame of {len(body)} bytes, more than {self._max_bytes}"
+                self._breach = too_long(len(body), self._max_bytes)
                 break
             bodies.append(body)
             size += len(body)

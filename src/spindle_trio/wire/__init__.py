@@ -31,7 +31,7 @@ from spindle_trio._model import (
     to_plain,
 )
 from spindle_trio.wire._converter import CONVERTER, NOTICE_TAGS, REQUEST_TAGS, TAG_OF, problems_in
-from spindle_trio.wire._error_answers import error_response, exception_from
+from spindle_trio.wire._error_answers import error_response, exception_from, send_failure
 from spindle_trio.wire._fields import JsonObject, WrongTypeError, is_encodable, name_of
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "parse_request",
     "plain_payload",
     "request_id_of",
+    "send_failure",
     "to_json",
 ]
 

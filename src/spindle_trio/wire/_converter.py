@@ -23,6 +23,7 @@ from spindle_trio._model import (
     ProcessList,
     ProcessMessage,
     ProcessSend,
+    ProcessSendFailed,
     ProcessSpawn,
     ProcessState,
     ProcessStop,
@@ -71,6 +72,7 @@ REQUEST_TAGS: Final[Mapping[str, type[WorkerToHost]]] = {
 NOTICE_TAGS: Final[Mapping[str, type[HostToWorker]]] = {
     "backend_process_lifecycle": ProcessLifecycle,
     "backend_process_message": ProcessMessage,
+    "backend_process_send_failed": ProcessSendFailed,
     "response": Response,
 }
 

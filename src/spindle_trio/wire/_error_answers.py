@@ -22,7 +22,7 @@ from spindle_trio._errors import (
     StartupTimeoutError,
     UserRequiredError,
 )
-from spindle_trio._model import ProcessInfo, Response
+from spindle_trio._model import ProcessInfo, ProcessSendFailed, Response
 
 
 def error_response(request_id: str, error: Exception) -> Response:
@@ -56,6 +56,13 @@ def exception_from(response: Response) -> SpindleError:
     if name == ProcessLimitError.__name__ and response.limit is not None:
         return ProcessLimitError(text, response.limit)
     return _PLAIN_ERRORS.get(name, SpindleError)(text)
+
+
+def send_failure(process_id: str, error: Exception) -> ProcessSendFailed:
+    """Build the notice that says why a payload did not reach a process."""
+    size, limit = (error.size, error.limit) if isinstance(error, PayloadError) else (None, None)
+    text = str(error) or type(error).__name__
+    return ProcessSendFailed(process_id, text, type(error).__name__, size=size, limit=limit)
 
 
 _SPAWN_ERRORS: Final[Mapping[str, type[SpawnError]]] = {

@@ -21,7 +21,7 @@ def run(process: BlockingProcessContext) -> None:
         case "announces four gigabytes":
             os.write(fd, b"\xff" * 4 + b"x" * 1000)
         case "announces a byte too many":
-            os.write(fd, (1024 * 1024 + 1).to_bytes(4, "big"))
+            os.write(fd, (16 * 1024 * 1024 + 1).to_bytes(4, "big"))
         case "stops in the header":
             os.write(fd, FRAME[:2])
         case "stops in the body":
