@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import trio.testing
@@ -290,3 +293,11 @@ async def test_the_host_refuses_what_it_cannot_send_before_anything_leaves(stage
         messages = handle.messages()
         await handle.send("still here")
         assert await messages.receive() == "still here"
+
+
+def test_the_command_line_prints_dates_and_bytes_as_texts(tmp_path: Path) -> None:
+    (tmp_path / "entry.mjs").write_text(body("p.ready(); p.send([new Date(0), Buffer.from('x')]); p.complete();"))
+    command = [sys.executable, "-m", "spindle_trio", "run", "entry.mjs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=40, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '["1970-01-01T00:00:00.000Z", "eA=="]\n' in done.stdout
