@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Outgoing:
     """Both outboxes of one process. It can be posted to before its launch, and sent to after it."""
 
-    __slots__ = ("_control", "_early", "_early_bytes", "_messages", "_nursery", "_record")
+    __slots__ = ("_control", "_early", "_early_bytes", "_is_closed", "_launched", "_messages", "_nursery", "_record")
 
     def __init__(self, record: ProcessRecord) -> None:
         """Begin with no lanes.
@@ -36,6 +36,8 @@ class Outgoing:
         self._messages: Outbox | None = None  # made for the first message
         self._early: list[bytes] | None = None  # posted before the launch
         self._early_bytes = 0
+        self._launched: trio.Event | None = None  # made for the first who waits for that
+        self._is_closed = False
 
     def open(self, launched: LaunchedProcess, nursery: trio.Nursery, init: bytes) -> None:
         """Send the first frame, and what was posted before the launch.
@@ -51,9 +53,12 @@ class Outgoing:
         for body in self._early or ():
             self._outbox().send_nowait(body)
         self._early = None
+        self._launch_over()
 
     def close(self) -> None:
         """Refuse whatever else is sent, and drop what waits."""
+        self._is_closed = True
+        self._launch_over()
         for outbox in (self._control, self._messages):
             if outbox is not None:
                 outbox.close()
@@ -76,7 +81,7 @@ class Outgoing:
         except trio.BrokenResourceError:
             pass  # it is gone, or has closed the lane: the exit, or the end of the lane, tells the rest
 
-    def encode(self, payload: object) -> bytes:
+    def _encode(self, payload: object) -> bytes:
         """Check a message and write it as a frame's body.
 
         Raises:
@@ -89,16 +94,22 @@ class Outgoing:
         self._refuse_ended()
         return body
 
-    async def send(self, body: bytes) -> None:
-        """Send a message, once the launch is over, as soon as there is room; see `ProcessHandle.send`."""
-        self._refuse_ended()
+    async def send(self, payload: object) -> None:
+        """Send a message as soon as there is room, and not before the launch is over; see `ProcessHandle.send`."""
+        body = self._encode(payload)
+        if self._nursery is None and not self._is_closed:
+            if self._launched is None:
+                self._launched = trio.Event()
+            await self._launched.wait()
+            self._refuse_ended()
         try:
             await self._outbox().send(body)
         except trio.BrokenResourceError:
             raise refuse_message(self._record) from None
 
-    def send_nowait(self, body: bytes) -> None:
+    def send_nowait(self, payload: object) -> None:
         """Send a message if there is room; see `ProcessHandle.send_nowait`."""
+        body = self._encode(payload)
         if self._nursery is None:
             raise trio.WouldBlock
         try:
@@ -106,13 +117,15 @@ class Outgoing:
         except trio.BrokenResourceError:
             raise refuse_message(self._record) from None
 
-    def post(self, body: bytes) -> None:
+    def post(self, payload: object) -> None:
         """Send a message, or keep it until the launch.
 
         Raises:
+            PayloadError: it is not JSON-safe, or over a limit.
             trio.WouldBlock: there is no room for it.
-            trio.BrokenResourceError: the other end is gone.
+            trio.BrokenResourceError: the process has ended, or the other end is gone.
         """
+        body = self._encode(payload)
         if self._nursery is not None:
             self._outbox().send_nowait(body)
             return
@@ -133,6 +146,10 @@ class Outgoing:
                 record.launched.messages, self._nursery.start_soon, record.config.limits.outbox_bytes
             )
         return self._messages
+
+    def _launch_over(self) -> None:
+        if self._launched is not None:
+            self._launched.set()
 
     def _refuse_ended(self) -> None:
         if self._record.life.state.is_terminal:

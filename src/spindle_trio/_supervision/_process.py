@@ -31,7 +31,6 @@ from spindle_trio._protocol._control_frames import encode_stop
 from spindle_trio._protocol._payload import check_text
 from spindle_trio._supervision._deadlines import Deadlines
 from spindle_trio._supervision._lifecycle import Action, Input, Phase, Transition
-from spindle_trio._supervision._milestones import Milestones
 from spindle_trio._supervision._outgoing import Outgoing
 from spindle_trio._supervision._snapshots import refuse_spawn, take_snapshot
 
@@ -60,16 +59,19 @@ class Process:
 
     __slots__ = (
         "__weakref__",
+        "_answered",
+        "_ended",
         "_init",
         "_is_killing",
+        "_let_go",
         "_outgoing",
+        "_refusal",
         "_stop_reason",
         "abandoned_wait",
         "claim",
         "deadlines",
         "inbox",
         "is_abandoned",
-        "milestones",
         "record",
         "reports",
     )
@@ -99,7 +101,10 @@ class Process:
         self.abandoned_wait: trio.CancelScope | None = None
         """In which its supervisor waits for an exit that may never come."""
         self._outgoing = Outgoing(record)
-        self.milestones = Milestones()
+        self._answered = trio.Event()  # `spawn` can return or raise
+        self._refusal: type[SpawnError] | None = None
+        self._ended = trio.Event()  # the terminal event has been published
+        self._let_go = trio.Event()  # its launch block has been left, so that no descriptor is held for it any more
         self.reports = reports
         self._init = init
         self._is_killing = False
@@ -173,19 +178,16 @@ class Process:
 
     async def send(self, payload: object) -> None:
         """Send a payload as soon as there is room; see `ProcessHandle.send`."""
-        body = self._outgoing.encode(payload)
-        if self.record.launched is None:
-            await self.milestones.wait(lambda: self.milestones.has_launched)
-        await self._outgoing.send(body)
+        await self._outgoing.send(payload)
 
     def send_nowait(self, payload: object) -> None:
         """Send a payload if there is room; see `ProcessHandle.send_nowait`."""
-        self._outgoing.send_nowait(self._outgoing.encode(payload))
+        self._outgoing.send_nowait(payload)
 
     def post(self, payload: object) -> None:
         """Send a payload, or end the process as failed if it leaves too many unread."""
         try:
-            self._outgoing.post(self._outgoing.encode(payload))
+            self._outgoing.post(payload)
         except trio.WouldBlock:
             self.feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")
 
@@ -236,28 +238,26 @@ class Process:
 
     def crashed(self) -> None:
         """Let go whoever waits for it: the task that owned it has died of a bug."""
-        reached = self.milestones
-        reached.answer(StartupFailedError)
+        self._answer(StartupFailedError)
+        self._outgoing.close()
         self.inbox.close()
-        reached.has_launched = reached.has_ended = reached.is_let_go = True
-        reached.wake()
+        self._ended.set()
+        self._let_go.set()
 
     async def wait_answered(self) -> SpawnError | None:
         """Wait until it is ready or cannot become it, and return the error that `spawn` raises in the latter case."""
-        reached = self.milestones
-        await reached.wait(lambda: reached.is_answered)
-        return None if reached.refusal is None else refuse_spawn(self.record, reached.refusal)
+        await self._answered.wait()
+        return None if self._refusal is None else refuse_spawn(self.record, self._refusal)
 
     async def wait_ended(self) -> ProcessInfo:
         """Wait for the terminal event to be published."""
-        reached = self.milestones
-        await reached.wait(lambda: reached.has_ended)
+        await self._ended.wait()
         return self.info
 
     async def wait_let_go(self) -> None:
         """Wait until nothing is left of it, or it has been abandoned."""
-        reached = self.milestones
-        await reached.wait(lambda: reached.has_ended and (self.is_abandoned or reached.is_let_go))
+        await self._ended.wait()
+        await self._let_go.wait()
 
     def give_up(self) -> None:
         """Stop waiting for the exit of an abandoned process, so that the host can close."""
@@ -296,8 +296,6 @@ class Process:
         self.reports.launch_ended(self.deadlines)
         self._outgoing.open(launched, nursery, self._init)
         self._init = b""
-        self.milestones.has_launched = True
-        self.milestones.wake()
         if self.record.life.is_settled:
             launched.kill()  # the caller went, or the host was killed, in the last moment of the launch
         elif self.record.life.phase is Phase.STOPPING:
@@ -340,9 +338,15 @@ class Process:
         if step.transition is not None:
             self.reports.publish(self, step.transition)
             if step.transition.state is ProcessState.RUNNING:
-                self.milestones.answer(None)
+                self._answer(None)
             elif step.transition.previous is ProcessState.STARTING:
-                self.milestones.answer(StartupCancelledError)
+                self._answer(StartupCancelledError)
+
+    def _answer(self, refusal: type[SpawnError] | None) -> None:
+        """Let `spawn` return, or raise an error of a kind. The first answer stays."""
+        if not self._answered.is_set():
+            self._refusal = refusal
+            self._answered.set()
 
     def _ask(self) -> None:
         if self.record.launched is None:
@@ -350,6 +354,10 @@ class Process:
             return
         self._outgoing.say(encode_stop(self._stop_reason))
         self.record.launched.request_stop()
+
+    def let_go(self) -> None:
+        """Note that its launch block has been left: nothing is held for it any more."""
+        self._let_go.set()
 
     def conclude(self, post_mortem: PostMortem | None, refusal: type[SpawnError] | None) -> None:
         """Free what it held, publish its end, and let those go on who wait for it.
@@ -364,9 +372,10 @@ class Process:
         self._outgoing.close()
         self.reports.publish(self, transition)
         self.inbox.close()
-        self.milestones.has_launched = self.milestones.has_ended = True
         if refusal is None:
             refusal = StartupTimeoutError if transition.state is ProcessState.TIMED_OUT else StartupFailedError
-        self.milestones.answer(refusal)
-        self.milestones.wake()
+        self._answer(refusal)
+        self._ended.set()
+        if self.is_abandoned:
+            self._let_go.set()
         pass_turn()

@@ -89,8 +89,7 @@ class Supervisor:
                 process.reports.launch_ended(deadlines)
         if process.record.launched is None:
             self._conclude_unlaunched(failure)
-        process.milestones.is_let_go = True
-        process.milestones.wake()
+        process.let_go()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:
         process = self._process
