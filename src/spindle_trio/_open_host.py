@@ -20,7 +20,7 @@ from spindle_trio._environment import passed_on_environment
 from spindle_trio._host._host_scope import HostScope
 from spindle_trio._host._settings import HostSettings, wall_time_from
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._model import SURROUNDINGS, Containment, HostStatistics, Limits, check_grace
+from spindle_trio._model import SURROUNDINGS, Containment, EndedProcess, HostStatistics, Limits, check_grace
 from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
@@ -180,6 +180,14 @@ class Host:
         if get_ident() != self._thread:
             raise other_thread("kill")
         self._scope.kill()
+
+    def recent(self) -> list[EndedProcess]:
+        """Describe the processes that have ended last, of all workers, oldest end first.
+
+        There are `Limits.recent` of them at most; with the next end the oldest is forgotten. Each is there before
+        anybody hears of its end. Their results are not kept. Works on a closed host, too.
+        """
+        return self._scope.recent()
 
     def statistics(self) -> HostStatistics:
         """Count what the host holds."""

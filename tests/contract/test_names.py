@@ -116,7 +116,8 @@ def outline(function: object) -> str:
 
 SPAWN_OPTIONS = (
     "(entry, *, kind=None, key=None, payload=..., metadata=None, user_id=None, startup_timeout=15,"
-    " heartbeat_timeout=15, replace_existing=False)"
+    " heartbeat_timeout=15, replace_existing=False, grace_period=None, replace_grace=None, environment=None,"
+    " folder=None, arguments=())"
 )
 
 SIGNATURES = [
@@ -124,11 +125,12 @@ SIGNATURES = [
     (spindle.Host.serve_worker, "(channel, identifier, *, root=None, user_id=None)"),
     (spindle.Host.kill, "()"),
     (spindle.Host.statistics, "()"),
+    (spindle.Host.recent, "()"),
     (spindle.BackendProcesses.spawn, SPAWN_OPTIONS),
     (spindle.BackendProcesses.open, SPAWN_OPTIONS),
     (spindle.BackendProcesses.list, "(*, user_id=None, kind=None, key=None, state=None)"),
     (spindle.BackendProcesses.get, "(process_id)"),
-    (spindle.BackendProcesses.stop, "(process_id, *, user_id=None, reason=None)"),
+    (spindle.BackendProcesses.stop, "(process_id, *, user_id=None, reason=None, grace=None)"),
     (spindle.BackendProcesses.send, "(process_id, payload, *, user_id=None)"),
     (spindle.BackendProcesses.lifecycle_events, "()"),
     (spindle.BackendProcesses.messages, "()"),
@@ -136,7 +138,8 @@ SIGNATURES = [
     (spindle.BackendProcesses.on_message, "(handler)"),
     (spindle.ProcessHandle.send, "(payload)"),
     (spindle.ProcessHandle.send_nowait, "(payload)"),
-    (spindle.ProcessHandle.stop, "(reason=None)"),
+    (spindle.ProcessHandle.stop, "(reason=None, *, grace=None)"),
+    (spindle.ProcessHandle.kill, "()"),
     (spindle.ProcessHandle.refresh, "()"),
     (spindle.ProcessHandle.messages, "()"),
     (spindle.ProcessHandle.wait_ended, "()"),
@@ -168,6 +171,8 @@ def test_the_signature_of_open_host_is_that_of_the_design():
         "new_process_id",
         "wall_clock",
         "require_containment",
+        "replace_grace",
+        "allow",
     ]
     assert parameters["launcher"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "launcher")
@@ -181,7 +186,7 @@ def test_what_asks_the_host_is_async(name):
     assert inspect.iscoroutinefunction(getattr(spindle.BackendProcesses, name))
 
 
-@pytest.mark.parametrize("name", ["send", "stop", "refresh", "wait_ended"])
+@pytest.mark.parametrize("name", ["send", "stop", "kill", "refresh", "wait_ended"])
 def test_what_waits_on_a_handle_is_async(name):
     assert inspect.iscoroutinefunction(getattr(spindle.ProcessHandle, name))
 

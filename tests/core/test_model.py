@@ -155,6 +155,7 @@ def test_the_limits_are_the_contracts() -> None:
         "lifecycle_events": 1_024,
         "ending_bytes": 64 * 2**20,
         "frame_seconds": 5,
+        "recent": 100,
         "text_bytes": None,
         "container_entries": None,
         "kind_bytes": None,

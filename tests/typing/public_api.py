@@ -52,6 +52,7 @@ async def a_host_program(channel: trio.abc.Channel[object]) -> None:
             assert_type(event.result, JsonValue)
         assert_type(worker.backend_processes.on_lifecycle(print), Callable[[], None])
         assert_type(host.statistics(), spindle.HostStatistics)
+        assert_type(host.recent(), list[spindle.EndedProcess])
         async with worker.backend_processes.open("dist/indexer.py", key="a", grace_period=1.5) as opened:
             assert_type(opened, ProcessHandle)
         await worker.backend_processes.spawn("dist/indexer.py", keyy="a")  # type: ignore[call-arg]  # no such option

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import trio
 
 from spindle_trio._host._settings import HostSettings
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._model import Containment, HostStatistics
+from spindle_trio._model import Containment, EndedProcess, HostStatistics
 from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._supervision._snapshots import KeptEnd, show_end
 from spindle_trio.abc import Launcher
 
 
@@ -26,6 +27,7 @@ class HostScope:
         self.settings = settings
         self.is_closed: bool = False
         self._workers: dict[WorkerScope, None] = {}
+        self._recent: deque[KeptEnd] = deque(maxlen=settings.limits.recent)
         self._scope = NurseryScope()
 
     async def open(self) -> None:
@@ -63,7 +65,7 @@ class HostScope:
         """
         if self.is_closed:
             raise trio.ClosedResourceError("the host is closed")
-        worker = WorkerScope(self.settings, identifier, root, user_id)
+        worker = WorkerScope(self.settings, identifier, root, user_id, self._recent)
         self._workers[worker] = None
         return worker
 
@@ -75,6 +77,10 @@ class HostScope:
         """End every process as unloaded, without a grace period."""
         for worker in list(self._workers):
             worker.kill()
+
+    def recent(self) -> list[EndedProcess]:
+        """Describe the processes that have ended last."""
+        return [show_end(kept) for kept in self._recent]
 
     def statistics(self) -> HostStatistics:
         """Count what the host holds."""

@@ -11,6 +11,7 @@ one key in one tick exactly one wins.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
 from spindle_trio._supervision._lifecycle import Lifecycle, Transition
 from spindle_trio._supervision._process import Process, Reports
 from spindle_trio._supervision._process_record import ProcessConfig, ProcessRecord
-from spindle_trio._supervision._snapshots import write_event
+from spindle_trio._supervision._snapshots import KeptEnd, keep_end, write_event
 from spindle_trio._supervision._startup_monitor import StartupMonitor
 from spindle_trio._supervision._supervisor import Supervisor
 from spindle_trio.abc import Launcher, LaunchOrder
@@ -52,7 +53,9 @@ _log = logging.getLogger("spindle_trio.host")
 class WorkerScope:
     """One worker's processes. Implements `WorkerInterface`."""
 
-    def __init__(self, settings: HostSettings, identifier: str, root: Path, user_id: str | None) -> None:
+    def __init__(
+        self, settings: HostSettings, identifier: str, root: Path, user_id: str | None, recent: deque[KeptEnd]
+    ) -> None:
         """Prepare a worker with no processes.
 
         Args:
@@ -60,7 +63,9 @@ class WorkerScope:
             identifier: the worker's name.
             root: below which its entries lie.
             user_id: whose worker it is; `None` for an operator-scoped one.
+            recent: takes what is kept of ended processes.
         """
+        self._recent = recent
         self.identifier = identifier
         self.root = root
         self.user_id = user_id
@@ -257,6 +262,8 @@ class WorkerScope:
     def _publish(self, process: Process, transition: Transition) -> None:
         if transition.state is ProcessState.RUNNING and not process.record.is_in_this_run:
             self._rounds.add(process.deadlines, process.deadlines.heartbeat_timeout)
+        if transition.state.is_terminal:
+            self._recent.append(keep_end(process.record))
         if self.lifecycle:
             self.lifecycle.publish(write_event(process.record, transition), process.process_id)
 

@@ -5,6 +5,9 @@ Importers name this package; the modules below it say where each value lives.
 
 from __future__ import annotations
 
+from spindle_trio._model._ended_process import (
+    EndedProcess as EndedProcess,
+)
 from spindle_trio._model._limits import (
     MEBIBYTE as MEBIBYTE,
 )

@@ -44,6 +44,8 @@ class Limits:
     """Bytes of messages taken in from a process once it is stopping or ending."""
     frame_seconds: float = 5.0
     """Seconds within which a frame that has begun must be whole."""
+    recent: int = 100
+    """Ended processes that `host.recent()` still knows, each with all its metadata; 0 for none."""
     text_bytes: int | None = None
     """Bytes of UTF-8 in all strings and names of one payload."""
     container_entries: int | None = None
@@ -67,7 +69,9 @@ class Limits:
                 if not (is_number(value) and isinstance(value, int | float) and value > 0):
                     raise ValueError(f"frame_seconds must be a positive number of seconds, not {value!r}")
             elif value is not None or field.default is not None:
-                least = 0 if field.default is None or field.name == "depth" else 1  # those say what a value may contain
+                least = (
+                    0 if field.default is None or field.name in ("depth", "recent") else 1
+                )  # those say what a value may contain
                 if type(value) is not int or value < least:
                     raise ValueError(f"{field.name} must be an integer, {least} or more, not {value!r}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 import trio
@@ -14,12 +14,18 @@ from spindle_trio._errors import (
     StartupFailedError,
     StartupTimeoutError,
 )
-from spindle_trio._model import LifecycleEvent, ProcessInfo, ProcessState
+from spindle_trio._model import EndedProcess, ExitReason, LifecycleEvent, PostMortem, ProcessInfo, ProcessState
 
 if TYPE_CHECKING:
-    from spindle_trio._supervision._lifecycle import Transition
-    from spindle_trio._supervision._process_record import ProcessRecord
+    from collections.abc import Callable
+    from datetime import datetime
 
+    from spindle_trio._supervision._lifecycle import Lifecycle, Transition
+    from spindle_trio._supervision._process_record import Identity, ProcessConfig, ProcessRecord
+
+
+KEPT_CHARACTERS: Final = 64 * 1024
+"""Of each text that is kept of a process that has ended."""
 
 _NEVER_READY: Final = (
     "it never called process.ready(); call that as soon as the entry can work, before it returns or completes"
@@ -28,10 +34,73 @@ _NEVER_READY: Final = (
 """Why a process whose entry has simply run to its end has failed to start, and what to do."""
 
 
+class KeptEnd(NamedTuple):
+    """What is kept of a process that has ended, for `host.recent()`; it is described when somebody asks."""
+
+    identity: Identity
+    config: ProcessConfig
+    life: Times
+    post_mortem: PostMortem | None
+
+
+class Times(NamedTuple):
+    """When things happened to a process that has ended, and how it ended."""
+
+    state: ProcessState
+    started_at: float
+    ready_at: float | None
+    heartbeat_at: float | None
+    ended_at: float | None
+    exit_reason: ExitReason | None
+    error: str | None
+
+
+def keep_end(record: ProcessRecord) -> KeptEnd:
+    """Take down what is kept of a process that has just ended. Its result is not, since it may be large."""
+    life = record.life
+    return KeptEnd(
+        record.identity,
+        record.config,
+        Times(
+            life.state,
+            life.started_at,
+            life.ready_at,
+            life.heartbeat_at,
+            life.ended_at,
+            life.exit_reason,
+            _cut(life.error),
+        ),
+        None if record.post_mortem is None else _cut_post_mortem(record.post_mortem),
+    )
+
+
+def show_end(kept: KeptEnd) -> EndedProcess:
+    """Describe a process that has ended."""
+    info = _describe(kept.identity, kept.config.wall_time, kept.life)
+    return EndedProcess(kept.config.worker, info, kept.post_mortem)
+
+
+def _cut_post_mortem(whole: PostMortem) -> PostMortem:
+    return attrs.evolve(
+        whole,
+        error=_cut(whole.error) or "",
+        traceback=_cut(whole.traceback),
+        stderr=_cut(whole.stderr) or "",
+        stacks=_cut(whole.stacks),
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= KEPT_CHARACTERS else f"{text[:KEPT_CHARACTERS]}…"
+
+
 def take_snapshot(record: ProcessRecord) -> ProcessInfo:
     """Describe a process as it is now."""
     record.look_at_heartbeat()
-    identity, life, wall_time = record.identity, record.life, record.config.wall_time
+    return _describe(record.identity, record.config.wall_time, record.life)
+
+
+def _describe(identity: Identity, wall_time: Callable[[float], datetime], life: Lifecycle | Times) -> ProcessInfo:
     return ProcessInfo(
         process_id=identity.process_id,
         entry=identity.entry,
