@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spindle_trio._stalls import STALL_SECONDS, stood_still_since
-from spindle_trio._supervision._lifecycle import Input, Lifecycle
+from spindle_trio._supervision._lifecycle import Lifecycle
+from spindle_trio._supervision._state_table import Input
 from spindle_trio.abc import ABANDON_SECONDS
 
 HEARTBEAT = 20

@@ -8,19 +8,8 @@ import math
 import pytest
 
 from spindle_trio._model import ExitReason, ProcessState
-from spindle_trio._supervision._lifecycle import (
-    FAILED,
-    STOPPED,
-    TABLE,
-    TIMED_OUT,
-    Action,
-    End,
-    Input,
-    Lifecycle,
-    Phase,
-    Step,
-    Transition,
-)
+from spindle_trio._supervision._lifecycle import Lifecycle, Step, Transition
+from spindle_trio._supervision._state_table import FAILED, STOPPED, TABLE, TIMED_OUT, Action, End, Input, Phase
 from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
 
 LIVE = {

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spindle_trio._model import ExitReason, ProcessState
-from spindle_trio._supervision._lifecycle import Action, Input, Lifecycle, Phase, Step, Transition
+from spindle_trio._supervision._lifecycle import Lifecycle, Step, Transition
+from spindle_trio._supervision._state_table import Action, Input, Phase
 
 STARTUP, HEARTBEAT, GRACE, ABANDON, DUMP = 10.0, 4.0, 5.0, 1.5, 0.3
 

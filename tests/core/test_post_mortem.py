@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from spindle_trio._model import ExitReason, PostMortem
-from spindle_trio._supervision._lifecycle import Input, Lifecycle
+from spindle_trio._supervision._lifecycle import Lifecycle
 from spindle_trio._supervision._post_mortems import (
     STDERR_CHARACTERS,
     STDERR_LINES,
@@ -17,6 +17,7 @@ from spindle_trio._supervision._post_mortems import (
     find_out,
     one_line,
 )
+from spindle_trio._supervision._state_table import Input
 from spindle_trio.abc import ExitStatus, LaunchedProcess
 
 WHOLE = PostMortem(

@@ -31,7 +31,7 @@ MUTANTS: Final = (
     # ---- the table of states
     Mutant(
         "an exit without a word counts as completed",
-        "_supervision/_lifecycle.py",
+        "_supervision/_state_table.py",
         "(Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED)",
         "(Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, COMPLETED)",
         ("core/test_lifecycle.py::test_each_input_does_in_each_phase_what_the_contract_says",),

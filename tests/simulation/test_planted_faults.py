@@ -21,8 +21,9 @@ from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import StopOptions
 from spindle_trio._supervision import _lifecycle, _process
 from spindle_trio._supervision._intake import Intake
-from spindle_trio._supervision._lifecycle import FAILED, TABLE, Action, Input, Lifecycle, Phase, Rule, Step
+from spindle_trio._supervision._lifecycle import Lifecycle, Step
 from spindle_trio._supervision._process import Process
+from spindle_trio._supervision._state_table import FAILED, TABLE, TIMED_OUT, Action, Input, Phase, Rule
 from spindle_trio._supervision._supervisor import Supervisor
 
 MOST = 600
@@ -47,7 +48,7 @@ def the_childs_word_loses_against_a_stop(patch: Patch) -> None:
 
 
 def a_launch_that_fails_is_a_timeout(patch: Patch) -> None:
-    rule = Rule(Phase.ENDING, Action.NOTHING, _lifecycle.TIMED_OUT)
+    rule = Rule(Phase.ENDING, Action.NOTHING, TIMED_OUT)
     patch.setitem(TABLE, (Phase.STARTING, Input.LAUNCH_FAILED), rule)  # type: ignore[arg-type]  # as above
 
 

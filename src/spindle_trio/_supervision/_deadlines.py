@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spindle_trio._stalls import stood_still_since
-from spindle_trio._supervision._lifecycle import Phase
+from spindle_trio._supervision._state_table import Phase
 
 if TYPE_CHECKING:
     from spindle_trio._supervision._process_record import ProcessRecord

@@ -15,11 +15,11 @@ goes. A child that has said `complete` has the grace period for that; one that a
 the child says in this phase changes nothing. Outside it still counts as being in the state that it had before,
 because a terminal state means that the process has been reaped. ``ENDED`` is that terminal state.
 
-`TABLE` has one rule for each pair of phase and input that does anything: the phase that follows, the end that is
-settled (if it is), and what the supervisor has to do. A pair without a rule changes nothing. `Lifecycle.feed` looks
-the rule up, keeps the few facts that rules share (times, texts, the host's reason), and returns the rule's action
-with the transition to publish, if there is one. `Lifecycle.conclude` makes the terminal transition once the process
-has been reaped.
+`TABLE` (in `_state_table`) has one rule for each pair of phase and input that does anything: the phase that follows,
+the end that is settled (if it is), and what the supervisor has to do. A pair without a rule changes nothing.
+`Lifecycle.feed` looks the rule up, keeps the few facts that rules share (times, texts, the host's reason), and
+returns the rule's action with the transition to publish, if there is one. `Lifecycle.conclude` makes the terminal
+transition once the process has been reaped.
 
 Two things are not in the table since they are no choice between phases: a host that replaces or unloads a process
 settles its exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
@@ -31,129 +31,14 @@ against a process: `Lifecycle.extend_deadline` puts off what was running meanwhi
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Mapping
 from typing import Final
 
 import attrs
 
 from spindle_trio._model import ExitReason, JsonValue, ProcessState
+from spindle_trio._supervision._state_table import COMPLETED, TABLE, Action, End, Input, Phase
 from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
-
-
-class Phase(enum.Enum):
-    """Where a process is, as the table sees it."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    ENDING = "ending"
-    ENDED = "ended"
-
-
-class Input(enum.Enum):
-    """What a process, its host or a clock can say."""
-
-    READY = "ready"
-    COMPLETE = "complete"
-    FAIL = "fail"
-    REPORTED_STOPPED = "says stopped"
-    EXIT = "exit"
-    BROKEN = "breaks the protocol"
-    CONTROL_CLOSED = "closes its control lane and lives on"
-    LAUNCH_FAILED = "launch fails"
-    STARTUP_DEADLINE = "startup deadline"
-    HEARTBEAT_DEADLINE = "heartbeat deadline"
-    GRACE_DEADLINE = "grace period over"
-    ABANDON_DEADLINE = "outlives its kill"
-    STOP = "stop"
-    HOST_STOP = "replace or unload"
-    CALLER_GONE = "caller of spawn cancelled"
-    KILL = "kill"
-
-
-class Action(enum.Enum):
-    """What the supervisor has to do now."""
-
-    NOTHING = "nothing"
-    ASK = "ask the process to stop"
-    AWAIT_EXIT = "let it exit within the grace period"
-    DUMP = "have it dump its stacks, or kill it"
-    KILL = "kill it"
-    ABANDON = "stop waiting for it"
-
-
-@attrs.frozen
-class End:
-    """How a process ends, once that is settled."""
-
-    state: ProcessState
-    exit_reason: ExitReason
-
-
-COMPLETED: Final = End(ProcessState.COMPLETED, ExitReason.COMPLETED)
-FAILED: Final = End(ProcessState.FAILED, ExitReason.FAILED)
-STOPPED: Final = End(ProcessState.STOPPED, ExitReason.STOPPED)
-TIMED_OUT: Final = End(ProcessState.TIMED_OUT, ExitReason.TIMED_OUT)
-
-
-@attrs.frozen
-class Rule:
-    """What follows an input in a phase."""
-
-    phase: Phase
-    """The phase after it."""
-    action: Action = Action.NOTHING
-    """What the supervisor does."""
-    end: End | None = None
-    """The end that is settled by it; `None` leaves that open, or as it was settled before."""
-
-
-TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
-    (Phase.STARTING, Input.READY): Rule(Phase.RUNNING),
-    (Phase.STARTING, Input.COMPLETE): Rule(Phase.ENDING, Action.AWAIT_EXIT, COMPLETED),
-    (Phase.STARTING, Input.FAIL): Rule(Phase.ENDING, Action.AWAIT_EXIT, FAILED),
-    (Phase.STARTING, Input.REPORTED_STOPPED): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.STARTING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED),
-    (Phase.STARTING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.STARTING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.STARTING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, FAILED),
-    (Phase.STARTING, Input.STARTUP_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
-    (Phase.STARTING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
-    (Phase.STARTING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
-    (Phase.STARTING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    #
-    (Phase.RUNNING, Input.COMPLETE): Rule(Phase.ENDING, Action.AWAIT_EXIT, COMPLETED),
-    (Phase.RUNNING, Input.FAIL): Rule(Phase.ENDING, Action.AWAIT_EXIT, FAILED),
-    (Phase.RUNNING, Input.REPORTED_STOPPED): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.RUNNING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, FAILED),
-    (Phase.RUNNING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.RUNNING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
-    (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
-    (Phase.RUNNING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
-    (Phase.RUNNING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
-    # The caller was cancelled in the very moment in which the process became ready: nobody holds its handle.
-    (Phase.RUNNING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    #
-    (Phase.STOPPING, Input.COMPLETE): Rule(Phase.ENDING, Action.AWAIT_EXIT, COMPLETED),
-    (Phase.STOPPING, Input.FAIL): Rule(Phase.ENDING, Action.AWAIT_EXIT, FAILED),
-    (Phase.STOPPING, Input.REPORTED_STOPPED): Rule(Phase.ENDING, Action.AWAIT_EXIT, STOPPED),
-    (Phase.STOPPING, Input.EXIT): Rule(Phase.ENDING, Action.NOTHING, STOPPED),
-    (Phase.STOPPING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    (Phase.STOPPING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    (Phase.STOPPING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, STOPPED),
-    (Phase.STOPPING, Input.GRACE_DEADLINE): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    (Phase.STOPPING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    (Phase.STOPPING, Input.KILL): Rule(Phase.ENDING, Action.KILL, STOPPED),
-    #
-    (Phase.ENDING, Input.GRACE_DEADLINE): Rule(Phase.ENDING, Action.KILL),
-    (Phase.ENDING, Input.KILL): Rule(Phase.ENDING, Action.KILL),
-    (Phase.ENDING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL),
-    (Phase.ENDING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL),
-    (Phase.ENDING, Input.ABANDON_DEADLINE): Rule(Phase.ENDING, Action.ABANDON),
-}
-"""Every rule. `ENDED` has none: whatever comes after the end is ignored."""
 
 _STATE_OF_PHASE: Final = {
     Phase.STARTING: ProcessState.STARTING,

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from spindle_trio._model import PostMortem, ProcessState
-from spindle_trio._supervision._lifecycle import Phase
+from spindle_trio._supervision._state_table import Phase
 
 if TYPE_CHECKING:
     from spindle_trio._supervision._lifecycle import Lifecycle

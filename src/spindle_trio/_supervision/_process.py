@@ -1,6 +1,6 @@
 """One process as its worker and its handles see it, and what is done with it without waiting.
 
-Whatever happens to a process is said to the table (`_lifecycle`) through `Process.feed`, in the moment in which it
+Whatever happens to a process is said to the table (`_state_table`) through `Process.feed`, in the moment in which it
 happens: frames and deadlines by its supervisor, stops by the host. `feed` does what the table wants done (ask, kill),
 and then publishes the transition. So each transition is published by whoever caused it, in one step with it.
 
@@ -30,9 +30,10 @@ from spindle_trio._model import (
 from spindle_trio._protocol._control_frames import encode_stop
 from spindle_trio._protocol._payload import check_text
 from spindle_trio._supervision._deadlines import Deadlines
-from spindle_trio._supervision._lifecycle import Action, Input, Phase, Transition
+from spindle_trio._supervision._lifecycle import Transition
 from spindle_trio._supervision._outgoing import Outgoing
 from spindle_trio._supervision._snapshots import refuse_spawn, take_snapshot
+from spindle_trio._supervision._state_table import Action, Input, Phase
 
 if TYPE_CHECKING:
     from spindle_trio._host._registry import Claim

@@ -16,7 +16,8 @@ from spindle_trio._model import JsonValue, Limits, PostMortem, ProcessState
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._protocol._json_codec import BodyReader
 from spindle_trio._protocol._payload import PayloadBounds
-from spindle_trio._supervision._lifecycle import Lifecycle, Phase
+from spindle_trio._supervision._lifecycle import Lifecycle
+from spindle_trio._supervision._state_table import Phase
 
 if TYPE_CHECKING:
     from spindle_trio.abc import LaunchedProcess

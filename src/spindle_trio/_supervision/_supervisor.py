@@ -11,7 +11,7 @@ process, not the patience of whoever waits for that. `run` is straight-line code
    come on a lane that no task reads (`_until_exit`).
 3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
 
-What anything *means* is the table's business (`_lifecycle`); `Process.feed` asks it, and does what it says.
+What anything *means* is the table's business (`_state_table`); `Process.feed` asks it, and does what it says.
 
 Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
 run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
@@ -41,8 +41,8 @@ from spindle_trio._protocol._control_frames import (
     bounded_error,
 )
 from spindle_trio._supervision._intake import CONTROL_FRAMES_AT_A_TIME, Intake
-from spindle_trio._supervision._lifecycle import Input, Phase
 from spindle_trio._supervision._post_mortems import LastWords, find_out, one_line
+from spindle_trio._supervision._state_table import Input, Phase
 from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
