@@ -108,7 +108,7 @@ def tries(sources: Iterable[str]) -> str:
     return f"{HEAD}\n{body(f'p.ready(); p.complete([{cases}].map((make) => attempt(() => p.send(make()))));')}"
 
 
-LIMITS = "{ frameBytes: 2 ** 20, depth: 64, values: 100_000, textBytes: null, containerEntries: null }"
+LIMITS = "{ frameBytes: 2 ** 24, depth: 64, values: 100_000, textBytes: null, containerEntries: null }"
 
 
 async def test_what_is_not_json_safe_is_refused_with_its_path(stage: Stage) -> None:
@@ -161,7 +161,8 @@ async def test_what_is_only_too_large_may_be_sent_in_parts(stage: Stage) -> None
             )
         )
         (told,) = [payload async for payload in handle.messages()]
-    assert told == ["PayloadError", True, "payload: 1001 bytes of JSON, more than 1000"]
+    text = f"payload: 1001 bytes of JSON, more than 1000 in one frame; {ADVICE}"
+    assert told == ["PayloadError", True, text]
     assert handle.result == "short"
 
 

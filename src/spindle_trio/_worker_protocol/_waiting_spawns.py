@@ -65,7 +65,7 @@ class WaitingSpawns:
 
 def _size_of(value: object) -> int:
     """Estimate what a value takes in memory. What cannot be written is refused at once, and does not wait."""
-    if value is OMITTED or value is None:
+    if value is OMITTED or not value:
         return 0
     try:
         body = _encode(value)
