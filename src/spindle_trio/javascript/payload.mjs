@@ -76,7 +76,8 @@ export function encodePayload(value, limits, name = "payload") {
   if (text.length * 3 > limits.frameBytes) {
     const size = byteLength(text);
     if (size > limits.frameBytes) {
-      throw new PayloadError(`${name}: ${size} bytes of JSON, more than ${limits.frameBytes} in one frame; ${TOO_LARGE_ADVICE}`, true);
+      const problem = `${size} bytes of JSON, more than ${limits.frameBytes} in one frame`;
+      throw new PayloadError(`${name}: ${problem}; ${TOO_LARGE_ADVICE}`, true);
     }
   }
   return text;
