@@ -100,10 +100,18 @@ class PayloadError(SpindleError, ValueError):
 
     def __init__(self, message: str, *, size: int | None = None, limit: int | None = None) -> None:
         super().__init__(message)
-        self.size = size
+        self._size = size
+        self._limit = limit
+
+    @property
+    def size(self) -> int | None:
         """Its size as JSON, in bytes, where it is too large; otherwise `None`."""
-        self.limit = limit
+        return self._size
+
+    @property
+    def limit(self) -> int | None:
         """How many bytes are allowed, where it is too large; otherwise `None`."""
+        return self._limit
 
 
 class LaggedError(SpindleError):

@@ -313,7 +313,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a process whose spawn was cancelled lives on",
-        "_worker_protocol/_client.py",
+        "_worker_protocol/_remote_worker.py",
         "            if pending.is_abandoned:\n",
         "            if False:\n",
         (
@@ -324,8 +324,8 @@ MUTANTS: Final = (
     Mutant(
         "an entry may link out of its root",
         "launchers/_entry_path.py",
-        'if not path.startswith(real_root if real_root.endswith("/") else f"{real_root}/"):',
-        "if False:",
+        'return path.startswith(real_root if real_root.endswith("/") else f"{real_root}/")',
+        "return True",
         ("launchers/test_entry_path.py",),
     ),
     Mutant(
