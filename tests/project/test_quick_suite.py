@@ -1,0 +1,31 @@
+"""What `pytest` runs by itself shows each promise; what is left out shows one once more."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def collected(*arguments: str) -> set[str]:
+    """Name the test functions that a selection has."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", *arguments, "tests"],
+        capture_output=True, text=True, check=True, timeout=100, cwd=ROOT,
+    )  # fmt: skip
+    return set(re.findall(r"::(test_\w+)", shown.stdout))
+
+
+def test_each_test_that_the_page_of_reliability_names_is_in_the_quick_suite() -> None:
+    page = (ROOT / "notes" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 100
+    assert named - collected() == set()
+
+
+def test_no_test_is_left_out_at_every_level_launcher_and_seed() -> None:
+    """A slow test is a repetition: another one of the same function is in the quick suite, or its neighbours are."""
+    assert collected("-m", "slow") - collected() == set()
