@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
 
@@ -43,8 +44,21 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the soak out of every selection that does not name it: ``-m "slow or not slow"`` is all but the soak."""
+    """Make slow what `quick(n)` leaves over, and leave the soak out of every selection that does not name it.
+
+    So ``-m "slow or not slow"`` is all but the soak.
+    """
+    seen: collections.Counter[str] = collections.Counter()
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick is None or item.get_closest_marker("slow") or item.get_closest_marker("soak"):
+            continue
+        test = item.nodeid.partition("[")[0]
+        seen[test] += 1
+        if seen[test] > quick.args[0]:
+            item.add_marker(pytest.mark.slow)
     if "soak" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("soak")]

@@ -7,8 +7,10 @@ seconds of room where it is not. Entries that are `def` only real processes can 
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import re
 import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -255,9 +257,8 @@ def _nothing_left() -> Iterator[None]:
     assert (open_descriptors(), own_children()) == before
 
 
-# What a test says of all kinds of process, fresh interpreters show in the soak: they come from the same kind of server
-# as forked ones. Tests of real processes alone, and those of the launchers, run on both each time.
-@pytest.fixture(params=["memory", "forked", pytest.param("python", marks=pytest.mark.soak)])
+# Fresh interpreters come from the same kind of server as forked processes, and show the contract once more.
+@pytest.fixture(params=["memory", "forked", pytest.param("python", marks=pytest.mark.slow)])
 def world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
     return World(request.param, tmp_path)
 
@@ -274,7 +275,29 @@ def virtual_world(tmp_path: Path) -> World:
     return World("memory", tmp_path)
 
 
-@pytest.fixture(params=["forked", "python"])
+@pytest.fixture(params=["forked", pytest.param("python", marks=pytest.mark.slow)])
 def real_world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
     """For tests that name why they make sense on real processes only."""
     return World(request.param, tmp_path)
+
+
+@functools.cache
+def shown_on_real_processes() -> frozenset[str]:
+    """Name the tests that the page of reliability names: what it promises is about real processes."""
+    page = Path(__file__).parents[2] / "notes" / "reliability.md"
+    return frozenset(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make slow what memory shows in the quick suite, unless it is a row of the state table or of reliability.
+
+    See decision 018.
+    """
+    for item in items:
+        if not isinstance(item, pytest.Function) or item.path.parent != Path(__file__).parent:
+            continue
+        is_shown_in_memory = "world" in item.fixturenames and "[forked" in item.name
+        is_needed = item.path.name.startswith("test_states") or item.originalname in shown_on_real_processes()
+        if is_shown_in_memory and not is_needed:
+            item.add_marker(pytest.mark.slow)

@@ -57,6 +57,7 @@ async def test_a_returned_value_that_is_no_payload_fails_it_and_says_where(real_
     assert "result.words[0]: set is not JSON-safe" in info.error
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("statement", "state", "text"),
     [

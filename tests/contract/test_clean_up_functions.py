@@ -68,6 +68,7 @@ async def test_it_runs_once_at_each_end_of_an_async_entry_that_lives_on(
     assert sent_by(virtual_world, handle) == ["cleaned up"]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("end", "state", "exit_reason"), ENDS)
 async def test_it_runs_once_at_each_end_of_a_blocking_entry_that_lives_on(
     real_world, end: str, state: ProcessState, exit_reason: ExitReason

@@ -8,6 +8,7 @@ from spindle_trio import StartupFailedError
 from support.contract import run_to_end
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("definition", ["def", "async def"])
 @pytest.mark.parametrize(
     ("source", "called"),
@@ -43,6 +44,7 @@ async def test_default_and_run_may_be_of_different_kinds(real_world) -> None:
     assert (await run_to_end(real_world, entry)).result == "BlockingProcessContext"
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("source", "problem"),
     [

@@ -208,6 +208,7 @@ BROKEN_FILES = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize(("source", "says"), BROKEN_FILES.values(), ids=list(BROKEN_FILES))
 async def test_a_file_that_cannot_be_run_fails_before_ready_and_says_why(real_world, source, says):
     """On real processes only: the memory launcher is given callables, which have been loaded already."""

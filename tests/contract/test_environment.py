@@ -233,6 +233,7 @@ async def test_a_flood_on_both_streams_is_drained_and_counted(real_world) -> Non
     assert stderr_of(handle).endswith("the end")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "statement",
     [

@@ -152,6 +152,7 @@ async def assert_gone(family: str, where: str = "in") -> None:
     assert relatives(family, where) == []
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("statement", "end"),
     [

@@ -42,6 +42,7 @@ async def test_everything_sent_before_each_end_is_readable_after_it(
     assert handle.statistics().messages_received == COUNT
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("end", "exit_reason"), [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)]
 )
@@ -229,6 +230,7 @@ async def test_20_megabytes_arrive_whole_also_where_nobody_reads_until_the_end(
     await assert_all_arrives(world, entry, when)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("when", BLOCKING_LAST_WORDS)
 async def test_20_megabytes_of_a_blocking_entry_arrive_whole_also_where_nobody_reads_until_the_end(
     real_world, when: str

@@ -153,6 +153,7 @@ async def test_a_process_that_a_signal_has_stopped_says_so_and_shows_where(real_
     assert "in stops_itself\n" in str(handle.post_mortem.stacks)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "statement",
     [

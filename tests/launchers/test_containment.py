@@ -218,6 +218,7 @@ ENDINGS = {
 
 
 @levels(Containment.PIDNS, Containment.CGROUP, Containment.SWEEP)
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("head", ["def", "async def"])
 async def test_a_tree_is_gone_with_its_process_daemons_included(

@@ -67,6 +67,7 @@ async def test_two_processes_of_one_server_have_an_environment_and_a_folder_each
                     assert handle.result == [str((tmp_path / name).resolve()), "XYZ"]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("spares", SPARES)
 @pytest.mark.parametrize("head", ["def", "async def"])
 async def test_the_surroundings_of_a_process_are_those_of_a_fresh_program(
@@ -164,6 +165,7 @@ async def test_names_and_values_that_are_no_utf_8_reach_a_process_as_they_are(tm
     assert seen == [name.hex(), b"v\xfd".hex(), (name + "/entrée.py".encode()).hex(), ""]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("environment", [{"A=B": "1"}, {"": "1"}, {"A\0": "1"}, {"A": "\0"}, {"A": "\ud800"}])
 @pytest.mark.parametrize("kind", ["forked", "exec"])
 async def test_what_no_environment_can_hold_is_a_failed_launch(
@@ -208,6 +210,7 @@ def run(process):
 """
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("preload", [(), ("trio",)])
 @pytest.mark.parametrize("spares", [0, 3])
 async def test_both_kinds_of_entry_run_on_whatever_waits(tmp_path: Path, preload: tuple[str, ...], spares: int) -> None:
@@ -217,6 +220,7 @@ async def test_both_kinds_of_entry_run_on_whatever_waits(tmp_path: Path, preload
             assert await forked.result(source) == result
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("spares", [0, 1])
 @pytest.mark.parametrize("head", ["def", "async def"])
 async def test_context_variables_that_the_module_level_has_set_hold_in_the_entry(

@@ -30,6 +30,7 @@ async def refusal(tmp_path: Path, *preload: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize(
     ("source", "text"),
     [

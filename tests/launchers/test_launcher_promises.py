@@ -13,6 +13,7 @@ async def test_the_exec_launcher_keeps_all_promises() -> None:
     await check_launcher(PythonLauncher)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("spares", [0, 2])
 @pytest.mark.parametrize("preload", [(), DEFAULT_PRELOAD])
 async def test_the_fork_servers_launcher_keeps_all_promises(preload: tuple[str, ...], spares: int) -> None:

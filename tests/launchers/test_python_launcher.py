@@ -116,6 +116,7 @@ async def test_a_failure_is_told_also_where_a_file_beside_the_entry_hides_a_stan
         assert (await child.frame_of_type("fail"))["error"].startswith("ValueError: no such folder")
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("source", "text"),
     [
@@ -154,6 +155,7 @@ async def test_a_system_exit_while_loading_counts_as_one_of_the_entry(
     assert exiting["code"] == int(code)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "source",
     [
@@ -470,6 +472,7 @@ FAMILY = """
 """
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("end", ["process.receive()", "while True: pass", "return None"])
 async def test_a_kill_takes_the_whole_tree(launch: Launch, end: str) -> None:
     """Grandchildren in the group, in a session of their own, and one below such a one; also after `exiting`."""

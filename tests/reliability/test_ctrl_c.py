@@ -65,6 +65,7 @@ trio.run(main, sys.argv[1], sys.argv[2], float(sys.argv[3]), json.loads(sys.argv
 """
 
 
+@pytest.mark.quick(1)
 def test_two_ctrl_c_leave_nothing_of_a_hundred_processes_in_all_states(
     level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,6 +183,7 @@ async def test_a_host_that_was_stopped_for_longer_than_every_deadline_ends_nobod
 # A host program is stopped together with its processes: a container that is frozen, a machine that is suspended.
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("first", ["host first", "processes first"])
 async def test_a_host_that_was_stopped_together_with_its_processes_ends_nobody_in_whichever_order_they_go_on(
     launcher: str, first: str, tmp_path: Path

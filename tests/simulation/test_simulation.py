@@ -34,6 +34,7 @@ def check_block(number: int) -> None:
         assert shown is None, shown
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("block", range(4))
 def test_whatever_happens_the_host_keeps_its_contract(block: int) -> None:
     check_block(block)

@@ -98,10 +98,14 @@ def server_of(launcher: Launcher) -> int | None:
     return launcher.server_pid
 
 
+RARE, SLOW = pytest.mark.soak, pytest.mark.slow
+
+
 @functools.cache
 def level_fixture(rare: Collection[str]) -> Any:
     """Make the fixture that gives each level of containment which works here, some of them to the long run alone."""
-    params = [pytest.param(level, marks=pytest.mark.soak if level in rare else ()) for level in LEVELS]
+    strongest, *others = LEVELS
+    params = [strongest, *(pytest.param(level, marks=RARE if level in rare else SLOW) for level in others)]
 
     @pytest.fixture(params=params)
     def level(request: pytest.FixtureRequest) -> str:
