@@ -11,6 +11,8 @@ from spindle_trio.cli import main
 FINE = "def run(process):\n    process.ready()\n"
 
 
+@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("arguments", "to_type"),
     [

@@ -91,6 +91,7 @@ async def test_a_flood_during_the_stop_is_taken_in_up_to_its_bound(level: str, t
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("entry", "is_listened_to"),
     [("floods", False), ("floods_async", True)],

@@ -30,6 +30,8 @@ from spindle_trio.testing import MemoryLauncher
 from spindle_trio.wire import parse_notice, parse_request, request_id_of
 from support.wire import Damage
 
+NUMBERS = [100, pytest.param(600, marks=pytest.mark.slow), pytest.param(6_000, marks=pytest.mark.soak)]
+"""How many rounds are played: quickly, in the ordinary run, and in the soak."""
 PAGE = Path(__file__).parents[2] / "notes" / "protocol.md"
 
 
@@ -103,7 +105,7 @@ async def child(process: Any) -> None:
         await process.send(payload)
 
 
-@pytest.mark.parametrize("batches", [600, pytest.param(6_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("batches", NUMBERS)
 async def test_each_mutated_request_is_answered_once_and_the_connection_stays(
     batches: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,7 +179,7 @@ def answers_to(line: bytes) -> list[str]:
         return [request_id]
 
 
-@pytest.mark.parametrize("rounds", [600, pytest.param(6_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", NUMBERS)
 async def test_a_host_that_says_mutated_things_disturbs_no_worker_and_no_other_answer(
     rounds: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
