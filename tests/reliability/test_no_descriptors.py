@@ -50,6 +50,9 @@ HOST = """
             payload={"hangs": hangs, "mark": mark, "own_sessions": list(own_sessions)},
             heartbeat_timeout=0.4 if hangs else float("inf"),
         )
+        with trio.move_on_after(5):  # a program that has just been started may not show its arguments yet
+            while len(alive(mark)) < len(own_sessions):
+                await trio.testing.wait_all_tasks_blocked(0.001)
         started = len(alive(mark))
         taken = room()
         if not hangs:
