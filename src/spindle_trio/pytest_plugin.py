@@ -74,36 +74,39 @@ async def _spindle_worker(spindle_host: Host) -> AsyncIterator[Worker]:  # noqa:
         yield worker  # noqa: ASYNC119  # pytest-trio sees to its end
 
 
-def _without_pytest_trio() -> None:
-    pytest.fail("the spindle_trio fixtures need pytest-trio: pip install pytest-trio", pytrace=False)
-
-
-spindle_host: object
-spindle_worker: object
-if find_spec("pytest_trio") is None:
-    spindle_host = pytest.fixture(name="spindle_host")(_without_pytest_trio)
-    spindle_worker = pytest.fixture(name="spindle_worker")(_without_pytest_trio)
-else:
+if find_spec("pytest_trio") is not None:
     from pytest_trio import trio_fixture  # type: ignore[import-untyped]  # it ships no types
 
     # By hand, since the names of functions become the names of fixtures.
     _spindle_host.__name__ = "spindle_host"
     _spindle_worker.__name__ = "spindle_worker"
-    spindle_host = trio_fixture(_spindle_host)
-    spindle_worker = trio_fixture(_spindle_worker)
+    spindle_host: object = trio_fixture(_spindle_host)
+    spindle_worker: object = trio_fixture(_spindle_worker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say what is missing, before pytest says that there is no such fixture, or that nothing runs it."""
+    if _needs_virtual_time(item) and not item.config.pluginmanager.hasplugin("trio"):
+        pytest.fail("the spindle_trio fixtures need pytest-trio: pip install pytest-trio", pytrace=False)
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     """Let every test that asks for a fixture of ours, directly or not, run on a mock clock.
 
     pytest-trio takes the clock from the arguments of the test itself, not from those of its fixtures, and the runner
     from the closest ``trio`` mark. So this mark has to come before all others.
     """
+    if not config.pluginmanager.hasplugin("trio"):
+        return
     for item in items:
-        if _VIRTUAL_TIME_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
-            continue
-        item.add_marker(pytest.mark.trio(run=_run_in_virtual_time), append=False)
+        if _needs_virtual_time(item):
+            item.add_marker(pytest.mark.trio(run=_run_in_virtual_time), append=False)
+
+
+def _needs_virtual_time(item: pytest.Item) -> bool:
+    return not _VIRTUAL_TIME_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def _run_in_virtual_time(

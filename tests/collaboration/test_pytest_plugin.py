@@ -56,13 +56,13 @@ async def test_real_processes_are_refused_in_virtual_time(spindle_worker: Worker
             raise AssertionError("opened")
 
 
-def project_with(pytester: pytest.Pytester, tests: str) -> pytest.RunResult:
+def project_with(pytester: pytest.Pytester, tests: str, *more_options: str) -> pytest.RunResult:
     """Run tests as somebody would who has the library installed, in an interpreter of their own."""
     pytester.makepyfile("import pytest, trio\n" + textwrap.dedent(tests))
     # Where the library is installed, its entry point loads the plugin.
     is_installed = any(entry.name == "spindle_trio" for entry in importlib.metadata.entry_points(group="pytest11"))
     options = () if is_installed else ("-p", "spindle_trio.pytest_plugin")
-    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *options)
+    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *options, *more_options)
 
 
 def test_another_project_needs_no_configuration(pytester: pytest.Pytester) -> None:
@@ -141,3 +141,20 @@ def test_a_real_clock_is_refused_by_the_fixture(pytester: pytest.Pytester) -> No
     )
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*spindle_host runs in virtual time*"])
+
+
+def test_without_pytest_trio_tests_are_told_what_to_install_and_others_run(pytester: pytest.Pytester) -> None:
+    result = project_with(
+        pytester,
+        """
+        async def test_async(spindle_worker): ...
+
+        def test_plain(spindle_host): ...
+
+        def test_of_something_else(): ...
+        """,
+        *("-p", "no:trio", "-W", "error"),
+    )
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines(["*need pytest-trio: pip install pytest-trio*"])
+    result.stdout.no_fnmatch_line("*Warning*")
