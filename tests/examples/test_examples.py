@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from support.javascript import needs_node
-
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "notes" / "examples"
 GUARD_SECONDS = 60
@@ -109,39 +107,3 @@ def test_socket_worker_uses_a_host_behind_a_socket() -> None:
         "message: {'looked_at': 60000, 'primes': 6057}",
         "completed with 6057",
     ]
-
-
-def test_the_program_that_opens_the_readme_runs_as_printed(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    assert [name for name, _ in blocks] == ["program.py", "extensions/indexer/indexer.py"]
-    for name, text in blocks:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    done = run("program.py", cwd=tmp_path)
-    assert done.stdout.splitlines() == [
-        "indexed {'done': 0, 'words': 1}",
-        "indexed {'done': 1, 'words': 1}",
-        "indexed {'done': 2, 'words': 1}",
-        "completed completed 3",
-    ], done.stderr
-
-
-@needs_node
-def test_the_javascript_entry_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    ((name, text),) = re.findall(r"^```js\n// \S+/(\S+)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "spindle_trio", "run", name, "--json"],
-        cwd=tmp_path,
-        input='{"text": "one two"}\n{"text": "three", "last": true}\n',
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=GUARD_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [notice["payload"] for notice in said if "payload" in notice] == [{"words": 2}, {"words": 1}]
-    assert said[-1]["event"]["result"] == "done"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +13,6 @@ from support.javascript import needs_node
 
 PAGE = (Path(__file__).parents[2] / "notes" / "entries.md").read_text(encoding="utf-8")
 SOURCES = dict(re.findall(r"^```(?:python\n# |js\n// )(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-COMMANDS = [
-    line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
-]
 PAYLOAD = {"least": 3}
 GUARD_SECONDS = 60
 
@@ -42,7 +35,6 @@ def root(tmp_path: Path) -> Path:
 
 def test_the_page_has_an_entry_of_each_kind() -> None:
     assert list(SOURCES) == ["tally_async.py", "tally_blocking.py", "tally.js", "tally.cjs"]
-    assert len(re.findall(r"^```\w", PAGE, re.MULTILINE)) == len(SOURCES) + 2, "no block is left out here"
 
 
 @every_entry
@@ -77,26 +69,3 @@ async def test_each_entry_fails_by_what_it_raises(root: Path, name: str) -> None
             with pytest.raises(spindle.StartupFailedError, match="TypeError: ") as failed:
                 await worker.backend_processes.spawn(name)
             assert failed.value.info.state is spindle.ProcessState.FAILED
-
-
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(line, marks=[needs_node] if re.search(r"\.c?js\b", line) else []) for line in COMMANDS],
-)
-def test_each_command_works(root: Path, command: str) -> None:
-    program, *arguments = shlex.split(command)
-    assert program == "spindle-trio"
-    done = subprocess.run(
-        [sys.executable, "-m", "spindle_trio", *arguments],
-        cwd=root,
-        input="the cat is in the house\nnull\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=GUARD_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    if arguments[0] == "run":
-        assert done.stdout.splitlines()[-1].endswith(f"result {json.dumps({'words': 4})}")
-    else:
-        assert (root / "spindle-trio.d.ts").exists()
