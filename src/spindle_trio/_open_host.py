@@ -85,10 +85,10 @@ def open_host(
     _check_kinds(launcher, limits)
     _check_bounds(grace_period, replace_grace, max_processes)
     if not isinstance(environment, Mapping | None):
-        raise TypeError(f"environment must be a mapping of names to texts, such as os.environ, not {environment!r}")
+        raise TypeError(f"environment must be a mapping of str to str, such as os.environ, not {environment!r}")
     for name, value in (environment or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"environment maps names to texts, and not {name!r} to {value!r}")
+            raise TypeError(f"environment must map str to str, not {name!r} to {value!r}")
     required = None if require_containment is None else Containment(require_containment)
     return _HostBlock(
         launcher,
@@ -299,7 +299,7 @@ class _WorkerBlock(AsyncBlock[Worker]):
 def _check_kinds(launcher: object, limits: object) -> None:
     if isinstance(launcher, type) and issubclass(launcher, Launcher):
         name = launcher.__name__
-        raise TypeError(f"launcher is the class {name}, and not a launcher made from it; type: open_host({name}())")
+        raise TypeError(f"launcher is the class {name}, not an instance of it; type: open_host({name}())")
     if launcher is not None and not isinstance(launcher, Launcher):
         raise TypeError(
             f"launcher must be a launcher, such as DefaultLauncher() or PythonLauncher(), not {launcher!r}; "
@@ -323,7 +323,7 @@ def _checked_allow(allow: Iterable[str]) -> frozenset[str]:
     names = frozenset(allow)
     if unknown := names - SURROUNDINGS:
         known = ", ".join(map(repr, sorted(SURROUNDINGS)))
-        raise ValueError(f"allow takes {known}, and not {', '.join(sorted(map(repr, unknown)))}")
+        raise ValueError(f"allow takes {known}, not {', '.join(sorted(map(repr, unknown)))}")
     return names
 
 
@@ -333,5 +333,5 @@ def _checked_user(user_id: object) -> str | None:
     if not isinstance(user_id, str) or not user_id.strip():
         raise ValueError(f"user_id must be a non-blank str, or None for an operator-scoped worker, not {user_id!r}")
     if any("\ud800" <= character <= "\udfff" for character in user_id):
-        raise ValueError(f"user_id has a lone surrogate in it, which no frame can carry: {user_id!r}")
+        raise ValueError(f"user_id contains a lone surrogate, which no frame can carry: {user_id!r}")
     return user_id.strip()

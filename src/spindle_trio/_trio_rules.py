@@ -40,10 +40,14 @@ class AsyncBlock(AbstractAsyncContextManager[T]):
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)  # asked for by the machinery of Python, or by this block too early
-        raise AttributeError(f"a block has no {name!r}, what it gives has; type: async with {self.typed}(…) as …:")
+        raise AttributeError(
+            f"{name!r} belongs to what the block yields, not to the block; type: async with {self.typed}(…) as …:"
+        )
 
     def __await__(self) -> NoReturn:
-        raise TypeError(f"this is a block, which cannot be awaited; type: async with {self.typed}(…) as …:")
+        raise TypeError(
+            f"this is an async context manager and cannot be awaited; type: async with {self.typed}(…) as …:"
+        )
 
 
 def require_trio() -> None:
@@ -54,7 +58,7 @@ def require_trio() -> None:
     """
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError(
-            "spindle_trio runs under Trio, and this code runs in no task of it (under asyncio, perhaps); "
+            "spindle_trio runs under Trio, and this code does not run in a Trio task (is it under asyncio?); "
             "type: trio.run(main), in place of asyncio.run(main) and the like"
         )
 
@@ -66,8 +70,8 @@ def other_thread(call: str) -> RuntimeError:
         call: the name of what was called.
     """
     return RuntimeError(
-        f"{call}() was called from another thread than its own; from a thread that Trio has started, "
-        f"type: trio.from_thread.run_sync(….{call}, …), and elsewhere give it trio_token= as well"
+        f"{call}() was called from the wrong thread; in a thread that Trio started, "
+        f"type: trio.from_thread.run_sync(….{call}, …); in any other thread pass trio_token= as well"
     )
 
 
@@ -82,4 +86,4 @@ def refuse_stream(channel: object, to_type: str) -> None:
         TypeError: it is a stream.
     """
     if isinstance(channel, trio.abc.Stream):
-        raise TypeError(f"this takes a channel, and {channel!r} is a stream of bytes; type: {to_type}")
+        raise TypeError(f"this takes a channel, and {channel!r} is a byte stream; type: {to_type}")

@@ -100,12 +100,12 @@ class ExitStatus:
             return f"exited with code {self.code}"
         if self.together_with is not None:
             return f"ended together with {self.together_with}"
-        return "ended, in a way that could not be learned"
+        return "ended with an unknown status"
 
     def _cause(self) -> str:
         if self.out_of_memory is None:
-            return ", by whom is unknown (perhaps for lack of memory)"
-        return ": out of memory" if self.out_of_memory else ", and not for lack of memory"
+            return ", sender unknown (perhaps out of memory)"
+        return ": out of memory" if self.out_of_memory else ", not for lack of memory"
 
 
 _FIRST_REAL_TIME: Final[int] = getattr(signals, "SIGRTMIN", 1_000)  # not everywhere

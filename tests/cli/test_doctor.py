@@ -76,7 +76,7 @@ def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run) -> Non
     )
 
 
-INSTALL = "to run JavaScript entries, install Node 20.19 or later such that node is on the PATH"
+INSTALL = "to run JavaScript entries, install Node 20.19 or later so that node is on the PATH"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ INSTALL = "to run JavaScript entries, install Node 20.19 or later such that node
         ("node", "echo v8.9.9", f"no: {{path}} is v8.9.9, older than 20.19; {INSTALL}"),
         ("node", "exit 3", "no: {path} does not run (Command"),
         ("bun", "echo 1.2.3", "yes: {path} 1.2.3"),
-        ("deno", "echo v9", f"no: there is neither node nor bun on the PATH; {INSTALL}"),
+        ("deno", "echo v9", f"no: neither node nor bun is on the PATH; {INSTALL}"),
     ],
 )
 def test_doctor_says_what_would_run_javascript_entries(

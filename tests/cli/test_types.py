@@ -36,7 +36,9 @@ def test_any_other_file_is_left_as_it_is(folder: Path, run) -> None:
     (folder / "indexer.js").write_text("export function run() {}\n", encoding="utf-8")
     done = run("types", "indexer.js")
     assert (done.status, done.stdout) == (2, "")
-    assert done.stderr.startswith("spindle-trio types: indexer.js is something else, and is left as it is; type: ")
+    assert done.stderr.startswith(
+        "spindle-trio types: indexer.js exists but is not a declaration file: left as it is; type: "
+    )
     assert len(done.stderr.splitlines()) == 1
     assert (folder / "indexer.js").read_text(encoding="utf-8") == "export function run() {}\n"
 

@@ -302,7 +302,7 @@ async def test_an_entry_that_shields_itself_against_its_kill_fails_the_test(
 
     launcher = MemoryLauncher({"stubborn": stubborn})
     before = trio.current_time()
-    with pytest.raises(AssertionError, match=r"'stubborn' .* shields itself"):
+    with pytest.raises(AssertionError, match=r"'stubborn' .* is shielded"):
         async with launcher.launch(an_order(launcher, "stubborn")) as process:
             say_init(process)
             await wait_all_tasks_blocked()
@@ -326,7 +326,7 @@ async def test_an_entry_that_has_withstood_its_kill_for_a_while_fails_the_test_t
             assert info.error is not None
             assert "abandoned" in info.error
             await trio.sleep(100)
-    assert caught.group_contains(AssertionError, match="shields itself")
+    assert caught.group_contains(AssertionError, match="is shielded")
 
 
 async def test_a_keyboard_interrupt_in_an_entry_reaches_whoever_runs_the_test(autojump_clock: MockClock) -> None:

@@ -115,7 +115,7 @@ async def test_one_child_plays_one_launch_and_a_list_plays_several() -> None:
     launcher = MemoryLauncher({"child": [first, second]})
     async with launched(launcher), launched(launcher):
         assert (first.is_alive, second.is_alive) == (True, True)
-    with pytest.raises(OSError, match="all of them have been launched"):
+    with pytest.raises(OSError, match="all of which have been launched"):
         async with launched(launcher):
             raise AssertionError("entered")
 

@@ -250,7 +250,7 @@ async def test_a_message_after_the_end_is_logged(caplog: pytest.LogCaptureFixtur
     async with with_process() as (_, host, _handle, _nursery):
         await host.end_process()
         await host.say(ProcessMessage("p1", "late"))
-    assert "process p1: a message of it came after its end" in caplog.text
+    assert "process p1: a message from it arrived after its end" in caplog.text
 
 
 async def test_a_subscription_that_falls_behind_is_told_how_much_it_missed() -> None:
@@ -394,7 +394,7 @@ async def test_an_answer_that_cannot_be_read_is_raised_where_it_was_waited_for(f
 async def test_nonsense_from_the_host_is_logged_and_disturbs_nothing(
     nonsense: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "spindle_trio.bridge"):
+    with caplog.at_level(logging.WARNING, "spindle_trio.worker_protocol"):
         async with with_process() as (worker, host, _handle, nursery):
             await host.say(nonsense)
             assert len(caplog.records) == 1
@@ -409,7 +409,7 @@ async def test_a_message_that_is_no_json_is_logged_and_disturbs_nothing(caplog: 
         await host.say(ProcessMessage("p1", {1, 2}))  # type: ignore[arg-type]  # the mistake that is tested
         await host.say(ProcessMessage("p1", "good"))
         assert await handle.messages().receive() == "good"
-    assert "process p1: a message of it is no JSON" in caplog.text
+    assert "process p1: a message from it is not JSON" in caplog.text
 
 
 async def test_a_payload_that_may_not_travel_is_refused_before_anything_is_sent() -> None:

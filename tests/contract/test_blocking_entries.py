@@ -431,4 +431,4 @@ async def test_its_context_belongs_to_the_main_thread_and_another_is_refused(rea
     """)
     handle = await run_to_end(real_world, entry)
     (said,) = handle.result
-    assert said.startswith("LocalProtocolError: a process's context belongs to its main thread")
+    assert said.startswith("LocalProtocolError: a process's context works in its main thread only")

@@ -127,7 +127,7 @@ async def test_the_error_says_what_would_be_right(world, world_clock):
         ("linked/entry.py", "links out"),
         ("loop.py", "cannot be used"),
         ("dangling.py", "no file"),
-        ("pipe.py", "no regular file"),
+        ("pipe.py", "not a regular file"),
         ("entry.py/entry.py", "cannot be used|no file"),
     ],
 )

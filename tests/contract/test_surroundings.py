@@ -63,8 +63,8 @@ async def test_a_folder_is_really_below_the_root(tmp_path: Path) -> None:
             "": "is blank",
             "out": "links out of the root",
             "gone": "cannot be used: No such file",
-            "entry.py": "is no folder",
-            "a\0b": "has characters in it",
+            "entry.py": "is not a folder",
+            "a\0b": "contains characters",
         }.items():
             with pytest.raises(EntryError, match=words):
                 await worker.backend_processes.spawn("entry.py", folder=folder)
@@ -87,7 +87,7 @@ async def test_a_folder_that_is_swapped_for_a_link_after_its_check_is_not_entere
                 (root / "data").symlink_to(elsewhere)
 
         processes.on_lifecycle(swap)
-        with pytest.raises(Exception, match="was checked, and is now behind a link to elsewhere"):
+        with pytest.raises(Exception, match="was replaced by a link to elsewhere after it was checked"):
             await processes.spawn("entry.py", key="k", folder="data", replace_existing=True)
 
 
@@ -96,11 +96,11 @@ async def test_a_folder_that_is_swapped_for_a_link_after_its_check_is_not_entere
     [
         ({"environment": {"A=B": "1"}}, ValueError, "no environment can hold the variable 'A=B'"),
         ({"environment": {"A": "\0"}}, ValueError, "no environment can hold the variable 'A'"),
-        ({"environment": {"A": 1}}, TypeError, "environment maps names to texts, and not 'A' to 1"),
+        ({"environment": {"A": 1}}, TypeError, "environment must map str to str, not 'A' to 1"),
         ({"environment": ["A=1"]}, TypeError, "environment must be a mapping"),
         ({"arguments": "--fast"}, TypeError, r"arguments=\['--fast'\]"),
-        ({"arguments": [1]}, TypeError, "arguments must be a sequence of texts, and 1 is none"),
-        ({"arguments": ["\0"]}, ValueError, "no program can be given the argument"),
+        ({"arguments": [1]}, TypeError, "arguments must be a sequence of str; 1 is not a str"),
+        ({"arguments": ["\0"]}, ValueError, "contains a NUL, which no argument may"),
         ({"folder": 7}, TypeError, "folder must be a str or a path"),
     ],
 )

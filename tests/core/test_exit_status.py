@@ -15,13 +15,13 @@ from spindle_trio._model import Limits
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (abc.ExitStatus(), "ended, in a way that could not be learned"),
+        (abc.ExitStatus(), "ended with an unknown status"),
         (abc.ExitStatus(together_with="its fork server (pid 12)"), "ended together with its fork server (pid 12)"),
         (abc.ExitStatus(code=0), "exited with code 0"),
         (abc.ExitStatus(code=3), "exited with code 3"),
-        (abc.ExitStatus(signal=9), "killed by SIGKILL, by whom is unknown (perhaps for lack of memory)"),
+        (abc.ExitStatus(signal=9), "killed by SIGKILL, sender unknown (perhaps out of memory)"),
         (abc.ExitStatus(signal=9, out_of_memory=True), "killed by SIGKILL: out of memory"),
-        (abc.ExitStatus(signal=9, out_of_memory=False), "killed by SIGKILL, and not for lack of memory"),
+        (abc.ExitStatus(signal=9, out_of_memory=False), "killed by SIGKILL, not for lack of memory"),
         (abc.ExitStatus(signal=signal.SIGRTMIN), "killed by SIGRTMIN"),
         (abc.ExitStatus(signal=signal.SIGRTMIN + 7), "killed by SIGRTMIN+7"),
         (abc.ExitStatus(signal=signal.SIGRTMAX), "killed by SIGRTMAX"),

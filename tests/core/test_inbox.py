@@ -190,7 +190,7 @@ def test_while_nobody_listens_the_newest_up_to_the_bound_are_kept(
     assert received(inbox.subscribe()) == [7, 8, 9]
     assert (inbox.received, inbox.dropped) == (10, 7)
     (record,) = caplog.records
-    assert "process p1: nobody reads its messages in time" in record.getMessage()
+    assert "process p1: its messages are not read in time" in record.getMessage()
 
 
 def test_while_somebody_listens_nothing_is_lost_and_the_room_says_when_to_pause() -> None:

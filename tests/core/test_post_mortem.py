@@ -160,12 +160,12 @@ def test_a_heartbeat_after_the_end_was_settled_is_none_to_wait_for() -> None:
     ("status", "text"),
     [
         (ExitStatus(code=3), "exited with code 3 without complete() or fail()"),
-        (ExitStatus(), "ended, in a way that could not be learned without complete() or fail()"),
+        (ExitStatus(), "ended with an unknown status without complete() or fail()"),
         (ExitStatus(signal=11), "killed by SIGSEGV without complete() or fail()"),
         (ExitStatus(signal=9, out_of_memory=True), "killed by SIGKILL: out of memory, without complete() or fail()"),
         (
             ExitStatus(signal=9),
-            "killed by SIGKILL, by whom is unknown (perhaps for lack of memory), without complete() or fail()",
+            "killed by SIGKILL, sender unknown (perhaps out of memory), without complete() or fail()",
         ),
     ],
 )

@@ -517,18 +517,18 @@ def test_an_unknown_state_in_a_filter_matches_no_live_process() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "problem"),
     [
-        ("state", "dancing", "info.state: 'dancing' is no state"),
-        ("exitReason", "bored", "info.exitReason: 'bored' is no exit reason"),
-        ("startedAt", "yesterday", "info.startedAt: 'yesterday' is no ISO-8601 time with an offset"),
+        ("state", "dancing", "info.state: 'dancing' is not a state"),
+        ("exitReason", "bored", "info.exitReason: 'bored' is not an exit reason"),
+        ("startedAt", "yesterday", "info.startedAt: 'yesterday' is not an ISO-8601 time with an offset"),
         (
             "startedAt",
             "2026-03-01T12:00:00",
-            "info.startedAt: '2026-03-01T12:00:00' is no ISO-8601 time with an offset",
+            "info.startedAt: '2026-03-01T12:00:00' is not an ISO-8601 time with an offset",
         ),
         (
             "readyAt",
             "0001-01-01T00:00:00+05:00",
-            "info.readyAt: '0001-01-01T00:00:00+05:00' is no ISO-8601 time with an offset",
+            "info.readyAt: '0001-01-01T00:00:00+05:00' is not an ISO-8601 time with an offset",
         ),
         ("endedAt", 5, "info.endedAt: expected a string, got a number"),
     ],

@@ -106,7 +106,7 @@ async def test_other_suffixes_are_refused_with_those_that_are_run(stage: Stage) 
 async def test_without_node_a_javascript_entry_is_refused_with_what_to_install_and_python_goes_on(stage: Stage) -> None:
     async with stage.host(DefaultLauncher()):
         for suffix in (".js", ".mjs", ".cjs"):
-            with pytest.raises(EntryError, match=r"neither node nor bun on the PATH; install Node 20\.19 or later"):
+            with pytest.raises(EntryError, match=r"neither node nor bun is on the PATH; install Node 20\.19 or later"):
                 await stage.spawn(WAITS, suffix=suffix)
         assert stage.events == []
         python = await stage.spawn(PYTHON_ECHO, suffix=".py", kind="k", key="k")
@@ -162,7 +162,7 @@ async def test_node_that_is_installed_while_a_host_is_open_is_found(
 
 @pytest.mark.usefixtures("without_node")
 async def test_without_node_its_launcher_refuses_to_open() -> None:
-    with pytest.raises(RuntimeError, match=r"NodeLauncher: there is neither node nor bun on the PATH; install Node"):
+    with pytest.raises(RuntimeError, match=r"NodeLauncher: neither node nor bun is on the PATH; install Node"):
         async with open_host(NodeLauncher()):
             raise AssertionError("it has opened")
 

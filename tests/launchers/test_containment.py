@@ -161,9 +161,9 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
     level, problems, error, _ = json.loads(report)
     assert error is None
     assert level in ("cgroup", "sweep")
-    assert "as many namespaces as the system allows (max_pid_namespaces" in problems["pidns"]
+    assert "the limit on namespaces is used up (max_pid_namespaces" in problems["pidns"]
     assert "requires containment 'pidns' or better, and DefaultLauncher offers" in refusal
-    assert "pidns: there are as many namespaces as the system allows" in refusal
+    assert "pidns: the limit on namespaces is used up" in refusal
 
 
 @pytest.mark.parametrize("most", [3, 4, 5, 6])
@@ -177,7 +177,7 @@ def test_where_few_namespaces_can_be_made_the_host_opens_at_this_level_or_the_ne
     assert error is None
     if level != "pidns":
         assert level in ("cgroup", "sweep")
-        assert "as many namespaces as the system allows (max_pid_namespaces" in problems["pidns"]
+        assert "the limit on namespaces is used up (max_pid_namespaces" in problems["pidns"]
     else:
         assert most > 4
 

@@ -342,7 +342,7 @@ async def test_a_launcher_refuses_a_second_host_at_the_same_time(tmp_path: Path)
 
 @pytest.mark.parametrize("environment", [{"A": 1}, {1: "A"}, {"A": None}])
 def test_an_environment_that_holds_something_else_than_texts_is_refused(environment: dict[str, str]) -> None:
-    with pytest.raises(TypeError, match="environment maps names to texts"):
+    with pytest.raises(TypeError, match="environment must map str to str"):
         open_host(environment=environment)
 
 

@@ -367,7 +367,7 @@ async def test_modules_are_found_in_folders_that_no_process_searches(
         ),
         ({"preload_path": Path("/modules")}, TypeError, "a collection of folders"),
         ({"preload_path": [1]}, TypeError, r"preload_path must hold folders, not \(1,\)"),
-        ({"preload_environment": {"THREADS": 1}}, TypeError, "preload_environment must hold texts"),
+        ({"preload_environment": {"THREADS": 1}}, TypeError, "preload_environment must map str to str"),
         ({"preload_environment": {"A=B": "1"}}, ValueError, "no environment can hold the variable 'A=B'"),
         ({"preload_environment": {"A": "\0"}}, ValueError, "no environment can hold the variable 'A'"),
     ],

@@ -195,7 +195,7 @@ def test_a_process_that_eats_all_memory_is_told_from_one_that_was_killed(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    by_whom = "killed by SIGKILL, and not for lack of memory"
+    by_whom = "killed by SIGKILL, not for lack of memory"
     assert json.loads(done.stdout) == [
         [f"{by_whom}, without complete() or fail()", by_whom],
         ["killed by SIGKILL: out of memory, without complete() or fail()", "killed by SIGKILL: out of memory"],

@@ -146,7 +146,7 @@ WITHOUT = {
     "no right to mount": (refusing("mount", ERRORS["EPERM"]), "Operation not permitted"),
     "no mount namespace": (at_most_namespaces(0, "mnt"), "No space left on device"),
     "a part is covered": (BELOW_PROC, "something is mounted over a part of it (/proc/bus)"),
-    "a changed root": (CHANGED_ROOT, "changed root"),
+    "a changed root": (CHANGED_ROOT, "chroot"),
 }
 
 
@@ -160,7 +160,7 @@ def test_where_a_process_cannot_have_one_the_host_says_so_and_an_entry_can_look(
     (tmp_path / "entry.py").write_text(COMPARES)
     (tmp_path / "root").mkdir()
     level, result = run_program(tmp_path, REPORT, before=before).splitlines()
-    assert level.startswith("pidns /proc is the host's and not that of a process's own namespace")
+    assert level.startswith("pidns a process sees the host's /proc")
     assert why in level
     assert "/proc/self" in level
     assert result == "completed None [False, True]"
@@ -174,7 +174,7 @@ def test_doctor_says_so_too(tmp_path: Path) -> None:
         for line in run_program(tmp_path, program, before=refusing("mount", ERRORS["EPERM"])).splitlines()
         if line.startswith("level pidns")
     ]
-    assert "yes; but /proc is the host's" in line
+    assert "yes; but a process sees the host's /proc" in line
     assert "(mount: Operation not permitted)" in line
 
 

@@ -426,7 +426,7 @@ async def test_an_interpreter_that_is_a_script_and_stays_is_told_on_stderr(
     python.chmod(0o755)
     async with launch_with(PythonLauncher(str(python)))("def run(process): ...") as child:
         assert await child.process.wait() == ExitStatus(code=1)
-        assert "the interpreter is a script that stays in between" in child.process.stderr_tail()
+        assert "the interpreter is a wrapper script" in child.process.stderr_tail()
 
 
 async def test_a_process_that_withstands_its_kill_is_abandoned_and_reaped_later(

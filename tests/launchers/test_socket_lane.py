@@ -153,7 +153,7 @@ async def test_a_frame_that_comes_a_byte_at_a_time_is_given_up_at_its_deadline(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drip)
-        with pytest.raises(PeerProtocolError, match=r"a frame was not whole 0\.2 s after it had begun"):
+        with pytest.raises(PeerProtocolError, match=r"a frame was incomplete 0\.2 s after it had begun"):
             await lane.receive(1)
         nursery.cancel_scope.cancel()
     assert 0.15 < trio.current_time() - begin < 2

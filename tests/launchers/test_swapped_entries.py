@@ -114,6 +114,6 @@ async def test_a_file_that_is_behind_a_link_when_it_is_loaded_is_not_run(tmp_pat
         open_host(SwapsOnce()) as host,
         host.open_worker("w", root=tmp_path / "root", user_id="ada") as worker,
     ):
-        with pytest.raises(StartupFailedError, match="was checked, and is now behind a link to elsewhere"):
+        with pytest.raises(StartupFailedError, match="was replaced by a link to elsewhere after it was checked"):
             await worker.backend_processes.spawn(f"code/{entry}")
     assert not (tmp_path / "outside" / "has run").exists()

@@ -69,7 +69,7 @@ STARTUP_SECONDS = 3.0
 """Less than the longest pause before another server is started, if servers keep being killed."""
 
 UNKNOWN = (
-    r"(ended together with its fork server \(pid \d+\)|ended, in a way that could not be learned|killed by SIGKILL.*)"
+    r"(ended together with its fork server \(pid \d+\)|ended with an unknown status|killed by SIGKILL.*)"
     r",? without complete\(\) or fail\(\)"
 )
 """What is said of an end that came with the server's, or that the server was to tell of and did not."""

@@ -63,8 +63,8 @@ BAD_FRAMES = {
     '{"type":"complete"}': "a frame of type complete whose count of messages is missing or wrong",
     '{"type":"complete","messages":-1}': "a frame of type complete whose count of messages is missing or wrong",
     '{"type":"complete","messages":true}': "a frame of type complete whose count of messages is missing or wrong",
-    '{"type":"fail","messages":0}': "a fail frame whose error is no text",
-    '{"type":"exiting","messages":0,"code":"0"}': "an exiting frame whose code is none from 0 to 255",
+    '{"type":"fail","messages":0}': "a fail frame whose error is not a string",
+    '{"type":"exiting","messages":0,"code":"0"}': "an exiting frame whose code is not an integer from 0 to 255",
 }
 """What is good JSON, and no frame for the control lane."""
 
@@ -115,7 +115,7 @@ async def test_a_frame_out_of_order_ends_whoever_says_it(level: str, tmp_path: P
 async def test_a_broken_frame_ends_whoever_sends_it(level: str, tmp_path: Path) -> None:
     """Rows 18 and 20."""
     too_long = "broke the protocol: a frame of .* bytes.*"
-    not_whole = "broke the protocol: a frame was not whole 0.5 s after it had begun"
+    not_whole = "broke the protocol: a frame was incomplete 0.5 s after it had begun"
     mischiefs = []
     for lane in ("control", "messages"):
         mischiefs += [

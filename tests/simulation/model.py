@@ -152,7 +152,7 @@ class Proc:
                 case "die of a signal":
                     self.exit = f"killed by {signal.Signals(act.value).name}"
                 case "vanish":
-                    self.exit = "ended, in a way that could not be learned"
+                    self.exit = "ended with an unknown status"
                 case _:
                     self.control = (*self.control, (act, self.sent))
                     self.has_closed_control |= act.what == "close control"

@@ -65,7 +65,7 @@ CONTROL_PATIENCE = LaunchedProcess.control_patience
 SLACK = 1.0
 """Seconds that a deadline on real processes may be late (reliability, row 11)."""
 
-KILLED = "killed by SIGKILL(, and not for lack of memory,)?"
+KILLED = "killed by SIGKILL(, not for lack of memory,)?"
 """What is said of a SIGKILL from elsewhere: not every system tells what it does for lack of memory."""
 
 PROMPT = (0.0, 2.0)

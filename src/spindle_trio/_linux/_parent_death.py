@@ -32,8 +32,8 @@ def die_with_parent(parent: int, *, explain: bool = False) -> None:
     if os.getppid() != parent:
         if explain:
             text = (
-                f"spindle_trio: process {parent}, which has started this one, is not its parent: it has ended, or the "
-                "interpreter is a script that stays in between; let that become Python, by exec\n"
+                f"spindle_trio: process {parent}, which started this one, is not its parent: it has ended, or the "
+                "interpreter is a wrapper script; have the script exec Python\n"
             )
             try:
                 os.write(2, text.encode())

@@ -310,7 +310,7 @@ class Inbox:
                 self.dropped += 1
             if self.dropped and not before:
                 _log.warning(
-                    "process %s: nobody reads its messages in time, and the oldest are being dropped",
+                    "process %s: its messages are not read in time; the oldest are being dropped",
                     self.process_id,
                     extra=None if self._hub is None else self._hub.describe(self.process_id),
                 )

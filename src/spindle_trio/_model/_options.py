@@ -87,13 +87,15 @@ def checked_environment(value: object) -> dict[str, str] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"environment must be a mapping of names to texts, or None, not {type(value).__name__}")
+        raise TypeError(f"environment must be a mapping of str to str, or None, not {type(value).__name__}")
     copy: dict[str, str] = {}
     for name, text in value.items():
         if not (isinstance(name, str) and isinstance(text, str)):
-            raise TypeError(f"environment maps names to texts, and not {name!r} to {text!r}")
+            raise TypeError(f"environment must map str to str, not {name!r} to {text!r}")
         if not name or "=" in name or "\0" in name + text:
-            raise ValueError(f"no environment can hold the variable {name!r}: a name has no '=', and neither a NUL")
+            raise ValueError(
+                f"no environment can hold the variable {name!r}: a name cannot contain '=', nor a name or a value a NUL"
+            )
         copy[name] = text
     return copy
 
@@ -108,12 +110,12 @@ def checked_arguments(value: object) -> tuple[str, ...]:
     if value == ():
         return ()  # first, since a look at an abstract class is slow
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"arguments must be a sequence of texts, as in arguments=['--fast'], not {value!r}")
+        raise TypeError(f"arguments must be a sequence of str, as in arguments=['--fast'], not {value!r}")
     for text in value:
         if not isinstance(text, str):
-            raise TypeError(f"arguments must be a sequence of texts, and {text!r} is none")
+            raise TypeError(f"arguments must be a sequence of str; {text!r} is not a str")
         if "\0" in text:
-            raise ValueError(f"no program can be given the argument {text!r}: it has a NUL in it")
+            raise ValueError(f"the argument {text!r} contains a NUL, which no argument may")
     return tuple(value)
 
 

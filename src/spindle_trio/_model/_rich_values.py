@@ -121,5 +121,5 @@ def date_text(time: datetime) -> str:
 def _date_from(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is not UTC or date_text(time) != text:
-        raise ValueError(f"{text[:40]!a} is no time in UTC with three decimals and Z")
+        raise ValueError(f"{text[:40]!a} is not a UTC time with three decimals and Z")
     return time

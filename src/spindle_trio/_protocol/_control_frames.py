@@ -158,17 +158,17 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
         case "fail":
             error = frame.get("error")
             if not isinstance(error, str):
-                raise PeerProtocolError("a fail frame whose error is no text")
+                raise PeerProtocolError("a fail frame whose error is not a string")
             traceback = frame.get("traceback")
             if not (traceback is None or isinstance(traceback, str)):
-                raise PeerProtocolError("a fail frame whose traceback is no text")
+                raise PeerProtocolError("a fail frame whose traceback is not a string")
             return Fail(error.strip() or _DEFAULT_FAILURE, _count(frame), traceback)
         case "stopped":
             return Stopped(_count(frame))
         case "exiting":
             code = frame.get("code")
             if type(code) is not int or not 0 <= code <= _LARGEST_EXIT_CODE:
-                raise PeerProtocolError(f"an exiting frame whose code is none from 0 to {_LARGEST_EXIT_CODE}")
+                raise PeerProtocolError(f"an exiting frame whose code is not an integer from 0 to {_LARGEST_EXIT_CODE}")
             return Exiting(_count(frame), code)
         case unknown:
             raise PeerProtocolError(f"a control frame of unknown type {str(unknown)[:60]!r}")

@@ -152,7 +152,7 @@ class SocketLane(FrameLane):
             if not self._is_dry:
                 await trio.lowlevel.checkpoint()
                 return
-            self._breach = f"a frame was not whole {self._frame_seconds:g} s after it had begun"
+            self._breach = f"a frame was incomplete {self._frame_seconds:g} s after it had begun"
             raise PeerProtocolError(self._breach)
         span = min(left, self._frame_seconds / _SLICES)
         begin = trio.current_time()

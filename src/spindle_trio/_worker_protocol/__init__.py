@@ -23,7 +23,7 @@ values of `WorkerToHost` and `HostToWorker` or their wire forms.
 from __future__ import annotations
 
 from spindle_trio._worker_protocol._client import connect_worker
-from spindle_trio._worker_protocol._server import serve_worker
 from spindle_trio._worker_protocol._stream_channel import StreamChannel, WireChannel, WireMessage
+from spindle_trio._worker_protocol._worker_server import serve_worker
 
 __all__ = ["StreamChannel", "WireChannel", "WireMessage", "connect_worker", "serve_worker"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import PostMortem
     from spindle_trio._worker_protocol._writer import TwoLaneWriter
 
-_log = logging.getLogger("spindle_trio.bridge")
+_log = logging.getLogger("spindle_trio.worker_protocol")
 
 
 def checked_copy(value: object, limits: Limits, name: str) -> tuple[JsonValue, int]:
@@ -155,7 +155,7 @@ class RemoteProcess:
             trio.BrokenResourceError: as in `send`.
             trio.ClosedResourceError: as in `send`.
         """
-        self._writer.put_last_nowait(*self._message(payload, None))
+        self._writer.put_bulk_nowait(*self._message(payload, None))
 
     def _message(self, payload: object, user_id: str | None) -> tuple[ProcessSend, int]:
         self._check_open()
@@ -226,7 +226,7 @@ class RemoteProcess:
             size = len(encode_body(to_plain(payload)[0]))
         except (TypeError, ValueError) as error:
             about = self._describe(self.process_id)
-            _log.warning("process %s: a message of it is no JSON: %s", self.process_id, error, extra=about)
+            _log.warning("process %s: a message from it is not JSON: %s", self.process_id, error, extra=about)
         else:
             self.inbox.put(payload, size)
         if self._has_ended:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from spindle_trio._interfaces import ProcessInterface
     from spindle_trio._worker_protocol._stream_channel import WireChannel, WireMessage
 
-_log = logging.getLogger("spindle_trio.bridge")
+_log = logging.getLogger("spindle_trio.worker_protocol")
 
 
 @uninterrupted
@@ -197,7 +197,7 @@ class RemoteWorker:
                 value = await self._channel.receive()
                 self._take(parse_notice(value) if isinstance(value, dict) else value)
             except PeerProtocolError as error:
-                _log.warning("the host sent nonsense: %s", error)
+                _log.warning("the host sent an invalid line: %s", error)
                 self._fail_unreadable(value, error)
             except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
                 break
@@ -257,7 +257,7 @@ class RemoteWorker:
             case Response():
                 self._take_answer(notice)
             case _:
-                raise PeerProtocolError(f"a {type(notice).__name__} is nothing that a host says")
+                raise PeerProtocolError(f"a {type(notice).__name__} is not sent by a host")
 
     def _take_event(self, event: LifecycleEvent, to_follow: int) -> None:
         process = self._processes.get(event.process_id)
@@ -273,7 +273,7 @@ class RemoteWorker:
     def _take_message(self, message: ProcessMessage) -> None:
         process = self._processes.get(message.process_id)
         if process is None:
-            text = "process %s: a message of it came after its end, and was dropped"
+            text = "process %s: a message from it arrived after its end and was dropped"
             _log.warning(text, message.process_id, extra=self._log_attributes(message.process_id))
             return
         process.take_message(message.payload)
@@ -290,7 +290,7 @@ class RemoteWorker:
     def _take_answer(self, response: Response) -> None:
         pending = self._pending.pop(response.request_id, None)
         if pending is None:
-            _log.warning("an answer to the request %r, which waits for none", response.request_id)
+            _log.warning("an answer to request %r, which is not waiting for one", response.request_id)
             return
         try:
             self._resolve(pending, response)

@@ -83,7 +83,7 @@ class StreamChannel(WireChannel):
         async with self._sending:
             self._check_usable()
             if self._is_cut_off:
-                raise trio.BrokenResourceError("an earlier message was not sent whole")
+                raise trio.BrokenResourceError("an earlier message was sent only in part")
             # Receiving goes on after a failure here: the peer's last words may be waiting.
             self._is_cut_off = True
             await self._stream.send_all(line)

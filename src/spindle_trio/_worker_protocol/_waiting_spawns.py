@@ -45,13 +45,13 @@ class WaitingSpawns:
         """
         size = sum(map(_size_of, (options.payload, options.metadata, options.environment, options.arguments)))
         entry = repr(options.entry[:200])
-        refused = f"cannot spawn {entry}: {self._spawns} spawns of this connection wait for their answers"
+        refused = f"cannot spawn {entry}: {self._spawns} spawns of this connection are waiting"
         if self._spawns >= self._max_spawns:
-            raise SpawnRefusedError(f"{refused}, and no more may; wait for one of them")
+            raise SpawnRefusedError(f"{refused}, the most allowed; wait until one is answered")
         if self._bytes and size and self._bytes + size > MOST_BYTES:
             raise SpawnRefusedError(
-                f"{refused}, and with this one their payloads would take about {self._bytes + size} bytes in memory, "
-                f"more than {MOST_BYTES}; wait for one of them"
+                f"{refused}; with this one their payloads would take about {self._bytes + size} bytes in memory, "
+                f"more than {MOST_BYTES}; wait until one is answered"
             )
         self._spawns += 1
         self._bytes += size

@@ -91,13 +91,13 @@ class TwoLaneWriter(Generic[T]):
         async with self._turn:
             while True:
                 try:
-                    self._put_last(value, size)
+                    self._put_bulk(value, size)
                 except trio.WouldBlock:
                     await self._room.park()
                 else:
                     return
 
-    def put_last_nowait(self, value: T, size: int) -> None:
+    def put_bulk_nowait(self, value: T, size: int) -> None:
         """Queue a value in the last lane if there is room.
 
         Raises:
@@ -106,9 +106,9 @@ class TwoLaneWriter(Generic[T]):
         """
         if self._turn.locked() and not self.is_closed:
             raise trio.WouldBlock
-        self._put_last(value, size)
+        self._put_bulk(value, size)
 
-    def _put_last(self, value: T, size: int) -> None:
+    def _put_bulk(self, value: T, size: int) -> None:
         if self.is_closed:
             raise trio.BrokenResourceError("the connection is lost")
         if self._last and self._last_bytes + size > self._max_last_bytes:

@@ -215,7 +215,7 @@ class _Runtime:
 
     def fail(self, error: str) -> None:
         if not isinstance(error, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # entries need not be typed
-            raise TypeError(f"fail() takes a text, not {type(error).__name__}")
+            raise TypeError(f"fail() takes a str, not {type(error).__name__}")
         if self._final is None:
             self._say_finally("failed", encode_fail(error.strip(), self._sent, self.facts))
 
@@ -356,7 +356,7 @@ class _Runtime:
         """Say what follows from what the entry or a handler has raised, and return the exit code."""
         code = system_exit_code(error, self._report)
         if code is None and self._final is not None:
-            self._report(f"after its final word the entry raised {describe_error(error)}")
+            self._report(f"the entry raised after complete() or fail(): {describe_error(error)}")
         elif code is None:
             self._say_finally("failed", encode_failure(error, self._sent, self.facts))
         elif code == 0 and self._final is None:
@@ -417,7 +417,7 @@ class _Runtime:
             except ValueError as error:
                 raise PeerProtocolError(f"a control frame that is no JSON: {error}") from None
             if not isinstance(frame, dict) or frame.get("type") != "stop":
-                raise PeerProtocolError("a control frame that is no stop")
+                raise PeerProtocolError("a control frame other than 'stop'")
             reason = frame.get("reason")
             self._take_stop(StopNotice(reason if isinstance(reason, str) else None))
 

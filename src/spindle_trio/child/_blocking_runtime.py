@@ -137,7 +137,7 @@ class BlockingRuntime:
 
     def fail(self, error: str) -> None:
         if not isinstance(error, str):
-            raise TypeError(f"fail() takes a text, not {type(error).__name__}")
+            raise TypeError(f"fail() takes a str, not {type(error).__name__}")
         self._refuse_other_thread()
         if self._final is None:
             self._final = "failed"
@@ -182,7 +182,7 @@ class BlockingRuntime:
         self.look_for_stop()
         if self.message_handlers:
             raise LocalProtocolError(
-                "receive() beside an on_message handler, which gets the messages; take it back first"
+                "receive() gets nothing while an on_message handler takes the messages; unsubscribe the handler first"
             )
         self._beat()
         deadline = None
@@ -214,7 +214,7 @@ class BlockingRuntime:
         """Nothing here is locked, and handlers run inside these calls: two threads would lose messages unnoticed."""
         if get_ident() != self._thread:
             raise LocalProtocolError(
-                "a process's context belongs to its main thread; hand over what another thread has to say by a queue"
+                "a process's context works in its main thread only; let other threads hand it their data by a queue"
             )
 
     # The run, from the call to the final word.
@@ -274,7 +274,7 @@ class BlockingRuntime:
         is_ended = _holds_entry_end(error)
         code = system_exit_code(error, self._report)
         if self._final is not None and code is None:
-            self._report(f"after its final word the entry raised {describe_error(error)}")
+            self._report(f"the entry raised after complete() or fail(): {describe_error(error)}")
         elif self._final is None and code is None:
             self._is_over = True
             self._final = "failed"
@@ -345,7 +345,7 @@ class BlockingRuntime:
         while (body := self._control.take()) is not None:
             frame = read_json(body)
             if not isinstance(frame, dict) or frame.get("type") != "stop":
-                self._report("the host said what this runtime does not know: a control frame that is no stop")
+                self._report("the host sent an unknown frame: a control frame other than 'stop'")
             elif self._stop is None:
                 reason = frame.get("reason")
                 self._stop = StopNotice(reason if isinstance(reason, str) else None)

@@ -96,7 +96,7 @@ def _read_code(name: str, path: str) -> CodeType:
         assert code is not None, "a source file has code"
         return code
     except _MovedError:
-        raise EntryFileError(f"{path} was checked, and is now behind a link to elsewhere") from None
+        raise EntryFileError(f"{path} was replaced by a link to elsewhere after it was checked") from None
     finally:
         if fd >= 0:
             os.close(fd)

@@ -56,7 +56,7 @@ def enter_folder(order: Mapping[str, JsonValue]) -> None:
     root = str(order["root"])
     os.chdir(root)
     if order.get("checked") and os.getcwd() != root:
-        raise OSError(f"the folder {root!r} was checked, and is now behind a link to elsewhere")
+        raise OSError(f"the folder {root!r} was replaced by a link to elsewhere after it was checked")
 
 
 def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: int) -> NoReturn:

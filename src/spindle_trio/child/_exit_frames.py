@@ -26,7 +26,7 @@ MESSAGE_BYTES = 1000
 MEMBERS = 3
 """How many members of a group its one-line form names."""
 
-NO_WORDS = "(an exception that cannot be put into words)"
+NO_WORDS = "(an exception that cannot be shown)"
 """Stands for an exception whose own code, such as a `__str__` of a subclass of `str`, fails even here."""
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -133,7 +133,7 @@ def _summary_of(error: BaseException) -> str:
 def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int | None:
     """Tell the code with which an exception exits the program, or `None` if it does not.
 
-    A group exits if all that is in it does; of several codes the first that is not 0 counts. A code that is no integer
+    A group exits if all that is in it does; of several codes the first that is not 0 counts. A code that is no int
     is reported and counts as 1, as everywhere in Python.
     """
     if isinstance(error, SystemExit):
@@ -235,7 +235,7 @@ def _cut_middle(text: str, max_bytes: int) -> str:
     """
     data = text.encode(errors="backslashreplace")
     if len(data) > max_bytes:
-        note = f"\n[… {len(data) - max_bytes} bytes and more are left out here …]\n".encode()
+        note = f"\n[… {len(data) - max_bytes} or more bytes omitted …]\n".encode()
         half = max(0, max_bytes - len(note)) // 2
         data = (data[:half] + note + data[len(data) - half :])[:max_bytes]
     return data.decode(errors="ignore")

@@ -93,7 +93,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
         PeerProtocolError: it is no `init` frame of this protocol, or one of its fields is missing or of a wrong type.
     """
     if not isinstance(frame, dict) or frame.get("type") != "init":
-        raise PeerProtocolError("the first frame from the host is no init frame")
+        raise PeerProtocolError("the first frame from the host is not an init frame")
     protocol = frame.get("protocol")
     if protocol != PROTOCOL_VERSION:
         raise PeerProtocolError(f"the host speaks protocol {protocol!r}, this child speaks {PROTOCOL_VERSION}")
@@ -102,10 +102,10 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
         raise PeerProtocolError("an init frame without limits")
     metadata = frame.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise PeerProtocolError("an init frame whose metadata is no object")
+        raise PeerProtocolError("an init frame whose metadata is not an object")
     milliseconds = frame.get("heartbeatTimeoutMs")
     if not isinstance(milliseconds, int | float):
-        raise PeerProtocolError("an init frame whose heartbeatTimeoutMs is no number")
+        raise PeerProtocolError("an init frame whose heartbeatTimeoutMs is not a number")
     return ProcessFacts(
         process_id=_text(frame, "processId"),
         entry=_text(frame, "entry"),
@@ -129,7 +129,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
 def _text(frame: dict[str, JsonValue], name: str) -> str:
     value = frame.get(name)
     if not isinstance(value, str):
-        raise PeerProtocolError(f"an init frame whose {name} is no text")
+        raise PeerProtocolError(f"an init frame whose {name} is not a string")
     return value
 
 
@@ -140,7 +140,7 @@ def _optional_text(frame: dict[str, JsonValue], name: str) -> str | None:
 def _count(limits: dict[str, JsonValue], name: str) -> int:
     value = limits.get(name)
     if type(value) is not int:
-        raise PeerProtocolError(f"an init frame whose limit {name} is no integer")
+        raise PeerProtocolError(f"an init frame whose limit {name} is not an integer")
     return value
 
 

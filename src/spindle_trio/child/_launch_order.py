@@ -40,7 +40,7 @@ def take_on(order: JsonValue, entry: str, process_id: str) -> str:
         PeerProtocolError: this is no order.
     """
     if not isinstance(order, dict):
-        raise PeerProtocolError("the first frame from the launcher is no order")
+        raise PeerProtocolError("the first frame from the launcher is not an order")
     file, path = order.get("file"), order.get("path")
     root, environment = order.get("root"), order.get("environment")
     if not isinstance(file, str):

@@ -134,10 +134,10 @@ def _processes_within(limit: int) -> str:
 def _javascript_line() -> str:
     """Say what would run JavaScript entries, and if nothing can, what to install."""
     needed = ".".join(map(str, OLDEST_NODE))
-    advice = f"to run JavaScript entries, install Node {needed} or later such that node is on the PATH"
+    advice = f"to run JavaScript entries, install Node {needed} or later so that node is on the PATH"
     program = spindle.NodeLauncher().program
     if program is None:
-        return f"no: there is neither node nor bun on the PATH; {advice}"
+        return f"no: neither node nor bun is on the PATH; {advice}"
     try:
         version = subprocess.run(
             [program, "--version"],

@@ -33,9 +33,9 @@ exit status:
   1    it failed, or its output could not be written
   2    it was refused: a bad option or entry
   124  it timed out
-  130  after Ctrl-C, whatever the process said
-  141  the reader of its output went away
-  143  after SIGTERM, whatever the process said
+  130  it was stopped by Ctrl-C
+  141  the reader of its output closed the pipe
+  143  it was stopped by SIGTERM
 """
 
 
@@ -126,8 +126,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         known = [option for action in run._actions for option in action.option_strings]
         near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-        advice = f"type: {near[0]}" if near else f"for what there is, type: spindle-trio {options.command} --help"
-        run.exit(EXIT_REFUSED, f"spindle-trio {options.command}: nothing is known of {unknown[0]!r}; {advice}\n")
+        advice = f"type: {near[0]}" if near else f"for the options, type: spindle-trio {options.command} --help"
+        run.exit(EXIT_REFUSED, f"spindle-trio {options.command}: unknown argument {unknown[0]!r}; {advice}\n")
     return options
 
 
@@ -143,7 +143,7 @@ def _build_parsers() -> tuple[_Parser, _Parser]:
     run = commands.add_parser(
         "run",
         help="run one entry under supervision and print what happens",
-        description="Run one entry under supervision and print every event and message as it comes.",
+        description="Run one entry under supervision. Print each event and message as it comes.",
         epilog=_RUN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -156,48 +156,50 @@ def _build_parsers() -> tuple[_Parser, _Parser]:
         metavar="FOLDER",
         help="the worker's root (default: this folder, or that of an absolute ENTRY which is not below it)",
     )
-    run.add_argument("--payload", type=_payload, metavar="JSON", help="""start-up value, such as '{"folder": "."}'""")
-    run.add_argument("--kind", metavar="TEXT", help="label of the process (default: the entry)")
+    run.add_argument(
+        "--payload", type=_payload, metavar="JSON", help="""JSON value passed to the entry, such as '{"folder": "."}'"""
+    )
+    run.add_argument("--kind", metavar="TEXT", help="kind of the process (default: the entry)")
     run.add_argument("--key", metavar="TEXT", help="key of the process (default: none)")
-    run.add_argument("--user", type=_user, default="local", metavar="ID", help="whose process it is (default: local)")
-    run.add_argument("--metadata", type=_metadata, metavar="JSON", help="a JSON object kept beside the process")
+    run.add_argument("--user", type=_user, default="local", metavar="ID", help="owner of the process (default: local)")
+    run.add_argument("--metadata", type=_metadata, metavar="JSON", help="JSON object kept with the process")
     run.add_argument(
         "--startup-timeout",
         type=_startup_timeout,
         default=15.0,
         metavar="SECONDS",
-        help="how long the entry may take until ready() (default: 15)",
+        help="time allowed until ready() (default: 15)",
     )
     run.add_argument(
         "--heartbeat-timeout",
         type=_heartbeat_timeout,
         default=15.0,
         metavar="SECONDS",
-        help="how long may pass between two heartbeats; inf for no watchdog (default: 15)",
+        help="time allowed between heartbeats; inf: no watchdog (default: 15)",
     )
     run.add_argument(
         "--grace",
         type=_grace,
         default=5.0,
         metavar="SECONDS",
-        help="how long the process may take to end once it was asked to (default: 5)",
+        help="time allowed to end after a stop, before the kill (default: 5)",
     )
-    run.add_argument("--json", action="store_true", help="print the wire form: one JSON object a line")
-    run.add_argument("--verbose", action="store_true", help="show the log, and so what the process prints, on stderr")
+    run.add_argument("--json", action="store_true", help="print one JSON object a line, in the wire form")
+    run.add_argument("--verbose", action="store_true", help="show the log on stderr; it has what the process prints")
     doctor = commands.add_parser(
         "doctor",
-        help="say what this machine offers for supervising processes",
-        description="Say what this machine offers for supervising processes, a line each.",
+        help="check whether this machine can supervise processes",
+        description="Check whether this machine can supervise processes, and how.",
         epilog="The exit status is 0 if processes can be supervised here, and 1 if not.",
         allow_abbrev=False,
     )
     doctor.add_argument(
-        "--json", action="store_true", help="print one JSON object: ok, containment, and each line under its name"
+        "--json", action="store_true", help="print one JSON object: ok, containment, and a field for each line"
     )
     types = commands.add_parser(
         "types",
-        help="give the types of JavaScript entries to an editor",
-        description="Print the type declarations for JavaScript entries, or put them into a file beside an entry.",
+        help="write the type declarations for JavaScript entries",
+        description="Print the type declarations for JavaScript entries, or write them to a file beside an entry.",
         allow_abbrev=False,
     )
     types.to_type = "spindle-trio types, or spindle-trio types FILE"
@@ -206,7 +208,7 @@ def _build_parsers() -> tuple[_Parser, _Parser]:
         nargs="?",
         type=Path,
         metavar="FILE",
-        help="where to put them; in a folder they are named spindle-trio.d.ts (default: print them)",
+        help="file to write, or a folder for spindle-trio.d.ts (default: print)",
     )
     return parser, run
 

@@ -135,7 +135,7 @@ class _Session:
         except spindle_trio.EntryError as error:
             return f"{error}; type: {command_instead(options.entry, options.root)}"
         except (spindle_trio.SpawnRefusedError, spindle_trio.PayloadError) as error:
-            return f"{error}; for what there is, type: spindle-trio run --help"
+            return f"{error}; for the options, type: spindle-trio run --help"
         await self._ended.wait()
         return None
 
@@ -182,7 +182,7 @@ class _Session:
     async def _leave_without_reader(self) -> None:
         """Stop the process when what it says cannot be written any more, most often since nobody reads it."""
         await self._output.broken.wait()
-        await self._stop("its output has nowhere to go")
+        await self._stop("its output cannot be written")
 
     async def _stop(self, reason: str) -> None:
         """Stop the process; if there is none yet, never start it."""

@@ -25,7 +25,10 @@ def types(file: Path | None) -> int:
         file /= TYPES.name
     try:
         if file.exists() and not _is_copy(file, text):
-            complain(f"{file} is something else, and is left as it is; type: spindle-trio types ANOTHER_FILE", "types")
+            complain(
+                f"{file} exists but is not a declaration file: left as it is; type: spindle-trio types ANOTHER_FILE",
+                "types",
+            )
             return EXIT_REFUSED
         file.write_text(text, encoding="utf-8")
     except OSError as error:

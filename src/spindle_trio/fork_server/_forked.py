@@ -48,7 +48,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
             run_spare(*birth.lanes, rehearse)
         _program.run_process(*birth.lanes)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        what = "the runtime of this process has failed" if has_begun else "a forked process could not begin"
+        what = "the runtime of this process has failed" if has_begun else "a forked process could not start"
         report(f"{what}: {summarise_error(error)}")
     os._exit(1)
 

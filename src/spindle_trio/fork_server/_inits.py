@@ -42,7 +42,7 @@ AHEAD = 3
 
 CLONE_NEWPID = 0x20000000
 
-TOO_MANY = "there are as many namespaces as the system allows (max_pid_namespaces and the like in /proc/sys/user)"
+TOO_MANY = "the limit on namespaces is used up (max_pid_namespaces and the like in /proc/sys/user)"
 """What ENOSPC means here."""
 
 _DATAGRAM_BYTES = 64

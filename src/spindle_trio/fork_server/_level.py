@@ -85,7 +85,7 @@ def or_end(step: Callable[[], object]) -> None:
         step()
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs here
         try:
-            os.write(2, f"a forked process could not begin: {error!r}\n".encode())
+            os.write(2, f"a forked process could not start: {error!r}\n".encode())
         finally:
             os._exit(1)  # noqa: ASYNC104
 

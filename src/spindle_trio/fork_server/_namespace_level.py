@@ -28,8 +28,8 @@ TREE_NUMBERS = max(2048, 16 * (os.cpu_count() or 1))
 threads can it have, and a fork bomb no more. The kernel demands 8 for each processor."""
 
 NO_OWN_PROC = (
-    "/proc is the host's and not that of a process's own namespace, so that /proc/<os.getpid()> is another process "
-    "({problem}); what looks there needs /proc/self, or containment 'killpg'"
+    "a process sees the host's /proc, so that /proc/<os.getpid()> is another process "
+    "({problem}); use /proc/self there, or containment 'killpg'"
 )
 """What the level lacks where a process cannot have a `/proc` of its own."""
 
@@ -68,8 +68,8 @@ class PidNamespaceLevel(Level):
         except PermissionError:
             if _has_capabilities():
                 raise OSError(
-                    "this program has not the right to make PID namespaces, and others that it would lose in a user "
-                    "namespace (CAP_SYS_ADMIN is missing)"
+                    "this program may not make PID namespaces (CAP_SYS_ADMIN is missing), and in a user namespace it "
+                    "would lose the capabilities that it has"
                 ) from None
             user, group = os.geteuid(), os.getegid()
             call("unshare", _CLONE_NEWUSER | CLONE_NEWPID)

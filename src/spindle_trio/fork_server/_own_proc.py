@@ -70,7 +70,7 @@ def _problem() -> str | None:
         call("unshare", _CLONE_NEWNS)  # only one of its own can be entered in a user namespace
         enter_mounts(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         if not os.path.samestat(root, os.stat("/")):
-            return "this program runs in a changed root (chroot), which a process would get out of"
+            return "this program runs in a chroot, and a process could get out of it"
         mount_own_proc()
     except OSError as error:
         return str(error.strerror)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signals  # `signal` would load `enum`
 
-_ADVICE = "take it out of preload=, and import it in the entry"
+_ADVICE = "remove it from preload= and import it in the entry"
 
 _ABOUT_THREADS = (
     'tell it to start none, as preload_environment={"OPENBLAS_NUM_THREADS": "1"} tells numpy (other libraries read '
@@ -61,7 +61,7 @@ def preload(
 
 def _advice(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return "name the folder that it is in, preload_path=[…], or take it out of preload="
+        return "add its folder to preload_path=[…], or remove it from preload="
     return "take it out of preload="
 
 

@@ -31,7 +31,7 @@ def verify_safe(who: str, advice: str, known_fds: set[int], *, about_threads: st
     children = _own_children()
     if children:
         raise UnsafeError(
-            f"{who} has started process {', '.join(children)}, which nobody would wait for or end; {advice}"
+            f"{who} has started process {', '.join(children)}, which nothing would wait for or end; {advice}"
         )
     open_fds = _open_fds()
     closed = known_fds - open_fds.keys()

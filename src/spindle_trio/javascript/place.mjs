@@ -18,5 +18,5 @@ export function requireInPlace(file) {
   } catch {
     return; // whoever loads it says better what is wrong
   }
-  if (place !== file) throw new Error(`${file} was checked, and is now behind a link to elsewhere`);
+  if (place !== file) throw new Error(`${file} was replaced by a link to elsewhere after it was checked`);
 }

@@ -62,7 +62,7 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
             f"the entry {name!r} links out of the root {str(root)!r}; name a file that is really under the root"
         )
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise EntryError(f"the entry {name!r} under the root {str(root)!r} is {what}; name a {wanted} file")
     return ResolvedEntry(name, Path(path))
 
@@ -91,7 +91,7 @@ def resolve_folder(folder: str, root: Path) -> Path:
             f"the folder {name!r} links out of the root {str(root)!r}; name a folder that is really under the root"
         )
     if not os.path.isdir(path):
-        raise EntryError(f"the folder {name!r} under the root {str(root)!r} is no folder")
+        raise EntryError(f"the folder {name!r} under the root {str(root)!r} is not a folder")
     return Path(path)
 
 
@@ -129,7 +129,7 @@ def _normalised(given: str, what: str, hint: str) -> str:
     if not name:
         raise EntryError(f"the {what} is blank; {hint}")
     if "\0" in name or not _is_unicode(name):
-        raise EntryError(f"the {what} {name!r} has characters in it that no name may have; {hint}")
+        raise EntryError(f"the {what} {name!r} contains characters that no file name may contain; {hint}")
     if name.startswith("/") or _DRIVE.match(name):
         raise EntryError(f"the {what} {name!r} is an absolute path; {hint}")
     parts = [part for part in name.split("/") if part not in {"", "."}]

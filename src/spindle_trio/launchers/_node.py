@@ -41,7 +41,7 @@ _CHANNEL: Final = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
 """By these a Node takes over a descriptor from the one that has started it: the host's, which may be a lane here."""
 
 _ADVICE: Final = (
-    f"install Node {'.'.join(map(str, OLDEST_NODE))} or later such that node is on the PATH, "
+    f"install Node {'.'.join(map(str, OLDEST_NODE))} or later so that node is on the PATH, "
     "or name a program: NodeLauncher('/…/node')"
 )
 
@@ -94,7 +94,7 @@ class JavaScriptEngine(Engine):
 
     def problem(self) -> str:
         """Say what is missing, and what to do."""
-        missing = f"there is no {self.program!r}" if self.program else "there is neither node nor bun on the PATH"
+        missing = f"there is no {self.program!r}" if self.program else "neither node nor bun is on the PATH"
         return f"{missing}; {_ADVICE}"
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:

@@ -103,7 +103,7 @@ class MemoryLauncher(Launcher):
         if number < len(entry):
             return _ScriptedBlock(self._live, ScriptedProcess(order, entry[number]))
         raise OSError(
-            f"{order.entry.entry!r} has {len(entry)} scripted child(ren), and all of them have been launched; "
+            f"{order.entry.entry!r} has {len(entry)} scripted child(ren), all of which have been launched; "
             "give the launcher a list with one for each launch"
         )
 
@@ -305,7 +305,7 @@ class _EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
         order = self._process.order
         complaint = (
             f"the entry {order.entry.entry!r} (process {order.process_id}) went on for more than "
-            f"{ABANDON_SECONDS} s after its kill: it shields itself for longer than a real process survives"
+            f"{ABANDON_SECONDS} s after its kill: it is shielded for longer than a real process survives SIGKILL"
         )
         self._complaints.append(complaint)
         _log.error("%s", complaint, extra=order.log_attributes())

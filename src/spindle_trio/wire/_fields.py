@@ -141,13 +141,13 @@ def read_time(value: object, _: object) -> datetime:
             return time.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise WrongTypeError(f"{text[:60]!a} is no ISO-8601 time with an offset")
+    raise WrongTypeError(f"{text[:60]!a} is not an ISO-8601 time with an offset")
 
 
 def write_time(time: datetime) -> str:
     """Write a time in UTC, to the millisecond."""
     if time.tzinfo is None:
-        raise ValueError(f"{time!r} is naive: times are aware, and in UTC")
+        raise ValueError(f"{time!r} is naive; use an aware datetime in UTC")
     return date_text(time)
 
 
@@ -160,7 +160,7 @@ def read_state(value: object, _: object) -> ProcessState:
     """Read a state."""
     text = read_text(value)
     if text not in _STATES:
-        raise WrongTypeError(f"{text[:60]!a} is no state")
+        raise WrongTypeError(f"{text[:60]!a} is not a state")
     return ProcessState(text)
 
 
@@ -175,7 +175,7 @@ def read_exit_reason(value: object, _: object) -> ExitReason:
     """Read an exit reason."""
     text = read_text(value)
     if text not in _EXIT_REASONS:
-        raise WrongTypeError(f"{text[:60]!a} is no exit reason")
+        raise WrongTypeError(f"{text[:60]!a} is not an exit reason")
     return ExitReason(text)
 
 

@@ -147,9 +147,7 @@ class ForkServer:
             while not (reaping.is_over.is_set() or self.is_gone):
                 give_up_at = min(max(began_at, self.heard_at) + REAP_SECONDS, began_at + PATIENCE)
                 if trio.current_time() >= give_up_at and not self.has_said_more():
-                    _log.warning(
-                        "fork server %d does not answer, and has still to reap its process %d", self.pid, number
-                    )
+                    _log.warning("fork server %d does not answer; its process %d is not reaped yet", self.pid, number)
                     break
                 with trio.CancelScope(deadline=give_up_at):
                     await reaping.is_over.wait()
@@ -165,7 +163,7 @@ class ForkServer:
 
     def reap_whenever(self, order: LaunchOrder, pid: int, number: int, pidfd: int) -> None:
         """Have the server reap a process when it ends; see `ProcessParent.reap_whenever`."""
-        text = "process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends"
+        text = "process %s (pid %d) survived SIGKILL: abandoned, to be reaped when it ends"
         _log.error(text, order.process_id, pid, extra=order.log_attributes())
         os.close(pidfd)
         self._send({"type": "reap", "number": number})
@@ -223,7 +221,7 @@ class ForkServer:
                 else:
                     self._said_status.pop(number, None)
             case _:
-                _log.error("fork server %d said what this host does not know: %r", self.pid, message)
+                _log.error("fork server %d sent an unknown message: %r", self.pid, message)
 
 
 @attrs.define(eq=False)

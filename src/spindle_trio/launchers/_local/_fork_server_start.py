@@ -117,7 +117,7 @@ class StartedServer:
                     case {"type": "loading", "module": int(place)}:
                         doing = f"loading the module {preload[place]!r}"
                     case _:
-                        _log.error("fork server %d said what this host does not know: %r", self.pid, message)
+                        _log.error("fork server %d sent an unknown message: %r", self.pid, message)
         raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
 
     def output_tail(self) -> str:

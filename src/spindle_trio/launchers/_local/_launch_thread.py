@@ -141,14 +141,14 @@ def reap_in_background(process_id: str, pid: int, pidfd: int) -> None:
         pid: the operating system's number.
         pidfd: belongs to the reaping from now on.
     """
-    _logger.error("process %s (pid %d) has withstood SIGKILL: abandoned, and reaped when it ends", process_id, pid)
+    _logger.error("process %s (pid %d) survived SIGKILL: abandoned, to be reaped when it ends", process_id, pid)
     reaper = threading.Thread(
         target=_reap, args=(process_id, pid, pidfd), name=f"spindle-trio reaper of {pid}", daemon=True
     )
     try:
         reaper.start()
     except RuntimeError:  # the system has none left
-        _logger.exception("process %s (pid %d) stays a zombie until this program ends", process_id, pid)
+        _logger.exception("process %s (pid %d) remains a zombie until this program ends", process_id, pid)
         os.close(pidfd)
 
 

@@ -41,7 +41,7 @@ def check_preload(
         ValueError: no environment can hold one of the variables.
     """
     if isinstance(modules, str):
-        raise TypeError(f"preload must be a collection of module names, not the text {modules!r}")
+        raise TypeError(f"preload must be a collection of module names, not the str {modules!r}")
     names = tuple(modules)
     if not all(isinstance(name, str) for name in names):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"preload must hold module names, not {names!r}")
@@ -59,7 +59,7 @@ def check_preload(
 def _check_variable(name: object, value: object) -> None:
     if not (isinstance(name, str) and isinstance(value, str)):
         raise TypeError(
-            f"preload_environment must hold texts, as in {{'OMP_NUM_THREADS': '1'}}, not {name!r}: {value!r}"
+            f"preload_environment must map str to str, as in {{'OMP_NUM_THREADS': '1'}}, not {name!r}: {value!r}"
         )
     if not name or "=" in name or "\0" in name + value:
         raise ValueError(f"no environment can hold the variable {name!r} of preload_environment")

@@ -48,7 +48,7 @@ class ProcessPool:
         """
         self.wanted_spares: Final = wanted_spares
         self.spares: Final[deque[ForkedProcess]] = deque()
-        self.waiting: Final[deque[_Claim]] = deque()
+        self.waiting: Final[deque[_WaitingLaunch]] = deque()
         self.server: ForkServer | None = None
         """Who is asked for processes; `None` while there is none."""
         self._spares_owed = 0
@@ -60,9 +60,9 @@ class ProcessPool:
         self.server = server
         self._spares_owed = 0
         self._launched_at = -math.inf  # the clock of another Trio run would say nothing in this one
-        for claim in self.waiting:
-            claim.began_at = trio.current_time()
-            claim.nap.deadline = claim.began_at + ANSWER_SECONDS
+        for launch in self.waiting:
+            launch.began_at = trio.current_time()
+            launch.nap.deadline = launch.began_at + ANSWER_SECONDS
             server.request(spare=False)
         self._is_short.unpark_all()
 
@@ -149,46 +149,46 @@ class ProcessPool:
         return is_wanted
 
     async def _wait_for_process(self) -> ForkedProcess:
-        claim = _Claim()
-        self.waiting.append(claim)
+        launch = _WaitingLaunch()
+        self.waiting.append(launch)
         if self.server is not None:
             self.server.request(spare=False)
         try:
-            await self._wait_for_answer(claim)
+            await self._wait_for_answer(launch)
         except trio.Cancelled:
-            with trio.CancelScope(shield=True, deadline=self._heard_at(claim) + SILENT_SECONDS):
+            with trio.CancelScope(shield=True, deadline=self._heard_at(launch) + SILENT_SECONDS):
                 if self.server is not None:
-                    await claim.is_over.wait()
-                if claim.process is not None and not self._keep(claim.process):
-                    await claim.process.end()
+                    await launch.is_over.wait()
+                if launch.process is not None and not self._keep(launch.process):
+                    await launch.process.end()
             self._is_short.unpark_all()  # spares were not asked for as long as this waited
             raise
         finally:
-            if not claim.is_over.is_set():
-                self.waiting.remove(claim)
-        if claim.process is None:
-            raise claim.error
-        return claim.process
+            if not launch.is_over.is_set():
+                self.waiting.remove(launch)
+        if launch.process is None:
+            raise launch.error
+        return launch.process
 
-    async def _wait_for_answer(self, claim: _Claim) -> None:
-        while not claim.is_over.is_set():
-            heard_at = self._heard_at(claim)
+    async def _wait_for_answer(self, launch: _WaitingLaunch) -> None:
+        while not launch.is_over.is_set():
+            heard_at = self._heard_at(launch)
             give_up_at = heard_at + ANSWER_SECONDS
             if self.server is not None and trio.current_time() >= give_up_at and not self.server.has_said_more():
                 raise OSError(f"the fork server (pid {self.server.pid}) has not answered for {ANSWER_SECONDS:g} s")
-            with trio.CancelScope(deadline=give_up_at) as claim.nap:
-                await claim.is_over.wait()
+            with trio.CancelScope(deadline=give_up_at) as launch.nap:
+                await launch.is_over.wait()
             if heard_at < math.inf:
                 now = trio.current_time()  # time in which this program stood still says nothing about its server
-                claim.began_at = heard_at + now - stood_still_since(give_up_at, heard_at, now)
+                launch.began_at = heard_at + now - stood_still_since(give_up_at, heard_at, now)
 
-    def _heard_at(self, claim: _Claim) -> float:
+    def _heard_at(self, launch: _WaitingLaunch) -> float:
         """Tell since when the server owes an answer: never, while there is none."""
-        return math.inf if self.server is None else max(claim.began_at, self.server.heard_at)
+        return math.inf if self.server is None else max(launch.began_at, self.server.heard_at)
 
 
 @attrs.define(eq=False)
-class _Claim:
+class _WaitingLaunch:
     """A launch that waits for a process."""
 
     began_at: float = attrs.field(factory=trio.current_time)

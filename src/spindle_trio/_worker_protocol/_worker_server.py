@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from spindle_trio._interfaces import ServingInterface
     from spindle_trio._worker_protocol._stream_channel import WireChannel, WireMessage
 
-_log = logging.getLogger("spindle_trio.bridge")
+_log = logging.getLogger("spindle_trio.worker_protocol")
 
 FLUSH_SECONDS: Final = 0.5
 """How long the last events may take to leave once the worker is unloaded: the other end may listen still, or not."""
@@ -170,7 +170,7 @@ class _Connection:
             except PeerProtocolError as error:
                 request_id = error.request_id if isinstance(error, UnreadableLineError) else None
                 if request_id is None:
-                    self._log.warning("worker %s: its other end sent nonsense: %s", self._port.identifier, error)
+                    self._log.warning("worker %s: its peer sent an invalid line: %s", self._port.identifier, error)
                 else:
                     self._put(_error_answer(request_id, PeerProtocolError(str(error))))
             except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -190,7 +190,7 @@ class _Connection:
             slices = slices + 1 if sent == self._writer.sent and self._writer.waiting_first else 0
             if slices == _SLICES:
                 self._log.warning(
-                    "worker %s: its connection has taken none of its answers for %g s, and is being closed",
+                    "worker %s: its peer has read no answer for %g s; its connection is closed",
                     self._port.identifier,
                     ANSWER_SECONDS,
                 )
@@ -212,7 +212,7 @@ class _Connection:
                     self._refuse_surroundings(request)
                     self._begin(request)
                 case _:
-                    raise PeerProtocolError(f"a {type(request).__name__} is no request")
+                    raise PeerProtocolError(f"a {type(request).__name__} is not a request")
         except _ANSWERED_ERRORS as error:
             request_id = request_id_of(value) if isinstance(value, dict) else getattr(value, "request_id", None)
             if request_id is None:
@@ -232,8 +232,8 @@ class _Connection:
             for name in sorted(SURROUNDINGS - self._allow):
                 if getattr(request.options, name):
                     raise SpawnRefusedError(
-                        f"options.{name}: this host lets no worker over a connection set it; "
-                        f"to let it, open the host with allow={{{name!r}}}"
+                        f"options.{name}: this host does not let a connected worker set it; "
+                        f"to allow it, open the host with allow={{{name!r}}}"
                     )
 
     def _begin(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
@@ -356,7 +356,7 @@ class _Connection:
                 )
             case ProcessMessage():
                 about = self._port.hub.describe(notice.process_id)
-                _log.error("process %s: a message of it was dropped: %s", notice.process_id, error, extra=about)
+                _log.error("process %s: a message from it was dropped: %s", notice.process_id, error, extra=about)
             case ProcessLifecycle(event=LifecycleEvent(post_mortem=PostMortem() as post_mortem)):
                 # What happened matters more than why.
                 about = log_attributes(self._port.identifier, notice.event)
@@ -365,7 +365,11 @@ class _Connection:
                 self._put(attrs.evolve(notice, event=shorter))
             case _:
                 # Without an event the other end may have a process that never ends, without an answer a caller.
-                self._log.error("worker %s: its connection is too narrow for it: %s", self._port.identifier, error)
+                self._log.error(
+                    "worker %s: its connection is closed, since it cannot carry an answer: %s",
+                    self._port.identifier,
+                    error,
+                )
                 self._lose()
 
 
