@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 class SpindleError(Exception):
-    """Catches every error of the library's own. Never raised itself, but for an unknown error from a newer peer."""
+    """The base of every error of the library. Itself raised only for an unknown error from a newer peer."""
 
 
 class SpawnRefusedError(SpindleError):
-    """The spawn was refused and nothing was launched: the caller's mistake, or its turn has not come."""
+    """The spawn was refused and nothing was launched: a mistake of the caller's, or a limit."""
 
 
 class EntryError(SpawnRefusedError):
-    """The entry is not one that may be run: absolute, outside the root, missing, or of an unknown suffix."""
+    """The entry cannot be run: it is absolute, outside the root, missing, or has an unknown suffix."""
 
 
 class UserRequiredError(SpawnRefusedError):
-    """An operator-scoped worker has to say whose process it spawns, with a non-blank `user_id`."""
+    """An operator-scoped worker spawned without a non-blank `user_id`."""
 
 
 class DuplicateKeyError(SpawnRefusedError):
-    """A process of this worker, user, kind and key is live already, and replacing it was not asked for."""
+    """A process with this worker, user, kind and key is already live, and `replace_existing` was not set."""
 
     def __init__(self, message: str, existing: ProcessInfo) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class ProcessLimitError(SpawnRefusedError):
 
 
 class SpawnError(SpindleError):
-    """The process was launched, or nearly, and never became ready."""
+    """The process never became ready."""
 
     # One positional argument: `TimeoutError`, from which one subclass inherits, gives two another meaning.
     def __init__(self, message: str, *, info: ProcessInfo) -> None:
@@ -67,7 +67,7 @@ class SpawnError(SpindleError):
 
 
 class LaunchError(SpawnError):
-    """The operating system, or the launcher, could not bring the process into being."""
+    """The operating system or the launcher could not start the process."""
 
 
 class StartupTimeoutError(SpawnError, TimeoutError):
@@ -75,7 +75,7 @@ class StartupTimeoutError(SpawnError, TimeoutError):
 
 
 class StartupFailedError(SpawnError):
-    """The process ended, by its own word or without one, before it was ready."""
+    """The process completed, failed or exited before it was ready."""
 
     def __init__(self, message: str, *, info: ProcessInfo, result: JsonValue = None) -> None:
         super().__init__(message, info=info)
@@ -96,7 +96,7 @@ class ProcessAccessError(SpindleError):
 
 
 class PayloadError(SpindleError, ValueError):
-    """A payload is not JSON-safe or is over a limit: the sender's mistake, raised at the sender; nothing was sent."""
+    """A payload is not JSON-safe, or over a limit. Raised at the sender; nothing was sent."""
 
     def __init__(self, message: str, *, size: int | None = None, limit: int | None = None) -> None:
         super().__init__(message)
@@ -115,7 +115,7 @@ class PayloadError(SpindleError, ValueError):
 
 
 class LaggedError(SpindleError):
-    """A subscription was not read in time, and the oldest values were dropped. The next `receive` goes on."""
+    """A slow subscriber lost the oldest values. The next `receive` goes on with those that are left."""
 
     def __init__(self, missed: int) -> None:
         super().__init__(f"this subscription fell behind and missed {missed} value(s); read it more often")
@@ -128,12 +128,12 @@ class LaggedError(SpindleError):
 
 
 class ProtocolError(SpindleError):
-    """Somebody broke a protocol between host, worker and process. Never raised itself."""
+    """A protocol between host, worker and process was broken. The base of two errors; never raised itself."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This side used the API in a way that the protocol has no place for."""
+    """This side used the API in a way that the protocol does not allow."""
 
 
 class PeerProtocolError(ProtocolError):
-    """The other side said what the protocol does not allow. In the host it is recorded, never raised."""
+    """The other side sent what the protocol does not allow. The host records it and never raises it."""

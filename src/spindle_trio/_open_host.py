@@ -1,4 +1,4 @@
-"""The front door: `open_host`, and the `Host` that it gives.
+"""The front door: `open_host` and its `Host`.
 
 It stands above the worker protocol, since a host hands out workers and serves those at the far end of a channel.
 """
@@ -59,28 +59,28 @@ def open_host(
     leaving skips the grace period. An error raised in the block leaves bare, not in an exception group.
 
     Args:
-        launcher: how processes come to exist; by default a `DefaultLauncher`, which forks Python entries off a warm
+        launcher: starts the processes; by default a `DefaultLauncher`, which forks Python entries off a warm
             server, and runs JavaScript ones in Node or Bun.
-        grace_period: seconds between asking a process to stop and killing it; a spawn may give its process another one,
-            which holds for every stop but that of a worker or host that closes: there it has no more than this.
+        grace_period: seconds between asking a process to stop and killing it; a spawn may set another one for
+            its process. A worker or host that closes gives no process more than this.
         max_processes: live processes that each worker may have.
         limits: bounds on messages, frames and queues.
         environment: the environment of the processes; by default a short allow-list from this program's;
             `os.environ` for all of it.
         new_process_id: makes an id for each process, unique within the host.
-        wall_clock: read once, when the host opens; every time in events is that plus monotonic differences.
-        require_containment: how well the trees of processes have to be held together at least: a level, or its name,
-            as in ``"pidns"``; `None` for as well as the system lets it. ``host.statistics().containment`` tells which.
-        replace_grace: seconds that a process which is replaced has to end; 0 kills it at once; `None` for its grace
-            period. A spawn may say otherwise.
+        wall_clock: read once, when the host opens; times in events are that plus monotonic differences.
+        require_containment: the weakest level of containment to accept: a level, or its name, as in ``"pidns"``;
+            `None` for the strongest that works here. ``host.statistics().containment`` tells which.
+        replace_grace: seconds that a replaced process has to end; 0 kills it at once; `None` for its own grace
+            period. A spawn may set another.
         allow: which options of `spawn` a worker at the far end of a channel may use: any of ``"environment"``,
             ``"folder"`` and ``"arguments"``; by default none. Workers in this program may use all of them.
 
     Raises:
-        ValueError: a grace period or `max_processes` is out of range, or `require_containment` is no level.
+        ValueError: a grace period or `max_processes` is out of range, or `require_containment` is not a level.
         RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`, or
             the program does not run under Trio.
-        TypeError: `launcher` or `limits` is something else, or `environment` maps something else than texts to texts.
+        TypeError: `launcher` or `limits` has the wrong type, or `environment` does not map str to str.
     """
     _check_kinds(launcher, limits)
     _check_bounds(grace_period, replace_grace, max_processes)
@@ -172,7 +172,7 @@ class Host:
     def kill(self) -> None:
         """End every process at once, without a grace period, as `backend_unloaded`. Never blocks.
 
-        Each is announced as ever, once it has been reaped. The host stays open.
+        Each end is announced as usual, once the process has been reaped. The host stays open.
 
         Raises:
             RuntimeError: it was called from another thread than Trio's.
@@ -184,8 +184,8 @@ class Host:
     def recent(self) -> list[EndedProcess]:
         """Describe the processes that have ended last, of all workers, oldest end first.
 
-        There are `Limits.recent` of them at most; with the next end the oldest is forgotten. Each is there before
-        anybody hears of its end. Their results are not kept. Works on a closed host, too.
+        At most `Limits.recent` are kept; the oldest goes first. An ended process is listed before its terminal
+        event. Results are not kept. Works on a closed host, too.
         """
         return self._scope.recent()
 

@@ -1,8 +1,8 @@
-"""The seam between the host and the operating system: what a launcher is and what it brings into being.
+"""The interface between the host and the operating system: launchers, and the processes that they start.
 
-Whoever writes a launcher implements `Launcher`, `LaunchedProcess` and, unless the socket lanes serve, `FrameLane`,
-and runs `spindle_trio.testing.check_launcher` over the result. A launcher knows how a process comes to exist, is
-killed and is reaped; it never sees the lifecycle, and nothing above it.
+A launcher author implements `Launcher`, `LaunchedProcess` and, unless the socket lanes will do, `FrameLane`, and
+runs `spindle_trio.testing.check_launcher` over the result. A launcher starts, kills and reaps a
+process. It knows nothing of the lifecycle or of anything above that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DUMP_SECONDS: Final = 0.3
 @show_fields
 @attrs.frozen
 class LaunchOrder:
-    """All that a launcher is told about the process that it is to bring into being."""
+    """What a launcher is told about the process that it is to start."""
 
     process_id: str
     """The host's id for it, for log records."""
@@ -65,22 +65,22 @@ class LaunchOrder:
     folder: Path | None = None
     """The working directory instead of the root: what `Launcher.resolve_folder` returned."""
     arguments: Sequence[str] = ()
-    """What the entry is to find behind its name in its arguments."""
+    """The entry's arguments, after its name."""
 
 
 @show_fields
 @attrs.frozen
 class ExitStatus:
-    """What the operating system said about an end. All fields `None`: it could not be learned."""
+    """How a process ended, according to the operating system. All fields `None`: unknown."""
 
     code: int | None = None
     """The exit code, if the process exited by itself."""
     signal: int | None = None
     """The number of the signal that ended it."""
     together_with: str | None = None
-    """What has taken it along, where nothing else could be learned: ``its fork server (pid 12)``."""
+    """What it ended with, if nothing else is known: ``its fork server (pid 12)``."""
     out_of_memory: bool | None = None
-    """Whether a SIGKILL that its host has not sent came for lack of memory; `None` if that could not be learned."""
+    """Whether the out-of-memory killer sent a SIGKILL that the host did not send; `None` if unknown."""
 
     def __str__(self) -> str:
         return self.in_words()
@@ -89,7 +89,7 @@ class ExitStatus:
         """Say what happened.
 
         Args:
-            by_host: whether its host has sent a signal that ends it.
+            by_host: whether the host has sent it a fatal signal.
         """
         if self.signal is not None:
             words = f"killed by {_name_of(self.signal)}"
@@ -122,14 +122,14 @@ def _name_of(number: int) -> str:
 
 
 class ArrivalListener(Protocol):
-    """Whoever wants to be told that something has arrived on a lane."""
+    """Is told that something has arrived on a lane."""
 
     def arrived(self, lane: FrameLane) -> None:
-        """Hear of it, in the step of whoever has sent something: must not receive it here, and not wait."""
+        """Take note, inside the sender's call: must neither receive here nor wait."""
 
 
 class FrameLane(ABC):
-    """One of the two ways between host and process: carries the bodies of frames, each way in order.
+    """One of the two lanes between host and process. Carries the bodies of frames, in order each way.
 
     The host's end and the end of an `async` child are lanes alike. One task receives and one task sends at a time;
     the `nowait` methods may be called by any task at any moment, also while another waits in `receive`.
@@ -140,11 +140,11 @@ class FrameLane(ABC):
     def tell_arrival(self, listener: ArrivalListener) -> bool:
         """Have a listener told, once, when there is something to receive or the peer has closed the lane.
 
-        So nobody has to wait in `receive` for what most processes never send. The listener is told in the step of
-        whoever sends, or at once if there is something already.
+        So no task has to wait in `receive` for what most processes never send. The listener is called inside the
+        sender's call, or at once if there is something already.
 
         Returns:
-            Whether it will be told. `False`, the default, is for a lane that only learns of frames by waiting.
+            Whether it will be told. A lane that learns of frames only by waiting returns `False`, the default.
         """
         return False
 
@@ -153,12 +153,12 @@ class FrameLane(ABC):
         """Wait for frames and return one to `max_frames` bodies: at most one read's worth, then a checkpoint.
 
         If it is cancelled, nothing is lost. Waiting counts against the frame deadline (`Limits.frame_seconds`) while a
-        frame has begun and is not whole; time in which nobody is in `receive` does not.
+        frame is incomplete; time in which no task is in `receive` does not.
 
         Raises:
             trio.EndOfChannel: the peer has closed the lane or is gone, and all it sent has been received.
             trio.ClosedResourceError: this end was closed.
-            PeerProtocolError: a frame is too long or was not whole in time. Raised again by every later call.
+            PeerProtocolError: a frame is too long, or was not complete in time. Every later call raises it again.
         """
 
     @abstractmethod
@@ -204,7 +204,7 @@ class FrameLane(ABC):
         """Send what is pending and then these frames, in as few writes as possible; return when all have left.
 
         If it is cancelled, each of these frames has been sent, will be by the next `send_pending`, or, if none of it
-        had been written, is lost: it is cancelled only when the lane has no future.
+        had been written, is lost: it is cancelled only when the lane is given up.
 
         Raises:
             trio.BrokenResourceError: the peer has closed the lane or is gone.
@@ -217,7 +217,7 @@ class FrameLane(ABC):
 
 
 class LaunchedProcess(ABC):
-    """A process that exists: two lanes, a heartbeat to look at, and the means to end and reap it.
+    """A running process: two lanes, its last heartbeat, and the means to kill and reap it.
 
     Attributes:
         pid: The operating system's number for it, if it has one.
@@ -237,10 +237,9 @@ class LaunchedProcess(ABC):
     def is_in_this_run(self) -> bool:
         """Whether it is a task of this very Trio run, as in `MemoryLauncher`.
 
-        Such a process stands still whenever this program does, and what it does needs its turn of the scheduler. One
-        in another program, here or on another machine, runs on: its heartbeats are polled, and time in which this
-        program stood still does not count against it. By default, a process without a `pid` is taken for one of this
-        run; override it for a process elsewhere that has no number here.
+        Such a process stalls whenever this program does. One in another program, here or on another machine, runs
+        on: its heartbeats are polled, and time in which this program was stalled does not count against it. By default,
+        a process without a `pid` counts as one of this run; override this for a process elsewhere that has no pid here.
         """
         return self.pid is None
 
@@ -250,23 +249,23 @@ class LaunchedProcess(ABC):
 
     @abstractmethod
     def request_stop(self) -> None:
-        """Leave a mark that a stop was requested, where a blocking entry can look without a system call.
+        """Set a flag that a stop was requested, which a blocking entry reads without a system call.
 
         The request itself travels as a frame on the control lane. Never blocks, may be called twice.
         """
 
     @abstractmethod
     def kill(self) -> None:
-        """Kill the process and its tree, at once and whatever it does. Never blocks; does nothing after the end."""
+        """Kill the process and its tree at once. Never blocks; does nothing after the end."""
 
     def request_dump(self) -> bool:
-        """Ask a process that is to be killed for the stacks of all its threads; it ends by that.
+        """Ask a process that is to be killed to dump the stacks of all its threads and end.
 
-        What it has started must neither go on nor end before it. Never blocks. It is killed if it has not ended
-        `DUMP_SECONDS` later.
+        The processes that it started must be stopped, and not end before it. Never blocks. The host kills it if it
+        has not ended after `DUMP_SECONDS`.
 
         Returns:
-            Whether a dump may come. `False`, the default, has the process killed at once.
+            Whether a dump may come. After `False`, the default, the host kills the process at once.
         """
         return False
 
@@ -287,29 +286,29 @@ class LaunchedProcess(ABC):
         return ""
 
     def stacks(self) -> str | None:
-        """Return what the process has left of the stacks of its threads, once it has ended; `None` if nothing."""
+        """Return the stacks that an ended process has dumped; `None` if none."""
         return None
 
     def remark(self) -> str | None:
-        """Say what explains the end of a process that missed a deadline, or why there are no stacks.
+        """Explain the end of a process that missed a deadline, or why there are no stacks.
 
         For example ``it was stopped by a signal``.
         """
         return None
 
     def output_dropped(self) -> int:
-        """Tell how many bytes of stdout and stderr were drained but not kept."""
+        """Count the bytes of stdout and stderr that were drained but not kept."""
         return 0
 
 
 class Launcher(ABC):
-    """Brings processes into being. One launcher serves one host."""
+    """Starts processes. One launcher serves one host."""
 
     @property
     def containment(self) -> Containment | None:
-        """How well the trees of its processes are held together, once it has been started.
+        """The level of containment of its processes, once it has been started.
 
-        `None`, the default, is for a launcher that starts no processes of the operating system, or cannot say.
+        `None`, the default, is for a launcher that starts no operating-system processes, or does not know.
         """
         return None
 
@@ -321,7 +320,7 @@ class Launcher(ABC):
     async def start(self) -> None:
         """Make ready to launch at once; called when the host opens, before anything else.
 
-        A launcher's own start thus never counts against a startup deadline. It may leave a nursery open, which `aclose`
+        So a launcher's own start never counts against a startup deadline. It may leave a nursery open, which `aclose`
         closes: both are called by one task, with no cancel scope opened in between that is still open.
 
         Raises:
@@ -329,9 +328,9 @@ class Launcher(ABC):
         """
 
     async def aclose(self) -> None:
-        """Let go of what `start` took; called when the host has ended all processes.
+        """Release what `start` took; called when the host has ended all processes.
 
-        Bounded, whatever happens, and shielded by itself, since the host may be leaving because it was cancelled.
+        It must be bounded in time and shield itself, since the host may be closing because it was cancelled.
         """
 
     @abstractmethod
@@ -347,7 +346,7 @@ class Launcher(ABC):
         """
 
     def resolve_folder(self, folder: str, root: Path) -> Path:
-        """Accept or refuse the folder that a process is to run in. Called as `resolve` is.
+        """Accept or refuse the folder that a process is to run in. Called like `resolve`.
 
         Args:
             folder: as the caller gave it.
@@ -360,12 +359,12 @@ class Launcher(ABC):
 
     @abstractmethod
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
-        """Bring a process into being for as long as the block lasts.
+        """Run a process for as long as the block lasts.
 
-        Leaving the block, in whatever way, kills the process if it is alive, and reaps it: always. If entering it is
-        cancelled or fails, no process is left. A process that has withstood its kill for the abandonment time is reaped
-        in the background.
+        Leaving the block, in whatever way, kills the process if it is alive, and always reaps it. If entering it is
+        cancelled or fails, no process is left. A process that survives its kill for `ABANDON_SECONDS` is reaped in
+        the background.
 
         Raises:
-            OSError: the operating system refused. Any other exception counts as a failed launch just so.
+            OSError: the operating system refused. Any other exception counts as a failed launch, too.
         """

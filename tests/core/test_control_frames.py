@@ -121,7 +121,7 @@ def test_what_a_child_may_say_is_understood(said: object, frame: ChildFrame) -> 
         ({"type": "fail", "messages": "1", "error": ""}, "a frame of type fail whose count"),
         ({"type": "fail", "messages": 1}, "a fail frame whose error is not a string"),
         ({"type": "fail", "messages": 1, "error": {}}, "a fail frame whose error is not a string"),
-        ({"type": "fail", "messages": 1, "error": "no", "traceback": 1}, "a fail frame whose traceback is not a string"),
+        ({"type": "fail", "messages": 1, "error": "no", "traceback": 1}, "a fail frame whose traceback is not a"),
         (
             {"type": "exiting", "messages": 1, "code": 256},
             "an exiting frame whose code is not an integer from 0 to 255",

@@ -26,7 +26,7 @@ class Listed(Protocol):
 
     @property
     def user_id(self) -> str | None:
-        """Whose process it is."""
+        """The owner of the process."""
 
     @property
     def kind(self) -> str:

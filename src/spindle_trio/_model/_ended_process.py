@@ -12,7 +12,7 @@ from spindle_trio._model._values import ProcessInfo
 @show_fields
 @attrs.frozen
 class EndedProcess:
-    """One of the last processes that have ended, whichever worker they belonged to."""
+    """A process that has ended, of any worker of the host."""
 
     worker: str
     """The name of its worker."""

@@ -33,9 +33,9 @@ class Limits:
     values: int = 100_000
     """Values in one payload, containers included."""
     inbox_messages: int = 1_024
-    """Messages that wait in the host for their readers, a process."""
+    """Messages of one process that wait in the host for their readers."""
     inbox_bytes: int = 4 * MEBIBYTE
-    """Bytes of such messages, a process; one message may be larger, up to `frame_bytes`."""
+    """Bytes of such messages of one process; one message may be larger, up to `frame_bytes`."""
     outbox_bytes: int = MEBIBYTE
     """Bytes of messages that wait in the host for a process to read them; beside them, one that is larger than this."""
     lifecycle_events: int = 1_024
@@ -43,9 +43,9 @@ class Limits:
     ending_bytes: int = 64 * MEBIBYTE
     """Bytes of messages taken in from a process once it is stopping or ending."""
     frame_seconds: float = 5.0
-    """Seconds within which a frame that has begun must be whole."""
+    """Seconds from a frame's first byte until it must be complete."""
     recent: int = 100
-    """Ended processes that `host.recent()` still knows, each with all its metadata; 0 for none."""
+    """Ended processes that `host.recent()` lists, each with all its metadata; 0 for none."""
     text_bytes: int | None = None
     """Bytes of UTF-8 in all strings and names of one payload."""
     container_entries: int | None = None

@@ -13,7 +13,7 @@ from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import OMITTED, ProcessState, is_number
 
 DEFAULT_TIMEOUT: Final = 15.0
-"""Seconds for starting, and between two heartbeats, where the caller names no other (contract, spawn options)."""
+"""Default seconds for starting, and between two heartbeats (contract, spawn options)."""
 
 _LARGEST_FLOAT: Final = sys.float_info.max
 """An integer may be larger than that and still be less than `math.inf`: no clock could be set by it."""
@@ -150,25 +150,25 @@ class SpawnOptions:
     metadata: Mapping[str, object] | None = None
     """A JSON-safe object kept on every snapshot and shown to the entry."""
     user_id: str | None = attrs.field(default=None, validator=_check_optional_text)
-    """Whose process it is; only heard in an operator-scoped worker."""
+    """The owner of the process; ignored in a user-scoped worker."""
     startup_timeout: float = attrs.field(default=DEFAULT_TIMEOUT, validator=_check_startup_timeout)
     """Seconds from `starting` until the entry must have called `ready()`."""
     heartbeat_timeout: float = attrs.field(default=DEFAULT_TIMEOUT, validator=_check_heartbeat_timeout)
     """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
     replace_existing: bool = attrs.field(default=False, validator=_check_flag)
-    """Whether a live process of the same key gives way to this one."""
+    """Whether to stop and replace a live process that has the same key."""
     grace_period: float | None = attrs.field(default=None, validator=_check_optional_grace)
     """Seconds between asking this process to stop and killing it; `None` for the host's. A host or worker that closes
     gives it no more than the host's."""
     replace_grace: float | None = attrs.field(default=None, validator=_check_optional_grace)
-    """Seconds that the process which gives way has to end; 0 kills it at once; `None` for the host's."""
+    """Seconds that the replaced process has to end; 0 kills it at once; `None` for the host's."""
 
     environment: Mapping[str, str] | None = attrs.field(default=None, converter=checked_environment)
-    """Variables for this process, besides the environment that the host gives all of them, or instead of some."""
+    """Variables for this process; they add to and override the environment that the host gives all processes."""
     folder: str | None = attrs.field(default=None, converter=_as_folder)
-    """Where it runs: a folder, relative to the worker's root and really below it; `None` for the root itself."""
+    """The working directory, relative to the worker's root and really below it; `None` for the root."""
     arguments: Sequence[str] = attrs.field(default=(), converter=checked_arguments)
-    """What its entry finds in `sys.argv[1:]`, or in `process.argv.slice(2)`."""
+    """The entry's arguments: its `sys.argv[1:]`, or `process.argv.slice(2)`."""
 
 
 class SpawnArguments(TypedDict, total=False):
@@ -199,7 +199,7 @@ class ProcessFilter:
     """Which processes `list` shows: those that match every field given (`BackendProcessListOptionsDTO`)."""
 
     user_id: str | None = attrs.field(default=None, validator=_check_optional_text)
-    """Compared as given; not heard in a user-scoped worker."""
+    """Compared as given; ignored in a user-scoped worker."""
     kind: str | None = attrs.field(default=None, validator=_check_optional_text)
     """Compared as given, untrimmed."""
     key: str | None = attrs.field(default=None, validator=_check_optional_text)
@@ -214,7 +214,7 @@ class StopOptions:
     """How a process is asked to stop (`BackendProcessStopOptionsDTO`)."""
 
     user_id: str | None = attrs.field(default=None, validator=_check_optional_text)
-    """Whose process the caller believes it to be; trimmed; only heard in an operator-scoped worker."""
+    """The expected owner of the process; trimmed; ignored in a user-scoped worker."""
     reason: str | None = attrs.field(default=None, validator=_check_optional_text)
     """Shown to the entry's stop handler; empty means none."""
     grace: float | None = attrs.field(default=None, validator=_check_optional_grace)

@@ -12,18 +12,18 @@ from spindle_trio._model._field_docs import show_fields
 @show_fields
 @attrs.frozen
 class PostMortem:
-    """Explains how a process came to its end, as far as its host can tell. As text it is a few titled blocks."""
+    """Explains how a process ended, as far as the host knows. As text it is a few titled blocks."""
 
     error: str
     """What went wrong, in one line; only what the entry itself has given to `fail` may have several."""
     exit_status: str | None = None
-    """What the operating system said about the end, in words; `None` if it was abandoned or never launched."""
+    """The exit status, in words; `None` if it was abandoned or never launched."""
     traceback: str | None = None
-    """Of the exception that the entry has raised."""
+    """The traceback of the exception that the entry raised."""
     stderr: str = ""
-    """The last lines that it has written to stderr."""
+    """The last lines that it wrote to stderr."""
     since_heartbeat: float | None = None
-    """Seconds from its last heartbeat, to the millisecond, until its end was settled; `None` if it never was ready."""
+    """Seconds from its last heartbeat until its end was settled, to the millisecond; `None` if it was never ready."""
     stacks: str | None = None
     """The Python stack of each of its threads, taken just before a watchdog's kill or left by a crash."""
 

@@ -29,7 +29,7 @@ code for all other entries would have to rule them out. What is sent to an entry
 
 
 class Omitted(enum.Enum):
-    """The type of `OMITTED`, which stands for a payload that was not given, as opposed to `None`, which is one."""
+    """The type of `OMITTED`: no payload was given. `None`, in contrast, is a payload."""
 
     OMITTED = "omitted"
 
@@ -88,15 +88,15 @@ class ProcessInfo:
     kind: str
     """The label given, or the entry."""
     state: ProcessState
-    """As of the moment when this snapshot was made."""
+    """Its state when this snapshot was made."""
     started_at: datetime
     """When it entered `starting`."""
     key: str | None = None
     """The key it holds within its worker, user and kind."""
     user_id: str | None = None
-    """Whose process it is."""
+    """The owner of the process."""
     metadata: Mapping[str, JsonValue] | None = None
-    """What the spawner noted about it."""
+    """The spawner's metadata."""
     ready_at: datetime | None = None
     """When `ready()` arrived."""
     last_heartbeat_at: datetime | None = None
@@ -106,7 +106,7 @@ class ProcessInfo:
     exit_reason: ExitReason | None = None
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
-    """What went wrong, where something did: one line, unless the entry gave several to `fail`."""
+    """What went wrong, if anything: one line, unless the entry gave several to `fail`."""
 
     def __repr__(self) -> str:
         return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"
@@ -132,17 +132,17 @@ class LifecycleEvent:
     key: str | None = None
     """Its key."""
     user_id: str | None = None
-    """Whose process it is."""
+    """The owner of the process."""
     metadata: Mapping[str, JsonValue] | None = None
-    """What the spawner noted about it."""
+    """The spawner's metadata."""
     exit_reason: ExitReason | None = None
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
-    """What went wrong, where something did: the text of `post_mortem` where there is one."""
+    """What went wrong, if anything: the error of `post_mortem` if there is one."""
     result: JsonValue = None
-    """What `complete(result)` or the entry's return said; only ever set with `completed`."""
+    """The value of `complete(result)` or of the entry's return; set only with `completed`."""
     post_mortem: PostMortem | None = None
-    """Explains an end that nobody asked for; only ever set with a terminal state."""
+    """Explains an end that nobody asked for; set only with a terminal state."""
 
     def __repr__(self) -> str:
         previous = f"{self.previous_state} → " if self.previous_state else ""
@@ -163,7 +163,7 @@ def _status_line(state: ProcessState, entry: str, process_id: str, kind: str, ke
 @show_fields
 @attrs.frozen
 class ProcessStatistics:
-    """What one process's lanes hold and have carried, as of one moment."""
+    """What one process's lanes hold and have carried, at one moment."""
 
     messages_received: int
     """Messages that the process has sent and this side has taken in."""
@@ -184,7 +184,7 @@ class ProcessStatistics:
 
 
 class Containment(StrEnum):
-    """How well the tree of a process is held together, so that all of it ends when the process does; strongest first.
+    """How surely everything that a process has started ends with the process; strongest first.
 
     Fork servers and inits are this package's own; see ``notes/reliability.md`` for what holds at which level.
 
@@ -205,7 +205,7 @@ class Containment(StrEnum):
         raise ValueError(f"{value!r} is no level of containment; type one of: {', '.join(cls)}")
 
     def is_at_least(self, other: Containment) -> bool:
-        """Tell whether this level holds together all that another one does."""
+        """Tell whether this level is as strong as another one, or stronger."""
         levels = list(Containment)
         return levels.index(self) <= levels.index(other)
 
@@ -213,7 +213,7 @@ class Containment(StrEnum):
 @show_fields
 @attrs.frozen
 class HostStatistics:
-    """What a host holds, as of one moment."""
+    """What a host holds, at one moment."""
 
     launcher: str
     """The name of the launcher's class."""
@@ -222,13 +222,13 @@ class HostStatistics:
     processes: int
     """Live processes, in all workers."""
     states: Mapping[ProcessState, int]
-    """Live processes by state; a state that nobody is in is absent."""
+    """Live processes by state; a state without processes is absent."""
     queued: int
     """Spawns that wait for the process whose key they replace."""
     abandoned: int
     """Processes that SIGKILL has not ended and that are being reaped in the background."""
     containment: Containment | None = None
-    """How well the trees of its processes are held together; `None` where the launcher starts no real processes."""
+    """The level of containment of its processes; `None` if the launcher starts no real processes."""
     containment_problems: Mapping[Containment, str] = attrs.field(factory=dict)
     """Why each stronger level does not work here; none of them where a level was asked for. And, for the level in use,
     what that does not give here: at `pidns` a `/proc` that fits the namespace."""
@@ -240,6 +240,6 @@ class ResolvedEntry:
     """An entry that a launcher has accepted."""
 
     entry: str
-    """The name under which it is shown: the path below the root, with forward slashes."""
+    """The name to show: the path below the root, with forward slashes."""
     path: Path | None = None
     """The file to run; `None` where the launcher runs no files."""

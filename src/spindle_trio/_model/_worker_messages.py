@@ -114,12 +114,13 @@ class ProcessSendFailed:
     """How many bytes are allowed, where it was too large."""
 
 
+@show_fields
 @attrs.frozen
 class Response:
     """The host's one answer to one request: `error` is `None` where it succeeded."""
 
     request_id: str
-    """Of the request."""
+    """The id of the request."""
     result: JsonValue = None
     """What was asked for, in its wire form; with an error what the process completed with that never became ready."""
     error: str | None = None

@@ -123,7 +123,7 @@ class Process:
 
     @property
     def user_id(self) -> str | None:
-        """Whose process it is."""
+        """The owner of the process."""
         return self.record.identity.user_id
 
     @property

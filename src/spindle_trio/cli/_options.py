@@ -54,7 +54,7 @@ class RunOptions:
     key: str | None
     """As typed."""
     user: str
-    """Whose process it is."""
+    """The owner of the process."""
     metadata: dict[str, JsonValue] | None
     """A JSON object."""
     startup_timeout: float
