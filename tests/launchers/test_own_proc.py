@@ -68,7 +68,7 @@ async def test_what_a_process_finds_in_proc_are_the_numbers_of_its_namespace(
 
 
 async def test_psutil_finds_the_process_itself(tmp_path: Path) -> None:
-    pytest.importorskip("psutil")
+    pytest.importorskip("psutil", reason='psutil is not installed: it comes with the extra "test"')
     await trio.to_thread.run_sync(require_own_proc)
     source = """
         import os, psutil

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +124,8 @@ def level_works(request: pytest.FixtureRequest) -> None:
         require(level)
 
 
+SOME_REASONS = [REASONS[:1], pytest.param(REASONS[1:], marks=pytest.mark.slow)]
+
 AT_THE_END = [
     (None, _local_process, "os.dup"),
     (None, _reaper, "poll"),
@@ -153,13 +155,14 @@ AT_THE_END = [
     ("level", "module", "call"),
     [pytest.param(*case, id=f"{case[1].__name__.rpartition('.')[2]}-{case[2]}-{case[0]}") for case in AT_THE_END],
 )
+@pytest.mark.parametrize("reasons", SOME_REASONS, ids=["first", "others"])
 async def test_what_fails_at_the_end_of_a_process_disturbs_nobody_else(
-    tmp_path: Path, level: Containment | None, module: ModuleType, call: str
+    tmp_path: Path, level: Containment | None, module: ModuleType, call: str, reasons: Sequence[int]
 ) -> None:
     """One is stopped, and one hangs; a third one goes on."""
     async with fork_host(tmp_path, containment=level) as forked:
         other = await spawn(forked)
-        for reason in REASONS:
+        for reason in reasons:
             stopped, hanging = await spawn(forked), await spawn(forked, "hangs", heartbeat_timeout=0.05)
             with refused(module, call, reason):
                 await stopped.stop()
