@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -81,3 +83,27 @@ def test_every_test_that_a_page_names_exists() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         present |= set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
     assert not named - present
+
+
+def parameters() -> dict[str, set[str]]:
+    """Map the name of each public callable, methods included, to the names of its parameters."""
+    found: dict[str, set[str]] = {}
+    for module in map(importlib.import_module, ("spindle_trio", "spindle_trio.child", "spindle_trio.testing")):
+        for name in module.__all__:
+            value = getattr(module, name)
+            members = inspect.getmembers(value, inspect.isfunction) if inspect.isclass(value) else []
+            for called, function in [(name, value), *members]:
+                if inspect.isfunction(function) or (inspect.isclass(function) and "__init__" in vars(function)):
+                    found.setdefault(called, set()).update(inspect.signature(function).parameters)
+    return found
+
+
+def test_every_argument_that_a_page_names_exists() -> None:
+    known, named = parameters(), set()
+    for page in [ROOT / "README.md", *(ROOT / "notes").glob("*.md")]:
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for code in re.findall(r"`([^`\n]+)`", prose):
+            for name, arguments in re.findall(r"(\w+)\(([^()]*)\)", code):
+                named |= {(page.name, name, argument) for argument in re.findall(r"(\w+)=", arguments)}
+    assert named
+    assert not {(page, name, argument) for page, name, argument in named if argument not in known.get(name, set())}
