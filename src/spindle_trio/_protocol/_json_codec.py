@@ -104,7 +104,7 @@ class BodyReader:
 
     def _read_tagged(self, text: bytes) -> JsonValue:
         try:
-            value = _untagged(_decode(text) if len(text) < _LARGE_BYTES else read_large(partial(_decode, text)))
+            value = read_large(lambda: _untagged(_decode(text)))
             check_payload(value, self._bounds, "frame", RichWalk)
         except (ValueError, RecursionError) as error:
             raise PeerProtocolError(f"a tagged frame that is not JSON-safe: {error}") from None
@@ -144,8 +144,9 @@ def _untagged(value: JsonValue) -> JsonValue:
     Raises:
         ValueError: there is a tag that nobody knows.
     """
+    # Only containers cost a call: a body may have a hundred thousand values.
     if type(value) is list:
-        return [_untagged(item) for item in value]
+        return [_untagged(item) if type(item) in _CONTAINERS else item for item in value]
     if type(value) is not dict:
         return value
     if len(value) == 1:
@@ -154,7 +155,7 @@ def _untagged(value: JsonValue) -> JsonValue:
             return {name[1:]: _untagged(item)}
         if name.startswith("$"):
             return cast("JsonValue", value_from_text(name[1:], item))
-    return {name: _untagged(item) for name, item in value.items()}
+    return {name: _untagged(item) if type(item) in _CONTAINERS else item for name, item in value.items()}
 
 
 def read_large(read: Callable[[], T]) -> T:
@@ -238,6 +239,8 @@ def decode_body(body: bytes, bounds: PayloadBounds) -> JsonValue:
 
 _TAGGED: Final = b"$"
 """What a body in the tagged form begins with."""
+
+_CONTAINERS: Final = frozenset({list, dict})
 
 _LARGE_BYTES: Final = 16 * 1024
 """Bytes from which on a body may be large enough for the garbage collector to take an interest, or to end a stack."""
