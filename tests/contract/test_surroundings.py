@@ -101,6 +101,8 @@ async def test_a_folder_that_is_swapped_for_a_link_after_its_check_is_not_entere
         ({"arguments": "--fast"}, TypeError, r"arguments=\['--fast'\]"),
         ({"arguments": [1]}, TypeError, "arguments must be a sequence of str; 1 is not a str"),
         ({"arguments": ["\0"]}, ValueError, "contains a NUL, which no argument may"),
+        ({"environment": {"A": "\ud800"}}, ValueError, "variable 'A': it contains a lone surrogate"),
+        ({"arguments": ["\ud800"]}, ValueError, "contains a lone surrogate, which no argument may"),
         ({"folder": 7}, TypeError, "folder must be a str or a path"),
     ],
 )

@@ -305,6 +305,7 @@ def test_a_post_mortem_is_written_within_its_event() -> None:
         ({"sinceHeartbeatMs": -1}, "postMortem.sinceHeartbeatMs: expected"),
         ({"sinceHeartbeatMs": math.inf}, "postMortem.sinceHeartbeatMs: expected"),
         ({"sinceHeartbeatMs": math.nan}, "postMortem.sinceHeartbeatMs: expected"),
+        ({"sinceHeartbeatMs": 10**400}, "postMortem.sinceHeartbeatMs: expected"),
     ],
 )
 def test_a_wrong_field_of_a_post_mortem_is_refused_with_its_path(field: dict[str, object], problem: str) -> None:

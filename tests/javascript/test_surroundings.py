@@ -53,6 +53,13 @@ async def test_a_process_runs_in_the_surroundings_that_its_spawn_names(stage: St
         assert found == [["--fast", "", "a b"], str(stage.root / "data"), "1"]
 
 
+async def test_surroundings_that_the_system_refuses_are_told_in_words(stage: Stage) -> None:
+    async with stage.host():
+        error = await stage.refusal(body("p.ready();"), arguments=["x" * 100_000] * 100)
+        assert "Argument list too long; give it shorter arguments and variables" in str(error)
+        assert "Traceback" not in str(error)
+
+
 async def test_a_host_that_node_has_started_may_pass_its_environment_on(stage: Stage) -> None:
     """In which is the descriptor that its own messages to that Node travel on."""
     ask = body("p.ready(); p.complete(process.send === undefined);")

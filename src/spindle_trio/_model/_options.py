@@ -96,6 +96,8 @@ def checked_environment(value: object) -> dict[str, str] | None:
             raise ValueError(
                 f"no environment can hold the variable {name!r}: a name cannot contain '=', nor a name or a value a NUL"
             )
+        if not _is_bytes(name + text):
+            raise ValueError(f"no environment can hold the variable {name!r}: it contains a lone surrogate")
         copy[name] = text
     return copy
 
@@ -105,7 +107,7 @@ def checked_arguments(value: object) -> tuple[str, ...]:
 
     Raises:
         TypeError: it is no sequence of texts.
-        ValueError: one of them has a NUL in it.
+        ValueError: one of them has a NUL or a lone surrogate in it.
     """
     if value == ():
         return ()  # first, since a look at an abstract class is slow
@@ -116,7 +118,18 @@ def checked_arguments(value: object) -> tuple[str, ...]:
             raise TypeError(f"arguments must be a sequence of str; {text!r} is not a str")
         if "\0" in text:
             raise ValueError(f"the argument {text!r} contains a NUL, which no argument may")
+        if not _is_bytes(text):
+            raise ValueError(f"the argument {text!r} contains a lone surrogate, which no argument may")
     return tuple(value)
+
+
+def _is_bytes(text: str) -> bool:
+    """Whether the system can be given a text; lone surrogates may stand for bytes that are no UTF-8."""
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_folder(value: str | _PathLike | None) -> str | None:

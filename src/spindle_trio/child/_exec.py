@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import os
 import select
+from errno import E2BIG
 
-from spindle_trio._protocol._json_text import read_json
+from spindle_trio._protocol._frames import with_header
+from spindle_trio._protocol._json_text import read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +35,12 @@ _HEADER_BYTES = 4
 def read_order(control: int, messages: int, page: int) -> JsonValue:
     """Read the first frame, and return it if it is an order for this program. Else this process becomes another one.
 
+    Where there is no such program or folder, or the system refuses, this process says so to the host, and ends.
+
     Args:
         control: the control lane.
         messages: the messages lane.
         page: the page for heartbeats.
-
-    Raises:
-        OSError: there is no such program or folder, or the system refuses.
     """
     order = read_json(_read(control, int.from_bytes(_read(control, _HEADER_BYTES), "big")))
     if isinstance(order, dict) and "command" in order:
@@ -63,7 +64,10 @@ def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: i
     command, environment = order["command"], order["environment"]
     assert isinstance(command, list)
     assert isinstance(environment, dict)
-    enter_folder(order)
+    try:
+        enter_folder(order)
+    except OSError as error:
+        _fail(control, f"it cannot run where it should: {error}")
     given = order.get("arguments")
     for fd in (control, messages, page):
         os.set_inheritable(fd, True)
@@ -72,11 +76,21 @@ def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: i
     arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], control, messages, page]
     if isinstance(given, list):
         arguments += given
-    os.execve(  # noqa: S606  # no shell is what is wanted
-        str(command[0]),
-        [str(argument) for argument in arguments],
-        {name: str(environment[name]) for name in environment},
-    )
+    try:
+        os.execve(  # noqa: S606  # no shell is what is wanted
+            str(command[0]),
+            [str(argument) for argument in arguments],
+            {name: str(environment[name]) for name in environment},
+        )
+    except OSError as error:
+        advice = "; give it shorter arguments and variables, or write them to a file" if error.errno == E2BIG else ""
+        _fail(control, f"the system does not start {command[0]} for it: {error.strerror}{advice}")
+
+
+def _fail(control: int, why: str) -> NoReturn:
+    """Say that no program runs, as the program would say it, and end."""
+    os.write(control, with_header(write_json({"type": "fail", "error": why, "messages": 0}).encode(errors="replace")))
+    os._exit(1)
 
 
 def _read(fd: int, count: int) -> bytes:

@@ -6,6 +6,7 @@ A reader raises `WrongTypeError` for what its field does not want. The path of t
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import NoneType, UnionType
@@ -221,7 +222,7 @@ def write_grace(seconds: float | None) -> int | None:
 
 def read_span(value: object, _: object) -> float:
     """Read a span, in seconds."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
         raise WrongTypeError(f"expected a number of milliseconds, 0 or more, got {name_of(value)}")
     return _rounded_half_up(value) / 1000
 
