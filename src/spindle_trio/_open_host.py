@@ -184,8 +184,8 @@ class Host:
     def recent(self) -> list[EndedProcess]:
         """Describe the processes that have ended last, of all workers, oldest end first.
 
-        At most `Limits.recent` are kept; the oldest goes first. An ended process is listed before its terminal
-        event. Results are not kept. Works on a closed host, too.
+        At most `Limits.recent` are kept, and fewer where their metadata take more than 16 MiB; the oldest goes first.
+        An ended process is listed before its terminal event. Results are not kept. Works on a closed host, too.
         """
         return self._scope.recent()
 

@@ -49,6 +49,20 @@ async def test_it_remembers_no_more_than_it_is_told_to(virtual_world, autojump_c
         assert [ended.info.process_id for ended in host.recent()] == ids[4 - most :]
 
 
+async def test_it_remembers_fewer_with_large_metadata(virtual_world, autojump_clock: MockClock) -> None:
+    """A worker at the far end of a channel must not fill the host's memory with processes that have ended."""
+    entry = virtual_world.entry("async def run(process): process.ready()")
+    async with virtual_world.host() as host:
+        async with host.open_worker("tests", root=virtual_world.root, user_id="ada") as worker:
+            ids = []
+            for mebibytes in (7, 7, 7, 15, 1, 0):
+                async with worker.backend_processes.open(entry, metadata={"a": "x" * (mebibytes << 20)}) as handle:
+                    ids.append(handle.process_id)
+                if mebibytes == 7:
+                    assert [ended.info.process_id for ended in host.recent()] == ids[-2:]
+        assert [ended.info.process_id for ended in host.recent()] == ids[-2:]
+
+
 async def test_a_very_long_error_is_cut(virtual_world, autojump_clock: MockClock) -> None:
     """The runtimes of this package cut it themselves; what speaks their protocol need not."""
     child = ScriptedChild()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from pathlib import Path
 
 import trio
 
+from spindle_trio._host._recent_ends import RecentEnds
 from spindle_trio._host._settings import HostSettings
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._model import Containment, EndedProcess, HostStatistics
 from spindle_trio._nursery_scope import NurseryScope
-from spindle_trio._supervision._snapshots import KeptEnd, show_end
 from spindle_trio.abc import Launcher
 
 
@@ -27,7 +27,7 @@ class HostScope:
         self.settings = settings
         self.is_closed: bool = False
         self._workers: dict[WorkerScope, None] = {}
-        self._recent: deque[KeptEnd] = deque(maxlen=settings.limits.recent)
+        self._recent = RecentEnds(settings.limits.recent)
         self._scope = NurseryScope()
 
     async def open(self) -> None:
@@ -80,7 +80,7 @@ class HostScope:
 
     def recent(self) -> list[EndedProcess]:
         """Describe the processes that have ended last."""
-        return [show_end(kept) for kept in self._recent]
+        return self._recent.show()
 
     def statistics(self) -> HostStatistics:
         """Count what the host holds."""

@@ -11,7 +11,6 @@ one key in one tick exactly one wins.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import attrs
 import trio
 
 from spindle_trio._errors import PayloadError, ProcessAccessError
+from spindle_trio._host._recent_ends import RecentEnds
 from spindle_trio._host._registry import Claim, Registry
 from spindle_trio._host._settings import HostSettings
 from spindle_trio._host._spawn_request import SpawnChecker, SpawnRequest
@@ -42,7 +42,7 @@ from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
 from spindle_trio._supervision._lifecycle import Lifecycle, Transition
 from spindle_trio._supervision._process import Process, Reports
 from spindle_trio._supervision._process_record import ProcessConfig, ProcessRecord
-from spindle_trio._supervision._snapshots import KeptEnd, keep_end, write_event
+from spindle_trio._supervision._snapshots import write_event
 from spindle_trio._supervision._startup_monitor import StartupMonitor
 from spindle_trio._supervision._supervisor import Supervisor
 from spindle_trio.abc import Launcher, LaunchOrder
@@ -54,7 +54,7 @@ class WorkerScope:
     """One worker's processes. Implements `WorkerInterface`."""
 
     def __init__(
-        self, settings: HostSettings, identifier: str, root: Path, user_id: str | None, recent: deque[KeptEnd]
+        self, settings: HostSettings, identifier: str, root: Path, user_id: str | None, recent: RecentEnds
     ) -> None:
         """Prepare a worker with no processes.
 
@@ -263,7 +263,7 @@ class WorkerScope:
         if transition.state is ProcessState.RUNNING and not process.record.is_in_this_run:
             self._rounds.add(process.deadlines, process.deadlines.heartbeat_timeout)
         if transition.state.is_terminal:
-            self._recent.append(keep_end(process.record))
+            self._recent.add(process.record)
         if self.lifecycle:
             self.lifecycle.publish(write_event(process.record, transition), process.process_id)
 

@@ -45,7 +45,10 @@ class Limits:
     frame_seconds: float = 5.0
     """Seconds from a frame's first byte until it must be complete."""
     recent: int = 100
-    """Ended processes that `host.recent()` lists, each with all its metadata; 0 for none."""
+    """Ended processes that `host.recent()` lists, each with all its metadata; 0 for none.
+
+    There are fewer where those take more than 16 MiB.
+    """
     text_bytes: int | None = None
     """Bytes of UTF-8 in all strings and names of one payload."""
     container_entries: int | None = None
