@@ -1,7 +1,7 @@
-"""What people hold: a worker, its processes, and a handle on each.
+"""The objects that users hold: a worker, its processes, and a handle on each.
 
-The same classes serve a worker in the host's program and one at the far end of a stream; what they stand on is a
-`WorkerInterface`. Rules that both share are stated here, in the docstrings.
+The same classes serve a worker in the host's program and one at the far end of a stream, over a `WorkerInterface`. The
+docstrings here state the rules that both share.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Worker:
 
     @property
     def user_id(self) -> str | None:
-        """The user to whom every process belongs; `None` for an operator-scoped worker, whose spawns name one."""
+        """The owner of every process; `None` for an operator-scoped worker, whose spawns name one."""
         return self._port.user_id
 
 
@@ -90,8 +90,8 @@ class Worker:
 class BackendProcesses:
     """A worker's processes (`SpindleAPI.backendProcesses`).
 
-    A worker sees its own processes only. In a user-scoped worker every process belongs to the worker's user, and user
-    ids given here are not heard. Every call on a closed worker raises `trio.ClosedResourceError`.
+    A worker sees only its own processes. In a user-scoped worker every process belongs to the worker's user, and user
+    ids given here are ignored. Every call on a closed worker raises `trio.ClosedResourceError`.
     """
 
     def __init__(self, port: WorkerInterface) -> None:
@@ -116,34 +116,34 @@ class BackendProcesses:
             key: makes the process unique per user and kind; trimmed; blank means none.
             payload: a JSON-safe value for the entry.
             metadata: a JSON-safe object, kept on every snapshot and shown to the entry.
-            user_id: whose process it is; required in an operator-scoped worker.
-            startup_timeout: seconds in which the entry has to call `ready()`.
+            user_id: the owner of the process; required in an operator-scoped worker.
+            startup_timeout: seconds within which the entry must call `ready()`.
             heartbeat_timeout: seconds that may pass between two heartbeats; `math.inf` for no watchdog.
             replace_existing: whether a live process with this key is stopped and replaced.
             grace_period: seconds between asking this process to stop and killing it; by default the host's. A worker or
                 host that closes gives it no more than the host's.
-            replace_grace: seconds that a process which is replaced by this one has to end; 0 kills it at once. By
+            replace_grace: seconds that the process replaced by this one has to end; 0 kills it at once. By
                 default the host's `replace_grace`, and without that the other's grace period. A process that is past
                 its heartbeat deadline is killed at once in any case.
-            environment: variables for this process, besides the environment of the host's processes. A forked one has
-                started already: what its interpreter reads at its start, as PYTHONHASHSEED, changes nothing.
+            environment: variables for this process; they add to and override the environment of the host's processes.
+                The interpreter of a forked process runs already, so PYTHONHASHSEED and the like have no effect.
             folder: the working directory, relative to the worker's root and really below it; by default the root.
-            arguments: what the entry finds in `sys.argv[1:]`, or in `process.argv.slice(2)`.
+            arguments: the entry's `sys.argv[1:]`, or `process.argv.slice(2)`.
 
         Raises:
-            ValueError: a timeout or grace period is out of range, or no program can be given a variable or argument.
+            ValueError: a timeout or grace period is out of range, or a variable or argument is not valid.
             TypeError: an option has the wrong type.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
-            EntryError: the entry may not or cannot be run, or not in that folder.
+            EntryError: the entry may not or cannot be run, or not in `folder`.
             UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
             DuplicateKeyError: the key is taken, and `replace_existing` is false.
             ProcessLimitError: the worker has as many live processes as the host allows.
-            LaunchError: the process could not be brought into being.
+            LaunchError: the process could not be started.
             StartupTimeoutError: it was not ready in time, and was killed.
-            StartupFailedError: it ended before it was ready; its `result` is what an entry returned that never called
-                `ready()`.
+            StartupFailedError: it ended before it was ready; the error's `result` is what the entry returned, if it
+                never called `ready()`.
             StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
-            trio.ClosedResourceError: the worker is closed, or was while this spawn waited for its key.
+            trio.ClosedResourceError: the worker is closed, or closed while this spawn waited for its key.
         """
         return ProcessHandle(self._port, await self._port.spawn(SpawnOptions(entry, **options)))
 
@@ -154,8 +154,8 @@ class BackendProcesses:
         """Spawn a process for as long as a block lasts: ``async with processes.open("dist/entry.py") as handle: …``.
 
         Entering does what `spawn` does, with the same arguments and errors. Leaving, by return, error or cancellation,
-        stops the process and waits until it is gone: a grace period, shielded, and then its kill. An error of the
-        block leaves bare.
+        stops the process and waits until it is gone: shielded, for at most the grace period and the kill. An error of
+        the block is raised bare.
         """
         return _OpenProcess(self._port, SpawnOptions(entry, **options))
 
@@ -170,7 +170,7 @@ class BackendProcesses:
         """List the live processes that match everything given, oldest first.
 
         Args:
-            user_id: compared as given; not heard in a user-scoped worker.
+            user_id: compared as given; ignored in a user-scoped worker.
             kind: compared as given.
             key: compared as given.
             state: one of the live states; a terminal one matches nothing.
@@ -200,15 +200,15 @@ class BackendProcesses:
 
         Args:
             process_id: which process.
-            user_id: whose process it is believed to be; trimmed.
+            user_id: the expected owner of the process; trimmed.
             reason: shown to the entry's stop handler.
             grace: seconds until it is killed; 0 kills it at once, without asking. By default the process's grace
                 period: its spawn's, or the host's.
 
         Raises:
-            ValueError: `grace` is no finite number of seconds, 0 or more.
+            ValueError: `grace` is not a finite number of seconds, 0 or more.
             ProcessAccessError: it is another user's; nothing was done.
-            PayloadError: the reason is over its limit, or no text that a frame can carry; nothing was done.
+            PayloadError: the reason is over its limit, or not a str that a frame can carry; nothing was done.
             trio.ClosedResourceError: the worker is closed.
         """
         _check_id(process_id)
@@ -220,7 +220,7 @@ class BackendProcesses:
         Args:
             process_id: which process.
             payload: a JSON-safe value.
-            user_id: whose process it is believed to be; compared as given.
+            user_id: the expected owner of the process; compared as given.
 
         Raises:
             PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
@@ -232,9 +232,9 @@ class BackendProcesses:
         await self._port.send(process_id, payload, user_id)
 
     def lifecycle_events(self) -> LifecycleChannel[LifecycleEvent]:
-        """Open a channel of the transitions of this worker's processes, from now on.
+        """Open a channel of the lifecycle events of this worker's processes, from now on.
 
-        It never holds up the host: one that falls behind loses its oldest events, and gets `LaggedError` once.
+        It never holds up the host: a slow subscriber loses its oldest events, and gets `LaggedError` once.
 
         Raises:
             trio.ClosedResourceError: the worker is closed.
@@ -245,8 +245,8 @@ class BackendProcesses:
     def messages(self) -> MessageReceiveChannel[ProcessMessage]:
         """Open a channel of all messages of this worker's processes, from the oldest that is still held.
 
-        While it is open nothing is lost, and a process whose messages it does not read in time has to wait. It is read
-        one by one, by ``async for``, or in batches, by ``receive_many``.
+        While it is open nothing is lost: a process whose messages it does not read has to wait. Read it one by one, by
+        ``async for``, or in batches, by ``receive_many``.
 
         Raises:
             trio.ClosedResourceError: the worker is closed.
@@ -257,10 +257,10 @@ class BackendProcesses:
     def on_lifecycle(self, handler: Callable[[LifecycleEvent], object]) -> Callable[[], None]:
         """Call a plain function at each transition, in the host's task, before any channel hears of it.
 
-        A handler that raises is logged, and disturbs nothing. One that is registered twice counts once.
+        A handler that raises is logged; nothing else is affected. A handler registered twice counts once.
 
         Returns:
-            What unsubscribes it; may be called twice.
+            A function that unsubscribes it; may be called twice.
 
         Raises:
             TypeError: it is not a plain function.
@@ -276,7 +276,7 @@ class BackendProcesses:
         It counts as a subscription that is never behind. Otherwise as `on_lifecycle`.
 
         Returns:
-            What unsubscribes it; may be called twice.
+            A function that unsubscribes it; may be called twice.
 
         Raises:
             TypeError: it is not a plain function.
@@ -295,7 +295,7 @@ class BackendProcesses:
 
 @uninterrupted
 class ProcessHandle:
-    """The worker's grip on one process (`BackendProcessHandle`)."""
+    """A worker's handle on one process (`BackendProcessHandle`)."""
 
     def __init__(self, worker: WorkerInterface, process: ProcessInterface) -> None:
         self._worker = worker
@@ -338,19 +338,19 @@ class ProcessHandle:
 
     @property
     def state(self) -> ProcessState:
-        """Where it is in its life, as far as this side knows."""
+        """Its state, as far as this side knows."""
         return self._process.state
 
     @property
     def result(self) -> JsonValue:
-        """What it has completed with; `None` before that."""
+        """The result that it completed with; `None` before that."""
         return self._process.result
 
     @property
     def post_mortem(self) -> PostMortem | None:
-        """Explains an end that nobody asked for; there before anybody hears of that end.
+        """Explains an end that nobody asked for; set before that end is published.
 
-        `None` while it lives, once it has completed, and after a stop unless that needed a kill or went wrong.
+        `None` while it is live, after it completed, and after a stop, unless that needed a kill or went wrong.
         """
         return self._process.post_mortem
 
@@ -370,7 +370,7 @@ class ProcessHandle:
         """Send a message, if there is room for it now.
 
         Raises:
-            trio.WouldBlock: there is none: the process does not read fast enough, or has not been launched yet.
+            trio.WouldBlock: there is no room: the process does not read fast enough, or has not been launched yet.
             PayloadError: as in `send`.
             trio.BrokenResourceError: as in `send`.
             trio.ClosedResourceError: as in `send`.
@@ -388,7 +388,7 @@ class ProcessHandle:
             grace: seconds until it is killed; 0 kills it at once, without asking.
 
         Raises:
-            ValueError: `grace` is no finite number of seconds, 0 or more.
+            ValueError: `grace` is not a finite number of seconds, 0 or more.
             trio.ClosedResourceError: the worker is closed.
         """
         await self._stop(StopOptions(reason=reason, grace=grace))
@@ -415,7 +415,7 @@ class ProcessHandle:
     def messages(self) -> MessageReceiveChannel[JsonValue]:
         """Open a channel of its messages, from the oldest that is still held; it ends when the process has.
 
-        While it is open nothing is lost, and the process has to wait if nobody reads. After the end, and on a closed
+        While it is open nothing is lost, and the process has to wait if you do not read. After the end, and on a closed
         worker, it gives what is still held. Read it one by one, by ``async for``, or in batches, by ``receive_many``.
         """
         if get_ident() != self._thread:

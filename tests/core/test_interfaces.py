@@ -8,7 +8,7 @@ import pytest
 
 from spindle_trio import _interfaces
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._supervision._process import Process
+from spindle_trio._supervision._supervised_process import SupervisedProcess
 from spindle_trio._worker_protocol._remote_process import RemoteProcess
 from spindle_trio._worker_protocol._remote_worker import RemoteWorker
 
@@ -26,7 +26,7 @@ def methods_of(port: type) -> dict[str, inspect.Signature]:
 @pytest.mark.parametrize(
     ("port", "implementation"),
     [
-        (_interfaces.ProcessInterface, Process),
+        (_interfaces.ProcessInterface, SupervisedProcess),
         (_interfaces.ProcessInterface, RemoteProcess),
         (_interfaces.ServingInterface, WorkerScope),
         (_interfaces.WorkerInterface, RemoteWorker),

@@ -18,7 +18,7 @@ from spindle_trio._protocol._control_frames import encode_init, encode_stop
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
-from spindle_trio.launchers._local._local_process import RealProcess
+from spindle_trio.launchers._local._local_process import LocalProcess
 
 GUARD_SECONDS = 20
 """How long one test may wait in all before it counts as hanging."""
@@ -69,7 +69,7 @@ def nothing_left() -> Iterator[None]:
 class Child:
     """A launched process, in the words of the protocol."""
 
-    def __init__(self, process: RealProcess, init: bytes) -> None:
+    def __init__(self, process: LocalProcess, init: bytes) -> None:
         self.process = process
         self.init = init
         """The first frame, for tests that send it themselves."""
@@ -166,7 +166,7 @@ def launching(launcher: Launcher, root: Path) -> Launch:
             await launcher.start()
             try:
                 async with launcher.launch(order) as process:
-                    assert isinstance(process, RealProcess)
+                    assert isinstance(process, LocalProcess)
                     child = Child(process, init)
                     if begin:
                         child.begin()

@@ -241,7 +241,7 @@ async def test_wait_says_the_same_each_time_and_looks_agree(launch: Launch) -> N
         assert await process.wait() == ExitStatus(code=3)
         process.kill()
         process.request_stop()
-        assert repr(process) == f"<RealProcess exited with code 3 entry.py p-1 pid={process.pid}>"
+        assert repr(process) == f"<LocalProcess exited with code 3 entry.py p-1 pid={process.pid}>"
 
 
 async def test_leaving_the_block_kills_and_reaps(launch: Launch) -> None:
@@ -791,7 +791,7 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
         block = launcher.launch(order)
         real = block._start
 
-        async def start() -> _local_process.RealProcess:
+        async def start() -> _local_process.LocalProcess:
             process = await real()
             signal.raise_signal(signal.SIGINT)
             return process

@@ -33,7 +33,7 @@ from spindle_trio.launchers._local import (
     _reaper,
     _tree,
 )
-from spindle_trio.launchers._local._local_process import ProcessBlock, RealProcess
+from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock
 from support.containment import require
 from support.fork_server import Forked, fork_host
 
@@ -101,7 +101,7 @@ class Watched(ForkServerLauncher):
         return self.blocks[-1]
 
     @property
-    def last(self) -> RealProcess:
+    def last(self) -> LocalProcess:
         return self.blocks[-1]._process
 
 

@@ -118,7 +118,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "who is held up by a full inbox is not read when it is stopped",
-        "_supervision/_process.py",
+        "_supervision/_supervised_process.py",
         "        self.inbox.wake_room()\n",
         "",
         (
@@ -128,7 +128,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an overflowing outbox is overlooked",
-        "_supervision/_process.py",
+        "_supervision/_supervised_process.py",
         'self.feed(Input.BROKEN, text="its outbox overflowed: it does not read the messages that it is sent")',
         "pass",
         ("collaboration/test_worker_protocol.py::test_a_process_that_does_not_read_fails_and_holds_up_nobody",),

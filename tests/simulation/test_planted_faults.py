@@ -22,8 +22,8 @@ from spindle_trio._model import StopOptions
 from spindle_trio._supervision import _lifecycle, _process
 from spindle_trio._supervision._intake import Intake
 from spindle_trio._supervision._lifecycle import Lifecycle, Step
-from spindle_trio._supervision._process import Process
 from spindle_trio._supervision._state_table import FAILED, TABLE, TIMED_OUT, Action, Input, Phase, Rule
+from spindle_trio._supervision._supervised_process import SupervisedProcess
 from spindle_trio._supervision._supervisor import Supervisor
 
 MOST = 600
@@ -140,7 +140,7 @@ def a_replacement_leaves_the_old_process_its_own_grace_period(patch: Patch) -> N
     def make(original: Any) -> Any:
         return lambda process, grace: original(process, None)
 
-    replace(patch, Process, "replace", make)
+    replace(patch, SupervisedProcess, "replace", make)
 
 
 def a_process_that_withstands_its_kill_is_waited_for_longer(patch: Patch) -> None:
@@ -148,15 +148,15 @@ def a_process_that_withstands_its_kill_is_waited_for_longer(patch: Patch) -> Non
 
 
 def a_cancelled_spawn_asks_before_it_kills(patch: Patch) -> None:
-    patch.setattr(Process, "caller_gone", lambda process: process.request_stop(StopOptions()))
+    patch.setattr(SupervisedProcess, "caller_gone", lambda process: process.request_stop(StopOptions()))
 
 
 def a_kill_asks_first(patch: Patch) -> None:
-    def kill(process: Process) -> None:
+    def kill(process: SupervisedProcess) -> None:
         process.unload(1_000)
         process.feed(Input.KILL)
 
-    patch.setattr(Process, "kill", kill)
+    patch.setattr(SupervisedProcess, "kill", kill)
 
 
 def the_reason_of_a_stop_is_forgotten(patch: Patch) -> None:

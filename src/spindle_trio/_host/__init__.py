@@ -1,4 +1,4 @@
-"""Who may spawn, which process holds a key, and in which order all of it ends.
+"""Who may spawn, which process holds a key, and the order of shutdown.
 
-What one process does is `_supervision`.
+One process's life belongs to `_supervision`.
 """

@@ -1,4 +1,4 @@
-"""The workers of one host, and the order in which it all ends."""
+"""The workers of one host, and the order of shutdown."""
 
 from __future__ import annotations
 

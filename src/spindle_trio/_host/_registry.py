@@ -1,8 +1,8 @@
-"""Which processes there are, who holds which key, and who may have another: a pure index. Sans-IO.
+"""The index of live processes: who holds which key, and who may have another process. Sans-IO.
 
 A *claim* is the right to have one live process. A spawn that holds a key and replaces another waits with its claim
 until the other is gone, in order of arrival, and takes over its predecessor's place: a replacement never counts twice.
-The key passes from one claim to the next in one step, so that nobody can slip in between.
+The key passes from one claim to the next in one step, so that no other spawn can slip in between.
 """
 
 from __future__ import annotations

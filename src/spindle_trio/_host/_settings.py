@@ -1,4 +1,4 @@
-"""What a host is opened with, in the form in which its workers use it."""
+"""The settings of a host, as its workers use them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is checked and encoded before a process exists: a spawn's options, and the first frame that is made of them.
+"""What is checked and encoded before a process exists: a spawn's options, and the first frame made from them.
 
-Payload and metadata are encoded once, when they are checked. Nothing of the caller's values is kept, so that nobody can
-change them afterwards: the payload lives on as bytes, and the metadata are read back from theirs.
+Payload and metadata are encoded once, when they are checked. The caller's own values are not kept, so later changes to
+them have no effect: the payload is kept as bytes, and the metadata are decoded again from theirs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""One worker's processes: who may spawn, who replaces whom, who hears of it.
+"""One worker's processes: who may spawn, which process replaces which, who is told.
 
 A `WorkerScope` is one worker's side of the host: its registry, its subscribers and its nursery, in which each process
-is a task. It decides; each `Supervisor` does.
+is a task. It decides, and each `Supervisor` acts.
 
 The order of a spawn is: check the options and the entry, claim the key, wait for the process that is to be replaced,
-and only then begin. Everything from the claim to the start of the task happens in one step, so that of two spawns of
-one key in one tick exactly one wins.
+and only then begin. Everything from the claim to the start of the task happens in one step. So if two spawns
+ask for one key in the same tick, exactly one wins.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from spindle_trio._protocol._json_codec import BodyReader
 from spindle_trio._protocol._payload import bounds_of
 from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
 from spindle_trio._supervision._lifecycle import Lifecycle, Transition
-from spindle_trio._supervision._process import Process, Reports
 from spindle_trio._supervision._process_record import ProcessConfig, ProcessRecord
 from spindle_trio._supervision._snapshots import write_event
 from spindle_trio._supervision._startup_monitor import StartupMonitor
+from spindle_trio._supervision._supervised_process import Reports, SupervisedProcess
 from spindle_trio._supervision._supervisor import Supervisor
 from spindle_trio.abc import Launcher, LaunchOrder
 
@@ -80,8 +80,8 @@ class WorkerScope:
         self._config = ProcessConfig(settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier)
         self._checker = SpawnChecker(self, settings.launcher, self._config)
         self._registry = Registry(settings.max_processes)
-        self._processes: dict[str, Process] = {}
-        self._abandoned: set[Process] = set()
+        self._processes: dict[str, SupervisedProcess] = {}
+        self._abandoned: set[SupervisedProcess] = set()
         self._queued: dict[Claim, trio.Event] = {}
         self._tasks = 0
         self._startup_monitor = StartupMonitor()
@@ -94,7 +94,7 @@ class WorkerScope:
         state = "closed" if self.is_closed else "open"
         return f"<WorkerScope {state} {self.identifier} user={self.user_id!r} processes={len(self._processes)}>"
 
-    def __iter__(self) -> Iterator[Process]:
+    def __iter__(self) -> Iterator[SupervisedProcess]:
         return iter(list(self._processes.values()))
 
     async def open(self) -> None:
@@ -154,7 +154,7 @@ class WorkerScope:
     # Spawning.
 
     @trio.lowlevel.enable_ki_protection
-    async def spawn(self, options: SpawnOptions) -> Process:
+    async def spawn(self, options: SpawnOptions) -> SupervisedProcess:
         """Spawn a process and wait until it is ready; see `BackendProcesses.spawn`."""
         await trio.lowlevel.checkpoint()
         self._refuse_closed()
@@ -171,7 +171,7 @@ class WorkerScope:
             raise refusal
         return process
 
-    async def _begin(self, request: SpawnRequest) -> Process:
+    async def _begin(self, request: SpawnRequest) -> SupervisedProcess:
         """Claim the key, wait for the process that has it, and start the task of the new one."""
         claim = self._registry.claim(
             request.user_id,
@@ -198,7 +198,7 @@ class WorkerScope:
                 self._wake_if_empty()
         return self._start(request, claim)
 
-    def _start(self, request: SpawnRequest, claim: Claim) -> Process:
+    def _start(self, request: SpawnRequest, claim: Claim) -> SupervisedProcess:
         settings, options = self._settings, request.options
         try:
             process_id = settings.new_process_id()
@@ -213,7 +213,7 @@ class WorkerScope:
         )
         record = ProcessRecord(request.identity(process_id), self._config, life)
         init = request.encode_init(process_id, settings.limits)
-        process = Process(record, init=init, hub=self.hub, reports=self._reports)
+        process = SupervisedProcess(record, init=init, hub=self.hub, reports=self._reports)
         process.claim = claim
         self._registry.add(claim, process)
         self._processes[process.process_id] = process
@@ -244,7 +244,7 @@ class WorkerScope:
         return process
 
     @trio.lowlevel.enable_ki_protection
-    async def _own(self, process: Process, launcher: Launcher, order: LaunchOrder) -> None:
+    async def _own(self, process: SupervisedProcess, launcher: Launcher, order: LaunchOrder) -> None:
         """Be the task of one process."""
         try:
             await Supervisor(process).run(launcher, order)
@@ -259,7 +259,7 @@ class WorkerScope:
             self._tasks -= 1
             self._wake_if_empty()
 
-    def _publish(self, process: Process, transition: Transition) -> None:
+    def _publish(self, process: SupervisedProcess, transition: Transition) -> None:
         if transition.state is ProcessState.RUNNING and not process.record.is_in_this_run:
             self._rounds.add(process.deadlines, process.deadlines.heartbeat_timeout)
         if transition.state.is_terminal:
@@ -267,11 +267,11 @@ class WorkerScope:
         if self.lifecycle:
             self.lifecycle.publish(write_event(process.record, transition), process.process_id)
 
-    def _processes_holding(self, claim: Claim) -> Process | None:
+    def _processes_holding(self, claim: Claim) -> SupervisedProcess | None:
         holder = self._registry.holder_of(claim)
         return None if holder is None else self._processes[holder.process_id]
 
-    def _forget(self, process: Process) -> Callable[[], None]:
+    def _forget(self, process: SupervisedProcess) -> Callable[[], None]:
         """Free what an ended process held. Returns what to do once its end has been announced."""
         del self._processes[process.process_id]
         self._rounds.remove(process.deadlines, process.deadlines.heartbeat_timeout)
@@ -333,7 +333,7 @@ class WorkerScope:
         if process is not None:
             process.request_stop(options)
 
-    def _find_to_stop(self, process_id: str, options: StopOptions) -> Process | None:
+    def _find_to_stop(self, process_id: str, options: StopOptions) -> SupervisedProcess | None:
         self._refuse_closed()
         process = self._processes.get(process_id)
         if process is not None:
@@ -376,7 +376,7 @@ class WorkerScope:
         if self.is_closed:
             raise trio.ClosedResourceError(f"worker {self.identifier!r} is closed")
 
-    def _refuse_other_user(self, process: Process, user_id: str | None) -> None:
+    def _refuse_other_user(self, process: SupervisedProcess, user_id: str | None) -> None:
         if self.user_id is None and user_id is not None and user_id != process.user_id:
             raise ProcessAccessError(
                 f"process {process.process_id} ({process.record.identity.entry}) belongs to another user"

@@ -1,15 +1,14 @@
-"""When to look at one process next, and which time does not count against it.
+"""When to check one process next, and which time does not count against it.
 
-Time counts against a process while this program runs too. A program that wakes up later than it had planned has stood
-still meanwhile: held up by a call that blocks, or stopped, and then perhaps together with its processes, as in a
-container that is frozen. That time is left out of whichever deadline runs.
+Time counts against a process only while this program runs. A program that wakes up late was stalled: by a call that
+blocks, or because it was stopped, perhaps together with its processes, as in a frozen container. A stall extends
+whichever deadline runs.
 
-* The *startup deadline* is slept out in slices. What a slice is too late by is left out to the moment.
-* The *others* are slept out in one piece, and mostly put off before they are over. `HeartbeatPoller` notices for them
-  that this program has stood still; those that it does not go by, since they have no heartbeat timeout or a short one,
-  go by their own deadline alone.
+* The task sleeps towards the *startup deadline* in slices. The lateness of each slice extends the deadline exactly.
+* It sleeps towards the *others* in one piece, and most are extended before they are over. `HeartbeatPoller` notices
+  stalls for them. It does not poll processes with no heartbeat timeout or a short one: their own deadline alone counts.
 
-A process that is a task of this very run stands still with it, and only ever needs the first of these.
+A process that is a task of this very run stalls with it, and needs only the first of these.
 """
 
 from __future__ import annotations

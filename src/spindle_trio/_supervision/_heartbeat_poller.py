@@ -1,14 +1,13 @@
-"""Looks at many heartbeats in a row, so that no watchdog of a process that beats has to wake up for itself.
+"""Polls the heartbeats of many processes together, so that no watchdog of a beating process has to wake up.
 
 A watchdog sleeps until the latest heartbeat that it knows of is too old, and then looks for a newer one. For one
-process that is next to nothing. For a thousand it is a task that wakes up every few milliseconds, on a processor that
-has done something else meanwhile, and finds all well. So one task for all processes of a worker goes round now and
-then, at least twice within each heartbeat timeout, and puts their watchdogs off: what is looked at in a row costs a
-few microseconds each. It never judges; a process that is silent is still found by its own watchdog, at its own time.
+process that costs next to nothing. For a thousand, some task wakes up every few milliseconds, with cold caches, and
+finds all well. So one task for all processes of a worker polls them at least twice within each heartbeat timeout and
+extends their watchdogs' deadlines: polled together, each costs a few microseconds. The poller never judges. A silent
+process is still found by its own watchdog, on time.
 
-It is also who notices best that this program has stood still, stopped perhaps together with its processes: no watchdog
-knows of more than its own deadline, while a round that is late says that nothing ran for at least that long. That time
-is left out of every deadline, before anybody judges (`note_stall`).
+The poller is also the best detector of stalls. A watchdog knows only its own deadline; a late round proves that nothing
+ran for at least that long. That time extends every deadline before any process is judged (`note_stall`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What one process says: reads its two lanes, with back-pressure, and passes on what has been understood.
+"""Reads the two lanes of one process, with back-pressure, and passes on what they carry.
 
-Messages wait in the pipe while their inbox is full, and so hold up that one child. Once the process is stopping or
+While an inbox is full, messages wait in the pipe and hold up that one child. Once the process is stopping or
 ending, reading goes on beyond the bound, up to `Limits.ending_bytes`: the terminal event waits for no reader.
 """
 

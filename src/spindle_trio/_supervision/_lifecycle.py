@@ -1,32 +1,31 @@
-"""The life of one process as a table: what it may be told in which phase, and what follows. Sans-IO.
+"""The life of one process as a state machine: which input means what in which phase. Sans-IO.
 
 Theory of operation
 -------------------
 
-A process is in one of five *phases*. Three of them are the live states that everybody sees:
+A process is in one of five *phases*. Three of them are the live states that users see:
 
 * ``STARTING``: the startup deadline runs. It ends by `ready`, by an end, or by a stop.
 * ``RUNNING``: the heartbeat deadline runs.
-* ``STOPPING``: somebody wants it gone; the grace period runs. The watchdog is off.
+* ``STOPPING``: it was asked to stop; the grace period runs. The watchdog is off.
 
-The fourth, ``ENDING``, is not seen from outside: *how* the process ends is settled, and all that is left is that it
-goes. A child that has said `complete` has the grace period for that; one that a watchdog has given up has
-`DUMP_SECONDS` to leave its stacks, and then is killed; one that was killed has `ABANDON_SECONDS`. What
-the child says in this phase changes nothing. Outside it still counts as being in the state that it had before,
-because a terminal state means that the process has been reaped. ``ENDED`` is that terminal state.
+The fourth, ``ENDING``, is internal: *how* the process ends is settled, but it has not exited yet. After `complete` it
+has the grace period for that. After a missed deadline it has `DUMP_SECONDS` to dump its stacks, and then is killed.
+After a kill it has `ABANDON_SECONDS`. Nothing that the child sends in this phase changes anything. Users still see the
+state from before, because a terminal state means that the process has been reaped. ``ENDED`` is that terminal state.
 
 `TABLE` (in `_state_table`) has one rule for each pair of phase and input that does anything: the phase that follows,
 the end that is settled (if it is), and what the supervisor has to do. A pair without a rule changes nothing.
-`Lifecycle.feed` looks the rule up, keeps the few facts that rules share (times, texts, the host's reason), and
+`Lifecycle.feed` looks up the rule, keeps the few facts that rules share (times, texts, the host's reason), and
 returns the rule's action with the transition to publish, if there is one. `Lifecycle.conclude` makes the terminal
 transition once the process has been reaped.
 
-Two things are not in the table since they are no choice between phases: a host that replaces or unloads a process
-settles its exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
+Two things are not in the table, since they do not choose between phases: a host that replaces or unloads a process
+settles the exit reason whatever the child says (`Lifecycle.feed` with `HOST_STOP` notes it, `conclude` applies it),
 and the deadlines (`Lifecycle.deadline` and `Lifecycle.due`).
 
 Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run does not count
-against a process: `Lifecycle.extend_deadline` puts off what was running meanwhile.
+against a process: `Lifecycle.extend_deadline` extends the deadline that was running.
 """
 
 from __future__ import annotations

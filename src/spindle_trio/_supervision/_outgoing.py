@@ -1,6 +1,6 @@
-"""What is sent to one process: control frames from its supervisor, messages from its worker.
+"""Sends to one process: control frames from its supervisor, messages from its worker.
 
-Each lane has an outbox of its own, so that a stop reaches a process whose messages are stuck.
+Each lane has its own outbox, so that a stop reaches a process whose messages are stuck.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Finds out why a process has ended: puts together what it said, what its host did, and what its launcher has seen.
+"""Explains why a process ended: from its own words, the host's actions and the launcher's findings.
 
 A post-mortem is made for an end that nobody asked for: `failed`, `timed_out`, and a stop that needed a kill or went
-wrong. It is made when the process has been reaped and before anybody is told, and what it was made from is let go of.
+wrong. It is made after the process has been reaped and before the terminal event. Its sources are then released.
 """
 
 from __future__ import annotations

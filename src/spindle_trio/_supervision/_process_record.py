@@ -1,6 +1,6 @@
-"""What is known of one process: who it is, under which bounds it lives, and where it is in its life.
+"""The record of one process: its identity, its bounds and its place in the lifecycle.
 
-A `ProcessRecord` only tells. `Supervisor` has one, and acts; `_snapshots` writes what others are shown of it.
+A `ProcessRecord` is passive. `SupervisedProcess` has one and acts on it; `_snapshots` turns it into what others see.
 """
 
 from __future__ import annotations

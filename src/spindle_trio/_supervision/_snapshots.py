@@ -1,4 +1,4 @@
-"""What others are shown of a process: its snapshot, its events, and the texts of what is refused on its account."""
+"""What others see of a process: its snapshots, its events, and the texts of refusals that name it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """Ends launches that take longer than their startup timeouts: one task for all processes of a worker.
 
-A process has nobody of its own to watch its launch: nearly all launches are over after a step or two, before a task for
-it would have had its first turn. So each is noted here for as long as it lasts, which costs an entry in a `dict`.
+A launch has no watching task of its own: nearly all launches are over after a step or two, before such a task would
+have had its first turn. So each launch is an entry in a `dict` here while it lasts.
 
-No cancel scope around a launch could do this, since it could not tell a late launch from a late host. Whoever is
-watched therefore says until when the watch may sleep, which is a slice of its startup timeout, and is told after each
-sleep when that should have ended: the difference is time in which this program stood still, and is left out of its
-deadline.
+A plain cancel scope around a launch would not do, since it cannot tell a late launch from a late host. So each watched
+launch says how long the monitor may sleep, which is a slice of its startup timeout. After each sleep it is told when
+the sleep should have ended. The difference is time in which this program was stalled, which extends the deadline.
 """
 
 from __future__ import annotations

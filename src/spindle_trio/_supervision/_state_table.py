@@ -1,6 +1,6 @@
-"""The table of a process's life: what may be said in which phase, and what follows. Sans-IO.
+"""The table of a process's life: each input in each phase, and what follows. Sans-IO.
 
-`_lifecycle` tells the phases, and what is in no table.
+`_lifecycle` explains the phases, and what is not in the table.
 """
 
 from __future__ import annotations

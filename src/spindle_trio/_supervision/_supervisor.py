@@ -1,24 +1,24 @@
-"""One process: launch it, read it, judge it, wait for its exit, reap it. Nobody else does any of that.
+"""One process: launch it, read it, judge it, wait for its exit, reap it. Nothing else does any of that.
 
 Theory of operation
 -------------------
 
-A `Supervisor` is one task with one nursery, shielded from beginning to end: what bounds it are the deadlines of its
-process, not the patience of whoever waits for that. `run` is straight-line code:
+A `Supervisor` is one task with one nursery, shielded from beginning to end. The deadlines of its process bound it, and
+no caller's cancellation does. `run` is straight-line code:
 
 1. Launch, under a scope that is cancelled at the startup deadline (`StartupMonitor`), and by a stop or a kill.
-2. `Intake` reads the two lanes; the main task waits for the exit, and wakes up at each deadline, and for what has
-   come on a lane that no task reads (`_until_exit`).
-3. At the exit, or when the process is abandoned, all that it has sent is taken in, and the end is published.
+2. `Intake` reads the two lanes; the main task waits for the exit. It wakes up at each deadline, and when
+   something arrives on a lane that no task reads (`_until_exit`).
+3. At the exit, or when the process is abandoned, it takes in all that was sent, and publishes the end.
 
-What anything *means* is the table's business (`_state_table`); `Process.feed` asks it, and does what it says.
+The table (`_state_table`) decides what each event means; `SupervisedProcess.feed` asks it and acts.
 
-Deadlines are never trusted blindly. One that fires may fire because this program was late: `_judge` lets the loop
-run once, takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again.
-Time in which this program stood still is left out besides (`_deadlines`).
+A deadline may fire because this program was late, not the child. So before it acts, `_judge` lets the loop run once,
+takes in what the child has sent without waiting for more, looks at the heartbeat, and asks the table again. Time in
+which this program was stalled extends the deadline as well (`_deadlines`).
 
 Back-pressure: `Intake` waits for room in the inbox before it reads, so that the rest stays in the pipe and
-holds up this child alone. That pause is taken off the startup deadline. Once the process is stopping or ending,
+holds up this child alone. That pause extends the startup deadline. Once the process is stopping or ending,
 reading goes on beyond the bound, since the terminal event never waits for a reader.
 """
 
@@ -47,7 +47,7 @@ from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
     from spindle_trio._errors import SpawnError
-    from spindle_trio._supervision._process import Process
+    from spindle_trio._supervision._supervised_process import SupervisedProcess
     from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder
 
 _log = logging.getLogger("spindle_trio.supervisor")
@@ -58,7 +58,7 @@ class Supervisor:
 
     __slots__ = ("_announced_messages", "_last_words", "_life", "_process")
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: SupervisedProcess) -> None:
         """Take on a process that has not been launched.
 
         Args:

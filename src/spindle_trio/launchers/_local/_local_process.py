@@ -6,7 +6,7 @@ number, and with it the number of its process group, from being given away. So t
 process is reaped; after that nothing here touches the number again. Its fork server reaps it (`ProcessParent`), since
 only the parent can.
 
-The life of a `RealProcess` is that of one block:
+The life of a `LocalProcess` is that of one block:
 
     forked (by a server) → running → [kill] → wait: kill the group, reap, empty the pipes → close
 
@@ -40,10 +40,10 @@ from spindle_trio.launchers._local._output import LineLog, OutputPipe
 from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
-__all__ = ["ProcessBlock", "RealProcess"]
+__all__ = ["LocalProcess", "ProcessBlock"]
 
 
-class RealProcess(LaunchedProcess):
+class LocalProcess(LaunchedProcess):
     """A running process. `ProcessBlock` owns it."""
 
     control: SocketLane
@@ -240,14 +240,14 @@ async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
         await pipe.drain()
 
 
-class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
+class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
     """The block around a process: entering starts it, leaving kills and reaps it, always.
 
     A class, so that an exception of the body leaves it as it is: the inner nursery never sees it. Ctrl-C is held back
     on the way in and on the way out, for no `KeyboardInterrupt` may come between a start and its registration.
     """
 
-    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[RealProcess]]) -> None:
+    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[LocalProcess]]) -> None:
         """Prepare; starts nothing.
 
         Args:
@@ -260,7 +260,7 @@ class ProcessBlock(AbstractAsyncContextManager[RealProcess]):
         self._nursery: trio.Nursery | None = None
 
     @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> RealProcess:
+    async def __aenter__(self) -> LocalProcess:
         """Start the process.
 
         If this is cancelled or fails, no process is left.

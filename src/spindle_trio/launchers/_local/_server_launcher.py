@@ -26,7 +26,7 @@ from spindle_trio.launchers._local._engine import Engine
 from spindle_trio.launchers._local._first_frames import check_surroundings
 from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._local._fork_server_start import ServerOrder
-from spindle_trio.launchers._local._local_process import ProcessBlock, RealProcess
+from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock
 from spindle_trio.launchers._local._memory_events import MemoryEvents
 from spindle_trio.launchers._local._preload import NO_PRELOAD, Preload
 from spindle_trio.launchers._local._process_pool import ProcessPool
@@ -174,7 +174,7 @@ class ServerLauncher(Launcher):
     def _engine_for(self, entry: ResolvedEntry) -> Engine:
         return next(engine for engine in self._engines if entry.entry.endswith(engine.suffixes))
 
-    async def _launch(self, order: LaunchOrder) -> RealProcess:
+    async def _launch(self, order: LaunchOrder) -> LocalProcess:
         check_surroundings(order)
         if _credentials() != self._credentials:
             raise PermissionError(
@@ -184,7 +184,7 @@ class ServerLauncher(Launcher):
         forked = await self._pool.take()
         try:
             program = self._engine_for(order.entry).prepare(order, forked.parent)
-            process = RealProcess(order, forked, program, self._memory_events)
+            process = LocalProcess(order, forked, program, self._memory_events)
         except BaseException:
             await forked.end()  # noqa: ASYNC102  # bounded; it ends as for any launch that is given up
             raise

@@ -1,10 +1,10 @@
-"""One process as its worker and its handles see it, and what is done with it without waiting.
+"""One process as its worker and its handles see it: every operation on it that does not wait.
 
-Whatever happens to a process is said to the table (`_state_table`) through `Process.feed`, in the moment in which it
-happens: frames and deadlines by its supervisor, stops by the host. `feed` does what the table wants done (ask, kill),
-and then publishes the transition. So each transition is published by whoever caused it, in one step with it.
+Every event of a process goes to the table (`_state_table`) through `SupervisedProcess.feed` at the moment it happens:
+the supervisor feeds frames and deadlines, the host feeds stops. `feed` does what the table says (ask, kill), and then
+publishes the transition. So the cause and the publication of a transition are one step.
 
-There may be ten thousand of these. What most of them never use is made when it is needed.
+There may be ten thousand of these. Parts that most of them never use are made on demand.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Reports:
-    """To whom a process's transitions are reported: one value for all processes of a worker."""
+    """Where a process reports to: one value for all processes of a worker."""
 
-    publish: Callable[[Process, Transition], None]
-    """Tells everybody of a transition; does not wait."""
-    release: Callable[[Process], Callable[[], None]]
-    """Frees key and slot, before the terminal event; returns what lets the successor go on after it."""
+    publish: Callable[[SupervisedProcess, Transition], None]
+    """Publishes a transition; does not wait."""
+    release: Callable[[SupervisedProcess], Callable[[], None]]
+    """Frees key and slot before the terminal event; returns a function that lets the successor go on after it."""
     launch_ended: Callable[[Deadlines], None]
-    """Hears that the launch need not be watched any more, however it went; may be told twice."""
+    """Ends the watch over a launch, whatever its outcome; may be called twice."""
     note_stall: Callable[[], None]
-    """Has everybody told whether this program has just stood still, before one of them is judged."""
+    """Extends the deadlines of all processes if this program was just stalled, before one of them is judged."""
 
 
-class Process:
+class SupervisedProcess:
     """One process. Implements `ProcessInterface`."""
 
     __slots__ = (
@@ -97,10 +97,10 @@ class Process:
             hub=hub,
         )
         self.claim: Claim | None = None
-        """Under which it lives; its worker's affair."""
+        """The claim that it lives under; its worker manages it."""
         self.is_abandoned: bool = False
         self.abandoned_wait: trio.CancelScope | None = None
-        """In which its supervisor waits for an exit that may never come."""
+        """The scope in which its supervisor waits for an exit that may never come."""
         self._outgoing = Outgoing(record)
         self._answered = trio.Event()  # `spawn` can return or raise
         self._refusal: type[SpawnError] | None = None
@@ -112,7 +112,7 @@ class Process:
         self._stop_reason: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Process {self.state} {self.record.identity.entry} {self.process_id} pid={self.pid}>"
+        return f"<SupervisedProcess {self.state} {self.record.identity.entry} {self.process_id} pid={self.pid}>"
 
     # What is known of it.
 
@@ -148,12 +148,12 @@ class Process:
 
     @property
     def result(self) -> JsonValue:
-        """What it has completed with."""
+        """The result that it completed with; `None` before that."""
         return self.record.result
 
     @property
     def post_mortem(self) -> PostMortem | None:
-        """Explains its end, if nobody asked for that."""
+        """Explains its end, if nobody asked for that end."""
         return self.record.post_mortem
 
     @property
@@ -234,11 +234,11 @@ class Process:
         self._take_stop(Input.HOST_STOP, None, ExitReason.BACKEND_UNLOADED, grace=0)
 
     def caller_gone(self) -> None:
-        """Kill it, since whoever wanted it has been cancelled."""
+        """Kill it, since the caller of `spawn` was cancelled."""
         self.feed(Input.CALLER_GONE)
 
     def crashed(self) -> None:
-        """Let go whoever waits for it: the task that owned it has died of a bug."""
+        """Release its waiters: the task that owned it crashed."""
         self._answer(StartupFailedError)
         self._outgoing.close()
         self.inbox.close()
@@ -256,7 +256,7 @@ class Process:
         return self.info
 
     async def wait_let_go(self) -> None:
-        """Wait until nothing is left of it, or it has been abandoned."""
+        """Wait until it has been reaped or abandoned."""
         await self._ended.wait()
         await self._let_go.wait()
 
@@ -311,7 +311,7 @@ class Process:
         host_reason: ExitReason | None = None,
         grace: float | None = None,
     ) -> None:
-        """Tell the table what happened, do what it wants done, and publish the transition; see `Lifecycle.feed`."""
+        """Feed an input to the table, act on its answer, and publish the transition; see `Lifecycle.feed`."""
         self.record.look_at_heartbeat()
         now = trio.current_time()
         step = self.record.life.feed(said, now, text=text, result=result, host_reason=host_reason, grace=grace)
@@ -361,7 +361,7 @@ class Process:
         self._let_go.set()
 
     def conclude(self, post_mortem: PostMortem | None, refusal: type[SpawnError] | None) -> None:
-        """Free what it held, publish its end, and let those go on who wait for it.
+        """Free what it held, publish its end, and release its waiters.
 
         Args:
             post_mortem: explains its end, if nobody asked for that.
