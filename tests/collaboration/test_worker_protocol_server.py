@@ -417,6 +417,9 @@ async def test_spawns_that_wait_are_bounded_in_what_they_take_in_memory(monkeypa
     async with served(host) as peer:
         await peer.say(spawn("0", payload="x" * 200_000))  # one alone may be of any size
         await peer.hear(1)
+        await peer.say(spawn("0a", kind="x" * 10_000))
+        (refusal,) = await peer.hear(1)
+        assert refusal["errorType"] == "SpawnRefusedError"  # type: ignore[index]  # labels count, too
         await peer.say(spawn("1", payload="x"), spawn("2"))
         refusal, event = await peer.hear(2)
         assert refusal["requestId"] == "1"  # type: ignore[index]  # it is a dict

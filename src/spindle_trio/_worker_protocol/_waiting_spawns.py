@@ -18,6 +18,9 @@ MOST_BYTES: Final = 64 * MEBIBYTE
 _VALUE_BYTES: Final = 64
 """Bytes that a value takes in memory, beside its text."""
 
+_SHORT_LABEL: Final = 1024
+"""Characters of a label that are not counted: the bound on their number is enough."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -44,13 +47,15 @@ class WaitingSpawns:
             SpawnRefusedError: there is no room for it; says which bound was reached.
         """
         size = sum(map(_size_of, (options.payload, options.metadata, options.environment, options.arguments)))
+        labels = (options.entry, options.kind, options.key, options.user_id, options.folder)
+        size += sum(len(label) for label in labels if label is not None and len(label) > _SHORT_LABEL)
         entry = repr(options.entry[:200])
         refused = f"cannot spawn {entry}: {self._spawns} spawns of this connection are waiting"
         if self._spawns >= self._max_spawns:
             raise SpawnRefusedError(f"{refused}, the most allowed; wait until one is answered")
         if self._bytes and size and self._bytes + size > MOST_BYTES:
             raise SpawnRefusedError(
-                f"{refused}; with this one their payloads would take about {self._bytes + size} bytes in memory, "
+                f"{refused}; with this one they would take about {self._bytes + size} bytes in memory, "
                 f"more than {MOST_BYTES}; wait until one is answered"
             )
         self._spawns += 1
