@@ -292,7 +292,7 @@ def shown_on_real_processes() -> frozenset[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Make slow what memory shows in the quick suite, unless it is a row of the state table or of reliability.
 
-    See decision 25.
+    See decision 20.
     """
     for item in items:
         if not isinstance(item, pytest.Function) or item.path.parent != Path(__file__).parent:

@@ -19,7 +19,7 @@ from spindle_trio._host._registry import Claim, Registry
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import StopOptions
-from spindle_trio._supervision import _lifecycle, _process
+from spindle_trio._supervision import _lifecycle, _supervised_process
 from spindle_trio._supervision._intake import Intake
 from spindle_trio._supervision._lifecycle import Lifecycle, Step
 from spindle_trio._supervision._state_table import FAILED, TABLE, TIMED_OUT, Action, Input, Phase, Rule
@@ -160,7 +160,7 @@ def a_kill_asks_first(patch: Patch) -> None:
 
 
 def the_reason_of_a_stop_is_forgotten(patch: Patch) -> None:
-    patch.setattr(_process, "encode_stop", lambda _: b'{"type":"stop"}')
+    patch.setattr(_supervised_process, "encode_stop", lambda _: b'{"type":"stop"}')
 
 
 def a_stop_returns_before_the_end_is_announced(patch: Patch) -> None:
