@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from spindle_trio import (
     StartupFailedError,
     open_host,
 )
+from spindle_trio.abc import ResolvedEntry
 from spindle_trio.launchers import DefaultLauncher
+from spindle_trio.launchers._node import JavaScriptEngine
 from support.javascript import WAITS, Stage, body, needs_bun, outcome
 
 NODE = shutil.which("node")
@@ -137,6 +140,22 @@ async def test_a_bundle_for_bun_is_refused_by_name_where_there_is_no_bun(
                 with pytest.raises(EntryError, match=r"a bundle for Bun, and there is no bun on the PATH; install Bun"):
                     await stage.spawn(source)
             assert await stage.result(body("// @bun\np.ready(); p.complete(1);")) == 1, "not at its begin"
+
+
+def test_an_entry_that_has_become_a_pipe_holds_up_no_host(tmp_path: Path) -> None:
+    """Between its check and the look at how it begins, and again when its turn has come to be launched."""
+    pipe = tmp_path / "entry.mjs"
+    os.mkfifo(pipe)
+    entry = ResolvedEntry("entry.mjs", pipe)
+    looks = threading.Thread(target=lambda: JavaScriptEngine(None).path_for(entry), daemon=True)
+    looks.start()
+    looks.join(5)
+    waits = looks.is_alive()
+    fd = os.open(pipe, os.O_RDWR)  # lets it go on, in any case
+    looks.join(5)
+    assert not waits
+    JavaScriptEngine(None).path_for(entry)  # somebody could write into it, and nobody has
+    os.close(fd)
 
 
 @needs_bun

@@ -116,13 +116,18 @@ def _is_bun_bundle(entry: ResolvedEntry) -> bool:
     if entry.path is None:
         return False
     try:
-        with open(entry.path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+        with open(entry.path, "rb", opener=_open_without_waiting) as file:
+            head = file.read(_HEAD_BYTES) or b""  # nothing is there yet: a pipe
     except OSError:
         return False
     if head.startswith(b"#!"):
         head = head.partition(b"\n")[2]
     return head.startswith(_BUNDLE_MARK)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file that may have become a pipe since its check: for that, the whole host would wait."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class NodeLauncher(ServerLauncher):
