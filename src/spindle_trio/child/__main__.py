@@ -1,14 +1,14 @@
-"""Where a Python process of ours begins. A launcher runs this file by its path.
+"""The start of each Python process of this library. A launcher runs this file by its path.
 
 Its arguments are
 
-    NAME        for people who look at a list of processes: an entry, or what else this is
-    PARENT      the number of the process that starts it
+    NAME        for `ps`: the entry, or what this process is
+    PARENT      the pid of the process that starts it
     MODULE      whose `main` is called
     NUMBER …    descriptors, which are passed to that
 
-Nothing is imported before the process is protected against the death of its parent, but what that needs. The guard at
-the end is for `multiprocessing`, which loads the main module once more in processes that an entry starts.
+Before the process is protected against the death of its parent, it imports only what that needs. The guard at the end
+is for `multiprocessing`, which loads the main module once more in processes that an entry starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an `async def` entry holds: the facts of its process, and its grip on it."""
+"""The context of an `async def` entry: the facts of its process, and control over it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ProcessContext:
-    """An `async` entry's grip on its own process (`SpindleBackendProcessContext`).
+    """An `async` entry's control over its own process (`SpindleBackendProcessContext`).
 
     An entry is an ``async def run(process: ProcessContext)``. What it returns completes the process, what it raises
     fails it. If it returns a callable (a clean-up function) or leaves a handler registered, the process lives on until
@@ -84,17 +84,17 @@ class ProcessContext:
 
     @property
     def metadata(self) -> dict[str, JsonValue] | None:
-        """What the spawner noted about this process."""
+        """The spawner's metadata."""
         return self._controls.facts.metadata
 
     @property
     def user_id(self) -> str | None:
-        """Whose process this is."""
+        """The owner of this process."""
         return self._controls.facts.user_id
 
     @property
     def heartbeat_timeout(self) -> float:
-        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches. Beat at half of it."""
+        """Seconds that may pass between two heartbeats; `math.inf` for no watchdog. Beat twice as often."""
         return self._controls.facts.heartbeat_timeout
 
     def ready(self) -> None:
@@ -108,7 +108,7 @@ class ProcessContext:
     def beat_while_running(self) -> None:
         """Let the runtime beat from the event loop until the end, at a third of the heartbeat timeout.
 
-        That says "my loop is alive" and no more: an entry that waits for something which never comes goes on beating.
+        That shows only that the event loop is alive: an entry that waits forever goes on beating.
         Before `ready` it takes effect at `ready`.
         """
         self._controls.beat_while_running()
@@ -134,7 +134,7 @@ class ProcessContext:
             error: what went wrong; trimmed. A text too long for one frame is cut in the middle.
 
         Raises:
-            TypeError: the error is no text; nothing has happened.
+            TypeError: the error is not a str; nothing has happened.
         """
         self._controls.fail(error)
 
@@ -160,7 +160,7 @@ class ProcessContext:
         latest when other tasks have had their turn.
 
         Raises:
-            trio.WouldBlock: there is none; nothing was sent.
+            trio.WouldBlock: there is no room; nothing was sent.
             PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
             trio.BrokenResourceError: the host is gone.
         """
@@ -172,7 +172,7 @@ class ProcessContext:
         Messages wait until the entry first asks for them, here or by `on_message`. Then each open channel and each
         handler gets every message, from the oldest on that somebody has still to receive. While a channel is not read,
         no further messages are read for the others: close what you stop reading. A channel that is
-        closed, or that nobody holds any more, keeps nobody waiting.
+        closed or garbage-collected holds up nothing.
 
         Waiting for a message is no heartbeat: see `beat_while_running`.
         """
@@ -185,10 +185,10 @@ class ProcessContext:
         counts once.
 
         Returns:
-            A function that takes the handler back; it may be called twice.
+            A function that unregisters the handler; it may be called twice.
 
         Raises:
-            TypeError: it is no function, or a coroutine function.
+            TypeError: it is not a function, or a coroutine function.
         """
         return self._controls.on_message(handler)
 
@@ -199,17 +199,17 @@ class ProcessContext:
         arrives: one that is registered later is not called (but `wait_stop` returns at once).
 
         Returns:
-            A function that takes the handler back; it may be called twice.
+            A function that unregisters the handler; it may be called twice.
 
         Raises:
-            TypeError: it is no function, or a coroutine function.
+            TypeError: it is not a function, or a coroutine function.
         """
         return self._controls.on_stop(handler)
 
     async def wait_stop(self) -> StopNotice:
         """Wait until the process is asked to stop, and return the notice. Cancelling it has no effect on the stop.
 
-        While a task waits here, a stop does not cancel the entry, which has the grace period to end by itself. It
-        is a level: called after the stop it returns the same notice, after one checkpoint.
+        While a task waits here, a stop does not cancel the entry, which has the grace period to end by itself. Called
+        after the stop, it returns the same notice after one checkpoint.
         """
         return await self._controls.wait_stop()

@@ -1,4 +1,4 @@
-"""Messages to an `async` entry: read from the lane once the entry asks, held until everybody who asked has had them.
+"""Messages to an `async` entry: read from the lane once the entry asks, and held until every reader has them.
 
 Theory of operation
 -------------------
@@ -7,7 +7,7 @@ Until the entry has asked for messages, by `messages()` or `on_message`, nothing
 behind it in the host. From then on one task reads a batch at a time and numbers the messages. Each open channel is a
 cursor, and the handlers together are one more, which is never behind. A message is held until every cursor has passed
 it; while any is held, the next batch is not read, so that a slow reader holds up its sender and not this
-process's memory. Whoever asks later begins with the oldest message still held: an entry may leave an ``async for``
+process's memory. A later reader begins with the oldest message still held: an entry may leave an ``async for``
 by ``break`` and go on in a new one without losing what had been read for the first.
 """
 

@@ -1,9 +1,9 @@
 """The program inside a child, as far as Trio runs in it: an `async` entry, and a spare that waits for its order.
 
-A spare is a process that was forked before there was an order for it. It waits with Trio running already, since an
-`async` entry would otherwise spend most of its start on that. What it turns out to be, it learns only once the entry's
-file is loaded. Should that be a blocking one, Trio is ended first: such an entry may want to run Trio itself. Only the
-entry's module level runs inside of Trio in a spare.
+A spare is a process that was forked before there was an order for it. Trio runs in it already, since that
+would otherwise be most of the start of an `async` entry. Only once the entry's file is loaded is it known whether the
+entry is `async`. For a blocking one, Trio is ended first: such an entry may want to run Trio itself. In a spare, only
+the entry's module level runs inside Trio.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def run_async(child: ChildProcess, function: Callable[[object], object]) -> None:
-    """Run an `async` entry to its final word."""
+    """Run an `async` entry to its end."""
     try:
         trio.run(_run_entry, child, _Lanes(child), function)
     except BaseException as error:  # noqa: ASYNC103  # Ctrl-C, or a mistake of the runtime

@@ -1,4 +1,4 @@
-"""Runs an `async` entry: calls it, hears stops, beats where asked, and says the final word.
+"""Runs an `async` entry: calls it, takes stops, beats where asked, and sends the final word.
 
 Theory of operation
 -------------------
@@ -7,20 +7,19 @@ The entry runs in a cancel scope of its own, in the task that called `run_async_
 the task that reads the control lane and, each from the moment when it is first needed, the one that reads messages
 (`MessageIntake`), the ones that drain an outbox whose lane is full, and the one that beats.
 
-There is one *final word* at most: `complete`, `fail` or `stopped`. It is said
+There is at most one *final word*, the frame `complete`, `fail` or `stopped`. It is sent
 
 * at once by `complete()` and `fail()`, which then cancel the entry's scope;
 * when the entry has ended, for what it returned or raised, and
-* after the clean-up function, where a stop ended an entry that lived on.
+* after the clean-up function, if a stop ended an entry that lived on.
 
-An entry that ends by `SystemExit` with a code other than 0 says none. Whatever happens, the order at the end is: the
-entry has ended, its clean-up function has run, all frames have left for the host.
+An entry that ends by `SystemExit` with a code other than 0 sends none. The order at the end is always: the entry
+ends, its clean-up function runs, all frames leave for the host.
 
-A stop is looked at once, when its frame arrives: whoever has registered a handler or waits is told, and else the
-entry's scope is cancelled. The scope says afterwards whether that is how the entry ended (`stopped`), or whether it
-had a word of its own.
+A stop is judged once, when its frame arrives: handlers and waiting tasks are told; without any, the entry's scope is
+cancelled. Afterwards the scope tells whether that ended the entry (`stopped`), or whether it ended by itself.
 
-Cancellation from outside, which is how the memory launcher kills, is never taken for a word of the entry's.
+Cancellation from outside, which is how the memory launcher kills, never counts as the entry's own end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Beats from the event loop while there is a reason to: a `send` that waits, or an entry that has asked for it."""
+"""Beats from the event loop while a `send` waits, or after the entry has asked for it."""
 
 from __future__ import annotations
 

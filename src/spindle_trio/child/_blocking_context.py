@@ -1,4 +1,4 @@
-"""What a `def` entry holds: the facts of its process, and its grip on it."""
+"""The context of a `def` entry: the facts of its process, and control over it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class BlockingProcessContext:
-    """A blocking entry's grip on its own process (`SpindleBackendProcessContext`).
+    """A blocking entry's control over its own process (`SpindleBackendProcessContext`).
 
     An entry is a ``def run(process: BlockingProcessContext)``, called on the main thread of its process, and all
     methods belong to that thread: on another one those that send, receive or wait raise `LocalProtocolError`, since
@@ -101,25 +101,25 @@ class BlockingProcessContext:
 
     @property
     def metadata(self) -> dict[str, JsonValue] | None:
-        """What the spawner noted about this process."""
+        """The spawner's metadata."""
         return self._facts.metadata
 
     @property
     def user_id(self) -> str | None:
-        """Whose process this is."""
+        """The owner of this process."""
         return self._facts.user_id
 
     @property
     def heartbeat_timeout(self) -> float:
-        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches. Beat at half of it."""
+        """Seconds that may pass between two heartbeats; `math.inf` for no watchdog. Beat twice as often."""
         return self._facts.heartbeat_timeout
 
     @property
     def stop_requested(self) -> bool:
         """Whether this process was asked to stop. Costs no system call before that.
 
-        An entry that has read `True` here was told, and ends by itself within the grace period: nothing raises
-        `SystemExit` for this stop afterwards. Registered `on_stop` handlers are called all the same.
+        An entry that has read `True` here must end by itself within the grace period: no call raises `SystemExit`
+        for this stop afterwards. Registered `on_stop` handlers are still called.
         """
         return self._runtime.stop_requested()
 
@@ -127,7 +127,7 @@ class BlockingProcessContext:
         """Say that the entry has started up. Counts once, and as the first heartbeat.
 
         Raises:
-            SystemExit: the process was asked to stop, or has said its final word.
+            SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
         """
         self._runtime.ready()
 
@@ -135,7 +135,7 @@ class BlockingProcessContext:
         """Say that the entry is alive. Cheap enough for every turn of a loop; before `ready` it changes nothing.
 
         Raises:
-            SystemExit: the process was asked to stop, or has said its final word.
+            SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
         """
         # Two words of shared memory and no system call: about 0.1 µs.
         words = self._words
@@ -167,7 +167,7 @@ class BlockingProcessContext:
 
         Raises:
             SystemExit: always, so that the ``finally`` blocks of the entry run.
-            TypeError: the error is no text; nothing has happened.
+            TypeError: the error is not a str; nothing has happened.
         """
         self._runtime.fail(error)
 
@@ -192,10 +192,10 @@ class BlockingProcessContext:
             timeout: seconds to wait at most; `None` for as long as it takes, 0 to look without waiting.
 
         Raises:
-            ValueError: the timeout is no number.
-            TimeoutError: none has come in time.
+            ValueError: the timeout is not a number.
+            TimeoutError: none arrived in time.
             LocalProtocolError: an `on_message` handler is registered, and gets the messages. Raised at once.
-            SystemExit: the process was asked to stop, or has said its final word.
+            SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
         """
         if not (timeout is None or timeout < 0 or timeout >= 0):  # neither is true of what is no number
             raise ValueError(f"receive() takes a number of seconds, not {timeout!r}")
@@ -208,8 +208,8 @@ class BlockingProcessContext:
             seconds: how long; 0 to let handlers run that have something to do.
 
         Raises:
-            ValueError: the time is negative, or no number.
-            SystemExit: the process was asked to stop, or a handler has said its final word.
+            ValueError: the time is negative, or not a number.
+            SystemExit: the process was asked to stop, or a handler called `complete` or `fail`.
         """
         if not seconds >= 0:
             raise ValueError(f"sleep() takes a number of seconds that is not negative, not {seconds!r}")
@@ -222,10 +222,10 @@ class BlockingProcessContext:
         counts once.
 
         Returns:
-            A function that takes the handler back; it may be called twice.
+            A function that unregisters the handler; it may be called twice.
 
         Raises:
-            TypeError: it is no function, or a coroutine function.
+            TypeError: it is not a function, or a coroutine function.
         """
         return self._runtime.message_handlers.add(handler)
 
@@ -235,9 +235,9 @@ class BlockingProcessContext:
         The entry then has the grace period to end by itself. Once a stop has ended the entry, no handler is called.
 
         Returns:
-            A function that takes the handler back; it may be called twice.
+            A function that unregisters the handler; it may be called twice.
 
         Raises:
-            TypeError: it is no function, or a coroutine function.
+            TypeError: it is not a function, or a coroutine function.
         """
         return self._runtime.stop_handlers.add(handler)

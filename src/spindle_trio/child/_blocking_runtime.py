@@ -1,11 +1,11 @@
-"""Runs a blocking entry: calls it, hears stops, beats while it waits, and says the final word.
+"""Runs a blocking entry: calls it, takes stops, beats while it waits, and sends the final word.
 
 Theory of operation
 -------------------
 
-Everything happens on one thread, inside the entry's own calls: there is no loop beside it. So the runtime hears of
-nothing while the entry computes. What must not wait for it goes by way of the shared page: `heartbeat` writes a word
-there, and looks at another which says that a stop was requested. Only then is the control lane read.
+Everything happens on one thread, inside the entry's own calls: there is no loop beside it. So the runtime notices
+nothing while the entry computes. What must not wait uses the shared page: `heartbeat` writes one word there, and reads
+another one that says whether a stop was requested. Only then is the control lane read.
 
 Where the entry waits (`receive`, `sleep`, a `send` without room, and after it has returned), `_pause` polls both lanes,
 a third of the heartbeat timeout at most, and beats before and after. What has arrived is then handled in one place,
@@ -13,12 +13,12 @@ a third of the heartbeat timeout at most, and beats before and after. What has a
 for which a handler is registered. A handler may itself wait; then stops are still served inside it, and further
 messages wait until it has returned, so that they are handled in order.
 
-A stop is looked at once. If there is a handler, it is told. If the entry has seen it in `stop_requested`, it was told
-by that. Otherwise the entry is ended: `EntryEnd`, a `SystemExit`, is raised then and at each later call. `complete`
-and `fail` raise the same. How the entry has ended decides about the final word where it has said none: by `EntryEnd`,
-it was stopped; with another exception it has failed; by returning it has completed, unless it lives on.
+A stop is judged once. If there is a handler, it is called. If the entry has seen it in `stop_requested`, that is
+enough. Otherwise the entry is ended: `EntryEnd`, a `SystemExit`, is raised then and at each later call. `complete` and
+`fail` raise the same. If the entry has sent no final word, its end decides: after `EntryEnd` it was stopped, after
+another exception it failed, and after a return it completed, unless it lives on.
 
-A frame that has begun to leave is always finished. `send` counts a message when it is queued, and `run` flushes the
+A frame that was sent in part is always finished. `send` counts a message when it is queued, and `run` flushes the
 lanes at the end, so the count in the last frame is the number of frames that the host will find.
 """
 

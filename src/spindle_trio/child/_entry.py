@@ -1,8 +1,8 @@
 """Loads an entry file and finds the function in it that is to be called.
 
-The host has checked where the file is. Until it is loaded, a folder above it may have become a link to somewhere else.
-So it is opened once, the system is asked where that file is, and then it is read from the descriptor. What the
-interpreter has compiled of it before is looked at in the same way.
+The host has checked where the file is. Before it is loaded, a folder above it may become a link to somewhere else. So
+the file is opened once, the system is asked where the opened file is, and it is read from the descriptor. The compiled
+file in `__pycache__` is checked in the same way.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The first frame of a process, and how a forked one becomes another program where that frame says so.
+"""The first frame of a process, and how a forked process becomes another program if that frame says so.
 
     {"command": [path, argument, …], "runs": what, "root": "/…", "environment": {name: value, …},
      "checked": true, "arguments": [text, …]}
 
 The command starts a runtime: `spindle_trio.child.__main__`, or `main.mjs` of `spindle_trio.javascript`. It is also
-given the number of the process's parent, what it is to run (a module, or a file), the descriptors, and the
-arguments. The last two fields are left out where they say nothing; `checked` has it refuse a root that is behind a link
-by now. The frames behind the first one are that program's, which is why this one is read to its last byte and not
-further. Any other first frame is an order (`_launch_order`).
+given the number of the process's parent, what it is to run (a module, or a file), the descriptors, and the arguments.
+The last two fields are optional; `checked` makes it refuse a root that is behind a link by now. Later frames belong to
+that program, so the first one is read to its last byte and no further. Any other first frame is an order
+(`_launch_order`).
 """
 
 from __future__ import annotations

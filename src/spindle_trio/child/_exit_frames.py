@@ -1,4 +1,4 @@
-"""The frames that end a child's control lane, and how an entry's end is put into words. Both runtimes use it.
+"""The frames that end a child's control lane, and the text for an entry's end. Both runtimes use it.
 
 Standard library only; `traceback` is loaded when there is one to show.
 """

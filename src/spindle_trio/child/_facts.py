@@ -1,4 +1,4 @@
-"""What a child learns from its first frame: the facts that both kinds of context show, and the bounds on what it sends.
+"""The facts in a child's first frame: what both kinds of context show, and the bounds on what it sends.
 
 Standard library only and little of it: every child loads this before its entry.
 """

@@ -1,12 +1,12 @@
-"""The first frame that a child reads: the order of its launcher, which says what this process is to become.
+"""The first frame that a child reads: the order of its launcher, which says what the process is to run.
 
     {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …},
      "checked": true, "arguments": [text, …]}
 
-`path`, `root` and `environment` are null where the process has them already: an exec'ed one was started with the last
-two, and one that was forked has those of its server. `checked`, which has a root refused that is behind a link by now,
-and `arguments` are left out where they say nothing. Texts are what the file system and the environment hold, with lone
-surrogates for bytes that are no UTF-8.
+`path`, `root` and `environment` are null if the process has them already: an exec'ed one was started with the last two,
+and a forked one has those of its server. `checked` makes it refuse a root that is behind a link by now; it and
+`arguments` are optional. Strings are as the file system and the environment have them, with lone surrogates for bytes
+that are not UTF-8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One child process from its first frames to its last, as far as that is alike for entries of all kinds.
+"""One child process from its first frames to its last: the part that all kinds of entries share.
 
 `_program` runs a blocking entry with it, `_async_program` an `async` one.
 """
@@ -82,7 +82,7 @@ def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object
 
 
 def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:
-    """Run a blocking entry to its final word."""
+    """Run a blocking entry to its end."""
     from spindle_trio.child._blocking_runtime import BlockingRuntime
 
     runtime = BlockingRuntime(child.facts, child.control, child.messages, child.words, report)

@@ -5,18 +5,17 @@ Theory of operation
 
 1. The lanes and the page are taken over; no process that the entry starts will inherit them.
 2. The first frame is the launcher's order: which file to run, and in which surroundings, or which program to become
-   (`_exec`). The second one, `init`, is the host's, and tells the facts. Nothing else is read before it is known how to
-   read on, but what came with it stays in the lane's decoder, which is handed over together with the lane.
-3. `sys.path`, `sys.argv` and the like become what an entry may expect, and its file is loaded. Only then it
-   is known whether the entry is `async`. A blocking one never pays for Trio.
-4. The runtime of its kind runs the entry and says the final word (`_blocking_runtime`, `_async_runtime`).
+   (`_exec`). The second one, `init`, is the host's, and has the facts. Nothing more is read before the kind of runtime
+   is known; bytes that came with it stay in the lane's decoder, which is passed on together with the lane.
+3. `sys.path`, `sys.argv` and the like are set up for the entry, and its file is loaded. Only then is it known whether
+   the entry is `async`. A blocking one never loads Trio.
+4. The runtime of its kind runs the entry and sends the final word (`_blocking_runtime`, `_async_runtime`).
    `_async_program` has what an `async` entry needs, and the spare that waits for its order with Trio running.
 5. What the interpreter does at its own end is done here, while the host can still see it: threads are joined, functions
    registered with `atexit` called, output flushed. The last frame, `exiting`, says that all this is done.
-6. The host now ends the whole tree at once. Should it not, this process ends itself half a second later, by `os._exit`,
-   which leaves nothing to chance.
+6. The host now ends the whole tree at once. If it does not, this process ends itself by `os._exit` half a second later.
 
-A host that is gone shows as the end of the control lane, wherever that is read, and ends this process on the spot.
+If the host is gone, the control lane ends; the next read of it ends this process at once.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 class StopNotice:
     """A request to stop, as an entry's stop handler or `wait_stop()` sees it. Frozen, and compared by value."""
 
-    __slots__ = {"reason": "Why, in the words of whoever asked; `None` where nobody gave a reason."}  # shown by help()
+    __slots__ = {"reason": "The reason that the caller of `stop` gave; `None` if none."}  # shown by help()
 
     reason: str | None
 

@@ -50,14 +50,14 @@ type NotData =
 
 /** What a stop handler is told. */
 export interface StopNotice {
-  /** Why, in the words of whoever asked for it; `undefined` if there are none. */
+  /** The reason that the caller of `stop` gave; `undefined` if none. */
   readonly reason?: string;
 }
 
 /**
- * Thrown by `send` and `complete` for a value that cannot be sent; nothing has been sent then. If it is no JSON, as a
- * `Map` or an object that contains itself, that also fails the process, whether or not the error is caught. If it is
- * over one of the host's limits, the process goes on. The class cannot be imported: it is told by
+ * Thrown by `send` and `complete` for a value that cannot be sent; nothing is sent then. A value that is not
+ * JSON, such as a `Map` or an object that contains itself, also fails the process, even if the error is caught. After a
+ * value over one of the host's limits, the process goes on. The class cannot be imported; recognise it by
  * `error instanceof TypeError && error.name === "PayloadError"`.
  */
 export interface PayloadError extends TypeError {
@@ -66,7 +66,7 @@ export interface PayloadError extends TypeError {
   readonly message: string;
 }
 
-/** Runs once before the process ends, and is waited for within the grace period: 5 seconds, as a rule. */
+/** Runs once before the process ends. The host waits for it for the grace period: 5 seconds by default. */
 export type CleanUpFunction = () => void | PromiseLike<void>;
 
 /**
@@ -83,12 +83,12 @@ export type EntryFunction<Payload = JsonValue | undefined> = (
 ) => void | CleanUpFunction | PromiseLike<void | CleanUpFunction>;
 
 /**
- * An entry's grip on its own process. Its functions need no `this`: `const { ready, send } = process` works.
+ * An entry's control over its own process. Its functions need no `this`: `const { ready, send } = process` works.
  *
- * `Payload` is what the entry expects of whoever spawns it; nobody checks it at run time.
+ * `Payload` is the type of payload that the entry expects; it is not checked at run time.
  */
 export interface ProcessContext<Payload = JsonValue | undefined> {
-  /** The number that the host gave this process: unique within its worker. */
+  /** The host's id for this process: unique within the host. */
   readonly processId: string;
 
   /** The path of the file that runs, below the worker's root, as in `dist/indexer.js`. */
@@ -97,37 +97,37 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
   /** The label of this process: the entry, unless the spawn gave another. */
   readonly kind: string;
 
-  /** What makes this process unique among those of its kind. There is no such property if the spawn gave none. */
+  /** The key, unique within worker, user and kind. The property is absent if the spawn gave none. */
   readonly key?: string;
 
-  /** What the spawn gave to start with. There is no such property if it gave nothing, which is not the same as null. */
+  /** The payload of the spawn. The property is absent if the spawn gave none, which is not the same as null. */
   readonly payload: Payload;
 
-  /** What the spawn has noted about this process. There is no such property if it noted nothing. */
+  /** The metadata of the spawn. The property is absent if it gave none. */
   readonly metadata?: { readonly [name: string]: JsonValue };
 
-  /** Whose process this is. There is no such property if it is nobody's. */
+  /** The owner of this process. The property is absent if it has none. */
   readonly userId?: string;
 
   /**
-   * How many milliseconds may pass between two heartbeats; `Infinity` if nobody watches. Beat twice as often:
+   * How many milliseconds may pass between two heartbeats; `Infinity` for no watchdog. Beat twice as often:
    * `setInterval(() => process.heartbeat(), process.heartbeatTimeoutMs / 2)`. (Node takes `Infinity` for 1 ms.)
    *
    * It does not show when the context is listed or spread.
    */
   readonly heartbeatTimeoutMs: number;
 
-  /** Say that the start has succeeded. The host waits 15 seconds for that, as a rule. Counts once. */
+  /** Say that the start has succeeded. The host waits 15 seconds for that by default. Counts once. */
   readonly ready: () => void;
 
   /**
    * Say that this process is alive. After `ready` the host kills it if none comes for `heartbeatTimeoutMs`; messages do
-   * not count. It costs a few microseconds. A timer that beats says that the event loop turns, and no more.
+   * not count. It costs a few microseconds. A timer that beats only shows that the event loop runs.
    */
   readonly heartbeat: () => void;
 
   /**
-   * Send a message to whoever spawned this process. Never waits: what the system does not take at once stays in this
+   * Send a message to the spawner. Never waits: what the system does not take at once stays in this
    * process's memory, in order, and is sent before the process ends.
    *
    * After `complete` and `fail` nothing is sent, except by the clean-up function and listeners for the exit.
@@ -140,10 +140,10 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
   /**
    * Have a function called with each message that comes, in order. Messages wait until there is such a function.
    *
-   * One that throws is reported on stderr, and disturbs no other. A promise that it returns is not waited for; if that
+   * One that throws is reported on stderr; the others still run. A promise that it returns is not waited for; if that
    * rejects, the process fails. A function that is registered twice is called once for a message.
    *
-   * @returns a function that takes this back
+   * @returns a function that unregisters it
    */
   readonly onMessage: (handler: (payload: JsonValue) => void) => () => void;
 
@@ -160,7 +160,7 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * End this process as failed; the call returns, and the clean-up function still runs. The first of `complete` and
    * `fail` counts.
    *
-   * @param error what went wrong: a text, or an error, of which the host is also shown the stack
+   * @param error what went wrong: a string, or an Error, whose stack the host gets as well
    */
   readonly fail: (error: unknown) => void;
 
@@ -169,7 +169,7 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * `process.exit` of Node) within the grace period, after which it is killed. Without any such function it is ended at
    * once, after its clean-up function.
    *
-   * @returns a function that takes this back
+   * @returns a function that unregisters it
    */
   readonly onStop: (handler: (notice: StopNotice) => void) => () => void;
 }
@@ -178,10 +178,10 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
 //
 //     import type { SpindleBackendProcessContext } from "./spindle-trio";
 //
-// They are looser than the names above: what may be sent is `unknown`, and whether it can be is found out when it is.
+// They are looser than the names above: what may be sent is `unknown`, and is checked when it is sent.
 // A `ProcessContext` is a `SpindleBackendProcessContext`, and each `SpindleBackendProcessModule` can be spawned.
 
-/** An entry's grip on its own process, as in the API; see `ProcessContext` for what each member does. */
+/** An entry's control over its own process, as in the API; see `ProcessContext` for what each member does. */
 export interface SpindleBackendProcessContext {
   processId: string;
   entry: string;
@@ -283,7 +283,7 @@ export interface BackendProcessLifecycleEventDTO {
   metadata?: Record<string, unknown>;
 }
 
-/** A worker's grip on one process, for code that is shared with a worker. An entry has none. */
+/** A worker's handle on one process, for code that is shared with a worker. An entry has none. */
 export interface BackendProcessHandle {
   readonly processId: string;
   readonly entry: string;
