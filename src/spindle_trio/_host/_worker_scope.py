@@ -239,8 +239,9 @@ class WorkerScope:
         )
         self._startup_monitor.add(process.deadlines)
         process.begin()
-        for successor in self._registry.successors(claim):  # other replacements queued up while this one waited
-            process.replace(successor.replace_grace)
+        # Other replacements queued up while this one waited. The shortest grace period counts, so each is given once.
+        for grace in {successor.replace_grace for successor in self._registry.successors(claim)}:
+            process.replace(grace)
         return process
 
     @trio.lowlevel.enable_ki_protection
