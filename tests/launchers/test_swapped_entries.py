@@ -117,3 +117,20 @@ async def test_a_file_that_is_behind_a_link_when_it_is_loaded_is_not_run(tmp_pat
         with pytest.raises(StartupFailedError, match="was replaced by a link to elsewhere after it was checked"):
             await worker.backend_processes.spawn(f"code/{entry}")
     assert not (tmp_path / "outside" / "has run").exists()
+
+
+class PutsAPipe(DefaultLauncher):
+    """Replaces an entry by a pipe, once it has been checked."""
+
+    def resolve(self, entry: str, root: Path) -> ResolvedEntry:
+        resolved = super().resolve(entry, root)
+        (root / entry).unlink()
+        os.mkfifo(root / entry)
+        return resolved
+
+
+async def test_a_file_that_is_a_pipe_when_it_is_loaded_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "entry.py").write_text(INSIDE)
+    async with open_host(PutsAPipe()) as host, host.open_worker("w", root=tmp_path, user_id="ada") as worker:
+        with pytest.raises(StartupFailedError, match="was replaced by what is no regular file after it was checked"):
+            await worker.backend_processes.spawn("entry.py", startup_timeout=5)

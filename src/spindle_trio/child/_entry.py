@@ -24,6 +24,8 @@ _NAMES = ("default", "run")
 _ATTEMPTS = 3
 """How often a file is opened that is elsewhere, since one that is being replaced counts as deleted for a moment."""
 
+_KIND, _REGULAR = 0o170000, 0o100000  # `stat` has names for them, and is not loaded for that
+
 _READ_BYTES = 64 * 1024
 
 
@@ -95,29 +97,31 @@ def _read_code(name: str, path: str) -> CodeType:
         code = _CheckedLoader(name, path, fd).get_code(name)
         assert code is not None, "a source file has code"
         return code
-    except _MovedError:
-        raise EntryFileError(f"{path} was replaced by a link to elsewhere after it was checked") from None
+    except _MovedError as moved:
+        raise EntryFileError(f"{path} was replaced by {moved} after it was checked") from None
     finally:
         if fd >= 0:
             os.close(fd)
 
 
 class _MovedError(OSError):
-    """A file is elsewhere."""
+    """Something else is where a file was; says what."""
 
 
 def _open_checked(path: str) -> int:
     """Open a file if it is really there, and not behind a link."""
     for _ in range(_ATTEMPTS):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would have it wait for ever
         try:
+            if os.fstat(fd).st_mode & _KIND != _REGULAR:
+                raise _MovedError("what is no regular file")
             if os.readlink(f"/proc/self/fd/{fd}") == path:
                 return fd
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
-    raise _MovedError
+    raise _MovedError("a link to elsewhere")
 
 
 def _read(fd: int) -> bytes:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import select
-from errno import E2BIG
 
 from spindle_trio._protocol._frames import with_header
 from spindle_trio._protocol._json_text import read_json, write_json
@@ -83,6 +82,8 @@ def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: i
             {name: str(environment[name]) for name in environment},
         )
     except OSError as error:
+        from errno import E2BIG  # not before there is an error: each module costs every process some time
+
         advice = "; give it shorter arguments and variables, or write them to a file" if error.errno == E2BIG else ""
         _fail(control, f"the system does not start {command[0]} for it: {error.strerror}{advice}")
 
