@@ -1,4 +1,4 @@
-"""What host, fork server and child share of the operating system.
+"""The operating-system code that host, fork server and child share.
 
-Standard library only, and lean, since every child loads it. What one of them alone needs stays with that one.
+Standard library only, and lean, since every child loads it. Code that only one of them needs stays there.
 """

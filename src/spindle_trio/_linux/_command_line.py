@@ -1,8 +1,8 @@
-"""What a list of processes shows of this one as its command line.
+"""Sets the command line that `ps` shows for this process.
 
-A forked process has its parent's. The kernel shows what stands where the arguments of the program were put, so that is
-overwritten: it takes no privilege and no system call, unlike a new place for it (`PR_SET_MM`). The place says how long
-it can be.
+A forked process has its parent's. The kernel shows the memory that holds the program's arguments, so that is
+overwritten: this takes no privilege and no system call, unlike a new place for them (`PR_SET_MM`). The old place limits
+the length.
 """
 
 from __future__ import annotations

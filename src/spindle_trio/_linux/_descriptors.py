@@ -1,7 +1,7 @@
 """Closes the descriptors that a process has inherited and must not keep.
 
-`os.closerange` up to a number beyond all would do, were it not for systems without `close_range(2)`: old kernels,
-filters that do not know it, and interpreters that were built without it. There it becomes a loop over every number.
+`os.closerange` up to a huge number is not enough: without `close_range(2)` (old kernels, filters that do not know it,
+interpreters built without it) it becomes a loop over every number.
 """
 
 from __future__ import annotations

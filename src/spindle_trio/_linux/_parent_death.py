@@ -1,7 +1,7 @@
 """Dying with the parent: the kernel is asked to kill this process when the thread that started it ends.
 
-The signal is asked for by the child itself, after its `exec`. Should the parent have died before that, nothing would
-come any more; so afterwards the child looks whether its parent is still the one that it was told of.
+The child itself asks for the signal, after its `exec`. If the parent died before that, no signal would come; so the
+child then checks that its parent is still the one that it was told of.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What `/proc` calls a process, and what the system calls of this program call it.
+"""The pid of a process in `/proc`, and its pid in the system calls of this program.
 
-The two are the same, unless this program lives in a PID namespace and sees the `/proc` of another one: as a host does
-that is an entry of another host, at level `pidns`, where that could not give it one of its own. Whoever took the one
-for the other would signal strangers.
+The two are the same, unless this program lives in a PID namespace and sees the `/proc` of another one: as does
+a host that is an entry of another host, at level `pidns`, without a `/proc` of its own. To confuse the two would signal
+other processes.
 """
 
 from __future__ import annotations

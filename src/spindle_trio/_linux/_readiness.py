@@ -1,7 +1,7 @@
-"""Waits until a descriptor can be used, also where the system refuses to tell of that.
+"""Waits until a descriptor can be used, even if the system refuses to watch it.
 
 The kernel needs memory for each descriptor that it watches, and may have none (`ENOMEM`), or not for this user
-(`ENOSPC`). Then whoever waits looks again and again.
+(`ENOSPC`). Then the waiting task polls.
 """
 
 from __future__ import annotations

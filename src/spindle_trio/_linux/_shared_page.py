@@ -1,8 +1,8 @@
-"""The child's side of the page that it shares with its host: heartbeats up, the mark of a stop down, stacks at the end.
+"""The child's side of the page that it shares with its host: heartbeats up, the stop flag down, stacks at the end.
 
 One memory page of native doubles comes first. Word `BEAT` is the monotonic time of the latest heartbeat in seconds,
-written here alone; 0 before the first. Word `STOP` is 1 once a stop was requested, written by the host alone. A beat
-thus costs no system call, and neither does a look for a stop.
+written here alone; 0 before the first. Word `STOP` is 1 once a stop was requested, written by the host alone. So
+neither a beat nor a check for a stop costs a system call.
 
 The rest is the dump area, which this process writes through the descriptor and does not map. `faulthandler` leaves the
 stacks of all threads there: at a crash, and at `DUMP_SIGNAL`, which a host sends to a process that has missed a

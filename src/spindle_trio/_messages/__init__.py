@@ -1,4 +1,4 @@
-"""What waits to be read in the host, and who reads it.
+"""Messages and events that wait in the host, and their readers.
 
-How it gets there is `_protocol`.
+How they travel is `_protocol`.
 """

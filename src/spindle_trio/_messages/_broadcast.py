@@ -8,8 +8,8 @@ do something that publishes again (kill the host, say): the second value then wa
 has had the first, so that all subscribers see one order.
 
 A channel is a Trio memory channel with a bounded buffer. Where it is full, its oldest value is dropped to make room,
-and the next `receive` says so with `LaggedError`; the one after goes on. The broadcast holds its channels weakly: one
-that nobody holds any more is one that nobody reads.
+and the next `receive` says so with `LaggedError`; the one after goes on. The broadcast holds its channels weakly: a
+channel that is garbage-collected has no reader.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `messages()` gives, in the host, at the far end of a stream and in an `async` child: a channel with batches."""
+"""The channel that `messages()` returns, in the host, at the far end of a stream and in an `async` child."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class MessageReceiveChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up this subscription. Who waits in it gets `trio.ClosedResourceError`. May be called twice."""
+        """End this subscription. A waiting reader gets `trio.ClosedResourceError`. May be called twice."""
 
 
 def check_most(most: int | None) -> None:
-    """Refuse a number of messages that nobody can wait for.
+    """Refuse a `most` below 1.
 
     Raises:
         ValueError: it is less than 1.

@@ -1,7 +1,7 @@
 """All messages of one worker's processes: their inboxes joined, with what keeps the order between processes.
 
-A channel over all processes has a cursor in each inbox, and a queue that says whose messages came when. What one
-process has sent in one go is one entry there, however many messages that are. Handlers are called with each message
+A channel over all processes has a cursor in each inbox, and a queue with the order of arrival. Messages that one
+process sent in one go are one entry there, however many they are. Handlers are called with each message
 as it is taken in, and count as a cursor that is never behind.
 """
 

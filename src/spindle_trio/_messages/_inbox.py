@@ -1,4 +1,4 @@
-"""What processes have sent and nobody has read yet: an inbox each, read through cursors, bounded in messages and bytes.
+"""Unread messages: an inbox for each process, read through cursors, bounded in messages and bytes.
 
 Theory of operation
 -------------------
@@ -6,11 +6,11 @@ Theory of operation
 A subscription is a *cursor* in the inbox: the number of the next message that it will read. A message goes when every
 open cursor has passed it. Which bound applies when the inbox is full depends on who listens:
 
-* While a cursor is open nothing is lost. `room` comes down to 0, and whoever reads from the process waits in
-  `wait_room` and so leaves the messages in the pipe, where they hold up that one child. (`put` itself never refuses:
+* While a cursor is open nothing is lost. `room` falls to 0, and the task that reads from the process waits in
+  `wait_room`. So the messages stay in the pipe and hold up that one child. (`put` itself never refuses:
   what has been read has been read, and at an end the host reads beyond the bound.)
 * While none is open, the newest messages up to the bound are kept and older ones are dropped, counted, and reported
-  once. A process that nobody listens to is neither wedged nor a leak.
+  once. A process without subscribers neither hangs nor leaks memory.
 * A *lossy* inbox (the far end of a stream, which has no back-pressure per process) always drops, and a cursor that
   falls behind learns of it through `LaggedError`.
 

@@ -1,4 +1,4 @@
-"""The control lane's frames as the host sees them: what it says to a child, and what a child may say to it.
+"""The control lane's frames as the host sees them: what it sends to a child, and what a child may send.
 
 `notes/protocol.md` has the same in prose, with test vectors. Unknown fields are ignored; an unknown type, a
 missing field or a field of a wrong type breaks the protocol.

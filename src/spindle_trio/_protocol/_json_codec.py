@@ -1,11 +1,11 @@
-"""Bodies of frames in the host: written with msgspec, and read from somebody who is not trusted.
+"""Bodies of frames in the host: written with msgspec, and read from children that are not trusted.
 
 Theory of operation
 -------------------
 
-What is refused on receipt is fixed by `check_payload`: what is not JSON-safe, and what is over a bound. To walk over a
-value costs more than to read it, and most frames cannot be over any bound, simply because they are short. So the checks
-are proved from the bytes where that is possible:
+What is refused on receipt is fixed by `check_payload`: what is not JSON-safe, and what is over a bound. Walking over a
+value costs more than reading it, and most frames cannot be over any bound, simply because they are short. So the checks
+are proved from the bytes if possible:
 
 * *JSON-safe*: msgspec reads JSON in UTF-8, and refuses lone surrogates, control characters and numbers that
   are no finite float. It takes integers of any size, so a body with nineteen digits in a row is looked at further.

@@ -1,10 +1,10 @@
 """What waits to be sent on one lane: in order, bounded in bytes, and drained by a task only while there is something.
 
-Both ends use it. A frame leaves inline where the lane takes it at once, so that most sends start no task, and a process
-that is killed right after has said what it has said. A write for each is most of what sending costs, though. So whoever
-sends very many without a pause may let them be *joined*: those behind the first leave together, at the latest when
-other tasks have had their turn. The draining task sees to that; until it begins, the lane is free, and what has been
-joined leaves inline whenever there is enough of it.
+Both ends use it. A frame leaves inline if the lane takes it at once, so that most sends start no task, and a process
+killed right after a send has still sent it. A write for each frame is most of the cost of sending, though. So frames of
+a fast sender may be *joined*: those behind the first leave together, at the latest when other tasks have had their
+turn. The draining task sees to that; until it begins, the lane is free, and what has been joined leaves inline whenever
+there is enough of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A frame lane over a Unix stream socket: the host's end of a real process, and the end of an `async` child.
 
-One `recv` of at most 64 KiB, all whole frames in it, then a checkpoint: whoever reads on until nothing is left lets one
+One `recv` of at most 64 KiB, all whole frames in it, then a checkpoint: reading until nothing is left would let one
 flooding peer starve all others. Frames that came with earlier ones wait in the decoder, and are handed out without a
 read. Writes are joined, and what the system did not take at once is remembered, so that a cancelled task never leaves
 half a frame behind.

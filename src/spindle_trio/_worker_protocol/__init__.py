@@ -7,16 +7,16 @@ Theory of operation
 `Worker` that behaves like one in the host's own program. Between them is any `trio.abc.Channel`, and on it the
 values of `WorkerToHost` and `HostToWorker` or their wire forms.
 
-* *Nobody waits for a process.* Each end has one task that reads and one that writes. Whatever may take its time has a
-  task of its own (a spawn; so many may wait, and no more) or has been accepted when the call returns (a stop, a send).
-  The host leaves requests unread only while the other end has very many answers to take: so that end waits for itself.
+* *No request waits for a process.* Each end has one task that reads and one that writes. A slow request either has its
+  own task (a spawn; their number is bounded) or is accepted when the call returns (a stop, a send). The host leaves
+  requests unread only while the other end has very many answers to take: so that end waits for itself.
 * *Two lanes share the channel.* Answers and lifecycle events wait in one queue and go first. Messages are taken out of
   the processes' inboxes one at a time, when nothing else waits, so that a slow connection holds up each process by
   its own inbox and nothing else. The connecting end has the same two lanes for requests and sends.
 * *Order.* A lifecycle event is queued at the transition, an answer after what it speaks of: `running` comes before the
   answer to the spawn, a terminal event before the answer to a spawn that failed. A terminal event may overtake
   messages; it then says how many are still to follow, so that the other end knows when it has them all.
-* *The connecting end mirrors.* Each process has a record there, changed by its events before anybody hears of them.
+* *The connecting end mirrors.* Each process has a record there, changed by its events before they are published.
 * *The connection is the worker's scope.* When it ends, for whatever reason, the worker is unloaded.
 """
 

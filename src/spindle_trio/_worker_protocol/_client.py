@@ -26,18 +26,18 @@ def connect_worker(
 ) -> AbstractAsyncContextManager[Worker]:
     """Connect to a host that serves the other end of a channel (`Host.serve_worker`), and be its worker.
 
-    Leaving the block closes the channel, and so the host unloads the worker: its processes end as
-    `backend_unloaded`, unseen from here. If the connection is lost inside the block, calls that wait and later ones
-    raise `trio.BrokenResourceError`, and subscriptions end once they have been read. A handle then keeps its last
-    snapshot; its `wait_ended` raises `trio.BrokenResourceError` if the end of the process had not been heard of.
+    Leaving the block closes the channel, and so the host unloads the worker: its processes end as `backend_unloaded`,
+    which this end does not see. If the connection is lost inside the block, calls that wait and later ones raise
+    `trio.BrokenResourceError`, and subscriptions end once they have been read. A handle then keeps its last snapshot;
+    its `wait_ended` raises `trio.BrokenResourceError` if this end had not seen the process end.
 
     A worker behaves here as in the host's own program, with these differences. Timeouts travel as whole milliseconds, a
-    startup timeout between 1 and 120 seconds, a heartbeat timeout of up to 120 seconds or none. Whether a
-    message names the right user is looked at by the host. A process's `pid` and the
-    worker's own `user_id` are not told. A message that the host cannot deliver is logged here, and the next `send` or
+    startup timeout between 1 and 120 seconds, a heartbeat timeout of up to 120 seconds or none. The host
+    checks whether a message names the right user. A process's `pid` and the worker's own
+    `user_id` are not known here. A message that the host cannot deliver is logged here, and the next `send` or
     `send_nowait` to that process raises why: `PayloadError` (with `size` and `limit`), `ProcessAccessError` or
-    `trio.BrokenResourceError`. What the host accepts for a process and cannot hold for it ends that
-    process as failed, since nobody waits for it to read.
+    `trio.BrokenResourceError`. If the host accepts a message and cannot hold it for the process, that process
+    ends as failed, since no sender waits here.
 
     A stream has no back-pressure per process: this end always reads, holds each process's messages up to the bounds,
     and a message subscription that falls behind them gets `LaggedError`. A `spawn` that is cancelled returns at once;
@@ -45,7 +45,7 @@ def connect_worker(
 
     Args:
         channel: is taken over; nobody else may use it.
-        limits: bounds for what waits here and for what is sent; as a rule the host's own.
+        limits: bounds for what waits here and for what is sent; normally the host's own.
 
     Raises:
         TypeError: `channel` is a bare stream.

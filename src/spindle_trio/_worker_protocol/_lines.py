@@ -1,7 +1,7 @@
 """Lines of the worker protocol as they come in: cut out of a stream, bounded before they are parsed, and read as JSON.
 
-Nobody is trusted here. A line that is over the bound on bytes is skipped while it comes in, and the next one is read as
-ever. The brackets and commas of a line are counted before it is parsed, since a mebibyte of brackets becomes 24 MiB of
+The peer is not trusted. A line over the bound on bytes is skipped while it comes in, and the next one is read as
+usual. The brackets and commas of a line are counted before it is parsed, since a mebibyte of brackets becomes 24 MiB of
 objects. A bounded scan looks for the request's id in such a line, and in one that the parser gives up on, so that the
 request can be answered.
 """

@@ -1,4 +1,4 @@
-"""Requests of the connecting end that wait for their answers, and the errors that answers stand for."""
+"""Requests of the connecting end that wait for their answers, and the errors in those answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host as the connecting end sees it: asks, mirrors what it is told, and hands on what it hears."""
+"""The connecting end of the worker protocol: sends requests, mirrors the host's processes, and passes on its events."""
 
 from __future__ import annotations
 

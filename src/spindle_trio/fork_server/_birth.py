@@ -1,4 +1,4 @@
-"""A process that is being forked: what is made for it beforehand, and what the host is told of it."""
+"""A process that is being forked: what is made for it in advance, and what the host is told about it."""
 
 from __future__ import annotations
 

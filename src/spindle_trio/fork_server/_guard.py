@@ -1,12 +1,12 @@
-"""The guard: where a fork server's program begins, and what is left to end the tree when its host was killed.
+"""The guard: the start of a fork server's program, and what ends the tree after its host was killed.
 
-It finds the level of containment that works here (`_levels`), forks the server into it, tells the host, and from then
-on does nothing but wait: for the end of the server, or that of the host. It sees that by the end of their socket, or by
-the host's pidfd where a forked copy of the host keeps the socket open. Then the server ends itself, too; one that was
-stopped, or does not, is killed after `SERVER_SECONDS`. What the server leaves behind, the guard ends last.
+It finds the level of containment that works here (`_levels`), forks the server into it, and tells the host. From then
+on it only waits for the end of the server or of the host. It learns of the latter by the end of their socket, or by the
+host's pidfd if a forked copy of the host keeps the socket open. Then the server ends itself, too; one that was stopped,
+or does not, is killed after `SERVER_SECONDS`. What the server leaves behind, the guard ends last.
 
-In a PID namespace nothing can be left behind, and the guard is killed with its host by the kernel, and the server with
-it: then nobody waits for anybody. Elsewhere it outlives its host for that moment.
+In a PID namespace nothing can be left behind: the kernel kills the guard with its host, and the server with the guard,
+so that nothing has to wait. At other levels the guard outlives its host for that moment.
 """
 
 from __future__ import annotations

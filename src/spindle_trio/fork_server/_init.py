@@ -1,6 +1,6 @@
-"""A minimal init outside of namespaces: the parent of one process, which waits for its end and passes on how it ended.
+"""A minimal init outside of namespaces: the parent of one process, which waits for its end and reports its status.
 
-It adopts what loses its parents, and kills that before it ends. Inits of namespaces are in `_inits`.
+It adopts orphans, and kills them before it ends. Inits of namespaces are in `_inits`.
 """
 
 from __future__ import annotations

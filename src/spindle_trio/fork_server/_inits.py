@@ -1,17 +1,16 @@
-"""Inits of namespaces: the first process of each PID namespace that a process lives in, and what makes them.
+"""Inits of namespaces: the first process of each PID namespace, and the program that makes them.
 
-A namespace begins with its first process, and ends with it: then the kernel kills all others in it. So that process is
-to do nothing but live, and to let go of what has been orphaned. The server could fork it, but the server has loaded
-whatever processes are to find loaded, and to copy that takes most of the time of a fork. So inits are made by the lean
-program that the server itself was forked from, the *root*, ahead of any need, and the server forks processes into their
-namespaces.
+A namespace begins with its first process, and ends with it: then the kernel kills all others in it. So that process
+only has to live, and to reap orphans. The server could fork it, but the server has loaded everything that is preloaded
+for processes, and copying that takes most of the time of a fork. So the *root*, the lean program that the server itself
+was forked from, makes inits in advance, and the server forks processes into their namespaces.
 
-The root is the first process of the namespace that all of it is in. It ends with the server, and all of it with the
-root.
+The root is the first process of the namespace around all of them. It ends with the server, and everything in its
+namespace ends with it.
 
 Server and root exchange datagrams:
 
-    server → root   make            an init, please
+    server → root   make            make an init
                     end NUMBER      kill it, and reap it
     init → server   NUMBER          it is ready; with a pidfd of itself
     root → server   !ERRNO          it could not be made; an init may say it, too

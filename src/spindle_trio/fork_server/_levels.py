@@ -1,4 +1,4 @@
-"""How the tree of a process is held together, in four levels; `launchers/_containment.py` ends what they hold.
+"""The four levels of containment; `launchers/_local/_containment.py` ends the trees that they contain.
 
     pidns   All is in one PID namespace, whose first process is the root, and each process in a nested one (`_inits`).
             When the first process of a namespace ends, the kernel kills all others in it before it reports that end. So

@@ -1,10 +1,10 @@
 """A `/proc` that fits the PID namespace of a process: in a mount namespace of its own, made with its init.
 
-Without one, `/proc` is that of the host's namespace, and `/proc/<os.getpid()>` a stranger. Nothing else differs in
-there: mounts that are made or undone outside later show up in it, too, while those that a process makes stay inside.
+Without one, `/proc` is that of the host's namespace, and `/proc/<os.getpid()>` is another process. Nothing else
+differs: later mounts and unmounts outside show up inside, too, while those that a process makes stay inside.
 
-It needs the right to mount. And it must not uncover what somebody has hidden by mounting something over parts of
-`/proc`, as containers do: where that is so, there is none.
+It needs the right to mount. And it must not uncover parts of `/proc` that were hidden by mounting something over them,
+as containers do: in that case a process gets none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loads what processes are to find loaded, and makes sure that a fork is still safe afterwards."""
+"""Preloads modules for processes, and makes sure that a fork is still safe afterwards."""
 
 from __future__ import annotations
 

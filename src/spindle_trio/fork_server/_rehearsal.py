@@ -1,8 +1,8 @@
-"""What a spare does while nobody waits for it: it plays the life of a process through, against itself as the host.
+"""What a spare does while no launch waits for it: it plays through the life of a process, against itself as the host.
 
-After a fork the first write to each page copies it, and that is most of what a spawn would cost. So a spare touches
-beforehand what an `async` entry is going to touch: it loads an entry file, and runs it from the first frame to the
-last. Nothing of that is seen outside.
+After a fork the first write to each page copies it, and that is most of what a spawn would cost. So a spare touches in
+advance what an `async` entry is going to touch: it loads an entry file, and runs it from the first frame to the last.
+None of that is visible outside.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
 
     host → server   {"type": "preload", "modules": [name, …], "folders": [folder, …], "variables": {name: value, …},
                      "path": [folder, …], "execs": bool}    first of all, once: what to load, where and in what
-                    {"type": "fork", "spare": bool}         a process, please; for a launch that waits, or as a spare
-                    {"type": "reap", "number": n}           it has ended, and its number is not needed any more
+                    {"type": "fork", "spare": bool}         fork a process; for a launch that waits, or as a spare
+                    {"type": "reap", "number": n}           it has ended, and its pid is not needed any more
                     {"type": "discard", "number": n}        kill and reap it, whatever it is doing
     guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    the group of all
     server → host   {"type": "server", "lack": text}        with pidfds of itself and of its root, where it has one
@@ -26,14 +26,14 @@ Host and server exchange datagrams, one JSON object each, over a socket that kee
     init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of its process (`sweep`)
 
 A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
-itself up before it waits (`_forked`). Of some servers the processes become other programs then (`child/_exec.py`).
-Where its parent is an init, that announces its birth and its end.
+itself up before it waits (`_forked`). The processes of some servers then become other programs (`child/_exec.py`). If
+the parent of a process is an init, the init announces its start and its end.
 
-Nobody is reaped unasked: what has ended keeps its number in the system until the host has looked at it and says so.
-What the two call it is another number, which means the same in every PID namespace.
+No process is reaped unasked: it keeps its pid until the host has looked at it and asks for the reaping. `number` is not
+the pid but a number that means the same in every PID namespace.
 
-The end of the socket is the end of the host, or its wish. The server then kills and reaps what it has forked, and ends.
-Should it be killed itself, its processes die with it, by the signal that each has asked for.
+When the socket ends, the host has ended or wants the server to end. The server then kills and reaps what it has forked,
+and ends. If it is killed itself, its processes die with it, by their parent-death signals.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Level `sweep`: a parent for each process that adopts what it leaves behind, and kills that. See `_levels`."""
+"""Level `sweep`: each process has a parent that adopts and kills what it leaves behind. See `_levels`."""
 
 from __future__ import annotations
 

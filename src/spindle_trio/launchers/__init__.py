@@ -1,4 +1,4 @@
-"""How a process comes to exist and how it ends: launchers, independent of one another."""
+"""Launchers start and end processes. They are independent of one another."""
 
 from __future__ import annotations
 

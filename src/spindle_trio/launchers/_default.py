@@ -1,4 +1,4 @@
-"""The launcher of a host that was opened without one: it picks by suffix what runs an entry."""
+"""The default launcher of a host. The suffix of an entry decides what runs it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ __all__ = ["DefaultLauncher"]
 class DefaultLauncher(ServerLauncher):
     """Forks Python entries (``.py``) off a warm server process, and runs JavaScript ones (``.js .mjs .cjs``) in Node.
 
-    Both come from one server: a process of it becomes Node by `exec`. Needs Linux 5.4 or later, and Node (20.19 or
-    later) or Bun once a JavaScript entry is spawned, which is refused with `EntryError` where there is neither.
+    Both come from one server: a JavaScript process is forked too, and becomes Node by `exec`. Needs Linux 5.4 or later,
+    and Node (20.19 or later) or Bun once a JavaScript entry is spawned, which is refused with `EntryError` if neither
+    is installed.
     """
 
     def __init__(
@@ -36,18 +37,18 @@ class DefaultLauncher(ServerLauncher):
         Args:
             preload: the modules that the server imports once, for all Python entries, as in
                 ``(*DEFAULT_PRELOAD, "numpy")``; `ForkServerLauncher` says more.
-            preload_environment: variables that the server has besides its others while it loads these modules.
-            preload_path: folders where these modules are looked for first.
-            spares: how many processes wait, warm, for the next launches.
-            containment: how well the trees of processes are to be held together: by exactly this level, or the host
-                refuses to open; `None` for the strongest that works here.
+            preload_environment: extra variables for the server while it loads these modules.
+            preload_path: folders in which to look for these modules first.
+            spares: how many warm processes wait for the next launches.
+            containment: the level of containment: exactly this one, or the host refuses to open; `None` for the
+                strongest that works here.
             node: the program that runs JavaScript, as a path or as a command that is looked up; by default ``node``,
                 or else ``bun``, on the `PATH`.
 
         Raises:
             TypeError: `preload`, `preload_environment` or `preload_path` is of a wrong type.
-            ValueError: `spares` is negative or no integer, `containment` is no level, or no environment can hold a
-                variable of `preload_environment`.
+            ValueError: `spares` is negative or not an integer, `containment` is not a level, or a variable of
+                `preload_environment` is not valid.
         """
         super().__init__(
             ForkedPythonEngine(),

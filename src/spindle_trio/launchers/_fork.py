@@ -1,4 +1,4 @@
-"""The fork server's own launcher: an entry runs in the very process that was forked off the warm server."""
+"""The fork server's launcher: an entry runs in the process that was forked off the warm server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ForkedPythonEngine(Engine):
 class ForkServerLauncher(ServerLauncher):
     """Forks each entry, a ``.py`` file, off a warm server process. Needs Linux 5.4 or later.
 
-    A process comes into being in about a millisecond, and shares the memory of what was preloaded. All processes of one
+    A process starts in about a millisecond, and shares the memory of what was preloaded. All processes of one
     launcher also share their address layout and hash seed; `PythonLauncher` gives each its own.
     """
 
@@ -64,19 +64,19 @@ class ForkServerLauncher(ServerLauncher):
             preload: the modules that the server imports once, for all processes: `DEFAULT_PRELOAD` and others, as in
                 ``(*DEFAULT_PRELOAD, "numpy")``, or ``()`` for a lean server, whose `async` entries import Trio
                 themselves. A module that starts a thread or opens a descriptor is refused when the host opens.
-            preload_environment: variables that the server has besides its others while it loads these modules, as in
-                ``{"OPENBLAS_NUM_THREADS": "1"}``, without which numpy starts threads. Processes do not get them: their
-                environment is the host's to say.
-            preload_path: folders where these modules are looked for first, such as that of this program. Processes
+            preload_environment: extra variables for the server while it loads these modules, as in
+                ``{"OPENBLAS_NUM_THREADS": "1"}``, without which numpy starts threads. Processes do not get them: the
+                host sets their environment.
+            preload_path: folders in which to look for these modules first, such as that of this program. Processes
                 have the `sys.path` of this program all the same.
-            spares: how many processes wait, warm, for the next launches.
-            containment: how well the trees of processes are to be held together: by exactly this level, or the host
-                refuses to open; `None` for the strongest that works here.
+            spares: how many warm processes wait for the next launches.
+            containment: the level of containment: exactly this one, or the host refuses to open; `None` for the
+                strongest that works here.
 
         Raises:
-            TypeError: `preload` or `preload_path` is one text, or something in one of the three is no text.
-            ValueError: no environment can hold a variable of `preload_environment`, `spares` is negative or no integer,
-                or `containment` is no level.
+            TypeError: `preload` or `preload_path` is a str, or one of the three contains something else than str.
+            ValueError: a variable of `preload_environment` is not valid, `spares` is negative or not an integer, or
+                `containment` is not a level.
         """
         super().__init__(
             ForkedPythonEngine(),

@@ -1,8 +1,7 @@
 """The launcher of JavaScript entries, each in a Node or Bun of its own.
 
-A lean fork server makes the processes, as for every launcher on one, and each then becomes Node by `exec`: so they are
-contained, reaped and protected in one way, whatever they run. Our own runtime in there (`spindle_trio.javascript`)
-speaks the frames of every process.
+A lean fork server makes the processes, so that they are contained, reaped and protected like all others. Each then
+becomes Node by `exec`. Its runtime (`spindle_trio.javascript`) speaks the frames of every process.
 """
 
 from __future__ import annotations
@@ -146,11 +145,11 @@ class NodeLauncher(ServerLauncher):
             program: the program that runs JavaScript, as a path or as a command that is looked up; `None` for the first
                 of `node` and `bun` on the `PATH`.
             spares: how many processes wait for the next launches, each to become that program.
-            containment: how well the trees of processes are to be held together: by exactly this level, or the host
-                refuses to open; `None` for the strongest that works here.
+            containment: the level of containment: exactly this one, or the host refuses to open; `None` for the
+                strongest that works here.
 
         Raises:
-            ValueError: `spares` is negative or no integer, or `containment` is no level.
+            ValueError: `spares` is negative or not an integer, or `containment` is not a level.
         """
         self._engine: Final = JavaScriptEngine(program)
         super().__init__(self._engine, spares=spares, containment=containment, execs=True)
@@ -160,14 +159,14 @@ class NodeLauncher(ServerLauncher):
 
     @property
     def program(self) -> str | None:
-        """Where the program is that runs JavaScript here; `None` while there is none."""
+        """The path of the program that runs JavaScript; `None` if there is none."""
         return self._engine.path()
 
     async def start(self) -> None:
         """Make ready; see `ServerLauncher.start`.
 
         Raises:
-            RuntimeError: there is no such program, or as there.
+            RuntimeError: there is no such program, or a reason that `ServerLauncher.start` gives.
         """
         if self._engine.path() is None:
             raise RuntimeError(f"NodeLauncher: {self._engine.problem()}")

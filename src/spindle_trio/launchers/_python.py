@@ -1,8 +1,8 @@
 """The exec launcher: a fresh Python interpreter for each process.
 
-A lean fork server makes the processes, as for every launcher on one: so they are contained, reaped and protected in one
-way. Each then becomes an interpreter by `exec`, as its first frame says (`spindle_trio.child._exec`), and reads its
-order from the second.
+A lean fork server makes the processes, so that they are contained, reaped and protected like all others. Each then
+becomes an interpreter by `exec`, as its first frame says (`spindle_trio.child._exec`), and reads its order from the
+second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_SPARES: Final = 1
 
 
 class PythonEngine(Engine):
-    """Runs Python entries, each in an interpreter that its process becomes."""
+    """Runs Python entries: each process becomes an interpreter."""
 
     suffixes = PYTHON_SUFFIXES
 
@@ -67,11 +67,11 @@ class PythonLauncher(ServerLauncher):
                 this program; then children also have its `sys.path`. Another one keeps its own, with this package
                 added.
             spares: how many processes wait for the next launches, each to become an interpreter.
-            containment: how well the trees of processes are to be held together: by exactly this level, or the host
-                refuses to open; `None` for the strongest that works here.
+            containment: the level of containment: exactly this one, or the host refuses to open; `None` for the
+                strongest that works here.
 
         Raises:
-            ValueError: `spares` is negative or no integer, or `containment` is no level.
+            ValueError: `spares` is negative or not an integer, or `containment` is not a level.
         """
         self._engine: Final = PythonEngine(python)
         super().__init__(self._engine, spares=spares, containment=containment, execs=True)
@@ -83,7 +83,7 @@ class PythonLauncher(ServerLauncher):
         """Make ready; see `ServerLauncher.start`.
 
         Raises:
-            RuntimeError: there is no such interpreter, or as there.
+            RuntimeError: there is no such interpreter, or a reason that `ServerLauncher.start` gives.
         """
         if self._engine.command is None:
             python = self._engine.python

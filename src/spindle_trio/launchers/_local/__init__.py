@@ -1,4 +1,4 @@
-"""What the launchers for processes on this machine stand on.
+"""The parts of the launchers for processes on this machine.
 
-The launchers that people name are one folder up.
+The public launchers are one folder up.
 """

@@ -1,7 +1,8 @@
-"""Ends what a level of containment holds together, as the host can; `spindle_trio.fork_server._levels` describes them.
+"""The host's part of containment: it ends a process's tree. `spindle_trio.fork_server._levels` describes the levels.
 
-A `Tree` is all that one process has started, as far as its level knows it. Its pidfd refers to the process, or at level
-`sweep` to its init, which ends last. At `pidns` the init has a pidfd besides: its end says that nothing is left.
+A `Tree` is everything that one process has started, as far as its level can tell. Its pidfd refers to the process, or
+at level `sweep` to its init, which ends last. At `pidns` the init has a pidfd besides: its end says that nothing is
+left.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """This program's descriptors: a limit raised for it and not for its children, and a few held back for kills.
 
 A process takes some descriptors in its host, and the usual soft limit of 1 024 is used up by fewer than 170 of them.
-So a launcher of real processes raises it to the hard one when a host opens. Children get back the one that this program
-had: the soft limit is as low as it is for the sake of programs that use `select(2)`, which overruns its table where a
-descriptor has a larger number.
+So a launcher of real processes raises it to the hard limit when a host opens. Children get the program's original limit
+back: the soft limit is low for the sake of programs that use `select(2)`, which overruns its table for a descriptor
+    with
+a larger number.
 
 The limit is the program's, not a host's, and stays when hosts close. To lower it would take descriptors away from
 hosts that are still open, from processes that were abandoned, and from whatever else the program has opened meanwhile.
 A program that sets its limit itself between two hosts finds it raised by the second one, whose children get what the
 program had set. What it starts by other means, as with `subprocess`, inherits the raised limit.
 
-To kill a tree takes a descriptor or two, where its processes have to be looked for, and so does asking for stacks. A
-program that has used up all of its descriptors would leave processes behind. So it holds a few that mean nothing, as
-long as it has a host of real processes, and lets them go for the moment of a kill.
+Killing a tree takes a descriptor or two if its processes have to be looked for, and so does asking for stacks. A
+program out of descriptors would leave processes behind. So while it has a host of real processes, it keeps a few
+descriptors in reserve, and frees them for the moment of a kill.
 """
 
 from __future__ import annotations

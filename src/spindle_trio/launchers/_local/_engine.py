@@ -1,4 +1,4 @@
-"""What runs entries of one kind, in a process that a fork server has forked."""
+"""An engine runs entries of one kind in a process that a fork server has forked."""
 
 from __future__ import annotations
 

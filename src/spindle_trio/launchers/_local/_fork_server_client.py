@@ -1,7 +1,7 @@
-"""One fork server, as its host sees it: asked for processes, told whom to reap, and ended.
+"""One fork server, as its host sees it: it is asked for processes, told which to reap, and ended.
 
-`spindle_trio.fork_server._server` has the other side, and describes what the two say to each other. What the server
-says is trusted: it is this package's own program, and no process that it forks has its socket.
+`spindle_trio.fork_server._server` is the other side, and describes the datagrams. The server is
+trusted: it is this package's own program, and no process that it forks has its socket.
 
 `_fork_server_start` starts and ends its programs, and `_fork_server_link` has the socket.
 """

@@ -1,7 +1,7 @@
 """The host's end of the socket to a fork server: datagrams of one JSON object each, with descriptors.
 
-`spindle_trio.fork_server._link` has the other end. Nothing here waits for the server without a bound, and what is asked
-of it is queued where its socket is full: a server that was stopped must not stop its host.
+`spindle_trio.fork_server._link` has the other end. Nothing here waits for the server without a bound. If its
+socket is full, requests are queued: a server that was stopped must not stop its host.
 """
 
 from __future__ import annotations

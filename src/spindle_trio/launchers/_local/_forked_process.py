@@ -1,4 +1,4 @@
-"""A process that a fork server has forked and nobody has used yet: taken over, used, or let go of."""
+"""A process that a fork server has forked and no launch has used yet: taken over, used, or discarded."""
 
 from __future__ import annotations
 

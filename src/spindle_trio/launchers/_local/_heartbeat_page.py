@@ -1,4 +1,4 @@
-"""The host's side of the page that it shares with a child: heartbeats up, the mark of a stop down, stacks at the end.
+"""The host's side of the page that it shares with a child: heartbeats up, the stop flag down, stacks at the end.
 
 A page is the first memory page of a sealed memfd, read as native doubles. Word 0 is the monotonic time of the latest
 heartbeat in seconds, written by the child alone; 0 before the first. Word 1 is 1 once a stop was requested, written by

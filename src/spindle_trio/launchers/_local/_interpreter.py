@@ -1,4 +1,4 @@
-"""Starts Python interpreters: fork servers, and what processes of the exec launcher become.
+"""Commands that start Python interpreters: for fork servers, and for processes of the exec launcher.
 
 An interpreter is started with `-P`, since `sys.path` is the host's business. Site processing stays on, although it
 costs some milliseconds: packages that are installed in editable form are found by hooks that it sets up, and `sys.path`

@@ -1,13 +1,13 @@
-"""The one thread that starts processes, and the threads that reap what has withstood its kill.
+"""The one thread that starts processes, and the threads that reap processes which survived SIGKILL.
 
 A parent-death signal follows the *thread* that forked: when that thread ends, the kernel takes the child's parent for
 dead. Trio's worker threads retire after ten idle seconds, and the thread that runs Trio may end as well. So all
 processes that carry such a signal are started by one thread that never ends before the program does. It serves every
 launcher of this interpreter, is a daemon, and does nothing but start processes, one after another.
 
-A result comes back through `trio.lowlevel.TrioToken`. Whoever waits for it cannot be cancelled out of it for
-`PATIENCE` seconds, since a process that comes into being belongs to somebody at every moment: to the thread until it
-has answered, then to the waiting task, and to the thread again if that task has given up or its run has ended.
+A result comes back through `trio.lowlevel.TrioToken`. The task that waits for it cannot be cancelled
+for `PATIENCE` seconds, since a new process has an owner at every moment: the thread until it has answered, then the
+waiting task, and the thread again if that task has given up or its run has ended.
 """
 
 from __future__ import annotations

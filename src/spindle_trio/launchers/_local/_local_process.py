@@ -1,16 +1,16 @@
 """A process of the operating system as the host sees it: two socket lanes, a shared page, output pipes and a pidfd.
 
-The pidfd is the one truth about the end: it becomes readable when the process has ended, whoever holds its pipes, and
-a signal through it cannot reach a stranger. Between its end and its reaping a process is a zombie, which keeps its
-number, and with it the number of its process group, from being given away. So the group is killed first, and then the
-process is reaped; after that nothing here touches the number again. Its fork server reaps it (`ProcessParent`), since
+The pidfd alone tells the end: it becomes readable when the process has ended, whoever holds its pipes, and a signal
+through it cannot reach another process. Between its end and its reaping a process is a zombie, whose pid and process
+group cannot be reused. So the group is killed first, and then the
+process is reaped; after that nothing here uses the pid again. Its fork server reaps it (`ProcessParent`), since
 only the parent can.
 
 The life of a `LocalProcess` is that of one block:
 
     forked (by a server) → running → [kill] → wait: kill the group, reap, empty the pipes → close
 
-A process that has not ended `PATIENCE` seconds after its first kill is left to its parent, whenever it ends.
+A process that has not ended `PATIENCE` seconds after its first kill is left for its parent to reap.
 """
 
 from __future__ import annotations

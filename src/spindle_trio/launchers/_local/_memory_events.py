@@ -1,12 +1,11 @@
-"""Kills for lack of memory, as the kernel counts them for each control group.
+"""Out-of-memory kills, as the kernel counts them for each control group.
 
-A process that was killed for lack of memory has got a SIGKILL like any other. But its control group counts such kills:
-`oom_kill` in `memory.events` where groups are of version 2, and in `memory.oom_control` where they are of version 1.
-The kernel counts before it kills. So the counter is read once beforehand, and again after a SIGKILL that nobody here
-has sent; nothing is read while processes merely start and end.
+The SIGKILL of the out-of-memory killer looks like any other. But the control group counts such kills: `oom_kill` in
+`memory.events` (cgroup v2) or in `memory.oom_control` (v1). The kernel counts before it kills. So the counter is read
+once in advance, and again after a SIGKILL that the host did not send; ordinary starts and ends read nothing.
 
-A counter says how many, and not who. Where several were killed at once, each end that is seen within `CREDIT_SECONDS`
-is taken for one of those.
+A counter says how many were killed, not which. If several were killed at once, each end seen within `CREDIT_SECONDS`
+counts as one of those.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a process writes to stdout and stderr: always drained, the end of it kept, its lines passed to the log.
+"""Stdout and stderr of a process: always drained, the last part kept, each line passed to the log.
 
-A process whose pipes nobody reads would hang in `print`. So each pipe has a task that reads it, whatever the process
+A process whose pipes are not read would hang in `print`. So each pipe has a task that reads it, whatever the process
 is doing, 64 KiB at a time with a checkpoint after each. A pipe's end is never waited for: a grandchild may hold it
 open for as long as it likes.
 """

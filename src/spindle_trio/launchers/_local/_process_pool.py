@@ -1,11 +1,11 @@
 """Processes for launches: spares that wait to be used, and launches that wait for a process.
 
 A server hands out processes, each of which waits on its control lane for its first frame. So any process serves any
-launch, which takes a spare, or asks for a process and waits for the next one that comes. A launch that gave up leaves
-its process to whoever comes next.
+launch. A launch takes a spare, or asks for a process and waits for the next one. A launch that gave up leaves its
+process to the next launch.
 
-Spares are asked for a moment after the last launch: forking them, and even asking for it, would hold up the processes
-that somebody waits for.
+Spares are asked for a moment after the last launch: to fork them, or even to ask, would hold up processes that a launch
+is waiting for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reaping: learning how a process has ended, and letting the system forget it. Only the parent of a process can.
+"""Reaping: learning how a process has ended, and freeing its pid. Only the parent of a process can.
 
-A process that has ended is a zombie until it is reaped. As long as it is one, its number means nobody else, so whoever
-uses the number does that first, and reaps last.
+A process that has ended is a zombie until it is reaped. Until then its pid cannot be reused. So code
+that uses the pid does that first, and reaps last.
 """
 
 from __future__ import annotations

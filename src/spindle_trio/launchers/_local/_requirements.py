@@ -1,4 +1,4 @@
-"""What real processes need of the system and of the program: checks that every launcher of them makes."""
+"""What real processes need from the system and the program; every launcher of them checks it."""
 
 from __future__ import annotations
 

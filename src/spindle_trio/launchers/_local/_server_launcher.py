@@ -1,10 +1,10 @@
-"""What every launcher on a fork server has in common: a server, and processes that it has forked.
+"""The part that all launchers on a fork server share: a server, and the processes that it has forked.
 
 One task owns the server, from `start` to `aclose`. When the server is gone, launches that wait for it fail, its
 processes die with it (each says so through its own pidfd), and the task starts another one, after a pause that doubles
-with each server that did not live long. Launches that come meanwhile wait for the new one.
+with each server that did not live long. Launches in between wait for the new one.
 
-`_process_pool` has the processes that nobody uses yet, and an `Engine` knows what a process is told to run.
+`_process_pool` has the unused processes, and an `Engine` writes what a process is to run.
 """
 
 from __future__ import annotations

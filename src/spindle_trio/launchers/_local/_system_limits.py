@@ -1,6 +1,6 @@
-"""Limits of the system that a program runs into: which one it was, how high it is, and what to raise.
+"""Limits of the system: which one a program has reached, how high it is, and what to raise.
 
-The kernel says no more than an error number, and for processes and threads the same one for three limits.
+The kernel gives only an error number, and for processes and threads the same one for three limits.
 """
 
 from __future__ import annotations

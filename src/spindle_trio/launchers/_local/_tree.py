@@ -1,16 +1,16 @@
 """Kill a process with all that descends from it: freeze, walk, kill.
 
-Killing from the top would orphan what is below, and nobody finds it again. So the process is frozen first, then each
-descendant as it is found, and the walk is repeated until it finds nothing new: what is frozen starts nothing. Then
-the deepest are killed first, since each one's parent proves that the number still means the same process. A number
-is never trusted by itself: a pidfd is opened, the parent of that number is read afterwards, and only then the pidfd is
-signalled. If the number was given to another process in between, then either the parent is a stranger or the pidfd
-belongs to a process that is gone.
+Killing from the top would orphan what is below, which could not be found again. So the process is frozen first, then
+each descendant as it is found, and the walk is repeated until it finds nothing new: what is frozen starts nothing. Then
+the deepest are killed first, since each one's parent proves that its pid still means the same process. A pid is never
+trusted by itself: a pidfd is opened, the parent of that number is read afterwards, and only then the pidfd is
+signalled. If the pid was reused in between, then either the parent is a stranger or the pidfd belongs to a process that
+is gone.
 
 All numbers here are those of `/proc`; what system calls take may be others (`spindle_trio._linux._pid_numbers`).
 
-What has double-forked away before the kill is nobody's descendant any more; it is reached only if it is still in the
-process group.
+A process that has double-forked away before the kill is no descendant any more; it is reached only if it is still in
+the process group.
 """
 
 from __future__ import annotations
