@@ -203,8 +203,8 @@ MUTANTS: Final = (
     Mutant(
         "of two replacements the second one waits for ever",
         "_host/_worker_scope.py",
-        "for successor in self._registry.successors(claim):",
-        "for successor in ():",
+        "for grace in {successor.replace_grace for successor in self._registry.successors(claim)}:",
+        "for grace in ():",
         ("contract/test_keys.py::test_replacements_of_one_key_queue_in_order[memory]",),
     ),
     Mutant(
