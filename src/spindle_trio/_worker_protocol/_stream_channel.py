@@ -64,8 +64,8 @@ class StreamChannel(WireChannel):
     async def send(self, value: WireMessage) -> None:
         """Send one message; when this returns, all of its line is with the stream.
 
-        If it is cancelled, the line may be half out, and so nothing can be sent any more. Whoever has to be able
-        to give up leaves the sending to a task that is not cancelled.
+        If it is cancelled, the line may be half out, and so nothing can be sent any more. To be able to
+        give up, leave the sending to a task that is not cancelled.
 
         Args:
             value: an attrs value of the protocol, or its wire form.
@@ -93,7 +93,7 @@ class StreamChannel(WireChannel):
         """Wait for the next message and return it in its wire form. If cancelled, nothing is lost.
 
         Raises:
-            PeerProtocolError: a line is no JSON object, or over a bound; the next call goes on with the line after it.
+            PeerProtocolError: a line is not a JSON object, or over a bound; the next call reads the line after it.
                 Where the line has a `requestId`, the error has it as `request_id`. Or the stream ended within a line.
             trio.EndOfChannel: the peer has sent its last message.
             trio.BrokenResourceError: the connection was lost.

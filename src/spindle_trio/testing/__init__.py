@@ -1,4 +1,4 @@
-"""Tools for testing what is built on spindle_trio: hosts, workers and entries in virtual time, and launchers."""
+"""Tools for tests of code on spindle_trio: hosts, workers and entries in virtual time, and launchers."""
 
 from __future__ import annotations
 

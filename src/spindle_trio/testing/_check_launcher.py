@@ -1,7 +1,7 @@
 """The contract test for launchers: what `spindle_trio.abc` promises, checked on real launches.
 
-Each check is a function with the promise as its docstring; a broken one is reported with that. They use the seam alone,
-so they need no host, and everything they launch runs the one entry that `entries/check_entry.py` describes.
+Each check is a function whose docstring is the promise; a failure quotes it. The checks use only `spindle_trio.abc`, so
+they need no host. Everything that they launch runs the entry that `entries/check_entry.py` describes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def check_launcher(
         root: the root under which the launcher finds it, an absolute path.
 
     Raises:
-        AssertionError: a promise is broken; says which, and by what.
+        AssertionError: a promise is broken; says which one, and how.
     """
     launcher = make_launcher()
     # Around both, since a launcher may leave a nursery open in between; against an `aclose` that hangs.

@@ -1,7 +1,7 @@
 """Runs `async` entries as tasks of the same Trio run, so that whole systems can be tested in virtual time.
 
-The entry, its runtime and the frames are the real ones; only the operating system is missing. Nothing here looks at a
-real clock, uses a thread or depends on anything but Trio's scheduler.
+The entry, its runtime and the frames are the real ones; only the operating system is missing. Nothing here uses a real
+clock or a thread, or depends on anything but Trio's scheduler.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _log = logging.getLogger("spindle_trio.testing")
 class MemoryLauncher(Launcher):
     """Launches `async` callables, and scripted children, in the Trio run of the host.
 
-    They share the test's own program: an entry finds its `os.environ`, working directory and `sys.argv` there, and not
-    what a spawn asked for with `environment`, `folder` and `arguments`, which are checked and no more.
+    They share the test's own program: an entry sees that program's `os.environ`, working directory and `sys.argv`. The
+    `environment`, `folder` and `arguments` of a spawn are checked and have no effect.
     """
 
     def __init__(self, entries: Mapping[str, MemoryEntry | ScriptedChild | Sequence[ScriptedChild]]) -> None:
@@ -50,7 +50,7 @@ class MemoryLauncher(Launcher):
                 launch; a sequence of them plays several, in order.
 
         Raises:
-            TypeError: `entries` is no mapping, or an entry no `async` function; names it.
+            TypeError: `entries` is not a mapping, or an entry is not an `async` function; names it.
         """
         _check_mapping(entries)
         self._entries: dict[str, MemoryEntry | list[ScriptedChild]] = {}
@@ -71,7 +71,7 @@ class MemoryLauncher(Launcher):
 
     @property
     def complaints(self) -> Sequence[str]:
-        """What tests should fail for: entries that withstood their kill."""
+        """Entries that survived their kill; tests should fail for each."""
         return tuple(self._complaints)
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:

@@ -1,4 +1,4 @@
-"""Writes down what a worker's processes do, for tests to wait for and to compare, and to show when they fail."""
+"""Records what a worker's processes do, for tests to wait for, to compare, and to show when they fail."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class EventRecorder:
             await handle.stop()
             recorder.assert_states(["starting", "running", "stopping", "stopped"])
 
-    It uses handlers, so that nothing is lost or late: once `spawn`, `stop` or `wait_ended` has returned, what led to
-    that is in the record. (As a message handler it counts as a subscription that is never behind.)
+    It uses handlers, so that nothing is lost or late: once `spawn`, `stop` or `wait_ended` has returned, the record has
+    everything that led to it. (As a message handler it counts as a subscription that is never behind.)
     """
 
     def __init__(self, processes: BackendProcesses) -> None:
@@ -75,7 +75,7 @@ class EventRecorder:
         self.close()
 
     def close(self) -> None:
-        """Record no more; what is recorded stays. Whoever waits in `wait_for` gets an `AssertionError`."""
+        """Stop recording; the record stays. A task in `wait_for` gets an `AssertionError`."""
         self._is_closed = True
         for unsubscribe in self._unsubscribe:
             unsubscribe()
@@ -102,14 +102,14 @@ class EventRecorder:
     async def wait_for(self, state: ProcessState | str, process_id: str | None = None) -> LifecycleEvent:
         """Wait until a process has entered a state, and return the first event that says so.
 
-        It is a level: an event that has been recorded already counts.
+        An event that has been recorded already counts, too.
 
         Args:
             state: which state.
             process_id: which process; by default any.
 
         Raises:
-            AssertionError: it cannot come any more: that process has ended in another state, or this recorder was
+            AssertionError: it can no longer happen: the process has ended in another state, or this recorder was
                 closed. The text shows what was recorded.
         """
         wanted = ProcessState(state)
@@ -130,7 +130,7 @@ class EventRecorder:
         """Make sure that one process, or all of them, have entered exactly these states, in this order.
 
         Raises:
-            AssertionError: they have not; shows both, and what was recorded.
+            AssertionError: they have not; shows both, and the record.
         """
         wanted = [ProcessState(state) for state in expected]
         seen = self.states(process_id)
@@ -146,7 +146,7 @@ class EventRecorder:
         """Make sure that one process, or all of them, have sent exactly these payloads, in this order.
 
         Raises:
-            AssertionError: they have not; shows both, and what was recorded.
+            AssertionError: they have not; shows both, and the record.
         """
         seen = self.payloads(process_id)
         if seen != list(expected):

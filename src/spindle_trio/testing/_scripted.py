@@ -1,4 +1,4 @@
-"""A child that a test plays by hand, frame by frame, below `ProcessContext`: it can lie, break and fall silent."""
+"""A child that a test drives frame by frame, below `ProcessContext`: it can lie, break the protocol and fall silent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spindle_trio.testing._memory_process import KILLED, MemoryProcess
 
 
 class ScriptedChild:
-    """The child's part in one launch, spoken by a test.
+    """One launched child, driven by a test.
 
     Give it to a `MemoryLauncher` as an entry; it does nothing by itself, not even read::
 
@@ -26,8 +26,8 @@ class ScriptedChild:
             await child.started()
             child.ready()
 
-    All that it says is sent as it stands, in whatever order; nothing checks it. Driving a child that has not been
-    launched, or that has ended or hangs, is a mistake of the test and raises `AssertionError`.
+    Everything is sent as given, in any order; nothing checks it. Driving a child that has not been launched, has ended
+    or hangs is a mistake of the test and raises `AssertionError`.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class ScriptedChild:
 
     @property
     def was_killed(self) -> bool:
-        """Whether the host has killed it, withstood or not."""
+        """Whether the host has killed it, even if it survived that."""
         return self._was_killed
 
     @property
@@ -87,7 +87,7 @@ class ScriptedChild:
         await self._read_control_until(lambda: self._init is not None, "sent its first frame")
 
     async def stop_requested(self) -> str | None:
-        """Wait until the host asks for a stop, and return the reason. A level: it returns at once when asked again."""
+        """Wait until the host asks for a stop, and return the reason. Later calls return at once."""
         await self._was_launched.wait()
         await self._read_control_until(lambda: bool(self._stops), "asked for a stop")
         return self._stops[0]
@@ -179,19 +179,19 @@ class ScriptedChild:
     # How it ends, or does not.
 
     def exit(self, code: int = 0) -> None:
-        """Exit, with or without having said anything."""
+        """Exit, whatever was sent before."""
         self._driven().end(ExitStatus(code=code))
 
     def kill_by(self, signal: int = signals.SIGSEGV) -> None:
-        """End by a signal that is not the host's doing."""
+        """End by a signal that the host did not send."""
         self._driven().end(ExitStatus(signal=signal))
 
     def vanish(self) -> None:
-        """End in a way that nobody can learn."""
+        """End with an unknown status."""
         self._driven().end(ExitStatus())
 
     def hang(self) -> None:
-        """Do nothing any more: from now on only the host's kill ends it, and driving it is a mistake."""
+        """Hang: from now on only the host's kill ends it, and driving it is a mistake."""
         self._driven()
         self._hangs = True
 
@@ -204,11 +204,11 @@ class ScriptedChild:
         self._driven().child_messages.close()
 
     def resist_kill(self) -> None:
-        """Withstand the host's kill until `die()`, as a process does that is stuck in the kernel."""
+        """Survive the host's kill until `die()`, like a process that is stuck in the kernel."""
         self._resists = True
 
     def die(self) -> None:
-        """End at last, by the kill that was withstood."""
+        """End at last, by the kill that it had survived."""
         self._launched().end(KILLED)
 
     # What its process calls.

@@ -7,7 +7,7 @@ too, never null. Times are ISO-8601 in UTC with three decimals and ``Z``, durati
 A field of a wrong type is refused with its path, as in ``options.kind: expected a string, got a number``; fields that
 nobody knows are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are, but
 for the times and bytes in what a process has sent: these travel as texts, beside a field that says where they stand.
-Whether payloads are JSON-safe is looked at by whoever takes them in, against its own limits.
+Each receiver checks whether payloads are JSON-safe, against its own limits.
 """
 
 from __future__ import annotations
@@ -94,19 +94,19 @@ def from_json(data: object, kind: type[T]) -> T:
 
 
 def parse_request(data: object) -> WorkerToHost:
-    """Read what a worker says to its host.
+    """Read a request of a worker to its host.
 
     Raises:
-        PeerProtocolError: it is no object, of an unknown `type`, or a field is missing or of a wrong type.
+        PeerProtocolError: it is not an object, of an unknown `type`, or a field is missing or of a wrong type.
     """
     return from_json(data, _class_for(data, REQUEST_TAGS))
 
 
 def parse_notice(data: object) -> HostToWorker:
-    """Read what a host says to its worker.
+    """Read an answer, event or message of a host to its worker.
 
     Raises:
-        PeerProtocolError: it is no object, of an unknown `type`, or a field is missing or of a wrong type.
+        PeerProtocolError: it is not an object, of an unknown `type`, or a field is missing or of a wrong type.
     """
     return from_json(data, _class_for(data, NOTICE_TAGS))
 
