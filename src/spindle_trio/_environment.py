@@ -1,4 +1,4 @@
-"""The environment that real processes get where nobody has said otherwise: a short list from this program's own."""
+"""The default environment of real processes: a short list of this program's variables."""
 
 from __future__ import annotations
 

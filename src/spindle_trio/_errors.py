@@ -88,7 +88,7 @@ class StartupFailedError(SpawnError):
 
 
 class StartupCancelledError(SpawnError):
-    """The process was stopped, replaced or unloaded by somebody else before it was ready."""
+    """The process was stopped, replaced or unloaded before it was ready."""
 
 
 class ProcessAccessError(SpindleError):

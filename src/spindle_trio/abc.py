@@ -213,7 +213,7 @@ class FrameLane(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close this end. Whoever waits in `receive` or `send_pending` here gets `trio.ClosedResourceError`."""
+        """Close this end. A task that waits in `receive` or `send_pending` here gets `trio.ClosedResourceError`."""
 
 
 class LaunchedProcess(ABC):

@@ -155,8 +155,8 @@ def test_a_failed_process_has_its_error_and_no_result() -> None:
 @pytest.mark.parametrize(
     ("inputs", "text"),
     [
-        ((Input.READY, Input.REPORTED_STOPPED), "broke the protocol: it said stopped, and nobody had asked it to stop"),
-        ((Input.REPORTED_STOPPED,), "broke the protocol: it said stopped, and nobody had asked it to stop"),
+        ((Input.READY, Input.REPORTED_STOPPED), "broke the protocol: it said stopped without being asked to"),
+        ((Input.REPORTED_STOPPED,), "broke the protocol: it said stopped without being asked to"),
         ((Input.READY, Input.STOP, Input.REPORTED_STOPPED), None),
         ((Input.CONTROL_CLOSED,), "closed its control lane and lived on"),
         ((Input.STARTUP_DEADLINE,), "not ready within 10 s"),

@@ -93,7 +93,7 @@ async def test_a_frame_out_of_order_ends_whoever_says_it(level: str, tmp_path: P
             Mischief(
                 "lies",
                 {"lane": "control", "body": '{"type":"stopped","messages":0}'},
-                error="broke the protocol: it said stopped, and nobody had asked it to stop",
+                error="broke the protocol: it said stopped without being asked to",
             ),
             Mischief(
                 "lies",

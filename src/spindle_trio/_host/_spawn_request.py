@@ -96,7 +96,7 @@ class SpawnChecker:
         Raises:
             EntryError: the entry may not or cannot be run, or not in the folder.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
-            UserRequiredError: nobody says whose process it will be.
+            UserRequiredError: `user_id` is missing or blank.
         """
         worker, limits = self._worker, self._config.limits
         if not isinstance(options.entry, str):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 _MOST = 1000
-"""How many groups are removed at once; whoever has made more of them keeps nobody busy."""
+"""How many groups are removed at once, so that a process with very many holds up nothing."""
 
 
 def remove_group(folder: str) -> bool:
-    """Remove a control group with all below it, as far as nobody is in it; says whether it is gone. Never raises."""
+    """Remove a control group and those below it that are empty; return whether it is gone. Never raises."""
     if _is_removed(folder):  # mostly there is nothing below it
         return True
     found = [folder]

@@ -130,7 +130,7 @@ class LifecycleChannel(trio.abc.ReceiveChannel[T]):
             raise LaggedError(missed)
 
     def close(self) -> None:
-        """Stop receiving. Whoever waits in `receive` gets `trio.ClosedResourceError`. May be called twice."""
+        """Stop receiving. A task in `receive` gets `trio.ClosedResourceError`. May be called twice."""
         self._missed = 0
         self._receive_channel.close()
         self._send_channel.close()
@@ -182,7 +182,7 @@ class Broadcast(Generic[T]):
         self._is_closed = False
 
     def __bool__(self) -> bool:
-        """Whether anybody is there to be told; who publishes to nobody need not make the value."""
+        """Whether there is a subscriber; without one a publisher need not make the value."""
         return bool(self._handlers) or bool(self._channels)
 
     def publish(self, value: T, process_id: str) -> None:

@@ -109,7 +109,7 @@ class Subscription:
         self.readers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Who waits in the channel."""
         self.is_collected: bool = False
-        """Whether nobody holds the channel any more: its cursors are about to be given up."""
+        """Whether the channel has been collected: its cursors are about to be given up."""
 
     def wake(self) -> None:
         """Wake the channel's readers."""

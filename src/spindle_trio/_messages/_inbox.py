@@ -88,7 +88,7 @@ class InboxGroup(Protocol):
 
 @uninterrupted
 class Inbox:
-    """The messages of one process that somebody may still read."""
+    """The messages of one process that may still be read."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Inbox:
             user_id: whose process that is.
             max_messages: how many messages may be held.
             max_bytes: how many bytes of them; beside these, one message that is larger.
-            lossy: whether a full inbox drops its oldest message even while somebody listens.
+            lossy: whether a full inbox drops its oldest message even while it has a subscriber.
             hub: the worker's hub, which reads here too.
         """
         self.process_id = process_id
@@ -162,7 +162,7 @@ class Inbox:
             await self._room.park()
 
     def wake_room(self) -> None:
-        """Wake whoever waits for room, to look again."""
+        """Wake the tasks that wait for room."""
         if self._room is not None:
             self._room.unpark_all()
 
@@ -240,7 +240,7 @@ class Inbox:
             self.trim()
 
     def _close_collected(self) -> None:
-        """Give up the cursors of channels that nobody holds: what they have read nobody else is to read."""
+        """Give up the cursors of collected channels: what they have read is not read again."""
         for cursor in tuple(self._cursors):
             if cursor.subscription.is_collected:
                 self.close_cursor(cursor)
@@ -292,7 +292,7 @@ class Inbox:
         self.trim()
 
     def trim(self) -> None:
-        """Let go of what everybody has read, and of the oldest where nobody listens and the bound is passed."""
+        """Drop what every cursor has read; beyond the bound and without subscribers, drop the oldest."""
         if len(self._cursors) == 1:
             passed = self._cursors[0].next  # as nearly always
         else:

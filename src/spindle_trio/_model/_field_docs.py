@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def show_fields(kind: type[T]) -> type[T]:
-    """Have the docstring of a class list its fields as a section "Attributes", once somebody asks for it.
+    """Have the docstring of a class list its fields as a section "Attributes", when it is read.
 
     Not for a class with a metaclass, such as an enumeration: `pydoc` does not ask there.
     """

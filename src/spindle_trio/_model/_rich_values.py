@@ -1,7 +1,7 @@
-"""Times and bytes within payloads: the two kinds of value that JSON has no words for.
+"""Times and bytes within payloads: the two kinds of value that JSON has no form for.
 
-Whoever writes JSON says them as texts, and where these stand, so that whoever knows of it reads the values again and
-everybody else reads the texts. How JavaScript children write them into their frames is in `_protocol/_json_codec`.
+They travel as strings, beside a list of the places of these strings. A reader that knows the list restores the values;
+any other reader gets the strings. How JavaScript children write them into their frames is in `_protocol/_json_codec`.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class ProcessStatistics:
     messages_received: int
     """Messages that the process has sent and this side has taken in."""
     messages_dropped: int
-    """Of those, how many were dropped because nobody subscribed in time."""
+    """Of those, how many were dropped because there was no subscriber in time."""
     inbox_messages: int
     """Messages that are held for subscriptions."""
     inbox_bytes: int

@@ -142,7 +142,7 @@ def _untagged(value: JsonValue) -> JsonValue:
     """Put what they stand for in the place of tags.
 
     Raises:
-        ValueError: there is a tag that nobody knows.
+        ValueError: there is an unknown tag.
     """
     # Only containers cost a call: a body may have a hundred thousand values.
     if type(value) is list:

@@ -2,7 +2,7 @@
 
 A blocking child starts in a few milliseconds, and `import json` would add a good part of that again: it loads `re`. The
 C code below is what that package runs on. Standard library only, since children use it too; what the host takes
-from a child goes through `_json_codec` instead, which trusts nobody.
+from a child goes through `_json_codec` instead, which trusts no peer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def write_json(value: object) -> str:
 
 
 def read_json(data: str | bytes) -> JsonValue:
-    """Read one JSON value from somebody who is trusted.
+    """Read one JSON value from a trusted peer.
 
     Args:
         data: text, or the same in UTF-8.

@@ -96,7 +96,7 @@ class Outbox:
             joins: whether it may wait for other tasks to have their turn, to leave together with those that follow.
 
         Raises:
-            trio.WouldBlock: there is no room for it now, or somebody waits in `send` already.
+            trio.WouldBlock: there is no room for it now, or a task waits in `send` already.
             trio.BrokenResourceError: the other end is gone, or this outbox was closed.
         """
         if self._has_senders:
@@ -131,7 +131,7 @@ class Outbox:
 
     @property
     def _has_senders(self) -> bool:
-        """Whether somebody waits in `send`, whom nobody may overtake."""
+        """Whether a task waits in `send`, which must not be overtaken."""
         return self._queue is not None and self._queue.turn.locked() and not self._is_broken
 
     def _put(self, body: bytes, joins: bool = False) -> None:
@@ -183,7 +183,7 @@ class Outbox:
             await self._waiting().flushed.park()
 
     def close(self) -> None:
-        """Forget what waits; whoever waits for room gets `trio.BrokenResourceError`."""
+        """Forget what waits; tasks that wait for room get `trio.BrokenResourceError`."""
         self._is_broken = True
         if self._queue is not None:
             self._queue.take()

@@ -54,7 +54,7 @@ def check_payload(
     string-keyed dicts of those, by exact type. The size in bytes is not looked at here: the encoded frame tells it.
 
     Args:
-        value: what somebody wants to send.
+        value: the value to send.
         bounds: how deep and how large it may be.
         name: what the error calls the outermost value.
         walk: decides about what is not safe for sure; `PayloadWalk`, unless another one allows for more.

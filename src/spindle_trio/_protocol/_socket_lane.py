@@ -53,7 +53,7 @@ class SocketLane(FrameLane):
             sock: closed by `close()`.
             max_bytes: how long the body of a received frame may be; `None` trusts the peer.
             frame_seconds: seconds of waiting within which a frame that has begun must be whole.
-            decoder: one that somebody has fed already with what came first; then it decides about `max_bytes`.
+            decoder: one that has been fed with the first bytes already; it then decides about `max_bytes`.
             first_frames: the bodies of frames that leave in one piece with the first one that is sent, so that the peer
                 wakes up once.
         """

@@ -47,7 +47,7 @@ class Deadlines:
 
     @property
     def heartbeat_timeout(self) -> float:
-        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches."""
+        """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
         return self._record.life.heartbeat_timeout
 
     def next_look(self) -> float:

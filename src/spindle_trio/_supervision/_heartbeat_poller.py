@@ -89,7 +89,7 @@ class HeartbeatPoller:
                 del self._groups[exponent]
 
     def note_stall(self) -> None:
-        """If this program should have woken up before now, leave the time in which it stood still out for everybody.
+        """If this program has woken up late, extend the deadlines of all processes by its stall.
 
         A watchdog asks for this before it judges, since it may be woken before this task is.
         """

@@ -30,7 +30,7 @@ has the lane as well, and goes on talking; who believed that this comes to an en
 
 
 class Listener(Protocol):
-    """Whoever hears what a process says."""
+    """The receiver of what a process sends."""
 
     @property
     def is_starting(self) -> bool:
@@ -53,7 +53,7 @@ class Listener(Protocol):
         """Hear for how long a full inbox has kept this side from reading."""
 
     def wake(self) -> None:
-        """Call `Intake.take_in_news` soon. Must not do it at once, in the step of whoever has sent something."""
+        """Call `Intake.take_in_news` soon. Must not do it at once, inside the sender's call."""
 
 
 class Intake:

@@ -48,7 +48,7 @@ _STATE_OF_PHASE: Final = {
 
 @attrs.frozen
 class Transition:
-    """A change of state that everybody is to hear of."""
+    """A change of state that is to be published."""
 
     previous: ProcessState | None
     state: ProcessState
@@ -204,7 +204,7 @@ class Lifecycle:
         """Say what went wrong where the table alone knows it."""
         match said:
             case Input.REPORTED_STOPPED if self.phase is not Phase.STOPPING:
-                return "broke the protocol: it said stopped, and nobody had asked it to stop"
+                return "broke the protocol: it said stopped without being asked to"
             case Input.CONTROL_CLOSED:
                 return "closed its control lane and lived on"
             case Input.STARTUP_DEADLINE:
@@ -280,7 +280,7 @@ class Lifecycle:
                 return math.inf
 
     def is_overdue(self, now: float) -> bool:
-        """Whether its heartbeat deadline has passed, and nobody has judged it yet."""
+        """Whether its heartbeat deadline has passed and has not been judged yet."""
         return self.phase is Phase.RUNNING and now > self.heartbeat_deadline
 
     def due(self, now: float) -> Input | None:

@@ -44,7 +44,7 @@ class LastWords:
         self.traceback: str | None = None
         """Of the exception that has failed it."""
         self.unasked: str | None = None
-        """The error of an exit that nobody had asked for, and that the process had not announced."""
+        """The error of an exit that was neither asked for nor announced by the process."""
 
     def note_exit(self, status: ExitStatus, life: Lifecycle) -> None:
         """Take in how the process has ended."""
@@ -53,7 +53,7 @@ class LastWords:
             self.exit_status = status.in_words(by_host=by_host)
 
     def judge_exit(self, status: ExitStatus, life: Lifecycle) -> str | None:
-        """Say how a process ended that nobody had asked to, and that said nothing itself."""
+        """Say how a process ended that was not asked to and said nothing itself."""
         if life.phase not in (Phase.STARTING, Phase.RUNNING):
             return None
         words = str(status)

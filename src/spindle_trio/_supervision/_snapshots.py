@@ -35,7 +35,7 @@ _NEVER_READY: Final = (
 
 
 class KeptEnd(NamedTuple):
-    """What is kept of a process that has ended, for `host.recent()`; it is described when somebody asks."""
+    """What is kept of a process that has ended, for `host.recent()`; it is described on demand."""
 
     identity: Identity
     config: ProcessConfig

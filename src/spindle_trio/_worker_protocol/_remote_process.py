@@ -234,7 +234,7 @@ class RemoteProcess:
             self._close_inbox_when_complete()
 
     def end(self, to_follow: int) -> None:
-        """Say that the process has ended; its event has been heard by everybody.
+        """Say that the process has ended; its event has been published.
 
         Args:
             to_follow: how many messages are still on their way.

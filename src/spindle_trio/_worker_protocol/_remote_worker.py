@@ -222,7 +222,7 @@ class RemoteWorker:
         self._pending.clear()
 
     def _fail_unreadable(self, value: object, error: PeerProtocolError) -> None:
-        """Let nobody wait for an answer that has come and cannot be read: there will be no other."""
+        """End the wait for an answer that cannot be read: no other will come."""
         if isinstance(error, UnreadableLineError):
             request_id = error.request_id
         elif isinstance(value, dict) and value.get("type") == "response":
@@ -336,7 +336,7 @@ class RemoteWorker:
             self._processes.pop(process.process_id, None)
 
     def _stop_unwanted(self, process: RemoteProcess) -> None:
-        """Stop a process whose spawn was cancelled; nobody waits for the answer."""
+        """Stop a process whose spawn was cancelled, without waiting for the answer."""
         stop = ProcessStop(self._new_id(), process.process_id)
         self._pending[stop.request_id] = Pending()
         self._writer.put_urgent(stop)

@@ -101,7 +101,7 @@ class TwoLaneWriter(Generic[T]):
         """Queue a value in the last lane if there is room.
 
         Raises:
-            trio.WouldBlock: there is none, or somebody waits in `put_bulk` already.
+            trio.WouldBlock: there is no room, or a task waits in `put_bulk` already.
             trio.BrokenResourceError: nothing can be sent any more.
         """
         if self._turn.locked() and not self.is_closed:
@@ -153,7 +153,7 @@ class TwoLaneWriter(Generic[T]):
             await self._progress.park()
 
     def close(self) -> None:
-        """Forget what waits; whoever waits for room gets `trio.BrokenResourceError`. May be called twice."""
+        """Forget what waits; tasks that wait for room get `trio.BrokenResourceError`. May be called twice."""
         self.is_closed = True
         self._first.clear()
         self._last.clear()

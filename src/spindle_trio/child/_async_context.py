@@ -170,9 +170,9 @@ class ProcessContext:
         """Open a channel of the messages that the spawner sends: one by one, or in batches by ``receive_many``.
 
         Messages wait until the entry first asks for them, here or by `on_message`. Then each open channel and each
-        handler gets every message, from the oldest on that somebody has still to receive. While a channel is not read,
-        no further messages are read for the others: close what you stop reading. A channel that is
-        closed or garbage-collected holds up nothing.
+        handler gets every message, from the oldest one that some reader still has to receive. While a channel is not
+        read, no further messages are read for the others: close what you stop reading. A channel that is closed or
+        garbage-collected holds up nothing.
 
         Waiting for a message is no heartbeat: see `beat_while_running`.
         """

@@ -161,7 +161,7 @@ class MessageIntake:
             pass
 
     def _give_up_collected(self) -> None:
-        """Forget these cursors now: what they have had nobody else is to have."""
+        """Forget these cursors now: what they have had is not read again."""
         while self._collected:
             self.give_up(self._collected.popleft())
 
@@ -173,7 +173,7 @@ class MessageIntake:
             self._start_soon(self._read)
 
     async def _read(self) -> None:
-        """Read while somebody wants to have it, a batch at a time."""
+        """Read while there are readers, a batch at a time."""
         try:
             while True:
                 self._hand_over()

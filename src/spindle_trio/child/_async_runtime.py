@@ -67,7 +67,7 @@ _LANE_ENDED: Final = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedRe
 
 
 class ChildEnd(NamedTuple):
-    """How a child has ended, for whoever ends its process."""
+    """How a child has ended, for the code that ends its process."""
 
     code: int
     """The exit code: 0 after `complete` and `stopped`, 1 after a failure, and n after ``sys.exit(n)``."""
@@ -421,7 +421,7 @@ class _Runtime:
             self._take_stop(StopNotice(reason if isinstance(reason, str) else None))
 
     def _take_stop(self, notice: StopNotice) -> None:
-        """Look once who is to be told of a stop; where nobody is, end the entry."""
+        """Judge a stop once: tell its handlers and waiters; without any, end the entry."""
         if self._stop is not None:
             return
         self._stop = notice

@@ -28,9 +28,9 @@ class Beating:
 
         Args:
             beat: leaves a heartbeat where the host looks for it.
-            timeout: seconds that may pass between two of them; `math.inf` where nobody watches.
+            timeout: seconds that may pass between two of them; `math.inf` for no watchdog.
             start_soon: starts the task that beats, once there is one to start.
-            is_ready: whether the entry has said `ready`; before that nobody beats.
+            is_ready: whether the entry has said `ready`; there are no beats before that.
         """
         self._beat = beat
         self._timeout = timeout

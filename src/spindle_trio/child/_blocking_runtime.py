@@ -145,7 +145,7 @@ class BlockingRuntime:
         self._end_entry()
 
     def look_for_stop(self) -> None:
-        """End the entry if it has to end, also because of a stop that nobody is to be told of."""
+        """End the entry if it has to end, also because of a stop without a handler."""
         if self._is_ending:
             self._end_entry()
         self._hear_of_stop()

@@ -68,7 +68,7 @@ class ProcessFacts:
         self.metadata: dict[str, JsonValue] | None = metadata
         """What the spawner noted about this process."""
         self.heartbeat_timeout: float = heartbeat_timeout
-        """Seconds that may pass between two heartbeats; `math.inf` where nobody watches."""
+        """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
         self.bounds: PayloadBounds = bounds
         """What a payload that this process sends must keep to."""
         self.frame_bytes: int = frame_bytes

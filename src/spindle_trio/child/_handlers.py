@@ -86,7 +86,7 @@ class Handlers(Generic[T]):
         if callable(close) and hasattr(returned, "__await__"):
             close()
             self._report(
-                f"the {self._kind} handler {_name_of(handler)} returned a coroutine, which nobody awaits; "
+                f"the {self._kind} handler {_name_of(handler)} returned a coroutine, which is never awaited; "
                 "handlers are plain functions"
             )
 

@@ -1,6 +1,6 @@
 """Frames over a bare descriptor, without an event loop: what a blocking child reads and writes.
 
-Nothing here waits. The descriptor is non-blocking, and whoever wants to wait polls it.
+Nothing here waits. The descriptor is non-blocking; to wait, poll it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def end_without_host() -> NoReturn:
-    """End this process at once: its host is gone, and nobody is left to hear or to wait for anything."""
+    """End this process at once: its host is gone."""
     os._exit(1)
 
 

@@ -34,7 +34,7 @@ def status_of(problem: OSError) -> int:
 
 
 def complain(text: str, command: str = "") -> None:
-    """Say in one line on standard error what went wrong; where nobody hears of that, do nothing.
+    """Say in one line on standard error what went wrong; if that is closed, do nothing.
 
     Args:
         text: what went wrong, and what to type.
@@ -44,7 +44,7 @@ def complain(text: str, command: str = "") -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a text to standard error; where nobody reads that, do nothing."""
+    """Print a text to standard error; if that is closed, do nothing."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 

@@ -180,7 +180,7 @@ class _Session:
                 self._life.deadline = min(self._life.deadline, trio.current_time() + _LAST_LINES_SECONDS)
 
     async def _leave_without_reader(self) -> None:
-        """Stop the process when what it says cannot be written any more, most often since nobody reads it."""
+        """Stop the process when the output can no longer be written, usually because its reader is gone."""
         await self._output.broken.wait()
         await self._stop("its output cannot be written")
 

@@ -23,7 +23,7 @@ class Birth:
         Args:
             number: what host and server call it.
             link: where the host is told.
-            is_spare: whether it is for nobody yet.
+            is_spare: whether it is a spare, forked for no launch yet.
 
         Raises:
             OSError: the system has refused, and nothing is left.

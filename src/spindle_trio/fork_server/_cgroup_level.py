@@ -64,7 +64,7 @@ class CgroupLevel(Level):
         return pid
 
     def forget(self, number: int) -> None:
-        """Remove the group, unless its host has; that of a launch that was given up nobody else removes."""
+        """Remove the group, unless its host has; nothing else removes that of a launch that was given up."""
         remove_group(f"{self.group}/{number}")
 
     def clear_up(self) -> None:

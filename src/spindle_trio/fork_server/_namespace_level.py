@@ -134,7 +134,7 @@ class PidNamespaceLevel(Level):
         return pid
 
     def forget(self, number: int) -> None:
-        """Have the init ended, unless the host has; that of a launch that was given up nobody else ends."""
+        """Have the init ended, unless the host has; nothing else ends that of a launch that was given up."""
         self._inits.end(self._init_of.pop(number))
 
     def _fork_into(self, init: int) -> int:

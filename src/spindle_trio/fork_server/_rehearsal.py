@@ -40,4 +40,4 @@ async def rehearse() -> None:
 
 
 def _ignore(_: str = "") -> None:
-    """Take a heartbeat, or a report: nobody is there to hear either."""
+    """Drop a heartbeat or a report: there is no host."""

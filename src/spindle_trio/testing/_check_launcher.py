@@ -326,12 +326,12 @@ async def _exits_when_control_ends(bench: _Bench) -> None:
 
 
 async def _waits_for_readers(bench: _Bench) -> None:
-    """A process whose messages nobody reads waits, and loses none of them."""
+    """A process whose messages are not read waits, and loses none of them."""
     async with bench.launched("flood", count=100, size=100_000) as subject:
         await subject.expect_ready()
         with trio.move_on_after(0.2):
             await subject.process.wait()
-        assert not subject.process.has_exited(), "10 MB of messages were taken in that nobody has read"
+        assert not subject.process.has_exited(), "10 MB of unread messages were taken in"
         numbers = [message[0] for message in await subject.messages(100) if isinstance(message, list)]
         assert numbers == list(range(100)), "messages were lost, or changed places"
 

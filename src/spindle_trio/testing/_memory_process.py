@@ -17,7 +17,7 @@ _STDERR_CHARACTERS: Final = 64 * 1024
 
 
 class MemoryProcess(LaunchedProcess):
-    """A process that is made of Trio tasks. Whoever plays it uses `child_control` and `child_messages`, and ends it."""
+    """A process that is made of Trio tasks. Its driver uses `child_control` and `child_messages`, and ends it."""
 
     control_patience: ClassVar[float] = 0.0
 

@@ -4,10 +4,10 @@
 apart by their field `type`. What is absent in Python (`None` as the default, an omitted payload) is absent here
 too, never null. Times are ISO-8601 in UTC with three decimals and ``Z``, durations integer milliseconds.
 
-A field of a wrong type is refused with its path, as in ``options.kind: expected a string, got a number``; fields that
-nobody knows are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are, but
-for the times and bytes in what a process has sent: these travel as texts, beside a field that says where they stand.
-Each receiver checks whether payloads are JSON-safe, against its own limits.
+A field of a wrong type is refused with its path, as in ``options.kind: expected a string, got a number``; unknown
+fields are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are, but for
+the times and bytes in what a process has sent: these travel as texts, beside a field that says where they stand. Each
+receiver checks whether payloads are JSON-safe, against its own limits.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Tree(ABC):
             entry: the number of that process.
 
         Returns:
-            Whether that is so. At the levels that lose nobody, nothing has to be done for it.
+            Whether that is so. Levels that lose no process need to do nothing for it.
         """
         return True
 

@@ -262,7 +262,7 @@ def _kill_guard(pidfd: int) -> None:
 
 
 def _end_at_once(started: tuple[int, int, socket.socket, int]) -> None:
-    """Kill a server that nobody wants any more, before it has forked anything; runs on the launch thread."""
+    """Kill a server that is no longer wanted, before it has forked anything; runs on the launch thread."""
     _, pidfd, link, output = started
     _kill_guard(pidfd)
     poll = select.poll()

@@ -24,7 +24,7 @@ from spindle_trio.launchers._local._tree import pid_of
 __all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "ProcessParent", "take_process"]
 
 REAP_SECONDS: Final = 0.5
-"""Seconds that the server may take to reap a process. It takes microseconds, unless somebody has stopped it."""
+"""Seconds that the server may take to reap a process. It takes microseconds, unless it was stopped."""
 
 DESCRIPTORS: Final = 7
 """How many come with a process: pidfd, control, messages, stdout, stderr, page, and another pidfd, see `Birth`."""

@@ -40,7 +40,7 @@ async def run_in_launch_thread(work: Callable[[], _T], dispose: Callable[[_T], N
 
     Args:
         work: called on the thread.
-        dispose: called with the result where nobody is left to take it; on the thread, or in the Trio run. May block.
+        dispose: called with a result that nothing waits for any more; on the thread, or in the Trio run. May block.
 
     Raises:
         trio.Cancelled: the thread had not answered when the patience was over; the result will be disposed of.

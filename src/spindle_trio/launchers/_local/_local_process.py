@@ -58,7 +58,7 @@ class LocalProcess(LaunchedProcess):
             order: what was ordered.
             forked: the process, which waits for its first frame.
             program: what it is told to run.
-            memory_events: tells whether a SIGKILL that nobody here has sent came for lack of memory.
+            memory_events: tells whether a SIGKILL that the host did not send came from the out-of-memory killer.
         """
         limits = order.limits
         self.pid: int = forked.pid
@@ -206,7 +206,7 @@ class LocalProcess(LaunchedProcess):
             scope.cancel()
 
     def close(self) -> None:
-        """Close all that is left, once nobody drains the output any more."""
+        """Close all that is left, once the output is no longer drained."""
         self.control.close()
         self.messages.close()
         self._stdout.close()

@@ -131,7 +131,7 @@ class OutputPipe:
                 break
 
     def close(self) -> None:
-        """Close the pipe; what has been taken in can still be read. Whoever was in `drain` has been cancelled."""
+        """Close the pipe; what has been taken in can still be read. Any task in `drain` has been cancelled."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -142,7 +142,7 @@ class ProcessPool:
         return None
 
     def _keep(self, forked: ForkedProcess) -> bool:
-        """Keep a process that nobody waits for as a spare, and say whether that was done: not if there are enough."""
+        """Keep an unwanted process as a spare, unless there are enough; say whether it was kept."""
         is_wanted = forked.parent is self.server and len(self.spares) < self.wanted_spares
         if is_wanted:
             self.spares.append(forked)

@@ -37,7 +37,7 @@ _MAX_WALKS: Final = 16
 """How often the tree is walked; a tree that still grows then is left to the kill of the group."""
 
 _MAX_DESCENDANTS: Final = 4_096
-"""How many descendants are looked at, so that a fork bomb cannot hold up whoever kills it."""
+"""How many descendants are looked at, so that a fork bomb cannot hold up its killer."""
 
 _MAX_HELD: Final = 256
 """How many descendants are held, each by a descriptor, while their process dumps its stacks."""

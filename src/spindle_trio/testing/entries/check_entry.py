@@ -1,6 +1,6 @@
 """The entry that `check_launcher` launches: it does what its payload says.
 
-Whoever writes a launcher for another kind of entry writes one that does the same. The payload is an object; its ``do``
+For a launcher of another kind of entry, write an entry that does the same. The payload is an object; its ``do``
 is one of:
 
 * ``"echo"``: say ready, and send each message back; a stop ends it.
