@@ -31,6 +31,9 @@ class AsyncBlock(AbstractAsyncContextManager[T]):
     typed: ClassVar[str]
     """How the call that makes it is typed."""
 
+    def __repr__(self) -> str:
+        return f"<async with {self.typed}(…)>"
+
     def __enter__(self) -> NoReturn:
         raise TypeError(f"this block needs `async with`, not `with`; type: async with {self.typed}(…) as …:")
 

@@ -10,9 +10,10 @@ import inspect
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from difflib import get_close_matches
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, Unpack
 
 import attrs
 import trio
@@ -69,6 +70,12 @@ class Worker:
     def __repr__(self) -> str:
         state = "closed" if self._port.is_closed else "open"
         return f"<Worker {state} {self.identifier} user={self.user_id!r}>"
+
+    if not TYPE_CHECKING:  # type checkers go on to know each attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = f"; type: worker.backend_processes.{name}" if hasattr(BackendProcesses, name) else ""
+            raise AttributeError(f"a Worker has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
     def backend_processes(self) -> BackendProcesses:
@@ -145,7 +152,7 @@ class BackendProcesses:
             StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
             trio.ClosedResourceError: the worker is closed, or closed while this spawn waited for its key.
         """
-        return ProcessHandle(self._port, await self._port.spawn(SpawnOptions(entry, **options)))
+        return ProcessHandle(self._port, await self._port.spawn(_options("spawn", entry, options)))
 
     @_with_options_shown
     def open(
@@ -157,7 +164,7 @@ class BackendProcesses:
         stops the process and waits until it is gone: shielded, for at most the grace period and the kill. An error of
         the block is raised bare.
         """
-        return _OpenProcess(self._port, SpawnOptions(entry, **options))
+        return _OpenProcess(self._port, _options("open", entry, options))
 
     async def list(
         self,
@@ -467,6 +474,18 @@ class _OpenProcess(AsyncBlock[ProcessHandle]):
                 # The host is ending it, or has. Over a lost connection nobody will hear of that.
                 with suppress(trio.BrokenResourceError):
                     await self._process.wait_ended()
+
+
+def _options(call: str, entry: str | os.PathLike[str], options: SpawnArguments) -> SpawnOptions:
+    try:
+        return SpawnOptions(entry, **options)
+    except TypeError:
+        known = [field.name for field in attrs.fields(SpawnOptions)]
+        for name in options.keys() - known:
+            near = [other for other in known if other.startswith(name)] or get_close_matches(name, known, 1)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise TypeError(f"{call}() has no argument {name!r}{hint}") from None
+        raise
 
 
 def _check_id(process_id: object) -> None:

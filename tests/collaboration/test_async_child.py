@@ -163,7 +163,11 @@ async def test_a_returned_value_that_is_not_json_safe_fails(autojump_clock: Mock
 
     host = await end_of(entry)
     (frame,) = host.frames_so_far()
-    assert frame == {"type": "fail", "error": "PayloadError: result.done: set is not JSON-safe", "messages": 0}
+    assert frame == {
+        "type": "fail",
+        "error": "PayloadError: result.done: set is not JSON-safe: send a list",
+        "messages": 0,
+    }
     assert host.end == ChildEnd(1, 0)
 
 

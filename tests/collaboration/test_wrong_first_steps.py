@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio  # noqa: TID251  # what a program must not use here
+import re
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -128,6 +129,43 @@ async def test_a_handle_in_place_of_its_id_is_told_apart() -> None:
         for call in (processes.stop, processes.get, lambda it: processes.send(it, 1)):
             with pytest.raises(TypeError, match=r"type: handle\.process_id"):
                 await call(handle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("replace", "; did you mean 'replace_existing' or 'replace_grace'?"),
+        ("heartbeat_timout", "; did you mean 'heartbeat_timeout'?"),
+        ("xyz", ""),
+    ],
+)
+async def test_an_unknown_option_of_a_spawn_gets_the_nearest_ones(name: str, hint: str) -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({"echo": echo})) as host,
+        host.open_worker("w", user_id="u") as worker,
+    ):
+        processes = worker.backend_processes
+        with pytest.raises(TypeError, match=f"^spawn\\(\\) has no argument {name!r}{re.escape(hint)}$"):
+            await processes.spawn("echo", **{name: True})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=f"^open\\(\\) has no argument {name!r}{re.escape(hint)}$"):
+            processes.open("echo", **{name: True})  # type: ignore[arg-type]
+
+
+async def test_a_spawn_on_the_worker_is_sent_to_its_processes() -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({"echo": echo})) as host,
+        host.open_worker("w", user_id="u") as worker,
+    ):
+        with pytest.raises(AttributeError, match=r"type: worker\.backend_processes\.spawn$"):
+            worker.spawn  # type: ignore[attr-defined]  # noqa: B018
+        assert not hasattr(worker, "spwan")
+
+
+async def test_a_block_that_was_not_entered_has_a_short_repr() -> None:
+    block = spindle.open_host(MemoryLauncher({}))
+    assert repr(block) == "<async with open_host(…)>"
+    async with block as host:
+        assert repr(host.open_worker("w", user_id="u")) == "<async with host.open_worker(…)>"
 
 
 async def test_a_bare_stream_gets_its_channel() -> None:

@@ -50,6 +50,8 @@ async def test_default_and_run_may_be_of_different_kinds(real_world) -> None:
     [
         ("", "neither a callable 'run' nor a callable 'default'"),
         ("run = 5\ndefault = None", "neither a callable 'run' nor a callable 'default'"),
+        ("def run(): pass", "an entry's run takes the process's context; write: def run(process)"),
+        ("async def run(): pass", "an entry's run takes the process's context; write: def run(process)"),
         ("def run(process:", "SyntaxError"),
         ("raise LookupError('at import')", "LookupError: at import"),
     ],

@@ -270,6 +270,7 @@ async def test_a_stop_cancels_the_start_at_once_and_the_process_in_its_own_time(
         asked_at = trio.current_time()
         await worker.backend_processes.stop(info.process_id, reason="enough")
         assert isinstance(pending.error, StartupCancelledError)
+        assert str(pending.error).endswith(") was stopped before it was ready")
         assert pending.error.info.state is ProcessState.STOPPING
         assert pending.ended_at - asked_at == pytest.approx(0, abs=0 if world.is_virtual else 0.2)
         world.assert_took(asked_at, 0.4)

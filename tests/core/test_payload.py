@@ -6,6 +6,7 @@ import enum
 import math
 import sys
 from collections import OrderedDict, UserString
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
@@ -59,30 +60,31 @@ def test_what_json_can_say_is_safe(value: object) -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (math.nan, "payload: nan is not JSON-safe"),
-        (math.inf, "payload: inf is not JSON-safe"),
-        (-math.inf, "payload: -inf is not JSON-safe"),
+        (math.nan, "payload: nan is not JSON-safe: send None or text"),
+        (math.inf, "payload: inf is not JSON-safe: send None or text"),
+        (-math.inf, "payload: -inf is not JSON-safe: send None or text"),
         (SMALLEST_INTEGER - 1, "payload: the integer is outside -2^63…2^64-1"),
         (LARGEST_INTEGER + 1, "payload: the integer is outside -2^63…2^64-1"),
-        (b"x", "payload: bytes is not JSON-safe"),
-        ((), "payload: tuple is not JSON-safe"),
-        (set(), "payload: set is not JSON-safe"),
+        (b"x", "payload: bytes is not JSON-safe: send text, as by base64"),
+        (datetime.now(UTC), "payload: datetime is not JSON-safe: send text, as by isoformat()"),
+        ((), "payload: tuple is not JSON-safe: send a list"),
+        (set(), "payload: set is not JSON-safe: send a list"),
         (1j, "payload: complex is not JSON-safe"),
         (Fraction(1), "payload: Fraction is not JSON-safe"),
         (object, "payload: type is not JSON-safe"),
-        (Colour.RED, "payload: Colour is not JSON-safe"),
-        (Name("x"), "payload: Name is not JSON-safe"),
+        (Colour.RED, "payload: Colour is not JSON-safe: send a plain int"),
+        (Name("x"), "payload: Name is not JSON-safe: send a plain str"),
         (UserString("x"), "payload: UserString is not JSON-safe"),
-        (Items(), "payload: Items is not JSON-safe"),
-        (OrderedDict(), "payload: OrderedDict is not JSON-safe"),
+        (Items(), "payload: Items is not JSON-safe: send a plain list"),
+        (OrderedDict(), "payload: OrderedDict is not JSON-safe: send a plain dict"),
         ("a\ud800", "payload: the text has a lone surrogate"),
-        ({"items": [0, 1, 2, {3}]}, "payload.items[3]: set is not JSON-safe"),
-        ([{"a b": (1,)}], "payload[0]['a b']: tuple is not JSON-safe"),
-        ({1: 2}, "payload: the key 1 is a int; names are strings"),
+        ({"items": [0, 1, 2, {3}]}, "payload.items[3]: set is not JSON-safe: send a list"),
+        ([{"a b": (1,)}], "payload[0]['a b']: tuple is not JSON-safe: send a list"),
+        ({1: 2}, "payload: the key 1 is an int; names are strings"),
         ({"a": {None: 2}}, "payload.a: the key None is a NoneType; names are strings"),
         ({Name("x"): 2}, "payload: the key 'x' is a Name; names are strings"),
         ({"\ud800": 2}, r"payload['\ud800']: the text has a lone surrogate"),
-        ({"x" * 50: b""}, f"payload['{'x' * 36}...]: bytes is not JSON-safe"),
+        ({"x" * 50: b""}, f"payload['{'x' * 36}...]: bytes is not JSON-safe: send text, as by base64"),
         (cyclic(), "nested more than 64 deep (does it contain itself?)"),
     ],
 )

@@ -154,7 +154,7 @@ async def test_a_result_that_is_not_json_safe_is_refused_where_it_is_given(launc
             return "fine"
     """) as child:
         frames = await child.last_frames()
-        assert await child.payload() == "result: set is not JSON-safe"
+        assert await child.payload() == "result: set is not JSON-safe: send a list"
         assert "16777216 in one frame" in await child.payload()
     assert frames[1]["result"] == "fine"
 

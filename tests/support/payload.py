@@ -54,7 +54,7 @@ BAD = {
     "Real(1.5)": "Real is not JSON-safe",
     "Row()": "Row is not JSON-safe",
     "Table()": "Table is not JSON-safe",
-    "{1: 'a'}": "the key 1 is a int",
+    "{1: 'a'}": "the key 1 is an int",
     "{None: 'a'}": "the key None is a NoneType",
     "{'a b': {Text('x'): 1}}": "['a b']: the key 'x' is a Text",
     "cycle()": "nested more than 64 deep",

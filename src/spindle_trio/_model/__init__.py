@@ -45,6 +45,9 @@ from spindle_trio._model._options import (
     checked_environment as checked_environment,
 )
 from spindle_trio._model._post_mortem import (
+    NO_HEARTBEAT as NO_HEARTBEAT,
+)
+from spindle_trio._model._post_mortem import (
     PostMortem as PostMortem,
 )
 from spindle_trio._model._rich_values import (

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Final
 
 import attrs
 
 from spindle_trio._model._field_docs import show_fields
+
+NO_HEARTBEAT: Final = "no heartbeat for"
+"""How the watchdog's errors begin."""
+
+_BEAT: Final = "call process.heartbeat() more often, or process.beat_while_running() in an async entry"
 
 
 @show_fields
@@ -36,6 +42,8 @@ class PostMortem:
             lines.append(f"  exit status: {self.exit_status}")
         if self.since_heartbeat is not None:
             lines.append(f"  last heartbeat: {self.since_heartbeat:g} s before that")
+            if self.error.startswith(NO_HEARTBEAT):
+                lines.append(f"  what to do: {_BEAT}")
         for title, text in (
             ("traceback", self.traceback),
             ("last lines of stderr", self.stderr),

@@ -20,6 +20,23 @@ SMALLEST_INTEGER: Final = -(2**63)
 LARGEST_INTEGER: Final = 2**64 - 1
 
 _INFINITY: Final = float("inf")  # `math` would have to be loaded for it
+_INSTEAD: Final = {
+    "set": "a list",
+    "frozenset": "a list",
+    "tuple": "a list",
+    "bytes": "text, as by base64",
+    "bytearray": "text, as by base64",
+    "datetime": "text, as by isoformat()",
+    "date": "text, as by isoformat()",
+    "Decimal": "text, as by str()",
+    "UUID": "text, as by str()",
+    "PosixPath": "text, as by str()",
+}
+"""What to send in place of a value, by the name of its type: most of these types are not loaded in a child."""
+
+_PLAIN: Final = (str, int, float, list, dict)
+"""Subclasses of these are refused, since they would not come out as what went in."""
+
 _LEVELS_AT_MOST: Final = 100
 """How deep the loop looks; no interpreter would follow a bound of millions, and the walk that decides says so."""
 
@@ -182,7 +199,7 @@ class PayloadWalk:
                 raise _UnsafeError("the integer is outside -2^63…2^64-1")
         elif kind is float:
             if not -_INFINITY < value < _INFINITY:  # type: ignore[operator]
-                raise _UnsafeError(f"{value} is not JSON-safe")
+                raise _UnsafeError(f"{value} is not JSON-safe: send None or text")
         elif kind is dict:
             self.visit_dict(value, depth + 1)  # type: ignore[arg-type]
         elif kind is list:
@@ -191,7 +208,11 @@ class PayloadWalk:
             self.visit_other(value)
 
     def visit_other(self, value: object) -> None:
-        raise _UnsafeError(f"{type(value).__name__} is not JSON-safe")
+        name = type(value).__name__
+        advice = _INSTEAD.get(name)
+        if advice is None:
+            advice = next((f"a plain {kind.__name__}" for kind in _PLAIN if isinstance(value, kind)), None)
+        raise _UnsafeError(f"{name} is not JSON-safe" + ("" if advice is None else f": send {advice}"))
 
     def visit_text(self, text: str) -> None:
         if text.isascii():
@@ -222,7 +243,7 @@ class PayloadWalk:
         self.check_entries(len(items))
         for key, item in items.items():
             if type(key) is not str:
-                raise _UnsafeError(f"the key {_shortened(key)} is a {type(key).__name__}; names are strings")
+                raise _UnsafeError(f"the key {_shortened(key)} is {_with_article(type(key))}; names are strings")
             try:
                 self.visit_text(key)
                 self.visit(item, depth)
@@ -234,6 +255,10 @@ class PayloadWalk:
         limit = self.bounds.container_entries
         if limit is not None and count > limit:
             raise _UnsafeError(f"{count} entries, more than {limit} in one container")
+
+
+def _with_article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'aeiou' else 'a'} {kind.__name__}"
 
 
 def _shortened(value: object) -> str:

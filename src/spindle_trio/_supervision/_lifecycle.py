@@ -35,7 +35,7 @@ from typing import Final
 
 import attrs
 
-from spindle_trio._model import ExitReason, JsonValue, ProcessState
+from spindle_trio._model import NO_HEARTBEAT, ExitReason, JsonValue, ProcessState
 from spindle_trio._supervision._state_table import COMPLETED, TABLE, Action, End, Input, Phase
 from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
 
@@ -210,7 +210,7 @@ class Lifecycle:
             case Input.STARTUP_DEADLINE:
                 return f"not ready within {self.startup_timeout:g} s"
             case Input.HEARTBEAT_DEADLINE:
-                return f"no heartbeat for {self.heartbeat_timeout:g} s"
+                return f"{NO_HEARTBEAT} {self.heartbeat_timeout:g} s"
             case Input.GRACE_DEADLINE:
                 return f"did not end within {self.grace_period:g} s of the stop, and was killed"
             case Input.CALLER_GONE:

@@ -149,8 +149,8 @@ def refuse_spawn(record: ProcessRecord, kind: type[SpawnError]) -> SpawnError:
     """Make the error of a kind that `spawn` raises for a process."""
     info, who = take_snapshot(record), f"{record.identity.entry} ({record.process_id})"
     if kind is StartupCancelledError:
-        why = record.life.host_reason or "stopped"
-        return StartupCancelledError(f"{who} was stopped before it was ready ({why})", info=info)
+        why = f" ({record.life.host_reason})" if record.life.host_reason else ""
+        return StartupCancelledError(f"{who} was stopped before it was ready{why}", info=info)
     if kind is StartupTimeoutError:
         advice = "call process.ready() earlier, or give it a longer startup_timeout"
         if record.launched is None:

@@ -225,6 +225,9 @@ class MessageChannel(MessageReceiveChannel["JsonValue"]):
         self._intake = intake
         self._cursor = cursor
 
+    def __repr__(self) -> str:
+        return f"<MessageChannel {'open' if self._intake.is_open(self._cursor) else 'closed'}>"
+
     def receive_nowait(self) -> JsonValue:
         """Return the next message if it has been read already; see `MessageReceiveChannel.receive_nowait`."""
         return self._intake.take(self._cursor)

@@ -57,8 +57,21 @@ def load_entry(path: str) -> Callable[[object], object]:
     for candidate in _NAMES:
         function: object = getattr(module, candidate, None)
         if callable(function):
+            if _takes_nothing(function):
+                raise EntryFileError(
+                    f"{path}: an entry's {candidate} takes the process's context; write: def {candidate}(process)"
+                )
             return function
     raise EntryFileError(f"{path} defines neither a callable 'run' nor a callable 'default'; write: def run(process)")
+
+
+def _takes_nothing(function: object) -> bool:
+    """Whether a plain function has no place for an argument."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_argcount == 0 and not code.co_flags & _CO_VARARGS
+
+
+_CO_VARARGS = 0x04  # `inspect.CO_VARARGS`
 
 
 class _CheckedLoader(SourceFileLoader):

@@ -52,7 +52,7 @@ class DefaultLauncher(ServerLauncher):
         """
         super().__init__(
             ForkedPythonEngine(),
-            JavaScriptEngine(node),
+            JavaScriptEngine(node, naming='DefaultLauncher(node="/…/node")'),
             spares=spares,
             containment=containment,
             preload=check_preload(preload, preload_path, preload_environment),

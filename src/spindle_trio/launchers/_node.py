@@ -40,8 +40,7 @@ _CHANNEL: Final = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
 """By these a Node takes over a descriptor from the one that has started it: the host's, which may be a lane here."""
 
 _ADVICE: Final = (
-    f"install Node {'.'.join(map(str, OLDEST_NODE))} or later so that node is on the PATH, "
-    "or name a program: NodeLauncher('/…/node')"
+    f"install Node {'.'.join(map(str, OLDEST_NODE))} or later so that node is on the PATH, or name a program: "
 )
 
 
@@ -50,12 +49,14 @@ class JavaScriptEngine(Engine):
 
     suffixes = JAVASCRIPT_SUFFIXES
 
-    def __init__(self, program: str | None = None) -> None:
+    def __init__(self, program: str | None = None, *, naming: str = "NodeLauncher('/…/node')") -> None:
         """Prepare; looks for nothing yet.
 
         Args:
             program: a path, or a command that is looked up; `None` for the first of `node` and `bun` that there is.
+            naming: how a program is named to the launcher, for advice.
         """
+        self._naming: Final = naming
         self.program: Final = program
         self._path: str | None = None
 
@@ -94,7 +95,7 @@ class JavaScriptEngine(Engine):
     def problem(self) -> str:
         """Say what is missing, and what to do."""
         missing = f"there is no {self.program!r}" if self.program else "neither node nor bun is on the PATH"
-        return f"{missing}; {_ADVICE}"
+        return f"{missing}; {_ADVICE}{self._naming}"
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the command; see `Engine.prepare`."""
