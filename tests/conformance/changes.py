@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from conformance.comparing import ANY_BEAT
-from conformance.recording import LIFECYCLE, MESSAGE, Output, Scenario
+from conformance.recording import LIFECYCLE, MESSAGE, UNDELIVERED, Output, Scenario
 
 Change = Callable[[Scenario, Sequence[Output]], list[Output]]
 """Makes of what is expected so far what is to be expected instead."""
@@ -55,6 +55,11 @@ def begins(process: str, request: str, **more: Any) -> list[Output]:
 def message(process: str, payload: object) -> Output:
     """Write a message."""
     return {"type": MESSAGE, "processId": process, "payload": payload, "userId": OWNER}
+
+
+def undelivered(process: str) -> Output:
+    """Write the notice that a payload did not reach a process."""
+    return {"type": UNDELIVERED, "processId": process, "error": True}
 
 
 # ---- changes

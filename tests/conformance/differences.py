@@ -31,6 +31,7 @@ from conformance.changes import (
     moved_behind,
     refusal,
     replaced,
+    undelivered,
     with_own_time_of_stopping,
     without,
 )
@@ -231,6 +232,30 @@ DIFFERENCES: Final[Sequence[Difference]] = (
         "What the recording shows as `{}` was none, and was dropped there. On the wire it is JSON-safe (contract, "
         "messages), and is delivered.",
         {"limits_messages": replaced(is_message({"len": 3}), message("P1", {"len": 2}), message("P1", {"len": 3}))},
+    ),
+    Difference(
+        "what cannot be delivered is told to its sender",
+        "A worker hears of a send to a process that has ended, is another user's or never was (contract, additions). "
+        "There it is logged, and the worker waits in vain.",
+        {
+            "disconnect_running": replaced(
+                is_answer_to("st1"), undelivered("P1"), {"type": "response", "requestId": "st1"}
+            ),
+            "limits_messages": in_addition(undelivered("P1"), undelivered("P1")),
+            "send_unknown": in_addition(undelivered("no-such-id")),
+            "send_wrong_user": in_addition(undelivered("P1"), undelivered("P1")),
+        },
+    ),
+    Difference(
+        "a message may be large",
+        "A frame has up to 16 MiB (contract, messages), so that this one arrives. There the process ends before all of "
+        "it has been written.",
+        {
+            "big_message_then_complete": both(
+                at_the_end_of("P1", {"state": "completed", "exitReason": "completed", "error": None}),
+                in_addition(message("P1", "B" * 4 * 1024 * 1024)),
+            )
+        },
     ),
     Difference(
         "a user's worker has a user",

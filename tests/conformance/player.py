@@ -30,7 +30,7 @@ import attrs
 import trio
 
 from conformance.printing import lines_of_entries, printed_into
-from conformance.recording import LIFECYCLE, MESSAGE, Output, Scenario
+from conformance.recording import LIFECYCLE, MESSAGE, UNDELIVERED, Output, Scenario
 from conformance.values import value_of
 from spindle_trio import REFERENCE_LIMITS, Host, Limits, open_host
 from spindle_trio.abc import Launcher
@@ -137,6 +137,8 @@ class Player:
                     self._unanswered.remove(output["requestId"])  # each is answered once
                 case kind if kind == MESSAGE:
                     self._note_messages(output["processId"], -1)
+                case kind if kind == UNDELIVERED:
+                    pass
                 case _:
                     self._note_event(output["event"], output.get("messages", 0))
             self._changed.unpark_all()

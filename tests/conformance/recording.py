@@ -19,6 +19,7 @@ FILE: Final = Path(__file__).with_name("scenarios.jsonl")
 
 MESSAGE: Final = "backend_process_message"
 LIFECYCLE: Final = "backend_process_lifecycle"
+UNDELIVERED: Final = "backend_process_send_failed"
 
 Output = dict[str, Any]
 """One message to the worker; processes are called P1, P2, … and times `<P1.t0>`, equal ones alike."""

@@ -99,7 +99,12 @@ def test_the_two_unions_have_the_members_of_the_table():
         spindle.ProcessStop,
         spindle.ProcessSend,
     }
-    assert set(get_args(spindle.HostToWorker)) == {spindle.ProcessLifecycle, spindle.ProcessMessage, spindle.Response}
+    assert set(get_args(spindle.HostToWorker)) == {
+        spindle.ProcessLifecycle,
+        spindle.ProcessMessage,
+        spindle.ProcessSendFailed,
+        spindle.Response,
+    }
 
 
 def outline(function: object) -> str:

@@ -211,8 +211,9 @@ async def test_a_host_that_says_mutated_things_disturbs_no_worker_and_no_other_a
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {error!r}") from error
         await heard.aclose()
-    assert min(outcomes["answered"], outcomes["SpindleError"], outcomes["PeerProtocolError"]) > 10, outcomes
-    assert min(outcomes["message"], outcomes["running"], outcomes["completed"]) > 10, outcomes
+    # Some of everything has come, in proportion to the rounds.
+    assert min(outcomes["answered"], outcomes["SpindleError"], outcomes["PeerProtocolError"]) > rounds / 60, outcomes
+    assert min(outcomes["message"], outcomes["running"], outcomes["completed"]) > rounds / 60, outcomes
 
 
 async def hear_of_nobody(worker: Worker) -> None:
