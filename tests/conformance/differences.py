@@ -241,7 +241,7 @@ DIFFERENCES: Final[Sequence[Difference]] = (
             "disconnect_running": replaced(
                 is_answer_to("st1"), undelivered("P1"), {"type": "response", "requestId": "st1"}
             ),
-            "limits_messages": in_addition(undelivered("P1"), undelivered("P1")),
+            "limits_messages": in_addition(*[undelivered("P1")] * 3),
             "send_unknown": in_addition(undelivered("no-such-id")),
             "send_wrong_user": in_addition(undelivered("P1"), undelivered("P1")),
         },

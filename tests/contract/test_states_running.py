@@ -202,7 +202,7 @@ async def test_an_end_without_a_word_is_a_failure_that_names_it(real_world, stat
     [
         (lambda child: child.exit(0), "exited with code 0"),
         (lambda child: child.kill_by(11), "killed by SIGSEGV"),
-        (lambda child: child.vanish(), "could not be learned"),
+        (lambda child: child.vanish(), "an unknown status"),
     ],
 )
 async def test_an_end_without_a_word_is_a_failure_in_memory_too(

@@ -157,7 +157,7 @@ async def test_a_frame_that_comes_a_byte_at_a_time_is_given_up_at_its_deadline(
             await lane.receive(1)
         nursery.cancel_scope.cancel()
     assert 0.15 < trio.current_time() - begin < 2
-    with pytest.raises(PeerProtocolError, match="not whole"):
+    with pytest.raises(PeerProtocolError, match="incomplete"):
         await lane.receive(1)
 
 
