@@ -63,7 +63,7 @@ def test_limits_that_are_none_are_refused_at_once() -> None:
     ],
 )
 def test_a_level_of_containment_that_does_not_exist_gets_those_that_do(ask) -> None:
-    with pytest.raises(ValueError, match="'docker' is no level of containment; type one of: pidns, cgroup, sweep, "):
+    with pytest.raises(ValueError, match="'docker' is not a level of containment; type one of: pidns, cgroup, sweep, "):
         ask()
 
 

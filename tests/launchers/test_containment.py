@@ -89,9 +89,9 @@ async def test_a_launcher_without_real_processes_contains_nothing(autojump_clock
 
 @pytest.mark.parametrize("make", [ForkServerLauncher, PythonLauncher])
 def test_what_is_no_level_is_refused_at_once(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="'namespace' is no level of containment; type one of: pidns"):
+    with pytest.raises(ValueError, match="'namespace' is not a level of containment; type one of: pidns"):
         make(containment="namespace")
-    with pytest.raises(ValueError, match="'namespace' is no level of containment; type one of: pidns"):
+    with pytest.raises(ValueError, match="'namespace' is not a level of containment; type one of: pidns"):
         open_host(require_containment="namespace")  # type: ignore[arg-type]  # what this is about
     assert make(containment="killpg")
 

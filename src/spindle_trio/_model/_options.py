@@ -35,7 +35,7 @@ def check_grace(name: str, value: object) -> None:
     """Refuse what is no grace period.
 
     Raises:
-        ValueError: it is no finite number of seconds, 0 or more.
+        ValueError: it is not a finite number of seconds, 0 or more.
     """
     if not (is_number(value) and isinstance(value, int | float) and 0 <= value <= _LARGEST_FLOAT):
         raise ValueError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
@@ -106,7 +106,7 @@ def checked_arguments(value: object) -> tuple[str, ...]:
     """Copy the arguments that a process is given, or refuse what is none.
 
     Raises:
-        TypeError: it is no sequence of texts.
+        TypeError: it is not a sequence of str.
         ValueError: one of them has a NUL or a lone surrogate in it.
     """
     if value == ():

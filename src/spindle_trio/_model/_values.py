@@ -202,7 +202,7 @@ class Containment(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        raise ValueError(f"{value!r} is no level of containment; type one of: {', '.join(cls)}")
+        raise ValueError(f"{value!r} is not a level of containment; type one of: {', '.join(cls)}")
 
     def is_at_least(self, other: Containment) -> bool:
         """Tell whether this level is as strong as another one, or stronger."""

@@ -72,7 +72,7 @@ class LineReader:
         """Take the next whole line as an object; `None` if there is none yet.
 
         Raises:
-            UnreadableLineError: the next line is no JSON object, or over a bound; it has been taken.
+            UnreadableLineError: the next line is not a JSON object, or over a bound; it has been consumed.
         """
         end = self._buffer.find(b"\n", self._searched)
         if self._skipped is not None:
@@ -129,7 +129,7 @@ def _object_in(line: bytes, max_values: int) -> JsonObject:
     try:
         value: object = read_large(lambda: json.loads(line.decode()))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnreadableLineError(f"a line that is no JSON: {error}") from None
+        raise UnreadableLineError(f"a line that is not JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         # The interpreter's limits on digits and depth: JSON for all that is known, and a request is owed its answer.
         raise UnreadableLineError(f"a line that cannot be read as JSON: {error}", find_request_id(line)) from None

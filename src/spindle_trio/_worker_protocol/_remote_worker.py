@@ -86,7 +86,7 @@ class RemoteWorker:
         if options.metadata is not None:
             metadata, _ = checked_copy(options.metadata, self._limits, "metadata")
             if not isinstance(metadata, dict):
-                raise PayloadError("metadata is no object")
+                raise PayloadError("metadata is not an object")
             options = attrs.evolve(options, metadata=metadata)
         pending = PendingSpawn()
         try:

@@ -48,7 +48,7 @@ class MessageIntake:
         Args:
             lane: where the messages come from; nobody else may receive on it.
             start_soon: starts the reading task.
-            report: told, as text, when a handler raises or the host sends what is no JSON.
+            report: told, as text, when a handler raises or the host sends something that is not JSON.
             exited: called when a handler raises `SystemExit`.
         """
         self._lane = lane
@@ -185,7 +185,7 @@ class MessageIntake:
         except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the host has ended this lane, and with it the process: the control lane tells the rest
         except ValueError as error:
-            self._report(f"the host sent a message that is no JSON: {error}")
+            self._report(f"the host sent a message that is not JSON: {error}")
         finally:
             self._has_ended = True
             self._arrived.unpark_all()

@@ -414,7 +414,7 @@ class _Runtime:
             try:
                 frame: JsonValue = read_json(body)
             except ValueError as error:
-                raise PeerProtocolError(f"a control frame that is no JSON: {error}") from None
+                raise PeerProtocolError(f"a control frame that is not JSON: {error}") from None
             if not isinstance(frame, dict) or frame.get("type") != "stop":
                 raise PeerProtocolError("a control frame other than 'stop'")
             reason = frame.get("reason")

@@ -90,7 +90,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
         frame: the decoded body; unknown fields are ignored.
 
     Raises:
-        PeerProtocolError: it is no `init` frame of this protocol, or one of its fields is missing or of a wrong type.
+        PeerProtocolError: it is not an `init` frame of this protocol, or a field is missing or of a wrong type.
     """
     if not isinstance(frame, dict) or frame.get("type") != "init":
         raise PeerProtocolError("the first frame from the host is not an init frame")

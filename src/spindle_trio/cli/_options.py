@@ -33,9 +33,9 @@ exit status:
   1    it failed, or its output could not be written
   2    it was refused: a bad option or entry
   124  it timed out
-  130  it was stopped by Ctrl-C
+  130  Ctrl-C came, however the process then ended
   141  the reader of its output closed the pipe
-  143  it was stopped by SIGTERM
+  143  SIGTERM came, however the process then ended
 """
 
 

@@ -68,7 +68,7 @@ class ForkServerLauncher(ServerLauncher):
                 ``{"OPENBLAS_NUM_THREADS": "1"}``, without which numpy starts threads. Processes do not get them: the
                 host sets their environment.
             preload_path: folders in which to look for these modules first, such as that of this program. Processes
-                have the `sys.path` of this program all the same.
+                still have the `sys.path` of this program.
             spares: how many warm processes wait for the next launches.
             containment: the level of containment: exactly this one, or the host refuses to open; `None` for the
                 strongest that works here.

@@ -179,7 +179,7 @@ async def _launches(bench: _Bench) -> None:
         assert not subject.process.has_exited(), "has_exited() is true of a live process"
         await subject.expect_ready()
         assert not subject.process.has_exited(), "has_exited() is true of a live process"
-        assert isinstance(subject.process.stderr_tail(), str), "stderr_tail() is no text"
+        assert isinstance(subject.process.stderr_tail(), str), "stderr_tail() is not a str"
         assert subject.process.output_dropped() == 0, "output_dropped() is not 0 where nothing was written"
 
 

@@ -37,7 +37,7 @@ def check_preload(
         environment: variables.
 
     Raises:
-        TypeError: `modules` or `path` is one text, or something in them, or in `environment`, is no text.
+        TypeError: `modules` or `path` is a str, or an item of them or of `environment` is not a str.
         ValueError: no environment can hold one of the variables.
     """
     if isinstance(modules, str):

@@ -67,7 +67,7 @@ class ServerLauncher(Launcher):
             execs: whether each process becomes another program.
 
         Raises:
-            ValueError: `spares` is negative or no integer, or `containment` is no level.
+            ValueError: `spares` is negative or not an integer, or `containment` is not a level.
         """
         if type(spares) is not int or spares < 0:
             raise ValueError(f"spares must be an integer, 0 or more, not {spares!r}")
