@@ -28,12 +28,12 @@ from spindle_trio.abc import Launcher
 from spindle_trio.launchers import DefaultLauncher
 
 
-def new_process_id() -> str:
+def _uuid_hex() -> str:
     """Make an id that no other process has."""
     return uuid.uuid4().hex
 
 
-def utc_now() -> datetime:
+def _utc_now() -> datetime:
     """Read the wall clock, as an aware `datetime` in UTC."""
     return datetime.now(UTC)
 
@@ -45,8 +45,8 @@ def open_host(
     max_processes: int = 16,
     limits: Limits = Limits(),  # noqa: B008  # a frozen value
     environment: Mapping[str, str] | None = None,
-    new_process_id: Callable[[], str] = new_process_id,
-    wall_clock: Callable[[], datetime] = utc_now,
+    new_process_id: Callable[[], str] | None = None,
+    wall_clock: Callable[[], datetime] | None = None,
     require_containment: Containment | str | None = None,
     replace_grace: float | None = None,
     allow: Iterable[str] = (),
@@ -67,8 +67,9 @@ def open_host(
         limits: bounds on messages, frames and queues.
         environment: the environment of the processes; by default a short allow-list from this program's;
             `os.environ` for all of it.
-        new_process_id: makes an id for each process, unique within the host.
-        wall_clock: read once, when the host opens; times in events are that plus monotonic differences.
+        new_process_id: makes an id for each process, unique within the host; by default a UUID in hexadecimal digits.
+        wall_clock: read once, when the host opens; times in events are that plus monotonic differences. By default
+            the system's clock, in UTC.
         require_containment: the weakest level of containment to accept: a level, or its name, as in ``"pidns"``;
             `None` for the strongest that works here. ``host.statistics().containment`` tells which.
         replace_grace: seconds that a replaced process has to end; 0 kills it at once; `None` for its own grace
@@ -97,8 +98,8 @@ def open_host(
         limits,
         environment,
         required,
-        new_process_id,
-        wall_clock,
+        _uuid_hex if new_process_id is None else new_process_id,
+        _utc_now if wall_clock is None else wall_clock,
         replace_grace=replace_grace,
         allow=_checked_allow(allow),
     )

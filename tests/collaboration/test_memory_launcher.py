@@ -101,7 +101,7 @@ async def test_resolve_accepts_what_there_is_and_says_what_that_is() -> None:
     assert launcher.resolve("b", ROOT).path is None
     with pytest.raises(EntryError, match=r"no entry 'c' .* it has: 'b', 'dist/a.py'"):
         launcher.resolve("c", ROOT)
-    with pytest.raises(EntryError, match=r"it has: none \(override the fixture `spindle_entries`\)"):
+    with pytest.raises(EntryError, match=r"it has: none \(with the fixtures, override `spindle_entries`\)"):
         MemoryLauncher({}).resolve("c", ROOT)
 
 

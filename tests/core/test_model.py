@@ -144,6 +144,11 @@ def test_values_cannot_be_changed() -> None:
         Limits().depth = 3  # type: ignore[misc]  # what is tested
 
 
+def test_the_repr_of_limits_shows_what_differs_from_the_defaults() -> None:
+    assert repr(Limits()) == "Limits()"
+    assert repr(Limits(depth=3, key_bytes=9)) == "Limits(depth=3, key_bytes=9)"
+
+
 def test_the_limits_are_the_contracts() -> None:
     assert attrs.asdict(Limits()) == {
         "frame_bytes": 2**24,

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import spindle_trio
+
 MODULES = ("spindle_trio", "spindle_trio.abc", "spindle_trio.child", "spindle_trio.testing", "spindle_trio.wire")
 NAMES = [f"{module}.{name}" for module in MODULES for name in importlib.import_module(module).__all__]
 
@@ -93,3 +95,9 @@ def test_help_names_what_a_host_launches_with_by_default() -> None:
 
 def test_help_of_a_worker_has_its_processes() -> None:
     assert "backend_processes" in help_of(named("spindle_trio.Worker"))
+
+
+def test_the_signature_of_open_host_is_short_enough_to_read() -> None:
+    signature = str(inspect.signature(spindle_trio.open_host))
+    assert " at 0x" not in signature
+    assert "limits: 'Limits' = Limits()," in signature

@@ -64,6 +64,13 @@ class Limits:
     error_bytes: int | None = None
     """Bytes of UTF-8 in the text of `fail`; a longer one is replaced by a general text."""
 
+    def __repr__(self) -> str:
+        fields = attrs.fields(Limits)
+        changed = {
+            field.name: getattr(self, field.name) for field in fields if getattr(self, field.name) != field.default
+        }
+        return f"Limits({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
     def __attrs_post_init__(self) -> None:
         # A bound of nothing would not bound but wedge: an inbox that never has room, a channel that cannot be fed.
         for field in attrs.fields(Limits):

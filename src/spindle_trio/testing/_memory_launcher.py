@@ -78,7 +78,9 @@ class MemoryLauncher(Launcher):
         """Accept an entry that this launcher was given; see `Launcher.resolve`."""
         name = normalise_entry(entry, root)
         if name not in self._entries:
-            known = ", ".join(map(repr, sorted(self._entries))) or "none (override the fixture `spindle_entries`)"
+            known = (
+                ", ".join(map(repr, sorted(self._entries))) or "none (with the fixtures, override `spindle_entries`)"
+            )
             raise EntryError(f"there is no entry {name!r} in this MemoryLauncher; it has: {known}")
         return self._resolved.setdefault(name, ResolvedEntry(name))
 
