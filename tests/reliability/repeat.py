@@ -2,7 +2,7 @@
 
     python tests/reliability/repeat.py seeds 1 200             # the in-memory tests, once under each seed
     python tests/reliability/repeat.py suite 20                # all ordinary tests, so many times
-    python tests/reliability/repeat.py seeds 1 500 -- tests/collaboration/test_bridge.py   # others than these, anything
+    python tests/reliability/repeat.py seeds 1 500 -- tests/collaboration/test_scripted.py  # others: anything
                                                                # that pytest takes
     SPINDLE_SCHEDULER_SEED=17 pytest tests/collaboration       # what a failure has named, again
 
