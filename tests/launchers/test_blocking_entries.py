@@ -509,7 +509,7 @@ async def test_a_payload_that_is_not_json_safe_is_refused_at_the_sender_and_noth
         frames = await child.last_frames()
         assert await child.payload() == "fine"
     assert len(frames[0]["result"]) == 9
-    assert "payload.items[1]: set is not JSON-safe" in frames[0]["result"]
+    assert "payload.items[1]: set is not JSON-safe: send a list" in frames[0]["result"]
     assert frames[0]["messages"] == 1
 
 
