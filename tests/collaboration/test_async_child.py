@@ -638,6 +638,17 @@ async def test_unread_messages_hold_up_the_host(autojump_clock: MockClock) -> No
         host.stop()
 
 
+async def test_a_channel_of_messages_has_a_short_repr(autojump_clock: MockClock) -> None:
+    async def entry(process: ProcessContext) -> list[object]:
+        channel = process.messages()
+        shown: list[object] = [repr(channel)]
+        channel.close()
+        return [*shown, repr(channel)]
+
+    host = await end_of(entry)
+    assert host.frames_so_far()[0]["result"] == ["<MessageChannel open>", "<MessageChannel closed>"]
+
+
 async def test_a_handler_and_each_channel_get_every_message(autojump_clock: MockClock) -> None:
     async def entry(process: ProcessContext) -> list[object]:
         handled: list[object] = []
