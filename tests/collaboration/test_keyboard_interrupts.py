@@ -223,7 +223,7 @@ def broken_at(places: Iterable[Place], *, goes_on: bool, is_far: bool) -> dict[s
         call, path, line = place
         try:
             interrupt_at(place, goes_on=goes_on, is_far=is_far).check()
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # no Trio runs here any more
             broken[f"{path.removeprefix(HOME)}:{line}, in {call}"] = f"{type(error).__name__}: {error}"[:200]
     return broken
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ async def test_a_process_runs_in_the_surroundings_that_its_spawn_names(
             handle = await worker.backend_processes.spawn("tells.py", **options)
             await handle.wait_ended()
             told.append(handle.result)
-    root = os.path.realpath(tmp_path)
+    root = str(tmp_path.resolve())
     assert told == [
         {"argv": ["tells.py", "--fast", "", "a b"], "folder": f"{root}/data/ünten", "one": "1", "path": "/bin"},
         {"argv": ["tells.py"], "folder": f"{root}/data", "one": "host's", "path": "/bin"},

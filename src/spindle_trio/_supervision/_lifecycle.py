@@ -106,20 +106,26 @@ class Lifecycle:
             grace_period: seconds between asking and killing.
             now: the present.
         """
-        self.phase, self.state = Phase.STARTING, ProcessState.STARTING
+        self.phase: Phase = Phase.STARTING
+        self.state: ProcessState = ProcessState.STARTING
         self.settled: End | None = None
         self.host_reason: ExitReason | None = None
         self.exit_reason: ExitReason | None = None
         self.error: str | None = None
         self.result: JsonValue = None
-        self.startup_timeout, self.heartbeat_timeout = startup_timeout, heartbeat_timeout
-        self.grace_period = grace_period
-        self.started_at, self.startup_deadline = now, now + startup_timeout
+        self.startup_timeout: float = startup_timeout
+        self.heartbeat_timeout: float = heartbeat_timeout
+        self.grace_period: float = grace_period
+        self.started_at: float = now
+        self.startup_deadline: float = now + startup_timeout
         self.ready_at: float | None = None
         self.heartbeat_at: float | None = None
         self.settled_at: float | None = None
         self.ended_at: float | None = None
-        self.heartbeat_deadline = self.grace_deadline = self.kill_deadline = self.closed_deadline = math.inf
+        self.heartbeat_deadline: float = math.inf
+        self.grace_deadline: float = math.inf
+        self.kill_deadline: float = math.inf
+        self.closed_deadline: float = math.inf
 
     @property
     def is_settled(self) -> bool:

@@ -63,9 +63,9 @@ class ProcessRecord:
             config: what it lives under.
             life: where it is in its life, with its own timeouts.
         """
-        self.identity = identity
-        self.config = config
-        self.life = life
+        self.identity: Identity = identity
+        self.config: ProcessConfig = config
+        self.life: Lifecycle = life
         self.launched: LaunchedProcess | None = None
         self.post_mortem: PostMortem | None = None
 

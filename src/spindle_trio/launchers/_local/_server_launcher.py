@@ -128,7 +128,7 @@ class ServerLauncher(Launcher):
             limit = limit_behind(error) if isinstance(error, (OSError, RuntimeError)) else None
             if limit is not None:
                 said = (error.strerror if isinstance(error, OSError) else None) or error
-                raise RuntimeError(f"{name} cannot start: {said}: {limit}") from error
+                raise RuntimeError(f"{name} cannot start: {said}: {limit}") from error  # noqa: ASYNC104  # no `Cancelled`
             raise
         self._memory_events = MemoryEvents.of_this_program()
         self._scope = trio.CancelScope(shield=True)
