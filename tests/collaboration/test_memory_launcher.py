@@ -17,7 +17,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 import spindle_trio as spindle
 from spindle_trio import OMITTED, EntryError, Limits, PeerProtocolError
 from spindle_trio._protocol._control_frames import encode_init, encode_stop
-from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
+from spindle_trio.abc import ExitStatus, LaunchedProcess, Launcher, LaunchOrder
 from spindle_trio.child import ProcessContext
 from spindle_trio.testing import MemoryLane, MemoryLauncher, ScriptedChild, memory_lane_pair
 
@@ -499,3 +499,8 @@ async def test_a_stop_reaches_a_child_whose_messages_are_full_both_ways(autojump
         assert process.control.send_nowait(encode_stop("now"))
         (body,) = await process.control.receive(1)
         assert json.loads(body)["result"] == "heard"
+
+
+def test_a_launcher_that_knows_no_folders_refuses_them() -> None:
+    with pytest.raises(EntryError, match="MemoryLauncher runs each process in its worker's root: spawn without folder"):
+        Launcher.resolve_folder(MemoryLauncher({}), "data", Path("/"))

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 from trio.testing import MockClock
 
 from spindle_trio import DefaultLauncher, EntryError, PythonLauncher, SpawnOptions, open_host
-from spindle_trio.abc import Launcher
-from spindle_trio.testing import MemoryLauncher
 from support.contract import WAITS
 
 TELLS = """
@@ -130,12 +127,6 @@ async def test_in_memory_they_are_checked_and_no_more(virtual_world, autojump_cl
             order = handle._process.record.launched.order
             assert (order.folder, order.arguments) == (virtual_world.root / "data", ("--fast",))
             assert order.environment["A"] == "1"
-
-
-async def test_a_launcher_that_knows_no_folders_refuses_them() -> None:
-    with pytest.raises(EntryError, match="MemoryLauncher runs each process in its worker's root: spawn without folder"):
-        Launcher.resolve_folder(MemoryLauncher({}), "data", Path("/"))
-    await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize(("allow", "error"), [("folder", TypeError), (["folders"], ValueError)])

@@ -165,3 +165,12 @@ def test_a_host_that_is_late_again_and_again_finds_a_hanging_process_after_twice
         life.extend_deadline(now - stood_still_since(planned_at, awake_at, now), now)
         awake_at = now
     assert life.deadline() <= timeout + 2 * sum(lateness) + 1e-6
+
+
+def test_a_stall_after_the_end_moves_nothing() -> None:
+    life = Lifecycle(startup_timeout=1, heartbeat_timeout=15, grace_period=5, now=0)
+    life.feed(Input.EXIT, 0.5, text="gone")
+    life.conclude(0.6)
+    life.extend_deadline(10, 11)
+    assert life.deadline() == math.inf
+    assert life.due(100) is None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from datetime import UTC, datetime
-from typing import get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import attrs
 import pytest
@@ -225,3 +227,44 @@ def test_levels_of_containment_are_ordered_by_what_they_hold_together() -> None:
     assert levels[0] is Containment.PIDNS
     for place, level in enumerate(levels):
         assert [level.is_at_least(other) for other in levels] == [place <= other for other in range(len(levels))]
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "error", "words"),
+    [
+        ({"environment": [("A", "1")]}, TypeError, "environment must be a mapping of str to str, or None, not list"),
+        ({"environment": {"A": 1}}, TypeError, "environment must map str to str, not 'A' to 1"),
+        ({"environment": {"A=B": "1"}}, ValueError, "no environment can hold the variable 'A=B'"),
+        ({"environment": {"": "1"}}, ValueError, "no environment can hold the variable ''"),
+        ({"environment": {"A": "\0"}}, ValueError, "nor a name or a value a NUL"),
+        ({"environment": {"A": "\ud800"}}, ValueError, "it contains a lone surrogate"),
+        ({"arguments": "--fast"}, TypeError, "arguments must be a sequence of str, as in"),
+        ({"arguments": 5}, TypeError, "arguments must be a sequence of str, as in"),
+        ({"arguments": ["a", 1]}, TypeError, "arguments must be a sequence of str; 1 is not a str"),
+        ({"arguments": ["\0"]}, ValueError, "contains a NUL"),
+        ({"arguments": ["\ud800"]}, ValueError, "contains a lone surrogate"),
+        ({"folder": 5}, TypeError, "folder must be a str or a path, or None, not int"),
+        ({"grace_period": -1}, ValueError, "grace_period must be a finite number of seconds, 0 or more, not -1"),
+        (
+            {"replace_grace": math.inf},
+            ValueError,
+            "replace_grace must be a finite number of seconds, 0 or more, not inf",
+        ),
+    ],
+)
+def test_surroundings_that_no_process_can_have_are_refused(
+    surroundings: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=re.escape(words)):
+        SpawnOptions("a.py", **surroundings)
+
+
+def test_surroundings_are_kept_as_they_were_given() -> None:
+    given = {"A": "1", "B": "\udcff"}  # a byte that is not UTF-8
+    options = SpawnOptions("a.py", environment=given, arguments=["--fast"], folder=Path("data"))
+    given.clear()
+    assert (options.environment, options.arguments, options.folder) == (
+        {"A": "1", "B": "\udcff"},
+        ("--fast",),
+        "data",
+    )

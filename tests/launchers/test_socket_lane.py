@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -316,3 +319,24 @@ async def test_a_lane_that_has_taken_everything_waits_without_another_read(
         await lane.receive(1)
     with pytest.raises(trio.EndOfChannel):
         await lane.receive(1)
+
+
+class Forgetful(socket.socket):
+    """A socket that the system has no memory for, a few times."""
+
+    refusals = 3
+
+    def send(self, *arguments: Any) -> int:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        return super().send(*arguments)
+
+
+async def test_a_frame_that_there_is_no_memory_for_is_written_later() -> None:
+    here, there = socket.socketpair()
+    lane = SocketLane(Forgetful(fileno=here.detach()), max_bytes=100_000, frame_seconds=0.2)
+    with there:
+        await lane.send_pending([b"later"])
+        assert there.recv(100) == with_header(b"later")
+        lane.close()

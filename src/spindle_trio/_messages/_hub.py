@@ -176,9 +176,6 @@ class MessageHub:
         self._inboxes: dict[Inbox, None] = {}
         self._channels: list[MergedCursor] = []
 
-    def _describe_sender(self, message: ProcessMessage) -> Mapping[str, object]:
-        return self.describe(message.process_id)
-
     def subscribe(self) -> WorkerMessageChannel:
         """Open a channel over the inboxes of all live processes and those to come, from the oldest message held."""
         arrivals = MergedCursor()
