@@ -203,8 +203,8 @@ BROKEN_FILES = {
     ),
     "missing import": ("import nowhere_to_be_found\n", ["ModuleNotFoundError", "nowhere_to_be_found"]),
     "not text": (b"\xff\xfe\x00def", ["Error"]),
-    "takes no process": ("def run(): pass\n", ["TypeError"]),
-    "async, takes no process": ("async def run(): pass\n", ["TypeError"]),
+    "takes no process": ("def run(): pass\n", ["an entry's run takes the process's context"]),
+    "async, takes no process": ("async def run(): pass\n", ["an entry's run takes the process's context"]),
 }
 
 

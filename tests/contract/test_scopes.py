@@ -77,8 +77,9 @@ async def test_another_user_s_process_is_neither_stopped_nor_sent_to(world, worl
             with pytest.raises(spindle.ProcessAccessError):
                 await processes.send(handle.process_id, "no", user_id=user_id)
         assert handle.state == "running"
-        await processes.send(handle.process_id, "yes", user_id="ada")
-        assert await handle.messages().receive() == "yes"
+        async with handle.messages() as messages:
+            await processes.send(handle.process_id, "yes", user_id="ada")
+            assert await messages.receive() == "yes"
     assert world.payloads() == ["yes"]
 
 

@@ -102,10 +102,14 @@ import spindle_trio as spindle
 async def main():
     async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0)) as host:
         async with host.open_worker("w", root=sys.argv[1], user_id="ada") as worker:
-            handle = await worker.backend_processes.spawn("entry.py")
-            info = await handle.wait_ended()
+            error = result = None
+            try:
+                handle = await worker.backend_processes.spawn("entry.py")
+                error, result = (await handle.wait_ended()).error, handle.result
+            except spindle.LaunchError as refusal:
+                error = str(refusal)
             statistics = host.statistics()
-            print(json.dumps([statistics.containment, statistics.containment_problems, info.error, handle.result]))
+            print(json.dumps([statistics.containment, statistics.containment_problems, error, result]))
     try:
         async with spindle.open_host(require_containment="pidns"):
             print("opened")
@@ -168,13 +172,13 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
 
 @pytest.mark.parametrize("most", [3, 4, 5, 6])
 def test_where_few_namespaces_can_be_made_the_host_opens_at_this_level_or_the_next(tmp_path: Path, most: int) -> None:
-    """Trying the level out takes some, which are not given back at once."""
+    """Trying the level out takes some, which are not given back at once: with 6 a spawn may find none left, and says so."""
     (tmp_path / "entry.py").write_text(ENDS)
     if problem_with(Containment.PIDNS) is not None:
         pytest.skip("no namespaces at all: then every other test here runs so")
     report, _ = run_program(tmp_path, REPORT, before=at_most_namespaces(most)).splitlines()
     level, problems, error, _ = json.loads(report)
-    assert error is None
+    assert error is None or (most == 6 and "the limit on namespaces is used up" in error)
     if level != "pidns":
         assert level in ("cgroup", "sweep")
         assert "the limit on namespaces is used up (max_pid_namespaces" in problems["pidns"]

@@ -75,11 +75,16 @@ class Inits:
         while self._asked <= AHEAD:
             self._socket.send(b"make")
             self._asked += 1
-        data, ancillary, _, _ = self._socket.recvmsg(_DATAGRAM_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-        self._asked -= 1
-        if data.startswith(b"!"):
-            number = int(data[1:])
-            raise OSError(number, TOO_MANY if number == errno.ENOSPC else os.strerror(number))
+        while True:
+            data, ancillary, _, _ = self._socket.recvmsg(
+                _DATAGRAM_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+            )
+            self._asked -= 1
+            if not data.startswith(b"!"):
+                break
+            if not self._asked:  # else another one is on its way, asked for at another time
+                number = int(data[1:])
+                raise OSError(number, TOO_MANY if number == errno.ENOSPC else os.strerror(number))
         if not ancillary:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return int(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)

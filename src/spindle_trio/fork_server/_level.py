@@ -83,6 +83,8 @@ def or_end(step: Callable[[], object]) -> None:
     """Do something in a process that has just been forked, or end it: nothing may come out into the server's code."""
     try:
         step()
+    except ProcessLookupError:
+        os._exit(1)  # the init or the server was ended meanwhile, and this process with it: there is nothing to tell
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs here
         try:
             os.write(2, f"a forked process could not start: {error!r}\n".encode())
