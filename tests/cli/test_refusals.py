@@ -11,8 +11,6 @@ from spindle_trio.cli import main
 FINE = "def run(process):\n    process.ready()\n"
 
 
-@pytest.mark.quick(2)
-@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("arguments", "to_type"),
     [
@@ -105,6 +103,7 @@ def test_an_entry_relative_to_here_rather_than_to_the_root_gets_the_right_one(tr
     assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".js", ".mjs", ".cjs"])
 def test_a_misspelt_javascript_entry_gets_the_nearest_one(tree, run, suffix: str) -> None:
     (tree / "entries" / f"tally{suffix}").touch()
@@ -122,6 +121,7 @@ def test_a_javascript_entry_that_nothing_can_run_is_refused_with_what_to_install
     assert line.endswith("type: spindle-trio doctor, to see what is missing")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["notes.txt", "entries", "nothing_like_it.py", " "])
 def test_what_is_no_entry_at_all_gets_the_general_form(tree, run, name: str) -> None:
     assert "spindle-trio run ENTRY" in refusal(run("run", name))

@@ -113,6 +113,7 @@ def test_every_option_reaches_the_entry(folder, run) -> None:
     assert (event["kind"], event["key"], event["userId"], event["metadata"]) == ("counter", "k1", "ada", {"ticket": 7})
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("here", "options", "name"),
     [

@@ -228,6 +228,7 @@ def broken_at(places: Iterable[Place], *, goes_on: bool, is_far: bool) -> dict[s
     return broken
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("goes_on", [False, True], ids=["the program leaves", "the program goes on"])
 @pytest.mark.parametrize("is_far", [False, True], ids=["near", "at the far end of a channel"])

@@ -30,6 +30,7 @@ class ElsewhereLauncher(MemoryLauncher):
         return block
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("launcher", "state"), [(MemoryLauncher, "timed_out"), (ElsewhereLauncher, "running")], ids=["here", "elsewhere"]
 )

@@ -49,6 +49,7 @@ async def play_in_node(scenario: Scenario, folder: Path) -> Play:
     )
 
 
+@pytest.mark.quick(36)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.soak] if name == WAITED_FOR else []) for name in scenarios()],

@@ -341,6 +341,7 @@ async def best_level(kind: str) -> Containment:
     return launcher.containment
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("level", [Containment.KILLPG, Containment.SWEEP, None], ids=str)
 @pytest.mark.parametrize("session", [True, False])
 async def test_what_a_process_has_started_neither_ends_before_its_dump_nor_outlives_it(

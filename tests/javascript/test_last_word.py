@@ -28,6 +28,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("last_word", "state", "error"),
     [

@@ -114,7 +114,7 @@ class Child:
 Launch = Callable[..., AbstractAsyncContextManager[Child]]
 
 
-@pytest.fixture(params=["python", "forked"])
+@pytest.fixture(params=[pytest.param("python", marks=pytest.mark.slow), "forked"])
 def launch(request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None) -> Launch:
     """Launch an entry, given as source, and send it its first frame: by each launcher of Python entries."""
     return launching(

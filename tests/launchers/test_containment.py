@@ -221,8 +221,8 @@ ENDINGS = {
 }
 
 
-@levels(Containment.PIDNS, Containment.CGROUP, Containment.SWEEP)
 @pytest.mark.quick(6)
+@levels(Containment.PIDNS, Containment.CGROUP, Containment.SWEEP)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("head", ["def", "async def"])
 async def test_a_tree_is_gone_with_its_process_daemons_included(
@@ -365,6 +365,7 @@ async def test_inits_go_with_their_processes_and_a_few_are_ready(
 # ---- the guard
 
 
+@pytest.mark.quick(1)
 @levels()
 async def test_a_guard_that_is_killed_takes_all_along_and_is_replaced(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)

@@ -57,8 +57,8 @@ trio.run(main)
 """
 
 
-@levels()
 @pytest.mark.quick(1)
+@levels()
 def test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive(tmp_path: Path, level: Containment) -> None:
     """The copy has the socket to the fork server open, which therefore sees no end of it."""
     require(level)
@@ -206,8 +206,8 @@ def run(process):
 """
 
 
-@levels()
 @pytest.mark.quick(1)
+@levels()
 async def test_a_host_in_a_namespace_takes_nobody_for_another_one(tmp_path: Path, level: Containment) -> None:
     """It sees the numbers of the namespace outside in `/proc`, and those of its own in system calls."""
     await trio.to_thread.run_sync(require, Containment.PIDNS)

@@ -345,6 +345,7 @@ async def test_a_launch_that_was_given_up_does_not_keep_spares_from_being_made(t
         await forked.wait_spares(2)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("spares", [0, 2])
 async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: Path, spares: int) -> None:
     async with trio.open_nursery() as nursery:

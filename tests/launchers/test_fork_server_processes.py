@@ -176,7 +176,6 @@ async def test_a_process_that_withstands_its_kill_is_reaped_by_the_server_when_i
         await wait_until(lambda: children_of(forked.server_pid) == [])
 
 
-@pytest.mark.quick(3)
 @pytest.mark.parametrize("server", ["", "os.kill(launcher.server_pid, signal.SIGSTOP)"])
 def test_nothing_is_left_of_a_host_that_was_killed_with_busy_processes(tmp_path: Path, server: str) -> None:
     """The fixture gives them two seconds (reliability, rows 1 and 2)."""
@@ -222,6 +221,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("head", "what"),
     [
@@ -317,7 +317,7 @@ async def test_a_forked_copy_that_comes_out_of_the_entrys_file_ends_there(
         assert await forked.result(FORKS_AT_THE_MODULE_LEVEL.format(head=head)) == 5
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("spares", [0, 1])
 @pytest.mark.parametrize(
     ("end", "status"),

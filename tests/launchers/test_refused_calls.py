@@ -24,6 +24,7 @@ HOST = """
 """
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("call", ["pidfd_open", "memfd_create", "pidfd_send_signal", "waitid"])
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_call_that_is_refused_is_named_when_a_host_opens(tmp_path: Path, call: str, error: str) -> None:

@@ -151,6 +151,7 @@ AT_THE_END = [
 ]
 
 
+@pytest.mark.quick(14)
 @pytest.mark.parametrize(
     ("level", "module", "call"),
     [pytest.param(*case, id=f"{case[1].__name__.rpartition('.')[2]}-{case[2]}-{case[0]}") for case in AT_THE_END],

@@ -39,8 +39,8 @@ def run(process):
 """
 
 
-@levels()
 @pytest.mark.quick(3)
+@levels()
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_host_opens_and_a_process_completes_without_it(tmp_path: Path, level: Containment, error: str) -> None:
     problem = problem_with(level)

@@ -75,6 +75,7 @@ async def test_what_resists_is_killed_like_anything_else(level: str, tmp_path: P
     )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("how", ["waits", "talks", "prints", "is stopped"])
 async def test_what_is_never_ready_is_killed_at_the_startup_deadline(level: str, tmp_path: Path, how: str) -> None:
     """Row 10. Whether it talks meanwhile, or prints, makes no difference."""

@@ -51,6 +51,7 @@ async def test_a_flood_that_nobody_listens_to_is_dropped_and_counted(level: str,
         await place.all_answer()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("entry", ["floods", "floods_async"])
 async def test_a_flood_that_somebody_is_slow_to_read_is_held_up_without_loss(
     level: str, tmp_path: Path, entry: str

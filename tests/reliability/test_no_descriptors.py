@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from spindle_trio import Containment
 from support.containment import levels, require, run_program
 
@@ -105,6 +107,7 @@ HOST = """
 """
 
 
+@pytest.mark.quick(2)
 @levels()
 def test_a_host_without_descriptors_ends_what_it_has_to_end(tmp_path: Path, level: Containment) -> None:
     """A few are held for kills, and for the dump before one; without them the dump is left out, and that is told."""

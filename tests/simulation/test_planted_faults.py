@@ -214,6 +214,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_is_caught(plant: Callable[[Patch], None]) -> None:
     with pytest.MonkeyPatch.context() as patch:
