@@ -32,20 +32,15 @@ settings.register_profile("soak", settings.get_profile("spindle_trio"), max_exam
 _SCHEDULER_SEED = os.environ.get("SPINDLE_SCHEDULER_SEED")
 
 
-QUICK = "not slow and not soak"
-"""What is selected where nobody selects anything; pyproject.toml has the same."""
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Have a worker for each core, where pytest-xdist is installed, and two for the quick suite, which mostly waits.
+    """Have a worker for each core, where pytest-xdist is installed: most tests wait most of the time.
 
     `-n 0` runs them in one process, for a debugger.
     """
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     if config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None and not is_worker:
-        workers = len(os.sched_getaffinity(0))
-        config.option.numprocesses = 2 * workers if config.option.markexpr == QUICK else workers
+        config.option.numprocesses = "auto"
         config.option.dist = "worksteal"
 
 
