@@ -322,6 +322,7 @@ async def main(level):
     async with spindle.open_host(launcher) as host, host.open_worker("w", user_id="ada") as worker:
         handle = await worker.backend_processes.spawn("inner.py", heartbeat_timeout=0.5)
         os.stat(f"/proc/{handle.pid}")
+        await handle.send("seen")
         info = await handle.wait_ended()
         return [str(host.statistics().containment), str(info.state), handle.result]
 
@@ -334,7 +335,9 @@ def run(process):
 
 async def test_an_entry_can_be_a_host_itself(tmp_path: Path) -> None:
     await trio.to_thread.run_sync(require, Containment.PIDNS)
-    (tmp_path / "inner.py").write_text("import os\ndef run(process):\n    process.ready()\n    return os.getpid() > 1")
+    (tmp_path / "inner.py").write_text(
+        "import os\ndef run(process):\n    process.ready()\n    process.receive()\n    return os.getpid() > 1"
+    )
     async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
         assert await forked.result(NESTED, payload=None) == ["pidns", "completed", True]
         for level in (Containment.SWEEP, Containment.KILLPG):
