@@ -57,7 +57,6 @@ trio.run(main)
 """
 
 
-@pytest.mark.quick(1)
 @levels()
 def test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive(tmp_path: Path, level: Containment) -> None:
     """The copy has the socket to the fork server open, which therefore sees no end of it."""

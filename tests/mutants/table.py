@@ -138,7 +138,7 @@ MUTANTS: Final = (
         "_supervision/_supervisor.py",
         "lost = self._announced_messages - process.inbox.received",
         "lost = 0",
-        ("contract/test_last_messages.py::test_a_process_that_announces_more_messages_than_arrive_is_told_of[python]",),
+        ("contract/test_last_messages.py::test_a_process_that_announces_more_messages_than_arrive_is_told_of[forked]",),
     ),
     # ---- the reading side
     Mutant(
@@ -156,14 +156,14 @@ MUTANTS: Final = (
         "_supervision/_intake.py",
         "payloads.extend(map(self._reader.read, bodies))  # keeps what it has, whatever is raised",
         "payloads = list(map(self._reader.read, bodies))",
-        ("reliability/test_wire.py::test_a_host_in_memory_ends_each_process_as_its_frames_deserve[2000]",),
+        ("reliability/test_wire.py::test_a_host_in_memory_ends_each_process_as_its_frames_deserve[400]",),
     ),
     Mutant(
         "a broken message hides the ready that was said before it",
         "_supervision/_intake.py",
         "            if self._listener.is_starting:",
         "            if False:",
-        ("reliability/test_wire.py::test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve[2000]",),
+        ("reliability/test_wire.py::test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve[400]",),
     ),
     Mutant(
         "what is sent at the end is not bounded",
