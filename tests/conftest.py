@@ -10,9 +10,10 @@ import pytest
 import trio
 from hypothesis import HealthCheck, settings
 
+from support.leftovers import no_survivors, nothing_left
 from support.skips import pytest_runtest_call
 
-__all__ = ["pytest_runtest_call"]
+__all__ = ["no_survivors", "nothing_left", "pytest_runtest_call"]
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and whatever that starts inherits it. The tests of
 # Ctrl-C are about programs that people run in the foreground.

@@ -25,7 +25,7 @@ import spindle_trio
 from spindle_trio import LifecycleEvent, ProcessHandle, ProcessState, connect_worker, open_host
 from spindle_trio.child import ProcessContext
 from spindle_trio.testing import MemoryLauncher
-from support.bridge import memory_ends
+from support.worker_protocol import memory_ends
 
 T = TypeVar("T")
 

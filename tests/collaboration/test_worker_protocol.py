@@ -26,7 +26,7 @@ from spindle_trio._worker_protocol import WireChannel, WireMessage
 from spindle_trio.child import ProcessContext
 from spindle_trio.testing import MemoryLauncher
 from spindle_trio.wire import to_json
-from support.bridge import MemoryEnd, memory_ends
+from support.worker_protocol import MemoryEnd, memory_ends
 
 # ---- entries
 

@@ -46,7 +46,7 @@ from spindle_trio._model import (
 from spindle_trio._worker import ProcessHandle, Worker
 from spindle_trio._worker_protocol import StreamChannel, connect_worker
 from spindle_trio.wire import error_response, to_json
-from support.bridge import MemoryEnd, memory_ends
+from support.worker_protocol import MemoryEnd, memory_ends
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 LATER = AT + timedelta(seconds=5)

@@ -27,7 +27,7 @@ from spindle_trio._model import (
     StopOptions,
 )
 from spindle_trio._worker_protocol import StreamChannel, serve_worker
-from support.bridge import FakeHost, MemoryEnd, memory_ends
+from support.worker_protocol import FakeHost, MemoryEnd, memory_ends
 
 AT = "2026-03-01T12:00:00.000Z"
 

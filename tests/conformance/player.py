@@ -34,8 +34,8 @@ from conformance.recording import LIFECYCLE, MESSAGE, UNDELIVERED, Output, Scena
 from conformance.values import value_of
 from spindle_trio import REFERENCE_LIMITS, Host, Limits, open_host
 from spindle_trio.abc import Launcher
-from support.bridge import MemoryEnd, memory_ends
 from support.fork_server import wait_until
+from support.worker_protocol import MemoryEnd, memory_ends
 
 GUARD_SECONDS = 60
 """How long one scenario may take in all before it counts as hanging."""

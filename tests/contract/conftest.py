@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import re
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +34,7 @@ from spindle_trio import (
 from spindle_trio.abc import Launcher
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
 from spindle_trio.testing import MemoryLauncher
+from support.leftovers import open_descriptors, own_children
 
 SLACK = 1.0
 """Seconds that a deadline on real processes may be late: the contract's own allowance (reliability, row 11)."""
@@ -158,7 +158,7 @@ class World:
         """What processes have sent."""
         return [message.payload for message in self.messages]
 
-    def system_state(self) -> tuple[list[str], list[str]]:
+    def system_state(self) -> tuple[set[str], set[int]]:
         """What this program holds of the operating system: descriptors and child processes."""
         gc.collect()
         return open_descriptors(), own_children()
@@ -218,48 +218,9 @@ def terminal(state: str) -> bool:
     return ProcessState(state).is_terminal
 
 
-def open_descriptors() -> list[str]:
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{name}").split(":")[0])
-        except OSError:
-            pass  # the one that this listing needed itself
-    return sorted(found)
-
-
-def own_children() -> list[str]:
-    found = []
-    for thread in Path("/proc/self/task").iterdir():
-        try:
-            found += (thread / "children").read_text().split()
-        except OSError:
-            pass  # a thread that has just ended, whose children are its process's other threads' now
-    return sorted(found)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """Leave what the imports have made out of the collections that `_nothing_left` makes for every test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture
-def _nothing_left() -> Iterator[None]:
-    """Refuse a test that leaves a process, a zombie or a descriptor."""
-    gc.collect()
-    before = open_descriptors(), own_children()
-    yield
-    gc.collect()
-    assert (open_descriptors(), own_children()) == before
-
-
 # Fresh interpreters come from the same kind of server as forked processes, and show the contract once more.
 @pytest.fixture(params=["memory", "forked", pytest.param("python", marks=pytest.mark.slow)])
-def world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
+def world(request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None) -> World:
     return World(request.param, tmp_path)
 
 
@@ -276,7 +237,7 @@ def virtual_world(tmp_path: Path) -> World:
 
 
 @pytest.fixture(params=["forked", pytest.param("python", marks=pytest.mark.slow)])
-def real_world(request: pytest.FixtureRequest, tmp_path: Path, _nothing_left: None) -> World:
+def real_world(request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None) -> World:
     """For tests that name why they make sense on real processes only."""
     return World(request.param, tmp_path)
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,36 +27,10 @@ from support.stall import descendants_of
 if not sys.platform.startswith("linux"):
     pytest.skip("the launchers need Linux", allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 GUARD_SECONDS = 30
 """How long one test may wait in all before it counts as hanging."""
-
-
-def open_descriptors() -> set[str]:
-    """Which descriptors this program has open, with what they refer to."""
-    found = set()
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(f"{link.name} → {link.readlink()}")
-        except OSError:
-            pass  # the one that this listing needed itself
-    return found
-
-
-def own_children() -> set[int]:
-    """Which processes this program has started and not reaped."""
-    found: set[int] = set()
-    for thread in Path("/proc/self/task").iterdir():
-        found.update(map(int, (thread / "children").read_text().split()))
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """Refuse a test that leaves a process, a zombie or a descriptor."""
-    descriptors, children = open_descriptors(), own_children()
-    yield
-    assert own_children() == children
-    assert open_descriptors() == descriptors
 
 
 @pytest.fixture

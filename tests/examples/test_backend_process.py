@@ -7,14 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from support.fork_server import none_survives
 from support.javascript import needs_node
 
 HOST = Path(__file__).parents[2] / "notes" / "examples" / "backend_process" / "host.py"
@@ -24,14 +23,7 @@ PATIENT = "600"
 HANGS = "{'looking_for': '(a+)+$'}\n"
 """The last that is heard of the matcher, with the end of the line, since lines may be written in pieces."""
 
-pytestmark = needs_node
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Refuse a test that leaves the host, the backend, or a process of theirs."""
-    with none_survives(monkeypatch):
-        yield
+pytestmark = [needs_node, pytest.mark.usefixtures("no_survivors")]
 
 
 class Running:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
 from spindle_trio import ProcessState, open_host
-from support.fork_server import none_survives
 from support.javascript import needs_node
 
 GUARD_SECONDS = 60
@@ -18,14 +16,7 @@ SIZE = 64 * 1024
 GRACE = 2.5
 """Seconds until it is killed, by when all has to have arrived, although the machine may be busy."""
 
-pytestmark = needs_node
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Refuse a test that leaves a process."""
-    with none_survives(monkeypatch):
-        yield
+pytestmark = [needs_node, pytest.mark.usefixtures("no_survivors")]
 
 
 @pytest.mark.quick(1)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
 from spindle_trio import ProcessState, open_host
-from support.fork_server import none_survives
 from support.javascript import needs_node
 
 GUARD_SECONDS = 60
 HEARTBEAT_TIMEOUT = 1.0
 
-pytestmark = needs_node
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Refuse a test that leaves a process."""
-    with none_survives(monkeypatch):
-        yield
+pytestmark = [needs_node, pytest.mark.usefixtures("no_survivors")]
 
 
 async def test_a_javascript_process_that_a_signal_has_stopped_is_killed_and_says_so(tmp_path: Path) -> None:

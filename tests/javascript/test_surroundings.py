@@ -13,8 +13,8 @@ import trio
 
 from spindle_trio import Containment, NodeLauncher
 from support.contract import exists, stderr_of
-from support.fork_server import LAST_SECONDS
 from support.javascript import GUARD_SECONDS, Stage, body, outcome
+from support.leftovers import LAST_SECONDS
 from support.numbers import outside
 
 LINUX = "import fs from 'node:fs'; import { spawn, execFileSync, fork } from 'node:child_process';"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,44 +26,6 @@ GUARD_SECONDS = 20
 DEFAULT_LIMITS = Limits()
 
 Frame = dict[str, Any]
-
-
-def open_descriptors() -> set[str]:
-    """Which descriptors this program has open, with what they refer to."""
-    found = set()
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(f"{link.name} → {link.readlink()}")
-        except OSError:
-            pass  # the one that this listing needed itself
-    return found
-
-
-@pytest.fixture
-def descriptors() -> Callable[[], set[str]]:
-    """Look which descriptors this program has open."""
-    return open_descriptors
-
-
-def own_children() -> set[int]:
-    """Which processes this program has started and not reaped."""
-    found: set[int] = set()
-    for thread in Path("/proc/self/task").iterdir():
-        try:
-            found.update(map(int, (thread / "children").read_text().split()))
-        except FileNotFoundError:
-            pass  # the thread has just ended
-    return found
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Refuse a test that leaves a process, a zombie or a descriptor."""
-    descriptors = open_descriptors()
-    children = own_children()
-    yield
-    assert own_children() == children
-    assert open_descriptors() == descriptors
 
 
 class Child:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,11 @@ from support.containment import (
     require,
     run_program,
 )
-from support.fork_server import ENDS, alive, children_of, describe, fork_host, none_survives, wait_state_of, wait_until
+from support.fork_server import ENDS, children_of, fork_host, wait_state_of, wait_until
+from support.leftovers import alive, describe, open_descriptors
 from support.numbers import outside
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 # ---- which level
@@ -344,9 +341,7 @@ async def test_an_entry_can_be_a_host_itself(tmp_path: Path) -> None:
             assert await forked.result(NESTED, payload=str(level)) == [str(level), "completed", True]
 
 
-async def test_inits_go_with_their_processes_and_a_few_are_ready(
-    tmp_path: Path, descriptors: Callable[[], set[str]]
-) -> None:
+async def test_inits_go_with_their_processes_and_a_few_are_ready(tmp_path: Path) -> None:
     await trio.to_thread.run_sync(require, Containment.PIDNS)
     async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
         (root,) = [int(part) for part in Path(f"/proc/{forked.server_pid}/stat").read_text().split(")")[1].split()[1:2]]
@@ -357,12 +352,12 @@ async def test_inits_go_with_their_processes_and_a_few_are_ready(
 
         await forked.result(ENDS)
         await wait_until(lambda: len(children_of(root)) == 1 + ready)
-        before, descriptors_before = holdings(), len(descriptors())
+        before, descriptors_before = holdings(), len(open_descriptors())
         for number in range(40):
             with trio.move_on_after(0.001 * number if number % 2 else 10):
                 await forked.result(ENDS)
         await wait_until(lambda: holdings() == before)
-        assert len(descriptors()) == descriptors_before
+        assert len(open_descriptors()) == descriptors_before
 
 
 # ---- the guard

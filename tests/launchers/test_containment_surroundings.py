@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,23 +20,10 @@ from spindle_trio import Containment, ForkServerLauncher, open_host
 from spindle_trio.fork_server._cgroup_level import CgroupLevel
 from spindle_trio.launchers._local import _fork_server_start
 from support.containment import levels, require
-from support.fork_server import (
-    GUARD_SECONDS,
-    LAST_SECONDS,
-    MARK,
-    Forked,
-    alive,
-    fork_host,
-    none_survives,
-    state_of,
-    wait_until,
-)
+from support.fork_server import GUARD_SECONDS, Forked, fork_host, state_of, wait_until
+from support.leftovers import LAST_SECONDS, MARK, alive
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 COPIED_HOST = """

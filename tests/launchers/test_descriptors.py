@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from spindle_trio.cli import _doctor
 from spindle_trio.launchers import ForkServerLauncher
 from spindle_trio.launchers._local import _descriptors
 from spindle_trio.testing import MemoryLauncher
+from support.leftovers import open_descriptors
 
 ENTRY = """
 import resource
@@ -183,10 +184,8 @@ async def test_a_host_in_memory_changes_nothing() -> None:
         assert own_limit()[0] == 500
 
 
-async def test_more_processes_run_than_the_soft_limit_had_room_for(
-    launcher: Launcher, root: Path, descriptors: Callable[[], set[str]]
-) -> None:
-    lower_to(len(descriptors()) + _doctor._DESCRIPTORS_OF_THE_HOST + 4 * _doctor._DESCRIPTORS_A_PROCESS)
+async def test_more_processes_run_than_the_soft_limit_had_room_for(launcher: Launcher, root: Path) -> None:
+    lower_to(len(open_descriptors()) + _doctor._DESCRIPTORS_OF_THE_HOST + 4 * _doctor._DESCRIPTORS_A_PROCESS)
     async with (
         open_host(launcher) as host,
         host.open_worker("w", root=root, user_id="ada") as worker,
@@ -196,19 +195,17 @@ async def test_more_processes_run_than_the_soft_limit_had_room_for(
         assert len(await worker.backend_processes.list(state="running")) == 15
 
 
-async def test_a_process_takes_as_many_descriptors_as_doctor_says(
-    launcher: Launcher, root: Path, descriptors: Callable[[], set[str]]
-) -> None:
+async def test_a_process_takes_as_many_descriptors_as_doctor_says(launcher: Launcher, root: Path) -> None:
     async with (
         open_host(launcher) as host,
         host.open_worker("w", root=root, user_id="ada") as worker,
     ):
         await worker.backend_processes.spawn("entry.py")
-        before = len(descriptors())
+        before = len(open_descriptors())
         for _ in range(3):
             await worker.backend_processes.spawn("entry.py")
         await trio.testing.wait_all_tasks_blocked()
-        assert len(descriptors()) - before == 3 * _doctor._DESCRIPTORS_A_PROCESS
+        assert len(open_descriptors()) - before == 3 * _doctor._DESCRIPTORS_A_PROCESS
 
 
 @pytest.mark.quick(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,10 @@ import trio
 
 from spindle_trio import Containment
 from support.containment import levels, require
-from support.fork_server import Forked, describe, fork_host, none_survives
+from support.fork_server import Forked, fork_host
+from support.leftovers import describe
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 HOLDS = """

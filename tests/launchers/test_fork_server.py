@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,13 @@ import trio.testing
 
 from spindle_trio import LaunchError, open_host
 from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
-from support.fork_server import ENDS, WAITS, children_of, fork_host, none_survives, wait_until, write_module
+from support.fork_server import ENDS, WAITS, children_of, fork_host, wait_until, write_module
 
 SPARES = [0, 1]
 """A process that a launch asks for, and one that has waited for it, come about in different ways."""
 
 
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 # ---- what a process is given

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,15 @@ from support.fork_server import (
     Forked,
     children_of,
     fork_host,
-    none_survives,
     state_of,
     wait_state_of,
     wait_until,
     write_module,
 )
+from support.leftovers import open_descriptors
 from support.stall import stall
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 async def stop_server(forked: Forked) -> int:
@@ -280,10 +276,10 @@ async def test_a_stopped_server_delays_no_end_by_more_than_a_moment(tmp_path: Pa
 
 
 async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_and_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: Callable[[], set[str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with fork_host(tmp_path) as forked:
-        before = descriptors()
+        before = open_descriptors()
         pid = await stop_server(forked)
         began_at = trio.current_time()
         with pytest.raises(StartupTimeoutError, match="its launch was still under way"):
@@ -295,7 +291,7 @@ async def test_a_spawn_on_a_stopped_server_fails_and_its_late_process_is_killed_
         monkeypatch.undo()
         os.kill(pid, signal.SIGCONT)
         assert await forked.result(ENDS) is None  # asked for last, and so forked last
-        await wait_until(lambda: children_of(pid) == [] and descriptors() == before)
+        await wait_until(lambda: children_of(pid) == [] and open_descriptors() == before)
 
 
 async def test_what_comes_late_from_a_server_that_was_stopped_may_be_used_as_a_spare(
@@ -467,12 +463,10 @@ async def test_a_server_without_descriptors_fails_launches_until_it_has_some(tmp
         assert children_of(pid) == []
 
 
-async def test_a_host_without_descriptors_fails_launches_until_it_has_some(
-    tmp_path: Path, descriptors: Callable[[], set[str]]
-) -> None:
+async def test_a_host_without_descriptors_fails_launches_until_it_has_some(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         (tmp_path / "entry.py").write_text(ENDS)
-        before = descriptors()
+        before = open_descriptors()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         fds = [int(item.split()[0]) for item in before]
         try:
@@ -483,7 +477,7 @@ async def test_a_host_without_descriptors_fails_launches_until_it_has_some(
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await wait_until(lambda: children_of(forked.server_pid) == [])
-        assert descriptors() == before
+        assert open_descriptors() == before
         assert await forked.result(ENDS) is None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,10 @@ import trio.testing
 import spindle_trio
 from spindle_trio import DEFAULT_PRELOAD, Containment, DefaultLauncher, ForkServerLauncher, open_host
 from spindle_trio.launchers._local import _fork_server_start
-from support.fork_server import fork_host, none_survives, wait_until, write_module
+from support.fork_server import fork_host, wait_until, write_module
+from support.leftovers import open_descriptors
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 async def refusal(tmp_path: Path, *preload: str) -> str:
@@ -131,7 +127,7 @@ def test_ctrl_c_while_a_host_opens_comes_out_bare_and_leaves_no_server(
 
 
 def test_an_impatient_ctrl_c_while_a_host_opens_leaves_no_server_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: Callable[[], set[str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one comes while the server is being ended, for which it takes its time, since it is busy."""
     monkeypatch.setattr(_fork_server_start, "END_SECONDS", 0.5)
@@ -146,7 +142,7 @@ def test_an_impatient_ctrl_c_while_a_host_opens_leaves_no_server_either(
         time.sleep(3600)
     """,
     )
-    before = descriptors()
+    before = open_descriptors()
 
     async def open_one() -> None:
         async with fork_host(tmp_path, preload=(module,), containment=SEES_ALL):
@@ -154,7 +150,7 @@ def test_an_impatient_ctrl_c_while_a_host_opens_leaves_no_server_either(
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(open_one)
-    assert descriptors() <= before
+    assert open_descriptors() <= before
 
 
 async def test_much_that_a_module_prints_does_not_hold_up_the_start(

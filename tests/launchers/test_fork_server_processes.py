@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,26 +14,21 @@ import trio
 
 from spindle_trio import Containment, LaunchError
 from spindle_trio.launchers._local import _containment, _process_pool, _server_launcher
-from support.fork_server import BUSY, ENDS, WAITS, children_of, fork_host, none_survives, state_of, wait_until
+from support.fork_server import BUSY, ENDS, WAITS, children_of, fork_host, state_of, wait_until
+from support.leftovers import open_descriptors
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 # ---- cancellation
 
 
 @pytest.mark.parametrize("spares", [0, 2])
-async def test_a_spawn_that_is_cancelled_at_any_moment_leaves_nothing(
-    tmp_path: Path, descriptors: Callable[[], set[str]], spares: int
-) -> None:
+async def test_a_spawn_that_is_cancelled_at_any_moment_leaves_nothing(tmp_path: Path, spares: int) -> None:
     async with fork_host(tmp_path, spares=spares) as forked:
         (tmp_path / "entry.py").write_text(WAITS)
         await forked.wait_spares(spares)
-        before = len(descriptors())
+        before = len(open_descriptors())
 
         async def cancel_after(checkpoints: int, scope: trio.CancelScope) -> None:
             for _ in range(checkpoints):
@@ -55,16 +49,14 @@ async def test_a_spawn_that_is_cancelled_at_any_moment_leaves_nothing(
             for info in await forked.worker.backend_processes.list():
                 await forked.worker.backend_processes.stop(info.process_id)
         await forked.wait_spares(spares)
-        await wait_until(lambda: len(children_of(forked.server_pid)) == spares and len(descriptors()) == before)
+        await wait_until(lambda: len(children_of(forked.server_pid)) == spares and len(open_descriptors()) == before)
 
 
-async def test_a_hundred_spawns_at_once_a_third_of_them_cancelled(
-    tmp_path: Path, descriptors: Callable[[], set[str]]
-) -> None:
+async def test_a_hundred_spawns_at_once_a_third_of_them_cancelled(tmp_path: Path) -> None:
     async with fork_host(tmp_path, spares=3) as forked:
         (tmp_path / "entry.py").write_text(WAITS)
         await forked.wait_spares(3)
-        before = len(descriptors())
+        before = len(open_descriptors())
         ready = 0
 
         async def spawn(number: int) -> None:
@@ -85,7 +77,7 @@ async def test_a_hundred_spawns_at_once_a_third_of_them_cancelled(
         async with trio.open_nursery() as nursery:
             for info in await forked.worker.backend_processes.list():
                 nursery.start_soon(forked.worker.backend_processes.stop, info.process_id)
-        await wait_until(lambda: len(children_of(forked.server_pid)) == 3 and len(descriptors()) == before)
+        await wait_until(lambda: len(children_of(forked.server_pid)) == 3 and len(open_descriptors()) == before)
 
 
 async def test_statuses_are_known_although_the_server_is_busy_with_a_burst(tmp_path: Path) -> None:
@@ -130,9 +122,7 @@ async def test_an_end_without_a_word_is_told_as_the_system_tells_it(tmp_path: Pa
     assert told in str(handle.info.error)
 
 
-async def test_two_hundred_processes_leave_nothing_in_the_server_and_the_host(
-    tmp_path: Path, descriptors: Callable[[], set[str]]
-) -> None:
+async def test_two_hundred_processes_leave_nothing_in_the_server_and_the_host(tmp_path: Path) -> None:
     def size(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -149,9 +139,9 @@ async def test_two_hundred_processes_leave_nothing_in_the_server_and_the_host(
 
         await cycle(20)
         server = Path(f"/proc/{forked.server_pid}/fd")
-        before, server_before, memory = len(descriptors()), len(list(server.iterdir())), size(forked.server_pid)
+        before, server_before, memory = len(open_descriptors()), len(list(server.iterdir())), size(forked.server_pid)
         await cycle(180)
-        assert len(descriptors()) == before
+        assert len(open_descriptors()) == before
         assert len(list(server.iterdir())) == server_before
         assert size(forked.server_pid) - memory < 256 * 1024
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,10 @@ import trio
 
 from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_host
 from support.containment import at_most_namespaces, problem_with, require, run_program
-from support.fork_server import fork_host, none_survives
+from support.fork_server import fork_host
 from support.seccomp import ERRORS, refusing
 
-
-@pytest.fixture(autouse=True)
-def _no_survivors(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with none_survives(monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("no_survivors")
 
 
 def require_own_proc() -> None:

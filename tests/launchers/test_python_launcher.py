@@ -26,11 +26,10 @@ from spindle_trio.launchers._local import _local_process
 from spindle_trio.launchers._local._containment import ControlGroupTree, GroupTree, NamespaceTree
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
 from spindle_trio.launchers._local._launch_thread import run_in_launch_thread
+from support.leftovers import open_descriptors
 from support.numbers import outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from conftest import Launch, LaunchWith
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -674,9 +673,7 @@ async def test_lines_reach_the_log_with_the_process_id_and_not_too_many_of_them(
 # ---- lanes
 
 
-async def test_descriptors_thrown_at_the_host_do_not_enter_it(
-    launch: Launch, descriptors: Callable[[], set[str]]
-) -> None:
+async def test_descriptors_thrown_at_the_host_do_not_enter_it(launch: Launch) -> None:
     async with launch("""
         import os, socket, sys
         def run(process):
@@ -688,9 +685,9 @@ async def test_descriptors_thrown_at_the_host_do_not_enter_it(
                     pass
             process.ready()
     """) as child:
-        before = descriptors()
+        before = open_descriptors()
         assert await child.process.messages.receive(10) == [b"1"]
-        assert descriptors() == before
+        assert open_descriptors() == before
 
 
 async def test_a_page_that_was_tampered_with_neither_kills_the_host_nor_beats_into_the_future(launch: Launch) -> None:

@@ -36,6 +36,7 @@ from spindle_trio.launchers._local import (
 from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock
 from support.containment import require
 from support.fork_server import Forked, fork_host
+from support.leftovers import open_descriptors
 
 REASONS = (errno.EMFILE, errno.ENOMEM, errno.EAGAIN, errno.EPERM)
 
@@ -194,16 +195,16 @@ AT_THE_LAUNCH = [
     [pytest.param(*case, id=f"{case[1].__name__.rpartition('.')[2]}-{case[2]}") for case in AT_THE_LAUNCH],
 )
 async def test_what_fails_at_a_launch_is_a_failed_launch_and_leaves_nothing(
-    tmp_path: Path, descriptors: Callable[[], set[str]], level: Containment | None, module: ModuleType, call: str
+    tmp_path: Path, level: Containment | None, module: ModuleType, call: str
 ) -> None:
     async with fork_host(tmp_path, containment=level) as forked:
         other = await spawn(forked)
-        before = descriptors()
+        before = open_descriptors()
         for reason in REASONS:
             with refused(module, call, reason), pytest.raises(LaunchError):
                 await spawn(forked)
             assert await answer(other, f"{reason}") == f"{reason}"
-        assert descriptors() == before
+        assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("lane", ["control", "messages"])

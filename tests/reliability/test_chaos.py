@@ -24,7 +24,8 @@ import pytest
 import trio
 
 from spindle_trio import LifecycleEvent, ProcessHandle, SpawnError
-from support.fork_server import LAST_SECONDS, MARK, children_of, describe, wait_until
+from support.fork_server import children_of, wait_until
+from support.leftovers import LAST_SECONDS, MARK, describe, open_descriptors
 from support.reliability import (
     KILLED,
     LEVELS,
@@ -32,7 +33,6 @@ from support.reliability import (
     STRONG_LEVELS,
     Fate,
     Neighbourhood,
-    descriptors,
     neighbourhood,
     server_of,
 )
@@ -318,7 +318,7 @@ async def test_after_chaos_nothing_is_left_and_each_end_was_told_for_what_it_was
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     async with neighbourhood(level, tmp_path, neighbours=0, seconds=seconds + 60) as place:
-        before, there = len(descriptors()), len(place.marked())
+        before, there = len(open_descriptors()), len(place.marked())
         server: Any = server_of(place.launcher)
         children = len(children_of(server))
         chaos = Chaos(place, random.Random(seed))
@@ -347,5 +347,5 @@ async def test_after_chaos_nothing_is_left_and_each_end_was_told_for_what_it_was
             await wait_until(lambda: len(children_of(server)) == children and len(place.marked()) == there)
         assert len(children_of(server)) == children, "zombies"
         assert len(place.marked()) == there, [describe(pid) for pid in place.marked()]
-        assert len(descriptors()) == before
+        assert len(open_descriptors()) == before
         await place.settle(4)

@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from support.fork_server import none_survives
+from support.leftovers import none_survives
 from support.reliability import STRONG_LEVELS
 
 GRACE_SECONDS = 2.0

@@ -13,7 +13,8 @@ import trio
 
 from spindle_trio import Worker
 from support.fork_server import children_of, wait_until
-from support.reliability import descriptors, neighbourhood, server_of
+from support.leftovers import open_descriptors
+from support.reliability import neighbourhood, server_of
 
 ENTRY = "ends_as_told.py"
 
@@ -59,14 +60,14 @@ async def test_cycles_from_spawn_to_kill_leave_nothing_in_the_host_and_its_serve
         dice = random.Random(SEED)
         await run_cycles(worker, WARM_UP, dice)
         await wait_until(lambda: set(children_of(server)) == held)
-        before, memory = descriptors(), (unique_bytes(os.getpid()), unique_bytes(server))
+        before, memory = open_descriptors(), (unique_bytes(os.getpid()), unique_bytes(server))
         server_before = open_descriptors_of(server)
         cancelled = await run_cycles(worker, cycles, dice)
         # Also those that the server has forked for spawns that were cancelled, and zombies.
         await wait_until(lambda: set(children_of(server)) == held)
         after = (unique_bytes(os.getpid()), unique_bytes(server))
         print(f"{cancelled} of {cycles} spawns cancelled midway; memory {memory} → {after} bytes")
-        assert descriptors() == before
+        assert open_descriptors() == before
         assert open_descriptors_of(server) == server_before
         assert cancelled >= cycles / CANCELLED_ONE_IN / 4, "the moment of the cancellations is badly chosen"
         assert after[0] - memory[0] <= HOST_BYTES

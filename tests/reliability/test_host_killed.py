@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from support.fork_server import none_survives
+from support.leftovers import none_survives
 from support.reliability import ENTRIES, NAMESPACE_LEVELS, STRONG_LEVELS
 
 REPEATS = 10

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from support.fork_server import children_of, describe, wait_until
+from support.fork_server import children_of, wait_until
+from support.leftovers import describe
 from support.reliability import (
     HEARTBEAT_SECONDS,
     KILLED,

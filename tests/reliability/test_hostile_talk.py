@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+from support.leftovers import open_descriptors
 from support.reliability import (
     CONTROL_PATIENCE,
     FRAME_SECONDS,
@@ -14,7 +15,6 @@ from support.reliability import (
     SLACK,
     Mischief,
     at_deadline,
-    descriptors,
     level_fixture,
     neighbourhood,
     suffer_all,
@@ -165,16 +165,16 @@ async def test_rubbish_in_the_page_of_heartbeats_counts_as_one_heartbeat_at_most
 async def test_descriptors_that_are_thrown_at_the_host_do_not_enter_it(level: str, tmp_path: Path) -> None:
     """Row 24."""
     async with neighbourhood(level, tmp_path) as place:
-        before = descriptors()
+        before = open_descriptors()
         most = 0
 
         def count(_: object) -> None:
             nonlocal most
-            most = max(most, len(descriptors()))
+            most = max(most, len(open_descriptors()))
 
         place.worker.backend_processes.on_message(count)
         fate = await place.suffer(Mischief("throws_descriptors", ends="completed", result="fine"))
         assert fate.payloads == ["caught"] * 20
-        assert descriptors() == before
+        assert open_descriptors() == before
         # Those of the one process that has thrown them, while it was alive.
         assert most <= len(before) + 12

@@ -21,7 +21,7 @@ import trio
 import trio.testing
 
 from spindle_trio import ProcessState
-from support.fork_server import none_survives, wait_until
+from support.fork_server import wait_until
 from support.stall import descendants_of, host_here, host_program, stall
 
 SLACK = 1.0
@@ -99,12 +99,11 @@ MUCH_TO_SAY = """
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Refuse a test that leaves a descriptor, or a process, be it one of a host in another program."""
-    before = sorted(os.listdir("/proc/self/fd")), descendants_of(os.getpid())
-    with none_survives(monkeypatch):
-        yield
-    assert (sorted(os.listdir("/proc/self/fd")), descendants_of(os.getpid())) == before
+def _no_descendants(no_survivors: None) -> Iterator[None]:
+    """Refuse a test that leaves a process of a host in another program."""
+    before = descendants_of(os.getpid())
+    yield
+    assert descendants_of(os.getpid()) == before
 
 
 @pytest.fixture(params=["forked", pytest.param("python", marks=pytest.mark.soak)])

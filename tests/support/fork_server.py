@@ -1,15 +1,12 @@
-"""What the tests of the fork server share: a host on one, its processes, and a look at what is left afterwards."""
+"""What the tests of the fork server share: a host on one, and its processes."""
 
 from __future__ import annotations
 
 import os
-import select
 import textwrap
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -21,12 +18,6 @@ from spindle_trio.launchers import ForkServerLauncher
 
 GUARD_SECONDS = 30
 """How long one test may wait in all before it counts as hanging."""
-
-MARK = "LC_SPINDLE_TEST"
-"""A variable that a fork server takes over from its host, and with it all that descends from it."""
-
-LAST_SECONDS = 2.0
-"""How long a process may take to go that nobody waits for, since whoever ended it has been killed (reliability, 1)."""
 
 BUSY = "def run(process):\n    process.ready()\n    while True: pass"
 WAITS = "def run(process):\n    process.ready()\n    process.receive()"
@@ -108,44 +99,6 @@ def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, nam
     (modules / f"{name}.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(modules)
     return name
-
-
-@contextmanager
-def none_survives(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Refuse a block that leaves a fork server, or anything that descends from one."""
-    mark = f"{MARK}={uuid.uuid4().hex}"
-    monkeypatch.setenv(*mark.split("="))
-    yield
-    deadline = monotonic() + LAST_SECONDS
-    for pid in alive(mark):
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        select.select([pidfd], [], [], max(0.0, deadline - monotonic()))
-        os.close(pidfd)
-    assert [describe(pid) for pid in alive(mark)] == []
-
-
-def alive(mark: str) -> list[int]:
-    """Find the processes that have been started with a mark in their environment. A zombie has none."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue
-        if mark.encode() in environment.split(b"\0") and int(pid) != os.getpid():
-            found.append(int(pid))
-    return found
-
-
-def describe(pid: int) -> str:
-    """Say what a process is, for whoever has to find out why it is still there."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return f"{pid}, gone meanwhile"
 
 
 def children_of(pid: int) -> list[int]:

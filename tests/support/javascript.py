@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from spindle_trio import (
 )
 from spindle_trio.abc import Launcher
 from support.contract import stderr_of
-from support.fork_server import none_survives
-from support.reliability import descriptors
 
 needs_node = pytest.mark.skipif(
     shutil.which("node") is None, reason="JavaScript entries need Node 20.19 or later on the PATH"
@@ -142,20 +140,6 @@ async def wait_stderr(handle: ProcessHandle, text: str) -> None:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(tmp_path: Path, no_survivors: None) -> Stage:
     """Give a stage, and refuse a test that leaves a process, a zombie or a descriptor."""
-    before = descriptors(), own_children()
-    with none_survives(monkeypatch):
-        yield Stage(tmp_path)
-    assert (descriptors(), own_children()) == before
-
-
-def own_children() -> set[int]:
-    """Which processes this program has started and not reaped."""
-    found: set[int] = set()
-    for thread in Path("/proc/self/task").iterdir():
-        try:
-            found.update(map(int, (thread / "children").read_text().split()))
-        except FileNotFoundError:
-            pass  # the thread has just ended
-    return found
+    return Stage(tmp_path)

@@ -25,7 +25,8 @@ from spindle_trio import Host, LifecycleEvent, Limits, ProcessHandle, ProcessMes
 from spindle_trio.abc import LaunchedProcess, Launcher
 from spindle_trio.launchers import ForkServerLauncher
 from support.contract import exists
-from support.fork_server import MARK, alive, describe, wait_until
+from support.fork_server import wait_until
+from support.leftovers import MARK, alive, describe
 from support.numbers import outside
 
 try:
@@ -129,17 +130,6 @@ def why_not(level: str) -> str | None:
     except (RuntimeError, OSError) as error:
         return str(error)
     return None
-
-
-def descriptors() -> set[str]:
-    """Which descriptors this program has open, with what they refer to."""
-    found = set()
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(f"{link.name} → {link.readlink()}")
-        except OSError:
-            pass  # the one that this listing needed itself
-    return found
 
 
 def skip_unless_at(level: str, levels: Iterable[str], what: str) -> None:
