@@ -106,6 +106,13 @@ def _no_descendants(no_survivors: None) -> Iterator[None]:
     assert descendants_of(os.getpid()) == before
 
 
+@pytest.fixture(params=[pytest.param(1.0, id="soon"), pytest.param(2.0, id="late", marks=pytest.mark.slow)])
+def pace(request: pytest.FixtureRequest) -> float:
+    """Multiply the deadlines and pauses of a test by this: it is about their proportions."""
+    factor: float = request.param
+    return factor
+
+
 @pytest.fixture(params=["forked", pytest.param("python", marks=pytest.mark.soak)])
 def launcher(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -115,7 +122,7 @@ def launcher(request: pytest.FixtureRequest) -> str:
 # The loop of a host stalls, while its processes go on.
 
 
-async def test_a_loop_that_stalls_again_and_again_kills_nobody(launcher: str, tmp_path: Path) -> None:
+async def test_a_loop_that_stalls_again_and_again_kills_nobody(launcher: str, tmp_path: Path, pace: float) -> None:
     """For five heartbeat timeouts, and so soon again that nobody has beaten in between."""
     async with host_here(launcher, tmp_path) as worker:
         handles = [
@@ -123,20 +130,20 @@ async def test_a_loop_that_stalls_again_and_again_kills_nobody(launcher: str, tm
             for name, source in {"async": BEATS, "blocking": BEATS_BLOCKING, "runtime": ECHO}.items()
             for timeout in (0.5, 1.0)  # without rounds that look at it, and with
         ]
-        for seconds in (2.5, 0.7, 5.0):
+        for seconds in (2.5 * pace, 0.7):
             stall(seconds)
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert worker.ends() == []
         assert [handle.state for handle in handles] == [ProcessState.RUNNING] * 6
 
 
-async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(launcher: str, tmp_path: Path) -> None:
+async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(launcher: str, tmp_path: Path, pace: float) -> None:
     """For five times as long as either may take. The one that stops cannot go on before its host reads."""
     async with host_here(launcher, tmp_path, grace_period=0.5) as worker, trio.open_nursery() as nursery:
         stopping = await worker.spawn(MUCH_TO_SAY, "stops.py", heartbeat_timeout=0.5)
 
         async def start() -> None:
-            handle = await worker.spawn(STARTS_SLOWLY, "starts.py", payload=0.3, startup_timeout=2)
+            handle = await worker.spawn(STARTS_SLOWLY, "starts.py", payload=0.3, startup_timeout=pace)
             await handle.send("end")
             await handle.wait_ended()
 
@@ -144,7 +151,7 @@ async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(la
         await worker.wait_said("begun")
         nursery.start_soon(stopping.stop)
         await worker.wait_said("told")
-        stall(2.5)
+        stall(1.5 * pace)
         await stopping.wait_ended()
         assert (stopping.state, stopping.result) == (ProcessState.COMPLETED, "in time")
     assert [state for _, state, _ in worker.ends()] == ["completed"] * 2
@@ -154,23 +161,23 @@ async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(la
 
 
 async def test_a_host_that_was_stopped_for_longer_than_every_deadline_ends_nobody(
-    launcher: str, tmp_path: Path
+    launcher: str, tmp_path: Path, pace: float
 ) -> None:
     """A debugger, or Ctrl-Z. One process runs, one has still to become ready, one has been asked to stop."""
-    async with host_program(launcher, tmp_path, grace_period=1) as program, trio.open_nursery() as nursery:
+    async with host_program(launcher, tmp_path, grace_period=pace) as program, trio.open_nursery() as nursery:
         running = [
-            await program.spawn(source, f"{name}.py", payload=0.2, heartbeat_timeout=1)
+            await program.spawn(source, f"{name}.py", payload=0.2, heartbeat_timeout=pace)
             for name, source in {"async": BEATS, "blocking": BEATS_BLOCKING, "runtime": ECHO}.items()
         ]
-        stopping = await program.spawn(STOPS_SLOWLY, "stops.py", payload=0.3, heartbeat_timeout=1)
+        stopping = await program.spawn(STOPS_SLOWLY, "stops.py", payload=0.3, heartbeat_timeout=pace)
         nursery.start_soon(
-            lambda: program.spawn(STARTS_SLOWLY, "starts.py", payload=0.3, startup_timeout=2, heartbeat_timeout=1)
+            lambda: program.spawn(STARTS_SLOWLY, "starts.py", payload=0.3, startup_timeout=pace, heartbeat_timeout=pace)
         )
         await program.wait_said("begun")
         nursery.start_soon(stopping.stop)
         await program.wait_said("told")
         program.stop()
-        await trio.sleep(4)
+        await trio.sleep(2 * pace)
         program.go_on()
         await stopping.wait_ended()
         assert (stopping.state, stopping.result) == (ProcessState.COMPLETED, "in time")
@@ -185,28 +192,29 @@ async def test_a_host_that_was_stopped_for_longer_than_every_deadline_ends_nobod
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("first", ["host first", "processes first"])
 async def test_a_host_that_was_stopped_together_with_its_processes_ends_nobody_in_whichever_order_they_go_on(
-    launcher: str, first: str, tmp_path: Path
+    launcher: str, first: str, tmp_path: Path, pace: float
 ) -> None:
     """Each process beats twice within its timeout and no more, so that its last beat is too old at the thaw.
 
     They have begun at different moments, so that the stop meets each of them at another one. Where they go on later
     than their host, that much of their silence counts.
     """
-    async with host_program(launcher, tmp_path, grace_period=1.5) as program, trio.open_nursery() as nursery:
+    async with host_program(launcher, tmp_path, grace_period=pace) as program, trio.open_nursery() as nursery:
         running = []
-        for timeout in (2.0, 1.5, 0.9, math.inf):  # with rounds of half and of a third of it, and without
+        # With rounds of half and of a third of the timeout, and without.
+        for timeout in (1.0 * pace, 1.5 * pace, 0.9, math.inf):
             for name, source in {"async": BEATS, "blocking": BEATS_BLOCKING}.items():
                 options = {"payload": min(timeout, 2) / 2, "heartbeat_timeout": timeout, "startup_timeout": 30}
                 running.append(await program.spawn(source, f"{name}.py", **options))
-                await trio.sleep(0.1)
+                await trio.sleep(0.05 * pace)
         # One of them has a heartbeat timeout, so that its host goes round it, and one has none.
         stopping = [
             await program.spawn(STOPS_SLOWLY, "stops.py", payload=0.4, heartbeat_timeout=timeout)
-            for timeout in (2.0, math.inf)
+            for timeout in (pace, math.inf)
         ]
         nursery.start_soon(
             lambda: program.spawn(
-                STARTS_SLOWLY, "starts.py", payload=0.5, startup_timeout=2, heartbeat_timeout=math.inf
+                STARTS_SLOWLY, "starts.py", payload=0.4, startup_timeout=pace, heartbeat_timeout=math.inf
             )
         )
         await program.wait_said("begun")
@@ -215,14 +223,14 @@ async def test_a_host_that_was_stopped_together_with_its_processes_ends_nobody_i
         await program.wait_said("told", times=2)
         program.stop()
         program.stop_children()
-        await trio.sleep(3)
+        await trio.sleep(1.7 * pace)
         if first == "host first":
             program.go_on()
-            await trio.sleep(0.3)
+            await trio.sleep(0.2)
             program.let_children_go_on()
         else:
             program.let_children_go_on()
-            await trio.sleep(0.3)
+            await trio.sleep(0.2)
             program.go_on()
         for handle in stopping:
             await handle.wait_ended()
@@ -231,16 +239,16 @@ async def test_a_host_that_was_stopped_together_with_its_processes_ends_nobody_i
         assert program.ends() == [("stops.py", "completed", None)] * 2
 
 
-async def test_what_hangs_after_a_common_stop_is_found(launcher: str, tmp_path: Path) -> None:
+async def test_what_hangs_after_a_common_stop_is_found(launcher: str, tmp_path: Path, pace: float) -> None:
     """The other side: it has all of its timeout again at most, once the host goes on."""
     async with host_program(launcher, tmp_path) as program:
-        handle = await program.spawn(ECHO, heartbeat_timeout=1.5)
+        handle = await program.spawn(ECHO, heartbeat_timeout=pace)
         await program.pid_of(handle)
         program.stop()
         program.stop_children()
-        await trio.sleep(3)
+        await trio.sleep(1.5 * pace)
         program.go_on()
-        with trio.fail_after(1.5 + SLACK):
+        with trio.fail_after(pace + SLACK):
             await program.wait_state(ProcessState.TIMED_OUT)
         program.let_children_go_on()
 
@@ -248,34 +256,35 @@ async def test_what_hangs_after_a_common_stop_is_found(launcher: str, tmp_path: 
 # A process is paused alone.
 
 
-async def test_a_process_that_is_paused_for_less_than_its_timeout_lives_on(launcher: str, tmp_path: Path) -> None:
+async def test_a_process_that_is_paused_for_less_than_its_timeout_lives_on(launcher: str, tmp_path: Path, pace: float) -> None:
     """Its runtime beats three times within the timeout, so that a third is spent at most when the pause begins."""
     async with host_here(launcher, tmp_path) as worker:
-        handle = await worker.spawn(ECHO, heartbeat_timeout=3)
+        handle = await worker.spawn(ECHO, heartbeat_timeout=1.5 * pace)
         pid = await worker.pid_of(handle)
         for number in range(2):
             with stopped(pid):
-                await trio.sleep(1)
+                await trio.sleep(0.5 * pace)
             await handle.send(number)
             await worker.wait_said(number)
         assert worker.ends() == []
 
 
-async def test_a_process_that_is_paused_for_longer_is_killed_in_time(launcher: str, tmp_path: Path) -> None:
+async def test_a_process_that_is_paused_for_longer_is_killed_in_time(launcher: str, tmp_path: Path, pace: float) -> None:
     async with host_here(launcher, tmp_path) as worker:
-        handle = await worker.spawn(ECHO, heartbeat_timeout=1.5)
-        with stopped(await worker.pid_of(handle)), trio.fail_after(1.5 + SLACK):
+        handle = await worker.spawn(ECHO, heartbeat_timeout=pace)
+        with stopped(await worker.pid_of(handle)), trio.fail_after(pace + SLACK):
             info = await handle.wait_ended()
         assert (info.state, info.error) == (
             ProcessState.TIMED_OUT,
-            "no heartbeat for 1.5 s; it was stopped by a signal",
+            f"no heartbeat for {pace:g} s; it was stopped by a signal",
         )
 
 
 # A busy machine.
 
 
-async def test_on_a_busy_machine_nobody_is_killed_who_beats(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beats", [5, pytest.param(20, marks=pytest.mark.slow)])
+async def test_on_a_busy_machine_nobody_is_killed_who_beats(tmp_path: Path, beats: int) -> None:
     """Twice as many endless loops as there are cores, and a host whose own loop is busy for nine tenths of the time.
 
     With one launcher: once a process runs, it makes no difference who has launched it.
@@ -287,7 +296,7 @@ async def test_on_a_busy_machine_nobody_is_killed_who_beats(tmp_path: Path) -> N
         ]
         with busy_cores():
             nursery.start_soon(be_busy)
-            await worker.wait_messages(*handles, more=20)
+            await worker.wait_messages(*handles, more=beats)
             nursery.cancel_scope.cancel()
         assert worker.ends() == []
         assert [handle.state for handle in handles] == [ProcessState.RUNNING] * 20
