@@ -35,7 +35,7 @@ def hangs(entry: str, payload: object = None, error: str = "no heartbeat for 0.5
     )
 
 
-async def test_what_hangs_is_killed_by_the_watchdog(level: str, tmp_path: Path) -> None:
+async def test_what_hangs_is_killed_by_the_watchdog(level: str, tmp_path: Path, at_once: int) -> None:
     """Rows 11 and 13."""
     await suffer_all(
         level,
@@ -49,10 +49,11 @@ async def test_what_hangs_is_killed_by_the_watchdog(level: str, tmp_path: Path) 
             hangs("stops_itself_async", error=f"no heartbeat for 0.5 s; {STOPPED}"),
             hangs("deadlocks"),
         ],
+        at_once,
     )
 
 
-async def test_what_resists_is_killed_like_anything_else(level: str, tmp_path: Path) -> None:
+async def test_what_resists_is_killed_like_anything_else(level: str, tmp_path: Path, at_once: int) -> None:
     await suffer_all(
         level,
         tmp_path,
@@ -72,6 +73,7 @@ async def test_what_resists_is_killed_like_anything_else(level: str, tmp_path: P
                 within=at_deadline(CONTROL_PATIENCE),
             ),
         ],
+        at_once,
     )
 
 
@@ -116,7 +118,7 @@ def ignores(entry: str, payload: str) -> Mischief:
     )
 
 
-async def test_what_ignores_a_stop_is_killed_after_the_grace_period(level: str, tmp_path: Path) -> None:
+async def test_what_ignores_a_stop_is_killed_after_the_grace_period(level: str, tmp_path: Path, at_once: int) -> None:
     """Row 12."""
     await suffer_all(
         level,
@@ -129,6 +131,7 @@ async def test_what_ignores_a_stop_is_killed_after_the_grace_period(level: str, 
             ignores("ignores_stop_async", "shields itself"),
             ignores("loops_in_c", "never looks"),
         ],
+        at_once,
     )
 
 
@@ -137,7 +140,7 @@ def dies(how: object, told: str, entry: str = "dies") -> Mischief:
     return Mischief(entry, how, error=rf"{told} without complete\(\) or fail\(\)")
 
 
-async def test_each_death_is_told_for_what_it_is(level: str, tmp_path: Path) -> None:
+async def test_each_death_is_told_for_what_it_is(level: str, tmp_path: Path, at_once: int) -> None:
     """Row 17. What the system kills for its memory looks like any other SIGKILL, and nobody claims to know better."""
     last_breath = r"exited with code 4 without complete\(\) or fail\(\); the last it wrote to stderr: there is no disk"
     await suffer_all(
@@ -164,6 +167,7 @@ async def test_each_death_is_told_for_what_it_is(level: str, tmp_path: Path) -> 
             dies(-9, KILLED, "dies_async"),
             dies(-6, "killed by SIGABRT", "dies_async"),
         ],
+        at_once,
     )
 
 
@@ -173,6 +177,7 @@ def makes_a_mess(how: str, **more: object) -> Mischief:
 
 
 async def test_what_spoils_its_own_surroundings_spoils_nobody_elses(level: str, tmp_path: Path) -> None:
+    """One by one: they spoil the file and the folder that they all come from."""
     await suffer_all(
         level,
         tmp_path,

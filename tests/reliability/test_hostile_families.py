@@ -63,7 +63,9 @@ def family(lives: list[str], end: str, *, entry: str = "starts_others", levels: 
     )
 
 
-async def test_children_in_the_group_and_in_sessions_of_their_own_are_gone(level: str, tmp_path: Path) -> None:
+async def test_children_in_the_group_and_in_sessions_of_their_own_are_gone(
+    level: str, tmp_path: Path, at_once: int
+) -> None:
     """Row 14, wherever the host has a part in the end."""
     ends = [end for end in ENDS if end not in WITHOUT_A_WORD]
     await suffer_all(
@@ -75,6 +77,7 @@ async def test_children_in_the_group_and_in_sessions_of_their_own_are_gone(level
             *(family(["group"] * 3, end, levels=frozenset(LEVELS)) for end in WITHOUT_A_WORD),
             family(["group"], "exits", entry="starts_others_async", levels=frozenset(LEVELS)),
         ],
+        at_once,
     )
 
 
@@ -84,7 +87,7 @@ async def test_a_stop_takes_the_family_along(level: str, tmp_path: Path) -> None
 
 
 async def test_children_with_sessions_of_their_own_are_gone_also_after_an_end_without_a_word(
-    level: str, tmp_path: Path
+    level: str, tmp_path: Path, at_once: int
 ) -> None:
     skip_unless_at(level, STRONG_LEVELS, "that own-session children of a process that dies by itself are gone")
     await suffer_all(
@@ -94,10 +97,11 @@ async def test_children_with_sessions_of_their_own_are_gone_also_after_an_end_wi
             *(family(KINDRED, end, levels=STRONG_LEVELS) for end in WITHOUT_A_WORD),
             family(KINDRED, "exits", entry="starts_others_async", levels=STRONG_LEVELS),
         ],
+        at_once,
     )
 
 
-async def test_daemons_are_gone(level: str, tmp_path: Path) -> None:
+async def test_daemons_are_gone(level: str, tmp_path: Path, at_once: int) -> None:
     """Rows 14 and 16."""
     skip_unless_at(level, STRONG_LEVELS, "that what has left its session and its parents is gone")
     await suffer_all(
@@ -107,6 +111,7 @@ async def test_daemons_are_gone(level: str, tmp_path: Path) -> None:
             *(family(DAEMONS + KINDRED, end, levels=STRONG_LEVELS) for end in ENDS),
             *(family(DAEMONS, end, entry="starts_others_async", levels=STRONG_LEVELS) for end in ("returns", "exits")),
         ],
+        at_once,
     )
 
 
@@ -138,7 +143,7 @@ async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, 
 
 
 async def test_who_goes_on_talking_on_the_lanes_of_a_process_that_has_ended_holds_up_nobody(
-    level: str, tmp_path: Path
+    level: str, tmp_path: Path, at_once: int
 ) -> None:
     """What a process has sent before its end is taken in, and somebody sees to it that this is never done."""
     state, exits = ENDS["exits"]
@@ -150,6 +155,7 @@ async def test_who_goes_on_talking_on_the_lanes_of_a_process_that_has_ended_hold
             Mischief("floods_from_the_grave", "control", ends=state, error=exits),
             Mischief("floods_from_the_grave", "messages", ends=state, error=f"{exits}|{too_much}"),
         ],
+        at_once,
     )
 
 

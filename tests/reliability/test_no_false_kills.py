@@ -137,7 +137,9 @@ async def test_a_loop_that_stalls_again_and_again_kills_nobody(launcher: str, tm
         assert [handle.state for handle in handles] == [ProcessState.RUNNING] * 6
 
 
-async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(launcher: str, tmp_path: Path, pace: float) -> None:
+async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(
+    launcher: str, tmp_path: Path, pace: float
+) -> None:
     """For five times as long as either may take. The one that stops cannot go on before its host reads."""
     async with host_here(launcher, tmp_path, grace_period=0.5) as worker, trio.open_nursery() as nursery:
         stopping = await worker.spawn(MUCH_TO_SAY, "stops.py", heartbeat_timeout=0.5)
@@ -256,7 +258,9 @@ async def test_what_hangs_after_a_common_stop_is_found(launcher: str, tmp_path: 
 # A process is paused alone.
 
 
-async def test_a_process_that_is_paused_for_less_than_its_timeout_lives_on(launcher: str, tmp_path: Path, pace: float) -> None:
+async def test_a_process_that_is_paused_for_less_than_its_timeout_lives_on(
+    launcher: str, tmp_path: Path, pace: float
+) -> None:
     """Its runtime beats three times within the timeout, so that a third is spent at most when the pause begins."""
     async with host_here(launcher, tmp_path) as worker:
         handle = await worker.spawn(ECHO, heartbeat_timeout=1.5 * pace)
@@ -269,7 +273,9 @@ async def test_a_process_that_is_paused_for_less_than_its_timeout_lives_on(launc
         assert worker.ends() == []
 
 
-async def test_a_process_that_is_paused_for_longer_is_killed_in_time(launcher: str, tmp_path: Path, pace: float) -> None:
+async def test_a_process_that_is_paused_for_longer_is_killed_in_time(
+    launcher: str, tmp_path: Path, pace: float
+) -> None:
     async with host_here(launcher, tmp_path) as worker:
         handle = await worker.spawn(ECHO, heartbeat_timeout=pace)
         with stopped(await worker.pid_of(handle)), trio.fail_after(pace + SLACK):

@@ -1,7 +1,8 @@
 """What the tests of reliability share: hosts at each level of containment, good neighbours, and who is still there.
 
-A *neighbourhood* is one host with twenty well-behaved processes. A *mischief* is what one hostile entry does in it: how
+A *neighbourhood* is one host with well-behaved processes. A *mischief* is what one hostile entry does in it: how
 that must end, in which words, and how soon. After each of them the neighbours have to answer, with the right count.
+Mischiefs happen some at a time, which is quicker, or one by one, which names the culprit where a neighbour suffers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ RARE_FOR_TALK = RARE_LEVELS | {"killpg"}
 
 ENTRIES = Path(__file__).parents[1] / "entries"
 
-NEIGHBOURS = 20
+NEIGHBOURS = 8
+MANY_NEIGHBOURS = 20
+"""How many there are where mischiefs happen one by one."""
 
 TREE_LEVELS = frozenset({"pidns", "cgroup"})
 """Where whatever a process has started is gone when its end is announced."""
@@ -238,9 +241,39 @@ class Neighbourhood:
         while len(self.fate(handle).payloads) < self.asked[handle.process_id]:
             await self._heard.park()
 
-    async def suffer(self, mischief: Mischief) -> Fate:
-        """Let a mischief happen, hold what has come of it against what is promised, and return it."""
+    async def suffer(self, *mischiefs: Mischief) -> list[Fate]:
+        """Let mischiefs happen together, hold what has come of each against what is promised, and return it.
+
+        Raises:
+            ExceptionGroup: some came out wrong; each error names its mischief.
+        """
         there_before = self.marked()
+        fates: list[Fate] = []
+        wrong: list[AssertionError] = []
+
+        async def let_happen(mischief: Mischief) -> None:
+            try:
+                fates.append(await self._let_happen(mischief))
+            except AssertionError as error:
+                error.add_note(f"it was {mischief}")
+                wrong.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for mischief in mischiefs:
+                nursery.start_soon(let_happen, mischief)
+        try:
+            for fate in fates:
+                await self.gone(fate, there_before)
+            await self.all_answer()
+        except AssertionError as error:
+            error.add_note(f"it was one of {mischiefs}")
+            wrong.append(error)
+        if wrong:
+            raise ExceptionGroup(f"at {self.level}", wrong)
+        return fates
+
+    async def _let_happen(self, mischief: Mischief) -> Fate:
+        """Spawn it, and hold its events, words and time against what is promised."""
         handle = await self.spawn(
             f"hostile/{mischief.entry}", payload=mischief.payload, heartbeat_timeout=mischief.heartbeat_timeout
         )
@@ -256,8 +289,6 @@ class Neighbourhood:
         least, most = mischief.within
         took = fate.seconds(since="stopping" if mischief.is_asked else "running")
         assert least <= took < most, took
-        await self.gone(fate, there_before)
-        await self.all_answer()
         return fate
 
     @asynccontextmanager
@@ -321,17 +352,16 @@ async def neighbourhood(
             yield place
 
 
-async def suffer_all(level: str, folder: Path, mischiefs: Iterable[Mischief]) -> None:
-    """Let one mischief happen after the other in one neighbourhood. One that comes out wrong is named."""
-    wrong: list[AssertionError] = []
-    async with neighbourhood(level, folder) as place:
-        for mischief in mischiefs:
-            if level not in mischief.levels:
-                continue
+async def suffer_all(level: str, folder: Path, mischiefs: Iterable[Mischief], at_once: int = 1) -> None:
+    """Let mischiefs happen in one neighbourhood, so many at once. Those that come out wrong are named."""
+    wrong: list[Exception] = []
+    promised = [mischief for mischief in mischiefs if level in mischief.levels]
+    neighbours = MANY_NEIGHBOURS if at_once == 1 else NEIGHBOURS
+    async with neighbourhood(level, folder, neighbours=neighbours) as place:
+        for first in range(0, len(promised), at_once):
             try:
-                await place.suffer(mischief)
-            except AssertionError as error:
-                error.add_note(f"it was {mischief}")
+                await place.suffer(*promised[first : first + at_once])
+            except ExceptionGroup as error:
                 wrong.append(error)
     if wrong:
         raise ExceptionGroup(f"at {level}", wrong)
