@@ -10,35 +10,11 @@ from spindle_trio.child._facts import FOREVER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
 
     from spindle_trio._model import JsonValue
+    from spindle_trio.child._blocking_controls import BlockingControls
     from spindle_trio.child._facts import ProcessFacts
-    from spindle_trio.child._handlers import Handlers
     from spindle_trio.child._stop_notice import StopNotice
-
-    class Runtime(Protocol):
-        """What a context stands on: the run of its entry."""
-
-        facts: ProcessFacts
-        beats: bool
-        """Whether the entry is ready, so that heartbeats count."""
-        message_handlers: Handlers[JsonValue]
-        stop_handlers: Handlers[StopNotice]
-
-        @property
-        def status(self) -> str:
-            """How far the entry is, for a `repr`."""
-
-        def ready(self) -> None: ...
-        def complete(self, result: object) -> None: ...
-        def fail(self, error: str) -> None: ...
-        def send(self, payload: object) -> None: ...
-        def receive(self, timeout: float) -> JsonValue: ...
-        def sleep(self, seconds: float) -> None: ...
-        def stop_requested(self) -> bool: ...
-        def look_for_stop(self) -> None:
-            """End the entry if it has to end."""
 
 
 class BlockingProcessContext:
@@ -58,16 +34,16 @@ class BlockingProcessContext:
     returned. While it waits there, the runtime beats.
     """
 
-    __slots__ = ("__weakref__", "_facts", "_runtime", "_words")
+    __slots__ = ("__weakref__", "_controls", "_facts", "_words")
 
-    def __init__(self, runtime: Runtime, words: memoryview[float]) -> None:
+    def __init__(self, controls: BlockingControls) -> None:
         """Made by the runtime, for the entry that it calls."""
-        self._runtime = runtime
-        self._facts: ProcessFacts = runtime.facts
-        self._words = words
+        self._controls = controls
+        self._facts: ProcessFacts = controls.facts
+        self._words = controls.words
 
     def __repr__(self) -> str:
-        return f"<BlockingProcessContext {self._runtime.status} {self._facts.entry} {self._facts.process_id}>"
+        return f"<BlockingProcessContext {self._controls.status} {self._facts.entry} {self._facts.process_id}>"
 
     @property
     def process_id(self) -> str:
@@ -121,7 +97,7 @@ class BlockingProcessContext:
         An entry that has read `True` here must end by itself within the grace period: no call raises `SystemExit`
         for this stop afterwards. Registered `on_stop` handlers are still called.
         """
-        return self._runtime.stop_requested()
+        return self._controls.stop_requested()
 
     def ready(self) -> None:
         """Say that the entry has started up. Counts once, and as the first heartbeat.
@@ -129,7 +105,7 @@ class BlockingProcessContext:
         Raises:
             SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
         """
-        self._runtime.ready()
+        self._controls.ready()
 
     def heartbeat(self) -> None:
         """Say that the entry is alive. Cheap enough for every turn of a loop; before `ready` it changes nothing.
@@ -140,8 +116,8 @@ class BlockingProcessContext:
         # Two words of shared memory and no system call: about 0.1 µs.
         words = self._words
         if words[STOP]:
-            self._runtime.look_for_stop()
-        if self._runtime.beats:
+            self._controls.look_for_stop()
+        if self._controls.beats:
             words[BEAT] = monotonic()
 
     def complete(self, result: object = None) -> None:
@@ -157,7 +133,7 @@ class BlockingProcessContext:
             SystemExit: always, so that the ``finally`` blocks of the entry run.
             PayloadError: the result is not JSON-safe or too large; nothing has happened.
         """
-        self._runtime.complete(result)
+        self._controls.complete(result)
 
     def fail(self, error: str) -> None:
         """End the process as failed. The first of `complete` and `fail` counts.
@@ -169,7 +145,7 @@ class BlockingProcessContext:
             SystemExit: always, so that the ``finally`` blocks of the entry run.
             TypeError: the error is not a str; nothing has happened.
         """
-        self._runtime.fail(error)
+        self._controls.fail(error)
 
     def send(self, payload: object) -> None:
         """Send a message to the spawner, waiting while it does not read. The runtime beats meanwhile.
@@ -183,7 +159,7 @@ class BlockingProcessContext:
             PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
             SystemExit: the process was asked to stop. If that came while this waited, the message is still delivered.
         """
-        self._runtime.send(payload)
+        self._controls.send(payload)
 
     def receive(self, timeout: float | None = None) -> JsonValue:
         """Wait for the next message from the spawner and return it. Messages wait until they are asked for.
@@ -199,7 +175,7 @@ class BlockingProcessContext:
         """
         if not (timeout is None or timeout < 0 or timeout >= 0):  # neither is true of what is no number
             raise ValueError(f"receive() takes a number of seconds, not {timeout!r}")
-        return self._runtime.receive(FOREVER if timeout is None else timeout)
+        return self._controls.receive(FOREVER if timeout is None else timeout)
 
     def sleep(self, seconds: float) -> None:
         """Wait, while the runtime beats and handlers run; a handler that takes long makes it longer.
@@ -213,7 +189,7 @@ class BlockingProcessContext:
         """
         if not seconds >= 0:
             raise ValueError(f"sleep() takes a number of seconds that is not negative, not {seconds!r}")
-        self._runtime.sleep(seconds)
+        self._controls.sleep(seconds)
 
     def on_message(self, handler: Callable[[JsonValue], object]) -> Callable[[], None]:
         """Call a plain function with each message that the spawner sends, from the oldest that was not received on.
@@ -227,7 +203,7 @@ class BlockingProcessContext:
         Raises:
             TypeError: it is not a function, or a coroutine function.
         """
-        return self._runtime.message_handlers.add(handler)
+        return self._controls.message_handlers.add(handler)
 
     def on_stop(self, handler: Callable[[StopNotice], object]) -> Callable[[], None]:
         """Call a plain function when the process is asked to stop, instead of ending the entry.
@@ -240,4 +216,4 @@ class BlockingProcessContext:
         Raises:
             TypeError: it is not a function, or a coroutine function.
         """
-        return self._runtime.stop_handlers.add(handler)
+        return self._controls.stop_handlers.add(handler)

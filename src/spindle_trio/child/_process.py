@@ -83,11 +83,12 @@ def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object
 
 def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:
     """Run a blocking entry to its end."""
-    from spindle_trio.child._blocking_runtime import BlockingRuntime
+    from spindle_trio.child._blocking_controls import BlockingControls
+    from spindle_trio.child._blocking_runtime import run_blocking_entry
 
-    runtime = BlockingRuntime(child.facts, child.control, child.messages, child.words, report)
-    child.code = runtime.run(function)
-    child.sent = runtime.sent
+    controls = BlockingControls(child.facts, child.control, child.messages, child.words, report)
+    child.code = run_blocking_entry(function, controls)
+    child.sent = controls.sent
 
 
 def end(child: ChildProcess) -> NoReturn:

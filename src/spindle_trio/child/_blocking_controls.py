@@ -1,0 +1,299 @@
+"""Does what a blocking entry asks of its context, on the entry's own thread, and serves its handlers meanwhile.
+
+What must not wait uses the shared page: `heartbeat` writes one word there, and reads another one that says whether a
+stop was requested. Only then is the control lane read.
+
+Where the entry waits (`receive`, `sleep`, a `send` without room, and after it has returned), `_pause` polls both lanes,
+a third of the heartbeat timeout at most, and beats before and after. What has arrived is then handled in one place,
+`_serve`, which runs before each pause, since a stop may have been heard outside of one: first a stop, then messages
+for which a handler is registered. A handler may itself wait; then stops are still served inside it, and further
+messages wait until it has returned, so that they are handled in order.
+
+A frame that was sent in part is always finished. `send` counts a message when it is queued, and the lanes are flushed
+at the end, so the count in the last frame is the number of frames that the host will find.
+"""
+
+from __future__ import annotations
+
+import select
+from _thread import get_ident  # `threading` would have to be loaded for it
+from time import monotonic
+
+from spindle_trio._errors import LocalProtocolError
+from spindle_trio._linux._shared_page import BEAT, STOP
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._json_text import read_json
+from spindle_trio._protocol._payload import check_payload
+from spindle_trio.child._exit_frames import encode_complete, encode_fail, encode_ready
+from spindle_trio.child._handlers import Handlers
+from spindle_trio.child._stop_notice import StopNotice
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spindle_trio._model import JsonValue
+    from spindle_trio.child._facts import ProcessFacts
+    from spindle_trio.child._plain_lane import PlainLane
+
+
+LONGEST_PAUSE = 86_400.0
+"""Seconds after which whoever waits looks again, as after a beat: the system counts milliseconds, in an int."""
+
+
+class EntryEnd(SystemExit):
+    """Raised in an entry that the runtime ends, because of a stop or of the entry's own final word."""
+
+
+class BlockingControls:
+    """One entry's control over its process: does what `BlockingProcessContext` offers."""
+
+    def __init__(
+        self,
+        facts: ProcessFacts,
+        control: PlainLane,
+        messages: PlainLane,
+        words: memoryview[float],
+        report: Callable[[str], None],
+    ) -> None:
+        """Begin with an entry that has said nothing.
+
+        Args:
+            facts: what the first frame told.
+            control: what follows the first frame.
+            messages: the other lane.
+            words: the shared page.
+            report: shows a text to the author of the entry.
+        """
+        self.facts = facts
+        self.words = words
+        self.report = report
+        self.stop_handlers: Handlers[StopNotice] = Handlers("on_stop", report)
+        self.message_handlers: Handlers[JsonValue] = Handlers("on_message", report)
+        self.beats: bool = False
+        """Whether the entry is ready, so that heartbeats count."""
+        self.sent: int = 0
+        """How many messages were queued on the messages lane."""
+        self.final: str | None = None
+        """The final word."""
+        self.stop: StopNotice | None = None
+        self.is_told: bool = False
+        """Whether a handler or the entry was told of the stop."""
+        self.is_over: bool = False
+        """Whether the entry has ended, so that nothing is raised any more."""
+        self._control = control
+        self._messages = messages
+        self._poll = select.poll()
+        self._wanted: tuple[bool, bool, bool] | None = None  # what it was registered for
+        self._thread = get_ident()
+        self._beat_interval = facts.heartbeat_timeout / 3
+        self._is_ending = False  # the entry is to end
+        self._is_delivering = False  # message handlers run at this moment
+
+    @property
+    def status(self) -> str:
+        """How far the entry is, for a `repr`."""
+        if self.final is not None:
+            return self.final
+        if self.stop is not None:
+            return "stopping"
+        return "running" if self.beats else "starting"
+
+    # What the entry calls, by way of its context.
+
+    def ready(self) -> None:
+        self._refuse_other_thread()
+        self.look_for_stop()
+        if not self.beats and self.final is None:
+            self.beats = True
+            self._beat()
+            self._say(encode_ready())
+
+    def complete(self, result: object) -> None:
+        self._refuse_other_thread()
+        if self.final is None:
+            self.say_finally("completed", encode_complete(result, self.sent, self.facts))
+        self._end_entry()
+
+    def fail(self, error: str) -> None:
+        if not isinstance(error, str):
+            raise TypeError(f"fail() takes a str, not {type(error).__name__}")
+        self._refuse_other_thread()
+        if self.final is None:
+            self.say_finally("failed", encode_fail(error.strip(), self.sent, self.facts))
+        self._end_entry()
+
+    def look_for_stop(self) -> None:
+        """End the entry if it has to end, also because of a stop without a handler."""
+        if self._is_ending:
+            self._end_entry()
+        self._hear_of_stop()
+        if self.stop is not None and not self.is_told and not self.stop_handlers:
+            self._end_entry()
+
+    def stop_requested(self) -> bool:
+        self._hear_of_stop()
+        if self.stop is None and not self.words[STOP]:
+            return False
+        if not self.stop_handlers:
+            self.is_told = True
+        return True
+
+    def send(self, payload: object) -> None:
+        self._refuse_other_thread()
+        if not self._is_ending:
+            self.look_for_stop()
+        facts, messages = self.facts, self._messages
+        check_payload(payload, facts.bounds)
+        messages.push(encode_body(payload, facts.frame_bytes))
+        self.sent += 1
+        if messages.is_flushed:
+            return  # as nearly always
+        target = messages.queued  # a handler that runs meanwhile may send more
+        while messages.written < target:
+            if not self._is_ending:
+                self._serve()
+            if messages.written < target:  # a handler may have sent something, and waited until all had left
+                self._pause(LONGEST_PAUSE, wants_messages=self._can_deliver)
+
+    def receive(self, timeout: float) -> JsonValue:
+        self._refuse_other_thread()
+        self.look_for_stop()
+        if self.message_handlers:
+            raise LocalProtocolError(
+                "receive() gets nothing while an on_message handler takes the messages; unsubscribe the handler first"
+            )
+        self._beat()
+        deadline = None
+        while True:
+            self._serve()
+            body = self._messages.take()
+            if body is not None:
+                return read_json(body)
+            if deadline is None:
+                deadline = monotonic() + timeout
+            left = deadline - monotonic()
+            if not self._pause(left, wants_messages=True) and left <= 0:
+                self.look_for_stop()
+                raise TimeoutError(f"no message within {timeout:g} s")
+
+    def sleep(self, seconds: float) -> None:
+        self._refuse_other_thread()
+        self.look_for_stop()
+        deadline = monotonic() + seconds
+        while True:
+            self._serve()
+            left = deadline - monotonic()
+            self._pause(left, wants_messages=self._can_deliver)
+            if left <= 0:
+                self._serve()
+                return
+
+    def _refuse_other_thread(self) -> None:
+        """Nothing here is locked, and handlers run inside these calls: two threads would lose messages unnoticed."""
+        if get_ident() != self._thread:
+            raise LocalProtocolError(
+                "a process's context works in its main thread only; let other threads hand it their data by a queue"
+            )
+
+    # What the run does when the entry has returned or raised.
+
+    def serve_until_the_end(self) -> None:
+        """Serve handlers until one of them, or a stop, ends the entry by `EntryEnd`."""
+        while True:
+            self._serve()
+            self._pause(LONGEST_PAUSE, wants_messages=self._can_deliver)
+
+    def flush(self) -> None:
+        while not self._messages.is_flushed:
+            self._pause(LONGEST_PAUSE)
+
+    # Stops and messages.
+
+    @property
+    def _can_deliver(self) -> bool:
+        """Whether a message that arrives now goes to a handler; otherwise it waits in the lane, and fills no memory."""
+        return bool(self.message_handlers) and not (self._is_delivering or self._is_ending or self.is_over)
+
+    def _end_entry(self) -> None:
+        if not self.is_over:
+            self._is_ending = True
+            raise EntryEnd
+
+    def _hear_of_stop(self) -> None:
+        """Read the stop, if one was requested and has arrived."""
+        if self.stop is None and self.words[STOP]:
+            self.read_control()
+
+    def _serve(self) -> None:
+        """Run the handlers for what has arrived; end the entry if it has to end."""
+        while not self.is_over:
+            # Before each message: a handler may have heard of a stop, without being the one to tell of it.
+            self.look_for_stop()
+            if self.stop is not None and not self.is_told:
+                self.is_told = True
+                self.stop_handlers.call(self.stop)
+            body = self._messages.take() if self._can_deliver else None
+            if body is None:
+                return
+            self._beat()  # handlers that take their time one after another are no hang
+            self._is_delivering = True
+            try:
+                self.message_handlers.call(read_json(body))
+            finally:
+                self._is_delivering = False
+
+    def read_control(self) -> None:
+        """Read what has arrived on the control lane; a stop is the only kind of frame that there is."""
+        self._control.fill()
+        while (body := self._control.take()) is not None:
+            frame = read_json(body)
+            if not isinstance(frame, dict) or frame.get("type") != "stop":
+                self.report("the host sent an unknown frame: a control frame other than 'stop'")
+            elif self.stop is None:
+                reason = frame.get("reason")
+                self.stop = StopNotice(reason if isinstance(reason, str) else None)
+
+    # What goes to the host, and waiting.
+
+    def say_finally(self, final: str, body: bytes) -> None:
+        """Say the final word."""
+        self.final = final
+        self._say(body)
+
+    def _say(self, body: bytes) -> None:
+        """Send a control frame, and return when it is with the system. No handler runs meanwhile."""
+        self._control.push(body)
+        while not self._control.is_flushed:
+            self._pause(LONGEST_PAUSE)
+
+    def _pause(self, seconds: float, *, wants_messages: bool = False) -> bool:
+        """Wait until a lane has something, or room for what is pending, a beat at most; say whether messages came."""
+        self._beat()
+        control, messages = self._control, self._messages
+        wanted = (wants_messages, control.is_flushed, messages.is_flushed)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._poll.register(control.fd, _events(wants_input=True, wants_room=not control.is_flushed))
+            self._poll.register(messages.fd, _events(wants_messages, not messages.is_flushed))
+        span = max(0.0, min(seconds, self._beat_interval, LONGEST_PAUSE))
+        has_read = False
+        for fd, event in self._poll.poll(span * 1000):  # the control lane first, since it was registered first
+            if event & select.POLLOUT:
+                control.flush()
+                messages.flush()
+            if event & ~select.POLLOUT:
+                if fd == control.fd:
+                    self.read_control()
+                else:
+                    has_read = messages.fill()
+        self._beat()
+        return has_read
+
+    def _beat(self) -> None:
+        if self.beats:
+            self.words[BEAT] = monotonic()
+
+
+def _events(wants_input: bool, wants_room: bool) -> int:
+    return (select.POLLIN if wants_input else 0) | (select.POLLOUT if wants_room else 0)
