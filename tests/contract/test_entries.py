@@ -283,7 +283,7 @@ async def test_a_handler_left_registered_keeps_it_alive_until_complete_fail_or_a
                 (None, ProcessState.STOPPED, None),
             ):
                 handle = await worker.backend_processes.spawn(entry, payload=is_told, heartbeat_timeout=math.inf)
-                await trio.sleep(world.seconds(100, 0))
+                await trio.sleep(world.seconds(40, 0))
                 await handle.send("ping")
                 assert await handle.messages().receive() == "heard ping"
                 assert handle.state is ProcessState.RUNNING
