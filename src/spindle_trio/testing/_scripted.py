@@ -10,7 +10,7 @@ import trio
 
 from spindle_trio._model import JsonValue
 from spindle_trio._protocol._frames import encode_body
-from spindle_trio.abc import ExitStatus, FrameLane, LaunchOrder
+from spindle_trio.abc import ExitStatus, FrameLane
 from spindle_trio.child._facts import ProcessFacts, facts_from_init
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
 
@@ -32,7 +32,7 @@ class ScriptedChild:
 
     def __init__(self) -> None:
         """Wait to be launched."""
-        self._process: ScriptedProcess | None = None
+        self._process: MemoryProcess | None = None
         self._was_launched = trio.Event()
         self._noted = trio.lowlevel.ParkingLot()
         # What changes: what the host has said and how; what this child has sent; what it withstands.
@@ -168,7 +168,7 @@ class ScriptedChild:
         Raises:
             trio.WouldBlock: the host has not read enough of the earlier ones.
         """
-        if not self._driven().offer_message(body):
+        if not self._driven().child_messages.offer(body):
             raise trio.WouldBlock
         self._messages_sent += 1
 
@@ -213,7 +213,7 @@ class ScriptedChild:
 
     # What its process calls.
 
-    def enter(self, process: ScriptedProcess) -> None:
+    def enter(self, process: MemoryProcess) -> None:
         """Begin to play this process; called by the launcher."""
         self._process = process
 
@@ -229,13 +229,13 @@ class ScriptedChild:
 
     # Helpers.
 
-    def _launched(self) -> ScriptedProcess:
+    def _launched(self) -> MemoryProcess:
         assert self._process is not None, (
             "this ScriptedChild has not been launched: spawn its entry, and wait for `await child.started()`"
         )
         return self._process
 
-    def _driven(self) -> ScriptedProcess:
+    def _driven(self) -> MemoryProcess:
         process = self._launched()
         assert not process.has_exited(), f"{process!r} has ended: a test cannot drive it any more"
         assert not self._hangs, f"{process!r} hangs, as the test has asked it to: it cannot be driven any more"
@@ -273,31 +273,3 @@ class ScriptedChild:
             elif isinstance(frame, dict) and frame.get("type") == "stop":
                 reason = frame.get("reason")
                 self._stops.append(reason if isinstance(reason, str) else None)
-
-
-class ScriptedProcess(MemoryProcess):
-    """The process behind a `ScriptedChild`."""
-
-    def __init__(self, order: LaunchOrder, child: ScriptedChild) -> None:
-        """Bind a child to this launch."""
-        super().__init__(order)
-        self._child = child
-        self.killed_at: float | None = None
-        child.enter(self)
-
-    def launched(self) -> None:
-        """Begin: the launch block is entered."""
-        self._child.begin()
-
-    def kill(self) -> None:
-        """End the child, unless it withstands; see `LaunchedProcess.kill`."""
-        if self.has_exited():
-            return
-        if self.killed_at is None:
-            self.killed_at = trio.current_time()
-        if self._child.take_kill():
-            self.end(KILLED)
-
-    def offer_message(self, body: bytes) -> bool:
-        """Send a message if there is room for it, and say whether there was; nothing is left pending."""
-        return self.child_messages.offer(body)
