@@ -2,7 +2,7 @@
 
 A block of code begins with a comment that names its file, and the files of a page are written into one fresh folder.
 A block ``sh`` is run there; a block ``text`` right after it is what it prints, where ``…`` stands for anything. What is
-only to be looked at is ``text`` too. Commands for a clone of the repository are ``sh clone``: `.ci/run` runs these.
+only to be looked at is ``text`` too. Commands for a clone of the repository are ``sh clone``: nothing runs these.
 """
 
 from __future__ import annotations

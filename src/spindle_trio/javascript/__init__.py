@@ -1,4 +1,4 @@
-"""The runtime of JavaScript entries, and where it lies. It is data: the host loads nothing of it."""
+"""The runtime of JavaScript entries: data that the host only knows the path of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["OLDEST_NODE", "RUNTIME", "TYPES"]
 
 OLDEST_NODE: Final = (20, 19)
-"""The first version of Node that runs entries; the runtime refuses to run them under an older one."""
+"""The oldest version of Node that runs entries. The runtime refuses to run them under an older one."""
 
 RUNTIME: Final = Path(__file__).with_name("main.mjs")
 """The program inside a JavaScript process."""

@@ -1,9 +1,9 @@
-// What an entry is given: the facts that `init` has said, and the functions of the runtime.
+// The entry's context: the facts from `init`, and the functions of the runtime.
 
 import { defineProperty, hasOwn, keys } from "./intrinsics.mjs";
 
 /**
- * Make a context. What the spawn did not give is not there either.
+ * Make a context. Facts that the spawn did not give are absent.
  * @param facts the frame `init`
  * @param functions `ready`, `send` and so on
  */
@@ -16,6 +16,6 @@ export function makeContext(facts, functions) {
   if (hasOwn(facts, "userId")) context.userId = facts.userId;
   const names = keys(functions);
   for (let index = 0; index < names.length; index += 1) context[names[index]] = functions[names[index]];
-  // Not enumerable: it is not one of the names of the API that entries are written for.
+  // Not enumerable: the API that entries are written for does not have this name.
   return defineProperty(context, "heartbeatTimeoutMs", { value: facts.heartbeatTimeoutMs || Infinity });
 }

@@ -1,4 +1,4 @@
-// How an entry is loaded: what a module exports as its entry function, and what is wrong where it exports none.
+// Loads an entry: finds the function that its module exports, or says what is wrong.
 
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -10,12 +10,12 @@ const { cache: commonJsModules } = createRequire(import.meta.url);
 
 const WANTED = "export a function as default, or as run";
 
-/** What is wrong with an entry of which the import never comes to an end. */
+/** What is wrong with an entry whose import never ends. */
 export const NEVER_LOADED =
   "waits for nothing while it is loaded: a top-level await never settles, modules await each other in a circle, " +
   'or a function named "then" is exported';
 
-/** A module exports nothing that can be called as an entry; the message says what it has to export. */
+/** A module exports nothing that can be called as an entry. The message says what to export. */
 export class UnfitModule {
   constructor(message) {
     this.message = message;
@@ -26,7 +26,7 @@ export class UnfitModule {
  * Import a file, and find what to call: `default` if that is a function, else `run`. In a CommonJS module
  * `module.exports` counts as `default`, and may also be an object with one of the two.
  * @param file its path
- * @throws UnfitModule; whatever loading it throws
+ * @throws UnfitModule, or whatever the module throws while it loads
  */
 export async function loadEntry(file) {
   requireInPlace(file);
@@ -35,7 +35,7 @@ export async function loadEntry(file) {
     throw new UnfitModule(`exports a function named "then", which import() calls: give it another name, and ${WANTED}`);
   }
   const loaded = commonJsModules[file];
-  // Bun keeps its ES modules there as well, as what they export.
+  // Bun keeps ES modules there as well, as their namespaces.
   const isCommonJs = loaded !== undefined && !isModuleNamespace(loaded.exports);
   const exported = isCommonJs ? loaded.exports : undefined;
   const found =

@@ -1,9 +1,9 @@
-// How a process exits, whatever its entry has registered for that.
+// Exits the process, whatever its entry has registered for that.
 
 import { exit, process, setImmediate } from "./intrinsics.mjs";
 import { report } from "./words.mjs";
 
-/** Exit, whatever listeners of the entry do; they are called once. */
+/** Exit, whatever the entry's listeners do. They are called once. */
 export function leave(code) {
   try {
     exit(code);
@@ -14,8 +14,8 @@ export function leave(code) {
 }
 
 /**
- * Exit by an error that nobody handles. Node alone knows the line of a syntax error, and prints it then, which is after
- * all that could still be called: so there is no last frame, at which the host would end the process.
+ * Exit by an uncaught error. Only Node knows the line of a syntax error, and it prints that line last. So the last
+ * frame is not sent: the host would end the process at that frame, before the line is printed.
  */
 export function dieOf(error) {
   process.removeAllListeners("uncaughtException");
@@ -25,7 +25,7 @@ export function dieOf(error) {
 }
 
 /**
- * Call something once the listeners of the entry for the exit have run; in Bun, before them.
+ * Call `finish` after the entry's exit listeners have run; in Bun, before them.
  * @param begin called when the exit begins, before these listeners
  * @param finish called with the exit code at the very end
  */

@@ -1,4 +1,4 @@
-// Handlers that an entry has registered: told in order of registration, each by itself.
+// Handlers that an entry has registered. They are called in order of registration; one that throws stops no other.
 
 import { TypeError, push, slice, splice } from "./intrinsics.mjs";
 
@@ -6,7 +6,7 @@ export class Handlers {
   #registered = [];
   #report;
 
-  /** @param report called with what a handler has thrown */
+  /** @param report called with whatever a handler throws */
   constructor(report) {
     this.#report = report;
   }
@@ -15,7 +15,7 @@ export class Handlers {
     return this.#registered.length;
   }
 
-  /** Register a function, and return what takes it back. Registered twice, it counts once. */
+  /** Register a function, and return a function that removes it. Registering twice counts once. */
   add(handler) {
     if (typeof handler !== "function") throw new TypeError(`a handler must be a function, not ${typeof handler}`);
     let registration = this.#registered[this.#find((other) => other.handler === handler)];
@@ -29,12 +29,12 @@ export class Handlers {
     };
   }
 
-  /** Call each; what one throws is reported, and the others still run. */
+  /** Call each handler. If one throws, that is reported, and the others still run. */
   tell(value) {
     const registered = slice(this.#registered);
     for (let index = 0; index < registered.length; index += 1) {
       const registration = registered[index];
-      if (this.#find((other) => other === registration) === -1) continue; // an earlier one has taken it back
+      if (this.#find((other) => other === registration) === -1) continue; // an earlier handler has removed it
       const { handler } = registration;
       try {
         handler(value);

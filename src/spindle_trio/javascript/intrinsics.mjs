@@ -1,7 +1,7 @@
-// What an entry may replace, as it was before the entry came: a test double of a timer, a patched method of all arrays,
-// a `process.exit` that does nothing. Our frames depend on none of that.
+// Built-ins as they were before the entry was loaded. An entry may replace them: with a test double of a timer, a
+// patched array method, a `process.exit` that does nothing. The runtime uses these instead.
 //
-// A method of a prototype is a function of its `this` here: `push(array, item)`.
+// Methods of prototypes take `this` as their first argument: `push(array, item)`.
 
 import fs from "node:fs";
 import process from "node:process";
@@ -50,7 +50,7 @@ export const cut = withoutThis(String.prototype.slice);
 export const replaced = withoutThis(String.prototype.replace);
 export const trimmed = withoutThis(String.prototype.trim);
 
-// A Node that is too old has neither of these, and must still be able to say so.
+// A Node that is too old lacks both, and must still be able to report that.
 const { isWellFormed: isWhole, toWellFormed: makeWhole } = String.prototype;
 export const isWellFormed = isWhole ? withoutThis(isWhole) : () => true;
 export const toWellFormed = makeWhole ? withoutThis(makeWhole) : String;
@@ -63,7 +63,7 @@ export const listenerCount = process.listenerCount.bind(process);
 const { hrtime } = process;
 const { bigint } = hrtime;
 
-/** Tell the time as the host does: the system's monotonic clock, in seconds. */
+/** The system's monotonic clock, in seconds, which the host uses too. */
 export function monotonic() {
   return Number(bigint.call(hrtime)) / 1e9;
 }

@@ -1,8 +1,8 @@
-// One end of a lane: frames that come in, and frames that go out.
+// One end of a lane: incoming and outgoing frames.
 //
-// A frame is four bytes of length, big-endian, and a body in JSON (notes/protocol.md). What goes out is written by the
-// call that says it, since whoever says something may never yield again; only what the system does not take waits, in
-// order, and is tried again by a timer. What comes in is read by the event loop.
+// A frame is four bytes of length, big-endian, and a body in JSON (notes/protocol.md). Each call writes its own frame,
+// since the entry may never yield again. Only what the system does not take waits, in order, and a timer tries it
+// again. The event loop reads incoming frames.
 
 import net from "node:net";
 
@@ -13,36 +13,36 @@ import {
 
 const HEADER_BYTES = 4;
 
-/** How much is read at once. */
+/** Bytes to read at once. */
 const READ_BYTES = 64 * 1024;
 
-/** How much is put together in one place before it is written. */
+/** The size of the buffer in which short frames are put together. */
 const SCRATCH_BYTES = 64 * 1024;
 
-/** Milliseconds until what the system has not taken is tried again; and at most, where it goes on taking nothing. */
+/** Milliseconds between two attempts to write: at first, and at most while the system takes nothing. */
 const RETRY_MS = 1;
 const LONGEST_RETRY_MS = 16;
 
 /**
- * Seconds that a call waits for a frame that has been written in part: a host that is only a little behind then has it
- * whole, although the entry may not yield for long. The rest of a message may take any time.
+ * Seconds that a call keeps writing a frame that the system took in part. So a host that is only a little behind gets
+ * the whole frame, even if the entry does not yield for long. The rest of a message may take any time.
  */
 const FRAME_PATIENCE = 0.1;
 
-/** How many frames are written at once; the system takes no more than 1 024. */
+/** How many frames to write at once; the system takes at most 1 024. */
 const FRAMES_AT_ONCE = 256;
 
-/** How many calls deep the stack must still be for a frame to be sent: more than that takes, by far. */
+/** How many more calls the stack must allow before a frame is sent; sending needs far fewer. */
 const CALLS = 200;
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-/** Throw now if the stack is nearly used up, as by a recursion without end, and not halfway through a frame. */
+/** Throw if the stack is nearly used up, as by endless recursion: now, not halfway through a frame. */
 function expectRoom(calls) {
   if (calls > 0) expectRoom(calls - 1);
 }
 
-/** Open a descriptor for reading, which makes it one that never blocks. What comes is in a buffer that is used again. */
+/** Open a descriptor for reading, which makes it non-blocking. `takeIn` gets chunks in a buffer that is reused. */
 function openSocket(fd, takeIn) {
   if (process.versions.bun !== undefined) {
     return net.connect({ fd, allowHalfOpen: true }).on("data", takeIn); // which Node refuses
@@ -62,8 +62,8 @@ export class Lane {
   #onBody;
   #onHostGone;
   #scratch = allocUnsafe(SCRATCH_BYTES);
-  #length = 0; // of the frame that was written last, with its header
-  #waiting = []; // frames, from the first one on that is not yet with the system
+  #length = 0; // of the last frame put together, with its header
+  #waiting = []; // frames that the system has not taken yet, from `#first` on
   #first = 0;
   #timer = null;
   #pokeAfter = -Infinity;
@@ -73,12 +73,12 @@ export class Lane {
   #bodyFollows = false;
   #isBroken = false;
 
-  /** How many frames have been given to it to send. */
+  /** How many frames `push` has taken. */
   sent = 0;
 
   /**
    * @param fd the socket
-   * @param onBody called with each body that has come, decoded
+   * @param onBody called with each incoming body, decoded
    * @param onHostGone called when the other end is gone
    */
   constructor(fd, onBody, onHostGone) {
@@ -96,25 +96,25 @@ export class Lane {
     this.#socket.resume();
   }
 
-  /** Read no more for now: what comes waits in the system, and then at the host. */
+  /** Stop reading for now: incoming frames wait in the system, and then in the host. */
   pause() {
     this.#socket.pause();
   }
 
-  /** Keep the process alive as long as this is read. */
+  /** Keep the process alive while this lane is open for reading. */
   ref() {
     this.#socket.ref();
   }
 
-  /** Let the event loop end although this is read. */
+  /** Let the event loop end although this lane is open for reading. */
   unref() {
     this.#socket.unref();
   }
 
-  /** Send a body; when this returns, it is with the system, unless earlier ones still wait. */
+  /** Send a body. When this returns, the system has it, unless the system takes no more for now. */
   push(text) {
-    // Most frames leave at once. Should the stack end in this, as in a recursion without end, then before the frame has
-    // left, and it does not count; for whatever takes longer than one call there has to be room beforehand.
+    // Most frames leave at once, by one call. If the stack overflows there, the frame has not left and does not count.
+    // Anything that takes more calls needs room on the stack beforehand.
     const mayLeave = this.#waiting.length === 0;
     if (!mayLeave) expectRoom(CALLS);
     const frame = this.#frame(text);
@@ -131,7 +131,7 @@ export class Lane {
     this.#tryAgain(RETRY_MS);
   }
 
-  /** Try now and then to write what waits: for whoever goes on speaking or beating, and does not yield to the timer. */
+  /** Write what waits, at most once in RETRY_MS: for an entry that sends or beats without yielding to the timer. */
   poke() {
     if (this.#waiting.length === 0 || monotonic() < this.#pokeAfter) return;
     this.#writeWaiting();
@@ -140,7 +140,7 @@ export class Lane {
 
   /**
    * Write what waits, without yielding.
-   * @param patience seconds after which the rest goes on waiting
+   * @param patience seconds after which the rest keeps waiting
    * @param beat called before each pause
    */
   flush(patience = Infinity, beat = () => {}) {
@@ -153,7 +153,7 @@ export class Lane {
     }
   }
 
-  /** Write a body with its header into a buffer, and note how long that is. */
+  /** Put a body behind its header in a buffer, and set `#length`. */
   #frame(text) {
     // No character takes more than three bytes.
     const isShort = text.length * 3 + HEADER_BYTES <= SCRATCH_BYTES;
@@ -173,7 +173,7 @@ export class Lane {
     }, delay);
   }
 
-  /** Write of what waits what the system takes, and tell how many bytes that was. */
+  /** Write as much of what waits as the system takes, and return the number of bytes. */
   #writeWaiting() {
     let written = 0;
     while (this.#first < this.#waiting.length) {
@@ -195,13 +195,13 @@ export class Lane {
     return written;
   }
 
-  /** Let go of the frames that are written. */
+  /** Drop the frames that are written. */
   #forget() {
     splice(this.#waiting, 0, this.#first);
     this.#first = 0;
   }
 
-  /** Write a frame, and tell how many of its bytes the system has taken. */
+  /** Write a frame, and return how many of its bytes the system has taken. */
   #writeOne(frame, length) {
     if (this.#isBroken) return Infinity;
     try {
@@ -211,7 +211,7 @@ export class Lane {
     }
   }
 
-  /** Do the same with several. */
+  /** Do the same with several frames. */
   #write(frames) {
     if (frames.length === 1) return this.#writeOne(frames[0], frames[0].length);
     if (this.#isBroken) return Infinity;
@@ -222,11 +222,11 @@ export class Lane {
     }
   }
 
-  /** Tell how much was taken where the system has refused. */
+  /** How many bytes count as taken after an error. */
   #taken(error) {
     if (error.code === "EAGAIN") return 0;
-    if (error instanceof RangeError) throw error; // the end of the stack: nothing has been written
-    this.#isBroken = true; // the host is gone, or wants nothing more of this; the control lane's end tells
+    if (error instanceof RangeError) throw error; // the stack is used up: nothing has been written
+    this.#isBroken = true; // the host is gone or has closed this lane; the end of the control lane ends the process
     return Infinity;
   }
 

@@ -2,8 +2,8 @@
 //
 //     NAME PARENT FILE CONTROL MESSAGES PAGE
 //
-// NAME and PARENT are for people, FILE is what the entry is, and the others are descriptors: two lanes, and the page into
-// which heartbeats are written. `spindle_trio/child/_program.py` is its twin, notes/protocol.md what both speak.
+// NAME and PARENT are for people, FILE is the entry. The others are descriptors: two lanes, and the heartbeat page.
+// `spindle_trio/child/_program.py` is its twin; notes/protocol.md has the protocol of both.
 
 import { makeContext } from "./context.mjs";
 import { NEVER_LOADED, UnfitModule, loadEntry } from "./entry.mjs";
@@ -36,20 +36,20 @@ let facts = null; // what `init` said
 let hasCalled = false; // the entry
 let returned; // by the entry
 let isReady = false;
-let failure; // what was thrown, if that has failed the process
+let failure; // the error that has failed the process, if any
 let finalWord = null; // the type of the first of `complete`, `fail` and `stopped`
-let isCleaningUp = false; // after the final word nothing but that may still send
+let isCleaningUp = false; // after the final word only clean-up code may send
 let stop = null; // the notice, once a stop was requested
 let cleanUp = null;
 let isEnding = false;
 let endBy = leave; // how the process exits in the end
 let isFinished = false; // the last frame is written
-const inbox = []; // messages that have come, and for which there is no handler
+const inbox = []; // messages that wait for a handler
 let isDelivering = false;
 const functions = { ready, heartbeat, send, onMessage, complete, fail, onStop };
 
 process.argv = [process.argv[0], file, ...others.slice(3)];
-// The host always reads what is printed. Written later, the last of it would be lost in an exit.
+// Print synchronously: the host always reads, and an exit would lose what is still to be written.
 process.stdout._handle?.setBlocking?.(true);
 process.stderr._handle?.setBlocking?.(true);
 process.on("uncaughtException", giveUp);
@@ -59,7 +59,7 @@ atTheVeryEnd(beginExit, finish);
 messages.unref(); // the control lane alone keeps the process alive
 control.resume();
 
-// ---- what the host says
+// ---- frames from the host
 
 function hear(frame) {
   if (frame.type === "init") begin(frame);
@@ -68,7 +68,7 @@ function hear(frame) {
 
 function begin(init) {
   facts = init;
-  if (page.stopIsRequested()) return; // the request follows: the entry is not called any more
+  if (page.stopIsRequested()) return; // the stop frame follows: do not call the entry
   if (!isBun && isTooOld(process.versions.node)) {
     fail(`Node ${process.versions.node} is too old for JavaScript entries: install ${OLDEST_NODE.join(".")} or later`);
     return;
@@ -93,7 +93,7 @@ function receive(payload) {
 }
 
 function deliver() {
-  if (isDelivering) return; // a handler has registered another one
+  if (isDelivering) return; // called by a handler that registers another one
   isDelivering = true;
   try {
     while (inbox.length > 0 && messageHandlers.count > 0 && !isEnding) messageHandlers.tell(shift(inbox));
@@ -103,7 +103,7 @@ function deliver() {
   if (messageHandlers.count === 0) messages.pause();
 }
 
-/** Nobody is left to speak to, and nothing may be left running. */
+/** The host is gone, and nothing may outlive it. */
 function endWithoutHost() {
   kill(pid, "SIGKILL");
 }
@@ -111,7 +111,7 @@ function endWithoutHost() {
 // ---- the entry
 
 async function run() {
-  control.unref(); // until it is ready: what waits for nothing but its host will not become that
+  control.unref(); // until it is ready: an entry that waits for nothing but the host never will be
   const name = `the entry ${stringify(facts.entry)}`;
   let entry;
   try {
@@ -134,18 +134,18 @@ async function run() {
   if (typeof returned === "function") cleanUp = returned;
 }
 
-/** Hear that the event loop waits for nothing but the host. What is not ready then, and has no handler, never will be. */
+/** The event loop waits for nothing but the host. An entry that is not ready now, and has no handler, never will be. */
 function hearIdle() {
   if (isReady || isEnding) return;
   if (page.stopIsRequested()) {
-    control.ref(); // the request follows
+    control.ref(); // the stop frame follows
   } else if (!hasCalled) {
     fail(`the entry ${stringify(facts.entry)} ${NEVER_LOADED}`);
   } else if (returned !== undefined && cleanUp === null && messageHandlers.count + stopHandlers.count === 0) {
     try {
       complete(returned);
     } catch (error) {
-      failBy(error); // it may be too large, or a getter have thrown
+      failBy(error); // the result is too large, or a getter has thrown
     }
   } else {
     control.ref();
@@ -156,7 +156,7 @@ function ready() {
   if (isReady || finalWord !== null) return;
   isReady = true;
   control.ref();
-  beatAnyhow(); // whoever hears of it may look at once
+  beatAnyhow(); // the host may look at the heartbeat as soon as it gets `ready`
   control.push('{"type":"ready"}');
 }
 
@@ -171,8 +171,8 @@ function send(payload) {
 }
 
 /**
- * Write a value as JSON. One that cannot be written also fails the process: whoever catches the error here is seldom
- * the one who waits for the value. What is only too large may be sent in parts.
+ * Write a value as JSON. A value that is no JSON also fails the process: code that catches the error here is seldom
+ * the code that waits for the value. A value that is only too large just throws, since it can be sent in parts.
  */
 function encode(value, name) {
   try {
@@ -210,25 +210,25 @@ function fail(error) {
 
 // ---- ends
 
-/** A rejection that nobody has handled. By default it becomes an exception, and what is no error is lost in that. */
+/** An unhandled rejection. By default it becomes an exception, which loses a reason that is no error. */
 function giveUpRejected(reason) {
   if (listenerCount("unhandledRejection") > 1) return; // the entry takes care of it
   emit("uncaughtException", reason, "unhandledRejection");
 }
 
-/** An exception that nobody has handled. */
+/** An uncaught exception. */
 function giveUp(error) {
   if (listenerCount("uncaughtException") > 1) return; // the entry takes care of it
   if (stop === null || finalWord !== null) {
     failBy(error);
     return;
   }
-  report("while the process was stopping", error); // it ends by that, which is what was asked for
+  report("while the process was stopping", error); // it ends now, as requested
   void end(1);
 }
 
 function failBy(error, before = "") {
-  if (finalWord !== null && error === failure) return; // it is what has been told
+  if (finalWord !== null && error === failure) return; // it is reported already
   failure = error;
   failWith(before + summarise(error), isError(error) ? describe(error) : undefined);
 }
@@ -245,10 +245,10 @@ function failWith(error, traceback) {
 function sayFinally(type, fields, mark = "") {
   finalWord = type;
   control.push(`${mark}{"type":"${type}",${fields}"messages":${messages.sent}}`);
-  flush(); // who has said its last word may never yield again
+  flush(); // the entry may never yield again
 }
 
-/** Run the clean-up function, once, and end. What the entry is doing at the moment, it may still do to its end. */
+/** Run the clean-up function, once, and exit. The code that runs now may finish first. */
 async function end(code) {
   if (isEnding) return;
   isEnding = true;
@@ -264,7 +264,7 @@ async function end(code) {
   endBy(code);
 }
 
-/** Let the entry's listeners for the exit speak; and write what waits, for an error that Node itself ends it by. */
+/** Let the entry's exit listeners send. Write what waits, in case Node itself ends the process by an error. */
 function beginExit() {
   isCleaningUp = true;
   flush();
@@ -279,9 +279,9 @@ function finish(code) {
   control.flush();
 }
 
-/** Write what still waits: first what has the host read all messages, however full its inbox is. */
+/** Write what still waits. The control lane goes first: its final word has the host read all messages, however full its inbox. */
 function flush() {
-  control.flush(Infinity, beatAnyhow); // a wait for the host counts as alive
+  control.flush(Infinity, beatAnyhow); // waiting for the host counts as alive
   messages.flush(Infinity, beatAnyhow);
 }
 

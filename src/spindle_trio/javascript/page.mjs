@@ -1,8 +1,8 @@
-// The page of memory that a process shares with its host: two native doubles, which need no frame and no event loop.
+// The page of memory that a process shares with its host: two native doubles. It needs no frames and no event loop.
 
 import { monotonic, readSync, writeSync } from "./intrinsics.mjs";
 
-/** Where the host marks that a stop was requested; before it is the time of the last heartbeat. */
+/** Where the host marks a stop request. The time of the last heartbeat lies before it. */
 const STOP_OFFSET = 8;
 
 export class Page {
@@ -19,17 +19,17 @@ export class Page {
     writeSync(this.#fd, this.#word, 0, this.#word.byteLength, 0);
   }
 
-  /** The host marks a request before it sends it. */
+  /** Whether the host has requested a stop. It marks the page before it sends the frame. */
   stopIsRequested() {
     readSync(this.#fd, this.#word, 0, this.#word.byteLength, STOP_OFFSET);
     return this.#word[0] !== 0;
   }
 }
 
-/** Seconds between two frames that say that a process beats. */
+/** Seconds between two heartbeat frames, at least. */
 const PAUSE = 0.01;
 
-/** Beats by frames, where the clock of a process says nothing to its host: that of Bun begins with each process. */
+/** Beats by frames. In Bun each process has a clock of its own, which means nothing to the host. */
 export class Pulse {
   #lane;
   #next = -Infinity;

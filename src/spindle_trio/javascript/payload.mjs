@@ -1,11 +1,11 @@
 // The JSON-safe check: one walk over a value before it is sent. `spindle_trio/_protocol/_payload.py` is its twin.
 //
 // JSON-safe are null, booleans, finite numbers, strings without lone surrogates, and arrays and plain objects of those.
-// A property that is undefined is left out, and an item that is undefined is written as null, as JSON does. Dates and
-// bytes have a form of their own (notes/protocol.md); anything else is refused, and the error names its path.
+// As in JSON, undefined properties are left out, and undefined items become null. Dates and bytes have a form of their
+// own (notes/protocol.md). Anything else is refused, and the error names its path.
 //
-// The walk looks at each value once, and what it has looked at is what it writes: a getter or a proxy that would say
-// something else the second time is not asked again, and nobody's `toJSON` is.
+// The walk reads each value once and writes what it has read. So getters and proxies cannot answer differently the
+// second time, and no `toJSON` is called.
 
 import {
   TypeError, byteLength, copyOf, cut, getPrototypeOf, includes, isAnyArrayBuffer, isArray, isDate, isFinite, isView,
@@ -15,10 +15,10 @@ import {
 const SMALLEST_INTEGER = -(2 ** 63);
 const BEYOND_INTEGERS = 2 ** 64;
 
-/** What is no JSON begins with this, if JSON follows in which an object with one name that begins so is a tag. */
+/** A body in the tagged form begins with this, and so does the only name of a tag (notes/protocol.md). */
 export const TAGGED = "$";
 
-// The first and the last millisecond of the years 1 to 9999, which is what Python knows.
+// The first and the last millisecond of the years 1 to 9999, the range of Python's datetime.
 const FIRST_TIME = -62_135_596_800_000;
 const LAST_TIME = 253_402_300_799_999;
 
@@ -48,17 +48,17 @@ class Unsafe {
 }
 
 class OverLimit extends Unsafe {
-  within = []; // which containers
+  within = []; // these containers
   containsItself = false;
 }
 
-/** What to do about a payload or result that is over the limit of the host. */
+/** The advice for a payload or result over the host's limit. */
 const TOO_LARGE_ADVICE = "raise Limits(frame_bytes=…), or write it to a file and send its path";
 
 /**
  * Write a value as JSON, or in the tagged form.
- * @param value what somebody wants to send
- * @param limits those of the host: `frameBytes`, `depth`, `values`, `textBytes`, `containerEntries`
+ * @param value the value to send
+ * @param limits the host's: `frameBytes`, `depth`, `values`, `textBytes`, `containerEntries`
  * @param name what an error calls the outermost value
  * @throws PayloadError names the path, as in `payload.items[3]: Set is not JSON-safe`
  */
@@ -103,9 +103,9 @@ class Walk {
         return this.writeText(value);
       case "number":
         if (!isFinite(value)) throw new Unsafe(`${value} is not JSON-safe`);
-        // Digits are written until they tell numbers apart, then zeros: of this one they would make one out of bounds.
+        // JavaScript writes only as many digits as it needs, then zeros. That would put this number out of bounds.
         if (value === SMALLEST_INTEGER) return "-9223372036854775808";
-        // With an exponent, as JavaScript writes those from 1e21 on, nobody takes it for an integer, which has bounds.
+        // With an exponent, as JavaScript writes numbers from 1e21 on, it is no integer, and integers have bounds.
         return value >= BEYOND_INTEGERS || value < SMALLEST_INTEGER ? withExponent(value) : `${value}`;
       case "boolean":
         return value ? "true" : "false";
@@ -168,7 +168,7 @@ class Walk {
     return written === 1 && text[2] === TAGGED ? this.escapeTag(text) : `${text}}`;
   }
 
-  /** Write an object that looks like a tag: one more sign says that it is none. */
+  /** Write an object that looks like a tag: one more `$` marks it as none. */
   escapeTag(text) {
     this.isTagged = true;
     return `{"${TAGGED}${cut(text, 2)}}`;
@@ -198,7 +198,7 @@ class Walk {
   }
 }
 
-/** Add a step to the path of what is wrong, which is within this container. */
+/** Add a step within this container to an error's path. */
 function under(error, step, container) {
   if (error instanceof Unsafe) error.path = step + error.path;
   if (error instanceof OverLimit) {

@@ -1,5 +1,5 @@
-// Whether the entry's file is still where it was checked. The twin in Python reads the file that it has opened;
-// JavaScript is loaded by its path, so that a swap between this look and the load goes unnoticed.
+// Checks that the entry's file still lies where the host checked it. The Python twin reads the file that it has opened.
+// JavaScript is loaded by its path, so a swap between this check and the load goes unnoticed.
 
 import { closeSync, openSync, readlinkSync } from "node:fs";
 
@@ -16,7 +16,7 @@ export function requireInPlace(file) {
       closeSync(fd);
     }
   } catch {
-    return; // whoever loads it says better what is wrong
+    return; // loading it gives a better error
   }
   if (place !== file) throw new Error(`${file} was replaced by a link to elsewhere after it was checked`);
 }

@@ -8,7 +8,7 @@
 //
 //     import type { EntryFunction } from "./spindle-trio";
 //
-// Nothing is imported when an entry runs: its context is made by the runtime, and this file holds no code.
+// Entries import nothing at run time: the runtime makes the context, and this file has no code.
 
 /**
  * What travels in messages, payloads and results: what JSON can write.
@@ -18,11 +18,11 @@
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [name: string]: JsonValue };
 
 /**
- * The type of a value if it can be sent, else one that shows where it cannot: there it says `never`.
+ * The type of a value that can be sent. For any other value, the part that cannot be sent is `never`.
  *
- * Besides what is JSON-safe, a `Date` can be, which a Python program reads as a `datetime`, and bytes (`Buffer`,
- * `ArrayBuffer`, typed arrays, `DataView`), which it reads as `bytes`. A property that is `undefined` is left out; an
- * item of an array that is `undefined` arrives as null.
+ * Besides JSON, a `Date` can be sent, which Python reads as a `datetime`, and bytes (`Buffer`, `ArrayBuffer`, typed
+ * arrays, `DataView`), which Python reads as `bytes`. A property that is `undefined` is left out; an array item that is
+ * `undefined` arrives as null.
  */
 export type JsonSafe<Value> = 0 extends 1 & Value
   ? Value // `any`, which may be anything
@@ -36,7 +36,7 @@ export type JsonSafe<Value> = 0 extends 1 & Value
           ? { [Name in keyof Value]: JsonSafe<Exclude<Value[Name], undefined>> | Extract<Value[Name], undefined> }
           : never;
 
-/** Objects that JSON would write as something else than they are, or not at all. */
+/** Objects that JSON would change or leave out. */
 type NotData =
   | ((...args: never[]) => unknown)
   | (abstract new (...args: never[]) => unknown)
@@ -48,7 +48,7 @@ type NotData =
   | WeakMap<object, unknown>
   | WeakSet<object>;
 
-/** What a stop handler is told. */
+/** What a stop handler gets. */
 export interface StopNotice {
   /** The reason that the caller of `stop` gave; `undefined` if none. */
   readonly reason?: string;
@@ -72,11 +72,11 @@ export type CleanUpFunction = () => void | PromiseLike<void>;
 /**
  * What an entry exports, as `default` or as `run`; in a CommonJS module, as `module.exports` or as a property of it.
  *
- * The process lives on after it has returned, until it calls `complete` or `fail`, is told to stop, or an error is not
- * caught. If it returns a function, or a promise of one, that is its clean-up function. Anything else is ignored after
- * `ready`: a result is given to `complete`. Before `ready`, a value that it returns ends the process, if neither a
- * handler nor anything else is left that could still become ready; its spawn fails then, with that value. What it
- * throws, or a promise that it returns and that rejects, fails the process.
+ * The process lives on after the function has returned, until it calls `complete` or `fail`, is told to stop, or does
+ * not catch an error. If the function returns a function, or a promise of one, that is its clean-up function. After
+ * `ready` any other value is ignored: give a result to `complete`. Before `ready`, another value ends the process if no
+ * handler and nothing else is left that could still make it ready; its spawn then fails, with that value. If the
+ * function throws, or returns a promise that rejects, the process fails.
  */
 export type EntryFunction<Payload = JsonValue | undefined> = (
   process: ProcessContext<Payload>,
@@ -113,7 +113,7 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * How many milliseconds may pass between two heartbeats; `Infinity` for no watchdog. Beat twice as often:
    * `setInterval(() => process.heartbeat(), process.heartbeatTimeoutMs / 2)`. (Node takes `Infinity` for 1 ms.)
    *
-   * It does not show when the context is listed or spread.
+   * The property is not enumerable.
    */
   readonly heartbeatTimeoutMs: number;
 
@@ -121,8 +121,8 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
   readonly ready: () => void;
 
   /**
-   * Say that this process is alive. After `ready` the host kills it if none comes for `heartbeatTimeoutMs`; messages do
-   * not count. It costs a few microseconds. A timer that beats only shows that the event loop runs.
+   * Say that this process is alive. After `ready` the host kills it after `heartbeatTimeoutMs` without a heartbeat;
+   * messages do not count. A call costs a few microseconds. A timer that beats only shows that the event loop runs.
    */
   readonly heartbeat: () => void;
 
@@ -138,10 +138,10 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
   readonly send: <Value>(payload: Value & JsonSafe<Value>) => void;
 
   /**
-   * Have a function called with each message that comes, in order. Messages wait until there is such a function.
+   * Register a function to call with each message, in order. Messages wait until there is one.
    *
-   * One that throws is reported on stderr; the others still run. A promise that it returns is not waited for; if that
-   * rejects, the process fails. A function that is registered twice is called once for a message.
+   * If it throws, that is reported on stderr, and the others still run. If it returns a promise, nobody waits for it;
+   * if the promise rejects, the process fails. A function that is registered twice is called once for a message.
    *
    * @returns a function that unregisters it
    */
@@ -151,7 +151,7 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * End this process as completed; the call returns, and the clean-up function still runs. The first of `complete` and
    * `fail` counts.
    *
-   * @param result a value that can be sent (see `JsonSafe`); nothing stands for `null`
+   * @param result a value that can be sent (see `JsonSafe`); `null` by default
    * @throws PayloadError if it cannot be sent; see there
    */
   readonly complete: <Value>(result?: Value & JsonSafe<Value>) => void;
@@ -165,20 +165,20 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
   readonly fail: (error: unknown) => void;
 
   /**
-   * Have a function called when this process is asked to stop. It then has to end by itself (`complete`, `fail` or
-   * `process.exit` of Node) within the grace period, after which it is killed. Without any such function it is ended at
-   * once, after its clean-up function.
+   * Register a function to call when the host asks this process to stop. The process must then end by itself
+   * (`complete`, `fail` or Node's `process.exit`) within the grace period, or the host kills it. Without such a function
+   * the process ends at once, after its clean-up function.
    *
    * @returns a function that unregisters it
    */
   readonly onStop: (handler: (notice: StopNotice) => void) => () => void;
 }
 
-// ---- The names that the API's own type package has, for entries that are written against it:
+// ---- The names of the API's own type package, for entries that are written against it:
 //
 //     import type { SpindleBackendProcessContext } from "./spindle-trio";
 //
-// They are looser than the names above: what may be sent is `unknown`, and is checked when it is sent.
+// They are looser than the names above: a value to send is `unknown`, and `send` checks it.
 // A `ProcessContext` is a `SpindleBackendProcessContext`, and each `SpindleBackendProcessModule` can be spawned.
 
 /** An entry's control over its own process, as in the API; see `ProcessContext` for what each member does. */
@@ -237,7 +237,7 @@ export interface BackendProcessSpawnOptionsDTO {
   replaceExisting?: boolean;
 }
 
-/** Which processes a list has. */
+/** The filter of a list. */
 export interface BackendProcessListOptionsDTO {
   userId?: string;
   kind?: string;

@@ -1,4 +1,4 @@
-// What is said of whatever an entry has thrown, which may be anything: to a person, and within a frame.
+// Describes whatever an entry has thrown, for a person and for a frame.
 
 import { inspect } from "node:util";
 
@@ -6,10 +6,10 @@ import {
   Error, byteLength, cut, floor, isNativeError, min, replaced, stringify, toWellFormed, trimmed, writeSync,
 } from "./intrinsics.mjs";
 
-/** Characters of an error's message that its one-line form has; all of it is in the stack. */
+/** Characters of a message in its one-line form, at most. The stack has the whole message. */
 const MESSAGE_CHARACTERS = 1000;
 
-/** Bytes of UTF-8 that the texts of one failure may have. */
+/** Bytes of UTF-8 for the texts of one failure, at most. */
 const FAILURE_BYTES = 64 * 1024;
 
 /** Bytes that a `fail` frame needs beside its texts. */
@@ -24,7 +24,7 @@ export function isError(value) {
   try {
     return isNativeError(value) || value instanceof Error;
   } catch {
-    return false; // a proxy does not tell
+    return false; // a proxy may throw
   }
 }
 
@@ -37,7 +37,7 @@ export function describe(thrown) {
   }
 }
 
-/** The same where the entry has replaced what Node shows values with, or the value does not want to be shown. */
+/** The same if the entry has replaced what `inspect` uses, or the value throws when it is shown. */
 function describePlainly(thrown) {
   try {
     return isNativeError(thrown) ? `${thrown.stack}` : NOT_SHOWN;
@@ -46,7 +46,7 @@ function describePlainly(thrown) {
   }
 }
 
-/** Say in one line what was thrown. */
+/** Describe in one line whatever was thrown. */
 export function summarise(thrown) {
   try {
     if (!isError(thrown)) return oneLine(describe(thrown));
@@ -65,11 +65,11 @@ function oneLine(text) {
 /**
  * Write the texts of a failure as the fields of a frame.
  * @param error what went wrong
- * @param traceback where; undefined if that is not known
- * @param limits those of the host; undefined before the first frame
+ * @param traceback where; undefined if unknown
+ * @param limits the host's; undefined before the first frame
  */
 export function failureFields(error, traceback, limits) {
-  // In JSON one byte of text may become six.
+  // One byte of text may take six in JSON.
   let room = limits === undefined ? FAILURE_BYTES : floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
   room = min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
   const text = cutMiddle(error, room);
@@ -87,7 +87,7 @@ function cutMiddle(text, room) {
   return half <= 0 ? "" : toWellFormed(`${cut(whole, 0, half)}${mark}${cut(whole, -half)}`);
 }
 
-/** Say on stderr what has gone wrong, where that fails nothing. */
+/** Report on stderr an error that fails nothing. */
 export function report(what, error) {
   print(`${what}: ${describe(error)}`);
 }
@@ -97,6 +97,6 @@ export function print(text) {
   try {
     writeSync(STDERR, `${toWellFormed(text)}\n`);
   } catch {
-    // It was closed, or nobody reads it: nobody is left to be told.
+    // It was closed, or nobody reads it.
   }
 }
