@@ -32,7 +32,7 @@ from spindle_trio import (
     open_host,
 )
 from spindle_trio.abc import Launcher
-from spindle_trio.launchers import ForkServerLauncher, PythonLauncher
+from spindle_trio.launchers import DEFAULT_PRELOAD, ForkServerLauncher, PythonLauncher
 from spindle_trio.testing import MemoryLauncher
 from support.leftovers import open_descriptors, own_children
 
@@ -53,6 +53,7 @@ class World:
         self.messages: list[ProcessMessage] = []
         self.opened: Host | None = None
         """The host that was opened last."""
+        self._needs_trio = False  # whether an entry of this world is `async`
         self._changed = trio.lowlevel.ParkingLot()
 
     @property
@@ -69,6 +70,7 @@ class World:
 
     def entry(self, source: str, name: str = "entry.py") -> str:
         """Write an entry file, and return the name to spawn it by."""
+        self._needs_trio = True
         (self.root / name).write_text(HEADER + textwrap.dedent(source))
         return name
 
@@ -85,7 +87,9 @@ class World:
             containment: a level for processes of the operating system; the strongest that works here, by default.
         """
         if self.kind == "forked":
-            return ForkServerLauncher(spares=spares, containment=containment)
+            # A server that loads Trio for nobody costs as much as all else of a test.
+            preload = DEFAULT_PRELOAD if self._needs_trio else ()
+            return ForkServerLauncher(preload=preload, spares=spares, containment=containment)
         if self.kind == "python":
             return PythonLauncher(spares=spares, containment=containment)
         return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
