@@ -199,7 +199,7 @@ async def running(folder: Path, body: str, *arguments: str) -> AsyncIterator[Pro
         assert pid is None or not Path(f"/proc/{pid}").exists()
 
 
-@pytest.fixture(params=["memory", "python"])
+@pytest.fixture(params=["python", pytest.param("memory", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -227,8 +227,11 @@ async def test_one_ctrl_c_is_a_graceful_end(folder: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "kind"),
-    [(WAITS, "memory"), (WAITS, "python"), (IN_A_NURSERY, "python")],
-    ids=["in one task, in memory", "in one task", "with the worker in another task"],
+    [
+        pytest.param(WAITS, "memory", marks=pytest.mark.slow, id="in one task, in memory"),
+        pytest.param(WAITS, "python", id="in one task"),
+        pytest.param(IN_A_NURSERY, "python", id="with the worker in another task"),
+    ],
 )
 async def test_a_second_ctrl_c_while_leaving_skips_the_grace_period(folder: Path, kind: str, body: str) -> None:
     async with running(folder, body, kind, "60", "stubborn.py") as program:

@@ -114,29 +114,28 @@ async def test_the_error_says_what_would_be_right(world, world_clock):
         assert "blank" in await refuse(worker, " ")
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("entry.js", r"\.js.*\.py"),
-        ("entry.PY", r"\.PY.*\.py"),
-        ("entry", r"no suffix.*\.py"),
-        ("missing.py", "no file 'missing.py'"),
-        ("folder.py", "a folder"),
-        ("link_out.py", "links out"),
-        ("link_up.py", "links out"),
-        ("linked/entry.py", "links out"),
-        ("loop.py", "cannot be used"),
-        ("dangling.py", "no file"),
-        ("pipe.py", "not a regular file"),
-        ("entry.py/entry.py", "cannot be used|no file"),
-    ],
-)
-async def test_a_file_that_may_not_be_run_is_refused(real_world, tmp_path_factory, name, says):
+NO_ENTRIES = {
+    "entry.js": r"\.js.*\.py",
+    "entry.PY": r"\.PY.*\.py",
+    "entry": r"no suffix.*\.py",
+    "missing.py": "no file 'missing.py'",
+    "folder.py": "a folder",
+    "link_out.py": "links out",
+    "link_up.py": "links out",
+    "linked/entry.py": "links out",
+    "loop.py": "cannot be used",
+    "dangling.py": "no file",
+    "pipe.py": "not a regular file",
+    "entry.py/entry.py": "cannot be used|no file",
+}
+
+
+async def test_a_file_that_may_not_be_run_is_refused(real_world, tmp_path_factory):
     """On real processes only: the memory launcher has names, and no files."""
     root: Path = real_world.root
     outside = tmp_path_factory.mktemp("outside")
     (outside / "entry.py").write_text(WAITS)
-    real_world.entry(WAITS)
+    real_world.blocking_entry(WAITS)
     (root / "entry.js").write_text("")
     (root / "entry.PY").write_text(WAITS)
     (root / "entry").write_text(WAITS)
@@ -148,10 +147,11 @@ async def test_a_file_that_may_not_be_run_is_refused(real_world, tmp_path_factor
     (root / "dangling.py").symlink_to("nowhere.py")
     os.mkfifo(root / "pipe.py")
     async with real_world.worker() as worker:
-        with pytest.raises(spindle.EntryError, match=says) as caught:
-            await worker.backend_processes.spawn(name)
-        assert repr(name) in str(caught.value)
-        assert await worker.backend_processes.list() == []
+        for name, says in NO_ENTRIES.items():
+            with pytest.raises(spindle.EntryError, match=says) as caught:
+                await worker.backend_processes.spawn(name)
+            assert repr(name) in str(caught.value)
+            assert await worker.backend_processes.list() == []
     assert real_world.events == []
 
 

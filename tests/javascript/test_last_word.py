@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from spindle_trio import ProcessState, open_host
+from spindle_trio import DefaultLauncher, ProcessState, open_host
 from support.javascript import needs_node
 
 GUARD_SECONDS = 60
@@ -41,7 +41,7 @@ async def test_megabytes_arrive_although_the_event_loop_never_turns_again(
     (tmp_path / "entry.js").write_text(source, encoding="utf-8")
     with trio.fail_after(GUARD_SECONDS):
         async with (
-            open_host(grace_period=GRACE) as host,
+            open_host(DefaultLauncher(preload=()), grace_period=GRACE) as host,
             host.open_worker("tests", root=tmp_path, user_id="ada") as worker,
         ):
             handle = await worker.backend_processes.spawn("entry.js")
@@ -77,6 +77,9 @@ async def test_nothing_that_is_sent_after_the_last_word_passes_but_for_the_clean
     """
     (tmp_path / "entry.mjs").write_text(source, encoding="utf-8")
     with trio.fail_after(GUARD_SECONDS):
-        async with open_host() as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+        async with (
+            open_host(DefaultLauncher(preload=())) as host,
+            host.open_worker("tests", root=tmp_path, user_id="ada") as worker,
+        ):
             handle = await worker.backend_processes.spawn("entry.mjs")
             assert [payload async for payload in handle.messages()] == messages

@@ -9,6 +9,7 @@ from spindle_trio.launchers import DefaultLauncher
 from spindle_trio.testing import check_launcher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spares", [0, pytest.param(2, marks=pytest.mark.soak)])
 async def test_the_launcher_of_node_keeps_all_promises(spares: int) -> None:
     await check_launcher(lambda: NodeLauncher(spares=spares), entry="check_entry.js")

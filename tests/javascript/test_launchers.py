@@ -54,7 +54,7 @@ def program(root: Path, name: str = "my-node") -> Path:
 
 
 async def test_python_and_javascript_entries_live_side_by_side_in_one_worker(stage: Stage) -> None:
-    async with stage.host(DefaultLauncher()) as host:
+    async with stage.host(DefaultLauncher(preload=())) as host:
         handles = [
             await stage.spawn(source, suffix=suffix)
             for source, suffix in [
@@ -75,14 +75,17 @@ async def test_python_and_javascript_entries_live_side_by_side_in_one_worker(sta
 
 
 async def test_it_is_what_a_host_uses_where_nothing_else_was_named(stage: Stage) -> None:
-    async with open_host() as host, host.open_worker("tests", root=stage.root, user_id="ada") as worker:
+    async with (
+        open_host(DefaultLauncher(preload=())) as host,
+        host.open_worker("tests", root=stage.root, user_id="ada") as worker,
+    ):
         assert host.statistics().launcher == "DefaultLauncher"
         await worker.backend_processes.spawn(stage.write(WAITS, ".js"))
         await worker.backend_processes.spawn(stage.write(PYTHON_ECHO, ".py"))
 
 
 async def test_one_key_may_change_its_language(stage: Stage) -> None:
-    async with stage.host(DefaultLauncher()):
+    async with stage.host(DefaultLauncher(preload=())):
         options = {"kind": "indexer", "key": "one", "replace_existing": True}
         first = await stage.spawn(PYTHON_ECHO, suffix=".py", **options)
         second = await stage.spawn(WAITS, **options)
@@ -93,7 +96,7 @@ async def test_one_key_may_change_its_language(stage: Stage) -> None:
 
 async def test_other_suffixes_are_refused_with_those_that_are_run(stage: Stage) -> None:
     hosts = [
-        (DefaultLauncher(), [".ts", ".JS", ".mjs.txt", ".pyc", ""], r"\.py or \.js or \.mjs or \.cjs"),
+        (DefaultLauncher(preload=()), [".ts", ".JS", ".mjs.txt", ".pyc", ""], r"\.py or \.js or \.mjs or \.cjs"),
         (NodeLauncher(), [".py", ".ts", ".Mjs", ""], r"\.js or \.mjs or \.cjs"),
         (PythonLauncher(), [".js", ".mjs", ".cjs"], r"\.py"),
     ]
@@ -107,7 +110,7 @@ async def test_other_suffixes_are_refused_with_those_that_are_run(stage: Stage) 
 
 @pytest.mark.usefixtures("without_node")
 async def test_without_node_a_javascript_entry_is_refused_with_what_to_install_and_python_goes_on(stage: Stage) -> None:
-    async with stage.host(DefaultLauncher()):
+    async with stage.host(DefaultLauncher(preload=())):
         for suffix in (".js", ".mjs", ".cjs"):
             with pytest.raises(
                 EntryError, match=r"neither node .* install Node 20\.19 or later .* DefaultLauncher\(node="
@@ -136,7 +139,7 @@ async def test_a_bundle_for_bun_is_refused_by_name_where_there_is_no_bun(
     folder.mkdir()
     (folder / "node").symlink_to(str(NODE))
     monkeypatch.setenv("PATH", str(folder))
-    for launcher in (DefaultLauncher(), NodeLauncher(), NodeLauncher(str(NODE))):
+    for launcher in (DefaultLauncher(preload=()), NodeLauncher(), NodeLauncher(str(NODE))):
         async with stage.host(launcher):
             for source in (BUNDLE, f"#!/usr/bin/env bun\n{BUNDLE}"):
                 with pytest.raises(EntryError, match=r"a bundle for Bun, and there is no bun on the PATH; install Bun"):
@@ -162,7 +165,7 @@ def test_an_entry_that_has_become_a_pipe_holds_up_no_host(tmp_path: Path) -> Non
 
 @needs_bun
 async def test_a_bundle_for_bun_runs_in_bun_and_all_else_in_node(stage: Stage) -> None:
-    for launcher in (DefaultLauncher(), NodeLauncher(str(NODE)), NodeLauncher("bun")):
+    for launcher in (DefaultLauncher(preload=()), NodeLauncher(str(NODE)), NodeLauncher("bun")):
         async with stage.host(launcher):
             for source in (BUNDLE, f"#!/usr/bin/env bun\n{BUNDLE}"):
                 assert await stage.result(source, suffix=".js") == [True, "\n"]
@@ -174,7 +177,7 @@ async def test_a_bundle_for_bun_runs_in_bun_and_all_else_in_node(stage: Stage) -
 async def test_node_that_is_installed_while_a_host_is_open_is_found(
     stage: Stage, without_node: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stage.host(DefaultLauncher()):
+    async with stage.host(DefaultLauncher(preload=())):
         with pytest.raises(EntryError):
             await stage.spawn(WAITS)
         monkeypatch.setenv("PATH", os.path.dirname(str(NODE)))
@@ -238,9 +241,9 @@ async def test_a_variable_that_no_program_can_be_started_with_is_named(stage: St
     """What is forked does not mind."""
     most = 32 * os.sysconf("SC_PAGESIZE") - len("LONG=") - 1
     ask = body("p.ready(); p.complete(process.env.LONG.length);")
-    async with stage.host(DefaultLauncher(), environment={"LONG": "x" * most}):
+    async with stage.host(DefaultLauncher(preload=()), environment={"LONG": "x" * most}):
         assert await stage.result(ask) == most
-    async with stage.host(DefaultLauncher(), environment={"LONG": "x" * (most + 1)}):
+    async with stage.host(DefaultLauncher(preload=()), environment={"LONG": "x" * (most + 1)}):
         with pytest.raises(LaunchError, match=r"the variable 'LONG' has \d+ bytes, and the system starts no program"):
             await stage.spawn(ask)
         ask = "import os\ndef run(process):\n    process.ready()\n    return len(os.environ['LONG'])"

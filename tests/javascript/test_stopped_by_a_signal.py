@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from spindle_trio import ProcessState, open_host
+from spindle_trio import DefaultLauncher, ProcessState, open_host
 from support.javascript import needs_node
 
 GUARD_SECONDS = 60
@@ -21,7 +21,10 @@ pytestmark = [needs_node, pytest.mark.usefixtures("no_survivors")]
 async def test_a_javascript_process_that_a_signal_has_stopped_is_killed_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "entry.js").write_text("export const run = (process) => process.ready();", encoding="utf-8")
     with trio.fail_after(GUARD_SECONDS):
-        async with open_host() as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+        async with (
+            open_host(DefaultLauncher(preload=())) as host,
+            host.open_worker("tests", root=tmp_path, user_id="ada") as worker,
+        ):
             handle = await worker.backend_processes.spawn("entry.js", heartbeat_timeout=HEARTBEAT_TIMEOUT)
             assert handle.pid is not None
             os.kill(handle.pid, signal.SIGSTOP)

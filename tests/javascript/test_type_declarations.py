@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from spindle_trio import open_host
+from spindle_trio import DefaultLauncher, open_host
 from spindle_trio.javascript import TYPES
 from support.javascript import needs_node
 
@@ -55,7 +55,10 @@ def members(interface: str) -> dict[str, str]:
 async def test_a_context_has_what_is_declared_and_nothing_besides(tmp_path: Path) -> None:
     (tmp_path / "entry.mjs").write_text(SHOWS_ITS_CONTEXT, encoding="utf-8")
     with trio.fail_after(GUARD_SECONDS):
-        async with open_host() as host, host.open_worker("tests", root=tmp_path, user_id="ada") as worker:
+        async with (
+            open_host(DefaultLauncher(preload=())) as host,
+            host.open_worker("tests", root=tmp_path, user_id="ada") as worker,
+        ):
             handle = await worker.backend_processes.spawn("entry.mjs", key="k", payload={}, metadata={"ticket": 7})
             shown = await handle.messages().receive()
             await handle.stop(reason="enough")

@@ -92,7 +92,7 @@ async def test_statuses_are_known_although_the_server_is_busy_with_a_burst(tmp_p
             errors.append(handle.info.error)
 
         async with trio.open_nursery() as nursery:
-            for _ in range(300):
+            for _ in range(100):
                 nursery.start_soon(spawn)
         assert [error for error in errors if "exited with code 3" not in str(error)] == []
 
@@ -122,7 +122,9 @@ async def test_an_end_without_a_word_is_told_as_the_system_tells_it(tmp_path: Pa
     assert told in str(handle.info.error)
 
 
-async def test_two_hundred_processes_leave_nothing_in_the_server_and_the_host(tmp_path: Path) -> None:
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("number", [60, 180])
+async def test_processes_that_have_ended_leave_nothing_in_the_server_and_the_host(tmp_path: Path, number: int) -> None:
     def size(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -140,7 +142,7 @@ async def test_two_hundred_processes_leave_nothing_in_the_server_and_the_host(tm
         await cycle(20)
         server = Path(f"/proc/{forked.server_pid}/fd")
         before, server_before, memory = len(open_descriptors()), len(list(server.iterdir())), size(forked.server_pid)
-        await cycle(180)
+        await cycle(number)
         assert len(open_descriptors()) == before
         assert len(list(server.iterdir())) == server_before
         assert size(forked.server_pid) - memory < 256 * 1024

@@ -9,6 +9,7 @@ from spindle_trio.launchers import DEFAULT_PRELOAD
 from spindle_trio.testing import check_launcher
 
 
+@pytest.mark.slow
 async def test_the_exec_launcher_keeps_all_promises() -> None:
     await check_launcher(PythonLauncher)
 
