@@ -279,7 +279,7 @@ function finish(code) {
   control.flush();
 }
 
-/** Write what still waits. The control lane goes first: its final word has the host read all messages, however full its inbox. */
+/** Write what waits. Control goes first: its final word has the host read all messages, even into a full inbox. */
 function flush() {
   control.flush(Infinity, beatAnyhow); // waiting for the host counts as alive
   messages.flush(Infinity, beatAnyhow);

@@ -166,8 +166,8 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
 
   /**
    * Register a function to call when the host asks this process to stop. The process must then end by itself
-   * (`complete`, `fail` or Node's `process.exit`) within the grace period, or the host kills it. Without such a function
-   * the process ends at once, after its clean-up function.
+   * (`complete`, `fail` or Node's `process.exit`) within the grace period, or the host kills it. Without such a
+   * function the process ends at once, after its clean-up function.
    *
    * @returns a function that unregisters it
    */
