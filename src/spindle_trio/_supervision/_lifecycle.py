@@ -35,8 +35,8 @@ from typing import Final
 
 import attrs
 
-from spindle_trio._model import NO_HEARTBEAT, ExitReason, JsonValue, ProcessState
-from spindle_trio._supervision._state_table import COMPLETED, TABLE, Action, End, Input, Phase
+from spindle_trio._model import ExitReason, JsonValue, ProcessState
+from spindle_trio._supervision._state_table import COMPLETED, OWN_WORDS, TABLE, Action, End, Input, Phase
 from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
 
 _STATE_OF_PHASE: Final = {
@@ -208,23 +208,10 @@ class Lifecycle:
 
     def _own_words(self, said: Input) -> str | None:
         """Say what went wrong where the table alone knows it."""
-        match said:
-            case Input.REPORTED_STOPPED if self.phase is not Phase.STOPPING:
-                return "broke the protocol: it said stopped without being asked to"
-            case Input.CONTROL_CLOSED:
-                return "closed its control lane and lived on"
-            case Input.STARTUP_DEADLINE:
-                return f"not ready within {self.startup_timeout:g} s"
-            case Input.HEARTBEAT_DEADLINE:
-                return f"{NO_HEARTBEAT} {self.heartbeat_timeout:g} s"
-            case Input.GRACE_DEADLINE:
-                return f"did not end within {self.grace_period:g} s of the stop, and was killed"
-            case Input.CALLER_GONE:
-                return "the caller of spawn was cancelled"
-            case Input.KILL:
-                return "killed without a grace period"
-            case _:
-                return None
+        if said is Input.REPORTED_STOPPED and self.phase is Phase.STOPPING:
+            return None
+        words = OWN_WORDS.get(said)
+        return None if words is None else words.format(life=self)
 
     def conclude(self, now: float) -> Transition:
         """Make the terminal transition: the process has been reaped, or abandoned."""

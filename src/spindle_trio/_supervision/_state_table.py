@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from spindle_trio._model import ExitReason, ProcessState
+from spindle_trio._model import NO_HEARTBEAT, ExitReason, ProcessState
 
 
 class Phase(enum.Enum):
@@ -126,3 +126,14 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.ENDING, Input.ABANDON_DEADLINE): Rule(Phase.ENDING, Action.ABANDON),
 }
 """Every rule. `ENDED` has none: whatever comes after the end is ignored."""
+
+OWN_WORDS: Final[Mapping[Input, str]] = {
+    Input.REPORTED_STOPPED: "broke the protocol: it said stopped without being asked to",
+    Input.CONTROL_CLOSED: "closed its control lane and lived on",
+    Input.STARTUP_DEADLINE: "not ready within {life.startup_timeout:g} s",
+    Input.HEARTBEAT_DEADLINE: f"{NO_HEARTBEAT} {{life.heartbeat_timeout:g}} s",
+    Input.GRACE_DEADLINE: "did not end within {life.grace_period:g} s of the stop, and was killed",
+    Input.CALLER_GONE: "the caller of spawn was cancelled",
+    Input.KILL: "killed without a grace period",
+}
+"""The error of an end whose reason the table alone knows; `life` is the `Lifecycle`."""
