@@ -16,6 +16,7 @@ HOST_MODULES = {
     "spindle_trio._host",
     "spindle_trio._interfaces",
     "spindle_trio._messages._broadcast",
+    "spindle_trio._messages._cursors",
     "spindle_trio._messages._inbox",
     "spindle_trio._open_host",
     "spindle_trio._protocol._control_frames",

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spindle_trio._messages._broadcast import HandlerList
-from spindle_trio._messages._channel import CursorChannel, Subscription
+from spindle_trio._messages._cursors import Cursor, CursorChannel, Subscription
 from spindle_trio._model import JsonValue, ProcessMessage
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
-    from spindle_trio._messages._inbox import Cursor, Inbox
+    from spindle_trio._messages._inbox import Inbox
 
 _SMALL_QUEUE: Final = 1024
 """Places in a hub's queue up to which nobody looks whether their messages still exist."""

@@ -17,8 +17,7 @@ open cursor has passed it. Which bound applies when the inbox is full depends on
 A handler counts as a cursor that is never behind: what it has been called with is read.
 
 Messages come and go in batches: what one read has brought is taken in by one `put_many`, with one wake-up for whoever
-reads, and all that is held leaves by one `receive_many`. A channel that is read one by one pays for the rest alone.
-
+reads, and all that is held leaves by one `receive_many`.
 Channels give up their cursors when they are closed or collected. An `InboxGroup` joins the inboxes of one worker.
 """
 
@@ -27,31 +26,18 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
-import attrs
 import trio
 
 from spindle_trio._errors import LaggedError
-from spindle_trio._messages._channel import CursorChannel, Subscription
+from spindle_trio._messages._cursors import Cursor, Subscription
+from spindle_trio._messages._process_channel import ProcessMessageChannel
 from spindle_trio._model import JsonValue
 from spindle_trio._trio_rules import uninterrupted
 
 _log = logging.getLogger("spindle_trio.subscriptions")
-
-
-@attrs.define(eq=False)
-class Cursor:
-    """A reader's place in one inbox."""
-
-    subscription: Subscription
-    """Whose place it is."""
-    next: int
-    """The number of the next message that it will read."""
-    wake: Callable[[], None]
-    """Tells the reader that something has arrived, or that nothing will any more."""
 
 
 _Held: TypeAlias = tuple[JsonValue, int, int]
@@ -122,9 +108,7 @@ class Inbox:
         self._cursors: list[Cursor] = []
         self._room: trio.lowlevel.ParkingLot | None = None  # made for the first who waits
         self._worthwhile_room = max(1, max_messages // _RESUME_AT)
-        self.held_bytes: int = 0
-        self.received: int = 0
-        self.dropped: int = 0
+        self.held_bytes = self.received = self.dropped = 0
         self.is_closed: bool = False
         if hub is not None:
             hub.attach(self)
@@ -175,12 +159,7 @@ class Inbox:
         self._tell_channels()
 
     def put_many(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
-        """Take in messages that have arrived together: as `put` for each, but channels are told once.
-
-        Args:
-            payloads: oldest first.
-            sizes: how many bytes each of them has.
-        """
+        """Take in messages that have arrived together, oldest first: as `put` for each, but channels are told once."""
         if self._has_handlers:  # each may look, subscribe or leave: it sees no message that came after its own
             for payload, size in zip(payloads, sizes, strict=True):
                 self.put(payload, size)
@@ -199,11 +178,6 @@ class Inbox:
             for number, size in enumerate(sizes, self.received - count):
                 if size > self._max_bytes:
                     self._large = (number, size)
-
-    @property
-    def _max_held_bytes(self) -> int:
-        number, size = self._large
-        return self._max_bytes + (size if number >= self.first else 0)
 
     def _tell_channels(self) -> None:
         for cursor in tuple(self._cursors):
@@ -305,7 +279,10 @@ class Inbox:
             self._let_go()
         if not self._cursors or self._is_lossy:
             before = self.dropped
-            while len(self._held) > self._max_messages or self.held_bytes > self._max_held_bytes:
+            number, size = self._large
+            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes + (
+                size if number >= self.first else 0
+            ):
                 self._let_go()
                 self.dropped += 1
             if self.dropped and not before:
@@ -320,23 +297,3 @@ class Inbox:
     def _let_go(self) -> None:
         self.held_bytes -= self._held.popleft()[1]
         self.first += 1
-
-
-@uninterrupted
-class ProcessMessageChannel(CursorChannel[JsonValue]):
-    """The payloads of one process, from the oldest that is still held. Ends when the process has."""
-
-    def __init__(self, inbox: Inbox) -> None:
-        subscription = Subscription()
-        self._inbox = inbox
-        self._cursor = inbox.open_cursor(subscription, subscription.wake)
-        super().__init__(subscription, partial(inbox.close_cursor, self._cursor))
-
-    def __repr__(self) -> str:
-        return f"<ProcessMessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
-
-    def _next(self) -> JsonValue:
-        return self._inbox.read(self._cursor)
-
-    def _next_many(self, most: int | None) -> list[JsonValue]:
-        return self._inbox.read_many(self._cursor, most)
