@@ -340,3 +340,19 @@ async def test_a_frame_that_there_is_no_memory_for_is_written_later() -> None:
         await lane.send_pending([b"later"])
         assert there.recv(100) == with_header(b"later")
         lane.close()
+
+
+async def test_once_it_is_shut_what_was_sent_is_read_and_nobody_sends_more(
+    lane: SocketLane, peer: socket.socket
+) -> None:
+    """Who goes on talking would otherwise have the reader go on for ever."""
+    peer.send(with_header(b"before") * 2)
+    lane.shut()
+    with pytest.raises(BrokenPipeError):
+        peer.send(with_header(b"after"))
+    assert lane.receive_nowait(1) == [b"before"]
+    assert await lane.receive(10) == [b"before"]
+    with pytest.raises(trio.EndOfChannel):
+        lane.receive_nowait(1)
+    lane.close()
+    lane.shut()

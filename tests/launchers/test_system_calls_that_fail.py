@@ -227,6 +227,18 @@ async def test_a_lane_that_fails_ends_one_process_at_most(tmp_path: Path, lane: 
             assert await answer(other, f"{reason}") == f"{reason}"
 
 
+async def test_lanes_that_cannot_be_shut_change_nothing_about_an_end(tmp_path: Path) -> None:
+    launcher = Watched(None)
+    async with fork_host(tmp_path, launcher=launcher) as forked:
+        for reason in REASONS:
+            handle = await spawn(forked)
+            for lane in ("control", "messages"):
+                socket_lane = getattr(launcher.last, lane)
+                socket_lane._socket = Proxy(socket_lane._socket, {"shutdown": refusing(reason)})
+            await handle.stop()
+            assert handle.info.error is None
+
+
 @pytest.mark.parametrize("reason", [errno.ENOMEM, errno.ENOBUFS])
 async def test_a_frame_that_there_is_no_memory_for_is_sent_later(tmp_path: Path, reason: int) -> None:
     launcher = Watched(None)

@@ -145,16 +145,15 @@ async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, 
 async def test_who_goes_on_talking_on_the_lanes_of_a_process_that_has_ended_holds_up_nobody(
     level: str, tmp_path: Path, at_once: int
 ) -> None:
-    """What a process has sent before its end is taken in, and somebody sees to it that this is never done."""
+    """What a process has sent before its end is taken in, and nothing that others send afterwards.
+
+    So the end is the process's own. It is not told as a breach of the protocol, which it would be if the flood counted.
+    """
     state, exits = ENDS["exits"]
-    too_much = "broke the protocol: more than 1048576 bytes of messages sent while it was ending"
     await suffer_all(
         level,
         tmp_path,
-        [
-            Mischief("floods_from_the_grave", "control", ends=state, error=exits),
-            Mischief("floods_from_the_grave", "messages", ends=state, error=f"{exits}|{too_much}"),
-        ],
+        [Mischief("floods_from_the_grave", lane, ends=state, error=exits) for lane in ("control", "messages")],
         at_once,
     )
 

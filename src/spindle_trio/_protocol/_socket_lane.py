@@ -15,6 +15,7 @@ import errno
 import math
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -219,6 +220,14 @@ class SocketLane(FrameLane):
             self._pending = _NOTHING
             raise trio.BrokenResourceError(f"the other end of the lane is gone: {error.strerror}") from None
         self._pending = memoryview(data)[sent:] if sent < len(data) else _NOTHING
+
+    def shut(self) -> None:
+        """Refuse all that is sent from now on, by whoever has the other end.
+
+        What was sent before can still be received; then the lane is at its end.
+        """
+        with suppress(OSError):  # it is closed, or the system refuses: who reads it to its end has bounds of its own
+            self._socket.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Close this end; see `FrameLane.close`."""

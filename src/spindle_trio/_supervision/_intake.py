@@ -26,7 +26,7 @@ CONTROL_FRAMES_AT_A_TIME: Final = 64
 
 CONTROL_FRAMES_AT_END: Final = 32_768
 """How many are taken in of a process that has ended: more than a socket holds. There are more only where somebody else
-has the lane as well, and goes on talking; who believed that this comes to an end would never come back."""
+has the lane as well, and it cannot be shut; who believed that this comes to an end would never come back."""
 
 
 class Listener(Protocol):

@@ -226,6 +226,8 @@ class LocalProcess(LaunchedProcess):
             status = await self._parent.reap(self._number, self._pidfd)
             if status != ExitStatus():  # else it has not been reaped, and nothing will settle
                 await self._tree.settle()
+        for lane in (self.control, self.messages):
+            lane.shut()  # a daemon may have it as well, and would never come to an end
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
         if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
