@@ -1,4 +1,7 @@
-"""The command line as a user has it: another process, with real pipes and real signals."""
+"""The command line as a user has it: another process, with real pipes and real signals.
+
+`run_here` calls it in this program instead, which spares an interpreter where only text and status matter.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+
+from spindle_trio.cli import main
 
 GUARD_SECONDS = 40
 """How long a command may take before its test fails: generous, since the machine may be busy."""
@@ -147,5 +152,24 @@ def run(folder: Path) -> Callable[..., Finished]:
             timeout=GUARD_SECONDS,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
+
+    return ran
+
+
+@pytest.fixture
+def run_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """Run a command to its end in this program, with nothing on stdin."""
+
+    def ran(*arguments: str, cwd: Path | None = None) -> Finished:
+        monkeypatch.chdir(cwd or folder)
+        capfd.readouterr()
+        try:
+            status = main(arguments)
+        except SystemExit as exited:
+            assert isinstance(exited.code, int)
+            status = exited.code
+        return Finished(status, *capfd.readouterr())
 
     return ran

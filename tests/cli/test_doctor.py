@@ -42,8 +42,8 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     assert said["containment"].startswith(f"{strongest}: ")
 
 
-def test_doctor_says_the_same_as_one_object(run) -> None:
-    done = run("doctor", "--json")
+def test_doctor_says_the_same_as_one_object(run_here) -> None:
+    done = run_here("doctor", "--json")
     assert (done.status, done.stderr, len(done.lines)) == (0, "", 1)
     found = json.loads(done.stdout)
     assert sorted(found) == ["containment", "lines", "ok"]
@@ -53,20 +53,20 @@ def test_doctor_says_the_same_as_one_object(run) -> None:
     assert found["lines"]["pidfd"] == "yes"
 
 
-def test_doctor_answers_each_probe_with_yes_or_a_reason(run) -> None:
-    lines = run("doctor").lines
+def test_doctor_answers_each_probe_with_yes_or_a_reason(run_here) -> None:
+    lines = run_here("doctor").lines
     for line in [*lines[2:4], *lines[7:11]]:
         answer = line[18:].strip()
         assert answer == "yes" or answer.startswith(("yes; but ", "no: ")), line
     assert lines[5][18:].strip().startswith(("yes: ", "no: ")), lines[5]
 
 
-def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run) -> None:
+def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run_here) -> None:
     before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lower = min(soft, hard - 1, 500)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
-        line = next(line for line in run("doctor").lines if line.startswith("descriptors"))
+        line = next(line for line in run_here("doctor").lines if line.startswith("descriptors"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     each, own = _doctor._DESCRIPTORS_A_PROCESS, _doctor._DESCRIPTORS_OF_THE_HOST

@@ -70,7 +70,8 @@ def test_a_reader_that_goes_away_after_the_end_is_no_error(folder: Path) -> None
         assert command.wait(GUARD_SECONDS) == PIPE_CLOSED
 
 
-@pytest.mark.parametrize("lines", [1, 3, 4])
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("lines", [1, 4, 3])
 def test_a_reader_that_takes_a_few_lines_ends_the_command_quietly(folder: Path, few: str, lines: int) -> None:
     script = f'"{sys.executable}" -m spindle_trio run {few} | head -n {lines}; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
@@ -81,6 +82,7 @@ def test_a_reader_that_takes_a_few_lines_ends_the_command_quietly(folder: Path, 
     assert done.returncode in {PIPE_CLOSED, 0}, "0 where all was in the pipe before its reader left"
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("arguments", [["run", "few.py"], ["doctor"], ["types"], ["--help"], ["run", "--help"]])
 def test_a_reader_that_is_gone_already_is_told_by_the_exit_status_alone(
     folder: Path, few: str, arguments: list[str]

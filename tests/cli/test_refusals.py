@@ -74,60 +74,60 @@ def test_a_misspelt_entry_gets_the_nearest_one(tree, run) -> None:
     assert line.endswith("type: spindle-trio run entries/word_index.py")
 
 
-def test_an_entry_without_its_folder_or_suffix_gets_the_whole_path(tree, run) -> None:
-    assert refusal(run("run", "word_index.py")).endswith("type: spindle-trio run entries/word_index.py")
-    assert refusal(run("run", "entries/word_index")).endswith("type: spindle-trio run entries/word_index.py")
+def test_an_entry_without_its_folder_or_suffix_gets_the_whole_path(tree, run_here) -> None:
+    assert refusal(run_here("run", "word_index.py")).endswith("type: spindle-trio run entries/word_index.py")
+    assert refusal(run_here("run", "entries/word_index")).endswith("type: spindle-trio run entries/word_index.py")
 
 
-def test_an_absolute_entry_outside_the_root_that_was_given_gets_another_root(tree, run) -> None:
+def test_an_absolute_entry_outside_the_root_that_was_given_gets_another_root(tree, run_here) -> None:
     (tree / "elsewhere").mkdir()
-    line = refusal(run("run", str(tree / "entries" / "word_index.py"), "--root", "elsewhere"))
+    line = refusal(run_here("run", str(tree / "entries" / "word_index.py"), "--root", "elsewhere"))
     assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
 
 
-def test_an_entry_outside_the_root_gets_a_root(tree, run) -> None:
+def test_an_entry_outside_the_root_gets_a_root(tree, run_here) -> None:
     (tree / "elsewhere").mkdir()
-    line = refusal(run("run", "../entries/word_index.py", cwd=tree / "elsewhere"))
+    line = refusal(run_here("run", "../entries/word_index.py", cwd=tree / "elsewhere"))
     assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
 
 
-def test_an_entry_that_links_out_of_the_root_gets_a_root(tree, run) -> None:
+def test_an_entry_that_links_out_of_the_root_gets_a_root(tree, run_here) -> None:
     (tree / "inner").mkdir()
     (tree / "inner" / "link.py").symlink_to(tree / "entries" / "word_index.py")
-    line = refusal(run("run", "link.py", cwd=tree / "inner"))
+    line = refusal(run_here("run", "link.py", cwd=tree / "inner"))
     assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
 
 
-def test_an_entry_relative_to_here_rather_than_to_the_root_gets_the_right_one(tree, run) -> None:
-    line = refusal(run("run", "entries/word_index.py", "--root", "entries"))
+def test_an_entry_relative_to_here_rather_than_to_the_root_gets_the_right_one(tree, run_here) -> None:
+    line = refusal(run_here("run", "entries/word_index.py", "--root", "entries"))
     assert line.endswith(f"type: spindle-trio run --root {tree / 'entries'} word_index.py")
 
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".js", ".mjs", ".cjs"])
-def test_a_misspelt_javascript_entry_gets_the_nearest_one(tree, run, suffix: str) -> None:
+def test_a_misspelt_javascript_entry_gets_the_nearest_one(tree, run_here, suffix: str) -> None:
     (tree / "entries" / f"tally{suffix}").touch()
-    assert refusal(run("run", f"entries/taly{suffix}")).endswith(f"type: spindle-trio run entries/tally{suffix}")
-    assert refusal(run("run", "entries/tally")).endswith(f"type: spindle-trio run entries/tally{suffix}")
+    assert refusal(run_here("run", f"entries/taly{suffix}")).endswith(f"type: spindle-trio run entries/tally{suffix}")
+    assert refusal(run_here("run", "entries/tally")).endswith(f"type: spindle-trio run entries/tally{suffix}")
 
 
 def test_a_javascript_entry_that_nothing_can_run_is_refused_with_what_to_install(
-    tree, run, monkeypatch: pytest.MonkeyPatch
+    tree, run_here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "tally.js").touch()
     monkeypatch.setenv("PATH", str(tree))
-    line = refusal(run("run", "tally.js"))
+    line = refusal(run_here("run", "tally.js"))
     assert "install Node 20.19 or later" in line
     assert line.endswith("type: spindle-trio doctor, to see what is missing")
 
 
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["notes.txt", "entries", "nothing_like_it.py", " "])
-def test_what_is_no_entry_at_all_gets_the_general_form(tree, run, name: str) -> None:
-    assert "spindle-trio run ENTRY" in refusal(run("run", name))
+def test_what_is_no_entry_at_all_gets_the_general_form(tree, run_here, name: str) -> None:
+    assert "spindle-trio run ENTRY" in refusal(run_here("run", name))
 
 
 @pytest.mark.parametrize("option", ["--payload", "--metadata"])
-def test_a_value_beyond_the_limits_is_refused(tree, run, option: str) -> None:
-    line = refusal(run("run", "entries/word_index.py", option, f'{{"number": {2**70}}}'))
+def test_a_value_beyond_the_limits_is_refused(tree, run_here, option: str) -> None:
+    line = refusal(run_here("run", "entries/word_index.py", option, f'{{"number": {2**70}}}'))
     assert "number" in line

@@ -76,15 +76,15 @@ def test_a_completed_run_prints_each_event_and_message_and_its_result(folder, ru
     assert len({line.split()[3] for line in done.lines}) == 1, "each line names the same process"
 
 
-def test_an_entry_that_never_says_ready_has_failed_with_the_words_of_spawn(folder, run) -> None:
-    done = run("run", entry(folder, "hasty.py", "def run(process):\n    return 6\n"))
+def test_an_entry_that_never_says_ready_has_failed_with_the_words_of_spawn(folder, run_here) -> None:
+    done = run_here("run", entry(folder, "hasty.py", "def run(process):\n    return 6\n"))
     assert done.status == 1
     assert [line.split()[1] for line in done.lines] == ["starting", "completed"]
     assert done.lines[-1].endswith("6"), "the result is not lost"
     assert "it never called process.ready(); call that as soon as the entry can work" in done.stderr
 
 
-def test_every_option_reaches_the_entry(folder, run) -> None:
+def test_every_option_reaches_the_entry(folder, run_here) -> None:
     (folder / "below").mkdir()
     name = entry(folder / "below", "counting.py", COUNTING)
     options = {
@@ -98,7 +98,7 @@ def test_every_option_reaches_the_entry(folder, run) -> None:
         "--heartbeat-timeout": "7.5",
         "--grace": "1",
     }
-    done = run("run", name, *(word for option in options.items() for word in option), "--json")
+    done = run_here("run", name, *(word for option in options.items() for word in option), "--json")
     assert done.status == 0, done.stderr
     event = json.loads(done.lines[-1])["event"]
     assert event["result"] == {
@@ -124,28 +124,28 @@ def test_every_option_reaches_the_entry(folder, run) -> None:
         ("link", [], "below/counting.py"),
     ],
 )
-def test_an_entry_may_be_an_absolute_path(folder, run, here: str, options: list[str], name: str) -> None:
+def test_an_entry_may_be_an_absolute_path(folder, run_here, here: str, options: list[str], name: str) -> None:
     """Below this folder or the root it is made relative; without a root, its own folder is one."""
     (folder / "below").mkdir()
     (folder / "elsewhere").mkdir()
     (folder / "link").symlink_to(folder)
     entry(folder / "below", "counting.py", COUNTING)
-    done = run("run", str(folder / "below" / "counting.py"), *options, cwd=folder / here)
+    done = run_here("run", str(folder / "below" / "counting.py"), *options, cwd=folder / here)
     assert done.status == 0, done.stderr
     assert done.lines[-1].split()[2] == name
 
 
-def test_json_lines_are_the_wire_form(folder, run) -> None:
+def test_json_lines_are_the_wire_form(folder, run_here) -> None:
     """Whoever reads the output of `--json` can use the same parser as a worker."""
-    done = run("run", entry(folder, "counting.py", COUNTING), "--json")
+    done = run_here("run", entry(folder, "counting.py", COUNTING), "--json")
     notices = [parse_notice(json.loads(line)) for line in done.lines]
     states = [notice.event.state for notice in notices if isinstance(notice, ProcessLifecycle)]
     assert states == [ProcessState.STARTING, ProcessState.RUNNING, ProcessState.COMPLETED]
     assert [notice.payload for notice in notices if isinstance(notice, ProcessMessage)] == [{"n": 1}]
 
 
-def test_a_failure_is_1_and_shows_its_error(folder, run) -> None:
-    done = run("run", entry(folder, "failing.py", "def run(process):\n    raise ValueError('no luck')\n"))
+def test_a_failure_is_1_and_shows_its_error(folder, run_here) -> None:
+    done = run_here("run", entry(folder, "failing.py", "def run(process):\n    raise ValueError('no luck')\n"))
     assert done.status == 1
     assert "ValueError: no luck (Traceback: failing.py:2 in run)" in done.lines[1]
     assert done.lines[1].split()[1] == "failed"
@@ -165,9 +165,9 @@ def test_a_wedged_process_is_124(folder, run) -> None:
     assert done.stderr.endswith('wedged.py", line 3 in run\n')
 
 
-def test_a_post_mortem_is_shown_as_an_object_where_lines_are_objects(folder, run) -> None:
+def test_a_post_mortem_is_shown_as_an_object_where_lines_are_objects(folder, run_here) -> None:
     wedged = "def run(process):\n    process.ready()\n    while True: pass\n"
-    done = run("run", entry(folder, "wedged.py", wedged), "--heartbeat-timeout", "0.3", "--json")
+    done = run_here("run", entry(folder, "wedged.py", wedged), "--heartbeat-timeout", "0.3", "--json")
     assert done.status == 124
     assert done.stderr == ""
     post_mortem = json.loads(done.lines[-1])["event"]["postMortem"]
@@ -175,15 +175,17 @@ def test_a_post_mortem_is_shown_as_an_object_where_lines_are_objects(folder, run
     assert post_mortem["stacks"].endswith('wedged.py", line 3 in run')
 
 
-def test_a_post_mortem_cannot_rewrite_a_terminal(folder, run) -> None:
+def test_a_post_mortem_cannot_rewrite_a_terminal(folder, run_here) -> None:
     rude = "import sys\ndef run(process):\n    print('\\x1b[2Jgone', file=sys.stderr)\n    process.fail('no')\n"
-    done = run("run", entry(folder, "rude.py", rude))
+    done = run_here("run", entry(folder, "rude.py", rude))
     assert "\\x1b[2Jgone" in done.stderr
     assert "\x1b" not in done.stderr
 
 
-def test_a_process_that_is_never_ready_is_124(folder, run) -> None:
-    done = run("run", entry(folder, "slow.py", "def run(process):\n    while True: pass\n"), "--startup-timeout", "0.5")
+def test_a_process_that_is_never_ready_is_124(folder, run_here) -> None:
+    done = run_here(
+        "run", entry(folder, "slow.py", "def run(process):\n    while True: pass\n"), "--startup-timeout", "0.5"
+    )
     assert done.status == 124
     assert done.lines[-1].split()[1] == "timed_out"
 
@@ -287,9 +289,9 @@ def test_a_reader_that_goes_away_ends_the_process(folder) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_errors_show_no_control_characters(folder, run) -> None:
+def test_errors_show_no_control_characters(folder, run_here) -> None:
     """A child's text must not be able to rewrite the terminal of whoever looks at it."""
     name = entry(folder, "rude.py", "def run(process):\n    process.fail('\\x1b[2Jgone')\n")
-    done = run("run", name)
+    done = run_here("run", name)
     assert "\x1b" not in done.stdout
     assert r"\x1b[2Jgone" in done.stdout
