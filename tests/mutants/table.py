@@ -156,14 +156,14 @@ MUTANTS: Final = (
         "_supervision/_intake.py",
         "payloads.extend(map(self._reader.read, bodies))  # keeps what it has, whatever is raised",
         "payloads = list(map(self._reader.read, bodies))",
-        ("reliability/test_wire.py::test_a_host_in_memory_ends_each_process_as_its_frames_deserve[400]",),
+        ("reliability/test_wire.py::test_a_host_in_memory_ends_each_process_as_its_frames_deserve[150]",),
     ),
     Mutant(
         "a broken message hides the ready that was said before it",
         "_supervision/_intake.py",
         "            if self._listener.is_starting:",
         "            if False:",
-        ("reliability/test_wire.py::test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve[400]",),
+        ("reliability/test_wire.py::test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve[150]",),
     ),
     Mutant(
         "what is sent at the end is not bounded",
@@ -178,7 +178,7 @@ MUTANTS: Final = (
         "if most is not None and size > most:",
         "if most is not None and size > most + 1:",
         (
-            "reliability/test_wire.py::test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else[0-control]",
+            "reliability/test_wire.py::test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else[few-control]",
         ),
     ),
     Mutant(
@@ -187,7 +187,7 @@ MUTANTS: Final = (
         "self._proven_bytes = min(self._counted_bytes, 2 * bounds.depth + 1)",
         "self._proven_bytes = min(self._counted_bytes, 2 * bounds.depth + 3)",
         (
-            "reliability/test_wire.py::test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else[0-messages]",
+            "reliability/test_wire.py::test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else[few-messages]",
         ),
     ),
     # ---- a worker's processes

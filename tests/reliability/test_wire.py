@@ -52,8 +52,11 @@ FRAMES = 5_000
 FEW_FRAMES = 1_500
 """The same for the quick suite: a beginning of the first part."""
 PARTS = [
-    (0, FEW_FRAMES),
-    *[pytest.param((part, FRAMES), marks=pytest.mark.slow if part < 10 else pytest.mark.soak) for part in range(110)],
+    pytest.param((0, FEW_FRAMES), id="few"),
+    *[
+        pytest.param((part, FRAMES), id=str(part), marks=pytest.mark.slow if part < 10 else pytest.mark.soak)
+        for part in range(110)
+    ],
 ]
 NUMBERS = [
     150,
