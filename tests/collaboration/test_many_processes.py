@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -22,9 +23,7 @@ import spindle_trio as spindle
 from spindle_trio.child import ProcessContext
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 
-FEW, MANY = 300, 3_000
-GROWTH = 20
-"""How many times as long ten times as many may take; 10 would be exact, and 100 quadratic."""
+FEW = 300
 
 
 async def idle(process: ProcessContext) -> None:
@@ -53,19 +52,36 @@ def without_collections() -> Iterator[None]:
         gc.enable()
 
 
-async def assert_linear(work: Callable[[int], Awaitable[object]]) -> None:
-    """Do some work for few and for many; a second try is granted, for other programs run here too."""
+@attrs.frozen
+class Sizes:
+    """For how many some work is done, and how much longer it may take for more of them."""
+
+    few: int
+    growth: float
+    """How many times as long ten times as many may take; 10 would be exact, and 100 quadratic. The fewer there are, the
+    less a search among them adds to the rest, so that less is to be allowed."""
+
+
+@pytest.fixture(params=[Sizes(120, 15), pytest.param(Sizes(300, 20), marks=pytest.mark.slow)], ids=lambda it: it.few)
+def sizes(request: pytest.FixtureRequest) -> Sizes:
+    """A small crowd, or a large one."""
+    made: Sizes = request.param
+    return made
+
+
+async def assert_linear(work: Callable[[int], Awaitable[object]], sizes: Sizes) -> None:
+    """Do some work for few and for many; other tries are granted, for other programs run here too."""
     await work(10)
-    for _ in range(2):
+    for _ in range(3):
         took = []
-        for count in (FEW, MANY):
+        for count in (sizes.few, 10 * sizes.few):
             with without_collections():
                 began = time.process_time()
                 await work(count)
                 took.append(time.process_time() - began)
-        if took[1] < GROWTH * took[0]:
+        if took[1] < sizes.growth * took[0]:
             return
-    pytest.fail(f"{FEW} took {took[0]:.3f} s, and {MANY} took {took[1]:.3f} s")
+    pytest.fail(f"{sizes.few} took {took[0]:.3f} s, and ten times as many took {took[1]:.3f} s")
 
 
 async def test_the_last_of_thousands_costs_what_the_first_did(autojump_clock: MockClock) -> None:
@@ -97,16 +113,16 @@ async def test_the_last_of_thousands_costs_what_the_first_did(autojump_clock: Mo
         assert await growth() < 1.35
 
 
-async def test_spawning_and_ending_is_linear(autojump_clock: MockClock) -> None:
+async def test_spawning_and_ending_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def spawn_and_end(count: int) -> None:
         async with a_worker() as processes:
             for number in range(count):
                 await processes.spawn("idle", key=f"key {number}")
 
-    await assert_linear(spawn_and_end)
+    await assert_linear(spawn_and_end, sizes)
 
 
-async def test_spawning_all_at_once_and_stopping_each_is_linear(autojump_clock: MockClock) -> None:
+async def test_spawning_all_at_once_and_stopping_each_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def spawn_and_stop(count: int) -> None:
         async with a_worker() as processes, trio.open_nursery() as nursery:
 
@@ -116,10 +132,10 @@ async def test_spawning_all_at_once_and_stopping_each_is_linear(autojump_clock: 
             for _ in range(count):
                 nursery.start_soon(one)
 
-    await assert_linear(spawn_and_stop)
+    await assert_linear(spawn_and_stop, sizes)
 
 
-async def test_messages_and_events_of_many_are_linear(autojump_clock: MockClock) -> None:
+async def test_messages_and_events_of_many_are_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     """One subscriber to all of them, as a live view is."""
 
     async def chatty(process: ProcessContext) -> int:
@@ -142,10 +158,10 @@ async def test_messages_and_events_of_many_are_linear(autojump_clock: MockClock)
                 await handle.wait_ended()
                 assert [(await events.receive()).process_id for _ in range(3)] == [handle.process_id] * 3
 
-    await assert_linear(talk)
+    await assert_linear(talk, sizes)
 
 
-async def test_looking_up_a_key_is_linear(autojump_clock: MockClock) -> None:
+async def test_looking_up_a_key_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def look_up_all(count: int) -> None:
         async with a_worker() as processes:
             for number in range(count):
@@ -154,10 +170,10 @@ async def test_looking_up_a_key_is_linear(autojump_clock: MockClock) -> None:
                 (info,) = await processes.list(kind="idle", key=f"key {number}")
                 assert info.key == f"key {number}"
 
-    await assert_linear(look_up_all)
+    await assert_linear(look_up_all, sizes)
 
 
-async def test_replacing_one_key_over_and_over_is_linear(autojump_clock: MockClock) -> None:
+async def test_replacing_one_key_over_and_over_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def replace(count: int) -> None:
         async with a_worker() as processes, trio.open_nursery() as nursery:
 
@@ -170,7 +186,7 @@ async def test_replacing_one_key_over_and_over_is_linear(autojump_clock: MockClo
             for _ in range(count):
                 nursery.start_soon(one)
 
-    await assert_linear(replace)
+    await assert_linear(replace, sizes)
 
 
 async def test_a_long_list_of_scripted_children_is_gone_through_once(autojump_clock: MockClock) -> None:
