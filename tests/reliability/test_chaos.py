@@ -40,6 +40,7 @@ from support.reliability import (
 SECONDS = 20 / len(set(LEVELS) - RARE_LEVELS)
 """For each level of containment that the ordinary run looks at."""
 
+QUICK_SECONDS = 4
 SOAK_SECONDS = 600
 
 CLIENTS = 4
@@ -310,7 +311,11 @@ def send_signal(pid: int | None, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize(
     "seconds",
-    [pytest.param(SECONDS, id="ordinary"), pytest.param(SOAK_SECONDS, id="soak", marks=pytest.mark.soak)],
+    [
+        pytest.param(QUICK_SECONDS, id="quick"),
+        pytest.param(SECONDS, id="ordinary", marks=pytest.mark.slow),
+        pytest.param(SOAK_SECONDS, id="soak", marks=pytest.mark.soak),
+    ],
 )
 async def test_after_chaos_nothing_is_left_and_each_end_was_told_for_what_it_was(
     level: str, tmp_path: Path, seconds: float

@@ -28,6 +28,8 @@ from support.leftovers import none_survives
 from support.reliability import ENTRIES, NAMESPACE_LEVELS, STRONG_LEVELS
 
 REPEATS = 10
+QUICK_REPEATS = 4
+"""One for each of `STOPPED`."""
 SOAK_REPEATS = 200
 
 STOPPED = ["nobody", "the server", "a child", "the server and a child"]
@@ -69,7 +71,11 @@ trio.run(main, sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
 
 @pytest.mark.parametrize(
     "repeats",
-    [pytest.param(REPEATS, id="ordinary"), pytest.param(SOAK_REPEATS, id="soak", marks=pytest.mark.soak)],
+    [
+        pytest.param(QUICK_REPEATS, id="quick"),
+        pytest.param(REPEATS, id="ordinary", marks=pytest.mark.slow),
+        pytest.param(SOAK_REPEATS, id="soak", marks=pytest.mark.soak),
+    ],
 )
 def test_nothing_is_left_two_seconds_after_a_host_was_killed_at_any_moment(
     level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: int
