@@ -7,7 +7,7 @@ import math
 import trio
 
 from spindle_trio import Limits, ProcessState
-from support.contract import Gate, run_to_end, wait_state
+from support.contract import Gate, run_to_end, stderr_of, wait_state
 
 
 async def test_handlers_run_on_its_main_thread_where_it_waits(real_world) -> None:
@@ -82,6 +82,41 @@ async def test_handlers_do_not_run_while_it_computes(real_world) -> None:
         gate.open()
         await handle.wait_ended()
     assert handle.result == [[], ["one", "two"]]
+
+
+async def test_a_handler_counts_once_and_runs_no_more_after_its_unsubscribe(real_world) -> None:
+    entry = real_world.blocking_entry("""
+        def run(process):
+            handled = []
+            def handler(message):
+                handled.append(message)
+            first, second = process.on_message(handler), process.on_message(handler)
+            process.ready()
+            while not handled:
+                process.sleep(0.001)
+            first(); first(); second()
+            process.send("unsubscribed")
+            return [handled, process.receive()]
+    """)
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.send("one")
+        assert await handle.messages().receive() == "unsubscribed"
+        await handle.send("two")
+        await handle.wait_ended()
+    assert handle.result == [["one"], "two"]
+
+
+async def test_a_plain_function_that_returns_a_coroutine_fails_clearly(real_world) -> None:
+    entry = real_world.blocking_entry("""
+        async def work(): ...
+        def run(process):
+            process.ready()
+            return work()
+    """)
+    handle = await run_to_end(real_world, entry)
+    assert "a plain function returned an awaitable; make it `async def`" in handle.info.error
+    assert "never awaited" not in stderr_of(handle)
 
 
 async def test_it_can_wait_for_years(real_world) -> None:

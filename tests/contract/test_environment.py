@@ -23,7 +23,7 @@ FACTS = """
             return {{
                 "process_id": process.process_id, "entry": process.entry, "kind": process.kind, "key": process.key,
                 "payload": process.payload, "has_payload": process.has_payload, "metadata": process.metadata,
-                "user_id": process.user_id,
+                "user_id": process.user_id, "shown": repr(process),
             }}
 """
 
@@ -43,7 +43,9 @@ async def test_the_context_tells_the_facts_and_an_omitted_payload_from_none(
     world, world_clock: MockClock | None, options: dict[str, object], told: dict[str, object]
 ) -> None:
     handle = await run_to_end(world, world.entry(FACTS.format("async def")), **options)
-    assert handle.result == {"process_id": handle.process_id, "entry": "entry.py", "user_id": "ada", **told}
+    shown = f"<ProcessContext running entry.py {handle.process_id}>"
+    facts = {"process_id": handle.process_id, "entry": "entry.py", "user_id": "ada", "shown": shown}
+    assert handle.result == {**facts, **told}
 
 
 @pytest.mark.parametrize("payload", [{"a": [1]}, None, OMITTED])
@@ -61,6 +63,7 @@ async def test_a_blocking_context_tells_the_facts_and_an_omitted_payload_from_no
         "has_payload": given,
         "metadata": {"b": None},
         "user_id": "ada",
+        "shown": f"<BlockingProcessContext running entry.py {handle.process_id}>",
     }
 
 

@@ -54,10 +54,18 @@ async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the
     assert loaded & HOST_MODULES == set()
     heavy = {"trio", "attr", "attrs", "cattr", "cattrs", "outcome"}
     assert not [name for name in loaded if name.partition(".")[0] in heavy]
-    assert loaded & {"spindle_trio._model", "spindle_trio.abc", "spindle_trio._protocol._socket_lane"} == set()
     # Each of these would cost more than all of the runtime.
-    assert loaded & {"inspect", "logging", "socket", "subprocess", "traceback", "asyncio", "ssl"} == set()
+    assert loaded & {"inspect", "logging", "socket", "subprocess", "traceback", "asyncio", "ssl", "ctypes"} == set()
     assert "spindle_trio.child._async_runtime" not in loaded
+    runtimes = ("spindle_trio.child", "spindle_trio.fork_server", "spindle_trio._linux")
+    shared = {name for name in loaded if name.startswith("spindle_trio.") and not name.startswith(runtimes)}
+    assert shared == {
+        "spindle_trio._errors",
+        "spindle_trio._protocol",
+        "spindle_trio._protocol._frames",
+        "spindle_trio._protocol._json_text",
+        "spindle_trio._protocol._payload",
+    }
 
 
 CHEAP = {"__future__", "_collections", "_ctypes", "_json", "faulthandler", "mmap", "select"}
