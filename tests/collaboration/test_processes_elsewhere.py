@@ -11,7 +11,7 @@ import trio
 from spindle_trio import open_host
 from spindle_trio.abc import LaunchedProcess, LaunchOrder
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
-from spindle_trio.testing._scripted import ScriptedProcess
+from spindle_trio.testing._scripted_process import ScriptedProcess
 from support.stall import stall
 
 
