@@ -295,7 +295,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the answer to a spawn is as of now",
-        "_worker_protocol/_worker_server.py",
+        "_worker_protocol/_notice_sender.py",
         "self._ready.pop(process.process_id, process.info)",
         "process.info",
         (
