@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnError
-from spindle_trio._messages._broadcast import Broadcast
-from spindle_trio._messages._hub import MessageHub
 from spindle_trio._model import (
     OMITTED,
     JsonValue,
-    LifecycleEvent,
     Limits,
     ProcessFilter,
     ProcessGet,
@@ -33,12 +29,11 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
-from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._lines import UnreadableLineError
-from spindle_trio._worker_protocol._mirror import info_of
-from spindle_trio._worker_protocol._pending import Pending, PendingSpawn, answered_error, send_error_from
+from spindle_trio._worker_protocol._pending import Pending, PendingSpawn, answered_error
 from spindle_trio._worker_protocol._remote_process import RemoteProcess, checked_copy
+from spindle_trio._worker_protocol._remote_processes import RemoteProcesses
 from spindle_trio._worker_protocol._writer import TwoLaneWriter
 from spindle_trio.wire import from_json, parse_notice, request_id_of, send_failure
 
@@ -65,16 +60,15 @@ class RemoteWorker:
         )
         self._ids = itertools.count(1)
         self._pending: dict[str, Pending] = {}
-        self._processes: dict[str, RemoteProcess] = {}
+        self._processes = RemoteProcesses(self.identifier, limits.lifecycle_events, self._make_process)
+        self.lifecycle = self._processes.lifecycle
+        self.hub = self._processes.hub
         self._is_lost = False
         # Not cancelled from outside: the block's own clean-up may still have something to say to the host.
         self._life = trio.CancelScope(shield=True)
         self.finished = trio.Event()
         """Set once the channel is closed."""
         self.is_closed = False
-        about = partial(log_attributes, self.identifier)
-        self.lifecycle = Broadcast[LifecycleEvent]("lifecycle events", limits.lifecycle_events, about)
-        self.hub = MessageHub(self._log_attributes)
 
     # ---- what the worker asks for
 
@@ -158,6 +152,16 @@ class RemoteWorker:
         if self._is_lost or self._writer.is_closed:
             raise trio.BrokenResourceError("the connection to the host is lost")
 
+    def _make_process(self, info: ProcessInfo) -> RemoteProcess:
+        return RemoteProcess(
+            info,
+            limits=self._limits,
+            hub=self.hub,
+            writer=self._writer,
+            check_open=self._check_open,
+            ask_stop=self._ask_stop,
+        )
+
     def _taken(self, info: ProcessInfo) -> ProcessInfo:
         if (process := self._processes.get(info.process_id)) is not None:
             process.take_snapshot(info)
@@ -209,11 +213,7 @@ class RemoteWorker:
         self._is_lost = True
         self._writer.close()
         self._fail_pending()
-        for process in self._processes.values():
-            process.lose()
-        self._processes.clear()
-        self.hub.close()
-        self.lifecycle.close()
+        self._processes.lose()
 
     def _fail_pending(self) -> None:
         for pending in self._pending.values():
@@ -235,57 +235,25 @@ class RemoteWorker:
 
     def _refused(self, value: WorkerToHost, error: PayloadError) -> None:
         if isinstance(value, ProcessSend):
-            self._take_send_failure(send_failure(value.process_id, error))
+            self._processes.take_send_failure(send_failure(value.process_id, error))
         elif (pending := self._pending.pop(value.request_id, None)) is not None:
             pending.error = error
             pending.done.set()
-
-    def _log_attributes(self, process_id: str) -> dict[str, str | None]:
-        process = self._processes.get(process_id)
-        return log_attributes(self.identifier, process_id if process is None else process.info)
 
     # ---- what the host says
 
     def _take(self, notice: object) -> None:
         match notice:
             case ProcessLifecycle():
-                self._take_event(notice.event, notice.messages)
+                self._processes.take_event(notice.event, notice.messages)
             case ProcessMessage():
-                self._take_message(notice)
+                self._processes.take_message(notice)
             case ProcessSendFailed():
-                self._take_send_failure(notice)
+                self._processes.take_send_failure(notice)
             case Response():
                 self._take_answer(notice)
             case _:
                 raise PeerProtocolError(f"a {type(notice).__name__} is not sent by a host")
-
-    def _take_event(self, event: LifecycleEvent, to_follow: int) -> None:
-        process = self._processes.get(event.process_id)
-        if process is None and not event.state.is_terminal:
-            process = self._mirror(info_of(event))
-        if process is not None:
-            process.take_event(event)
-        self.lifecycle.publish(event, event.process_id)
-        if process is not None and event.state.is_terminal:
-            process.end(to_follow)
-            self._forget_if_over(process)
-
-    def _take_message(self, message: ProcessMessage) -> None:
-        process = self._processes.get(message.process_id)
-        if process is None:
-            text = "process %s: a message from it arrived after its end and was dropped"
-            _log.warning(text, message.process_id, extra=self._log_attributes(message.process_id))
-            return
-        process.take_message(message.payload)
-        self._forget_if_over(process)
-
-    def _take_send_failure(self, failure: ProcessSendFailed) -> None:
-        about = self._log_attributes(failure.process_id)
-        _log.warning(
-            "process %s: a message for it was not delivered: %s", failure.process_id, failure.error, extra=about
-        )
-        if (process := self._processes.get(failure.process_id)) is not None:
-            process.note_send_failure(send_error_from(failure))
 
     def _take_answer(self, response: Response) -> None:
         pending = self._pending.pop(response.request_id, None)
@@ -305,35 +273,11 @@ class RemoteWorker:
         if not isinstance(pending, PendingSpawn):
             return
         if pending.error is None:
-            pending.process = self._claim(from_json(response.result, ProcessInfo))
+            pending.process = self._processes.claim(from_json(response.result, ProcessInfo))
             if pending.is_abandoned:
                 self._stop_unwanted(pending.process)
         elif isinstance(pending.error, SpawnError):
-            self._claim(pending.error.info)
-
-    def _claim(self, info: ProcessInfo) -> RemoteProcess:
-        """Join an answered spawn to its process, which has been heard of before; or begin with the answer."""
-        process = self._processes.get(info.process_id) or self._mirror(info)
-        process.is_claimed = True
-        process.take_snapshot(info)
-        self._forget_if_over(process)
-        return process
-
-    def _mirror(self, info: ProcessInfo) -> RemoteProcess:
-        process = RemoteProcess(
-            info,
-            limits=self._limits,
-            hub=self.hub,
-            writer=self._writer,
-            check_open=self._check_open,
-            ask_stop=self._ask_stop,
-        )
-        self._processes[info.process_id] = process
-        return process
-
-    def _forget_if_over(self, process: RemoteProcess) -> None:
-        if process.is_forgettable:
-            self._processes.pop(process.process_id, None)
+            self._processes.claim(pending.error.info)
 
     def _stop_unwanted(self, process: RemoteProcess) -> None:
         """Stop a process whose spawn was cancelled, without waiting for the answer."""
