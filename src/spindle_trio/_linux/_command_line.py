@@ -1,8 +1,8 @@
 """Sets the command line that `ps` shows for this process.
 
-A forked process has its parent's. The kernel shows the memory that holds the program's arguments, so that is
-overwritten: this takes no privilege and no system call, unlike a new place for them (`PR_SET_MM`). The old place limits
-the length.
+A forked process has its parent's command line. The kernel shows the memory that holds the program's arguments, so this
+module overwrites that memory. Unlike a new place for them (`PR_SET_MM`), this takes no privilege and no system call.
+The old place limits the length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 TYPE_CHECKING = False
 
 _START, _END = 45, 46
-"""Which words of `/proc/PID/stat`, behind the name of the program, tell the place."""
+"""The fields of `/proc/PID/stat` with its bounds, counted after the program's name."""
 
 
 class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as in `_syscalls`
@@ -24,7 +24,7 @@ _found: list[memoryview[int]] = []  # a fork server finds it once for all its pr
 
 
 def find_command_line() -> None:
-    """Find the place, for this program and all that it forks. Does nothing where there is none."""
+    """Find the memory, for this program and all that it forks. Does nothing if there is none."""
     try:
         fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -45,7 +45,7 @@ def find_command_line() -> None:
 
 
 def show_command_line(entry: str, process_id: str) -> None:
-    """Show this instead, if the place has been found; an entry that is too long loses its beginning.
+    """Show this command line, if the memory was found. An entry that is too long loses its beginning.
 
     Args:
         entry: what this process runs.
@@ -53,7 +53,7 @@ def show_command_line(entry: str, process_id: str) -> None:
     """
     for area in _found:
         last = f" {process_id}".encode(errors="replace")
-        room = len(area) - 1 - len(last)  # the kernel takes a text without a zero at the end for one that goes on
+        room = len(area) - 1 - len(last)  # without a zero at the end, the kernel reads on
         first = entry.encode(errors="replace")
         text = (first if len(first) <= room else first[len(first) - max(0, room) :]) + last
         area[:] = text[: len(area) - 1].ljust(len(area), b"\0")

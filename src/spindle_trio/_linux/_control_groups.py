@@ -1,16 +1,16 @@
-"""Removes control groups: those of processes that have ended, with what these have made below them."""
+"""Removes the control groups of processes that have ended, and what these have made below them."""
 
 from __future__ import annotations
 
 import os
 
 _MOST = 1000
-"""How many groups are removed at once, so that a process with very many holds up nothing."""
+"""How many groups to remove at once, at most, so that a process with very many holds up nothing."""
 
 
 def remove_group(folder: str) -> bool:
     """Remove a control group and those below it that are empty; return whether it is gone. Never raises."""
-    if _is_removed(folder):  # mostly there is nothing below it
+    if _is_removed(folder):  # mostly there is nothing below
         return True
     found = [folder]
     for parent in found:  # grows while it is walked

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 
 _MOST = 1 << 20
-"""How many numbers are tried where nothing lists the open ones: no more can be open, unless somebody raised that."""
+"""How many numbers to try if nothing lists the open ones: the usual bound of the kernel (`fs.nr_open`)."""
 
 
 def close_all_but(kept: tuple[int, ...], *, first: int) -> None:
-    """Close every descriptor from one on, but these."""
+    """Close every descriptor from `first` on, except those to keep."""
     try:
         open_fds = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:  # no `/proc`, no number in it, or no descriptor left to read it with
@@ -21,7 +21,7 @@ def close_all_but(kept: tuple[int, ...], *, first: int) -> None:
         return
     for fd in open_fds:
         if fd >= first and fd not in kept:
-            os.closerange(fd, fd + 1)  # which does not mind that the listing's own is closed by now
+            os.closerange(fd, fd + 1)  # ignores that the listing's own descriptor is closed by now
 
 
 def _close_up_to_limit(kept: tuple[int, ...], first: int) -> None:

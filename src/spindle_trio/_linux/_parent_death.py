@@ -1,7 +1,7 @@
-"""Dying with the parent: the kernel is asked to kill this process when the thread that started it ends.
+"""Dying with the parent: the kernel kills this process when the thread that started it ends.
 
-The child itself asks for the signal, after its `exec`. If the parent died before that, no signal would come; so the
-child then checks that its parent is still the one that it was told of.
+The child itself asks the kernel for that, after its `exec`. If the parent died before, no signal would come. So the
+child then checks that it still has the expected parent.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ _SIGKILL = 9
 
 
 def die_with_parent(parent: int, *, explain: bool = False) -> None:
-    """Make sure that this process ends when its parent does; if that has ended already, end at once.
+    """Make sure that this process ends when its parent does. If the parent has ended already, end at once.
 
     Args:
-        parent: the process id of the program that has started this one, as this one sees it: 0 if that is outside of
-            this one's PID namespace.
-        explain: whether that end is explained on stderr.
+        parent: the pid of the parent, as this process sees it: 0 if the parent is outside of its PID namespace.
+        explain: whether to explain an immediate end on stderr.
 
     Raises:
         OSError: the kernel refused.
@@ -48,6 +47,6 @@ def outlive_parent() -> None:
 
 
 def name_process(name: str) -> None:
-    """Give this process a name for lists of processes, of which the kernel keeps 15 bytes; a fork has its parent's."""
+    """Give this process a name for lists of processes; the kernel keeps 15 bytes. A fork has its parent's name."""
     if sys.platform == "linux":
         call("prctl", _PR_SET_NAME, name.encode(errors="replace") + b"\0", 0, 0, 0)

@@ -1,8 +1,8 @@
 """The pid of a process in `/proc`, and its pid in the system calls of this program.
 
-The two are the same, unless this program lives in a PID namespace and sees the `/proc` of another one: as does
-a host that is an entry of another host, at level `pidns`, without a `/proc` of its own. To confuse the two would signal
-other processes.
+The two differ if this program lives in a PID namespace and sees the `/proc` of another one: for example a host that is
+an entry of another host, at level `pidns`, without a `/proc` of its own. Confusing the two would signal the wrong
+process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def number_from_proc(pid: int) -> int:
     """
     if os.readlink("/proc/self") == str(os.getpid()):
         return pid
-    # From the namespace of `/proc` on inwards; this program's own has the same place in both lists.
+    # The lists begin at the namespace of `/proc` and lead inwards; this program's own has the same place in both.
     numbers, own = _numbers(str(pid)), _numbers("self")
     if not own or len(numbers) < len(own):
         raise ProcessLookupError

@@ -1,6 +1,6 @@
-"""Waits until a descriptor can be used, even if the system refuses to watch it.
+"""Waits until a descriptor is readable or writable, even if the system refuses to watch it.
 
-The kernel needs memory for each descriptor that it watches, and may have none (`ENOMEM`), or not for this user
+The kernel needs memory for each descriptor that it watches. It may have none (`ENOMEM`), or none for this user
 (`ENOSPC`). Then the waiting task polls.
 """
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import socket
 
 LOOK_SECONDS: Final = 0.005
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 
 async def wait_readable(file: int | socket.socket) -> None:
-    """Wait until something may be read: the caller looks, and waits again if there is nothing."""
+    """Wait until a read may succeed. The caller tries, and waits again if there is nothing to read."""
     try:
         await trio.lowlevel.wait_readable(file)
     except OSError:
@@ -26,7 +26,7 @@ async def wait_readable(file: int | socket.socket) -> None:
 
 
 async def wait_writable(file: int | socket.socket) -> None:
-    """Wait until something may be written, in the same way."""
+    """Wait until a write may succeed, in the same way."""
     try:
         await trio.lowlevel.wait_writable(file)
     except OSError:

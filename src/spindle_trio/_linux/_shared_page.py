@@ -1,13 +1,13 @@
 """The child's side of the page that it shares with its host: heartbeats up, the stop flag down, stacks at the end.
 
-One memory page of native doubles comes first. Word `BEAT` is the monotonic time of the latest heartbeat in seconds,
-written here alone; 0 before the first. Word `STOP` is 1 once a stop was requested, written by the host alone. So
+One memory page of native doubles comes first. Word `BEAT` is the monotonic time of the latest heartbeat in seconds, 0
+before the first; only the child writes it. Word `STOP` is 1 once a stop was requested; only the host writes it. So
 neither a beat nor a check for a stop costs a system call.
 
-The rest is the dump area, which this process writes through the descriptor and does not map. `faulthandler` leaves the
+The rest is the dump area, which this process writes through the descriptor and does not map. `faulthandler` writes the
 stacks of all threads there: at a crash, and at `DUMP_SIGNAL`, which a host sends to a process that has missed a
-deadline. It needs neither the interpreter's lock nor memory, and works also in the middle of a call into C. Then the
-signal has its default effect, so that the exit tells the host that the dump is complete.
+deadline. It needs neither the interpreter's lock nor memory, so it works even in the middle of a call into C. Then the
+signal has its default effect: the exit shows the host that the dump is complete.
 `spindle_trio.launchers._local._heartbeat_page` is the other side.
 """
 
@@ -29,25 +29,25 @@ STOP = 1
 DUMP_OFFSET = mmap.PAGESIZE
 """Where the dump area begins."""
 DUMP_BYTES = 60 * 1024
-"""How long it is. A dump has a hundred frames of a hundred threads at most, and what does not fit is left out."""
+"""Its size. A dump has a hundred frames of a hundred threads at most; the rest is cut off."""
 
 DUMP_SIGNAL: int = signals.SIGRTMIN + 7
-"""Asks for a dump. One of the signals that mean nothing to anybody, and end a process that does not expect them."""
+"""Asks for a dump. This signal has no other meaning, and by default it ends a process."""
 
 
 def make_page() -> int:
-    """Make an empty page with a dump area and return its descriptor: for the parent of a child.
+    """Make an empty page with a dump area and return its descriptor. The parent of a child does this.
 
     Raises:
         OSError: the system has no memory or no descriptor left.
     """
-    import fcntl  # not everywhere, and a launcher says in its `start` where it cannot run
+    import fcntl  # missing on some systems; there a launcher says in its `start` that it cannot run
 
     page = os.memfd_create("spindle_trio", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(page, DUMP_OFFSET + DUMP_BYTES)
-        # A child that could shrink the page would have its host killed at the next look (SIGBUS); one that could let it
-        # grow would have all the memory there is.
+        # If a child could shrink the page, the next look would kill its host (SIGBUS). If it could let the page grow,
+        # it could use up all memory.
         fcntl.fcntl(page, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except BaseException:
         os.close(page)
@@ -66,7 +66,7 @@ def leave_stacks(fd: int) -> None:
     """Have the stacks of all threads written into the dump area, at a crash and when the host asks for them.
 
     Args:
-        fd: the page, which stays open for that. No process that the entry starts gets it.
+        fd: the page, which stays open for that. Processes that the entry starts do not inherit it.
     """
     os.set_inheritable(fd, False)
     os.lseek(fd, DUMP_OFFSET, os.SEEK_SET)

@@ -1,7 +1,7 @@
-"""Calls of the C library that Python has no function for, or not in every version that is supported.
+"""Calls to the C library that Python lacks, or lacks in some supported version.
 
-`ctypes` would cost three milliseconds of imports, and stay in the memory of every process that is forked off a server;
-this is the part of it that makes a call.
+`ctypes` would take three milliseconds to import, and stay in the memory of every process that is forked off a server.
+This is the part of it that makes a call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class _Function(_ctypes.CFuncPtr):
     _restype_ = _Int
 
 
-_found: dict[str, _Function] = {}  # a fork server finds them once for all its processes
+_found: dict[str, _Function] = {}  # a fork server fills it once for all its processes
 
 
 def call(name: str, *arguments: int | bytes) -> None:

@@ -1,1 +1,1 @@
-"""The program that a `ForkServerLauncher` keeps running: it preloads modules once, and forks processes off."""
+"""The program that a launcher keeps running: it preloads modules once, and forks processes."""

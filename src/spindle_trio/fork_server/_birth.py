@@ -1,4 +1,4 @@
-"""A process that is being forked: what is made for it in advance, and what the host is told about it."""
+"""A process that is being forked: its lanes, pipes and page, and the reports about it to the host."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Birth:
-    """One process, from the host's wish to its end, as the server and the process's init know it."""
+    """One process, from the request for it to its end, as the server and the process's init know it."""
 
     def __init__(self, number: int, link: Link, *, is_spare: bool) -> None:
         """Make its lanes, pipes and page.
 
         Args:
-            number: what host and server call it.
-            link: where the host is told.
-            is_spare: whether it is a spare, forked for no launch yet.
+            number: identifies it between host and server.
+            link: to the host.
+            is_spare: whether it is a spare, which no launch waits for.
 
         Raises:
             OSError: the system has refused, and nothing is left.
@@ -31,7 +31,7 @@ class Birth:
         self.number: int = number
         self.is_spare: bool = is_spare
         self.group: str | None = None
-        """Its control group, where it has one of its own."""
+        """Its control group, if it has one of its own."""
         self._link = link
         self._made: list[int] = []
         try:
@@ -47,14 +47,14 @@ class Birth:
         self.lanes: tuple[int, int, int] = control, messages, self._page
         """The process's own ends: control, messages, page."""
         self.output: tuple[int, int] = stdout, stderr
-        """What its output is written to."""
+        """The writing ends of its stdout and stderr."""
 
     def announce(self, pidfd: int, other: int) -> None:
-        """Tell the host that it has been born.
+        """Tell the host that the process exists.
 
         Args:
-            pidfd: refers to what is waited for: the process, or its init where that is its parent.
-            other: refers to its init where that is not its parent, and to the process itself otherwise.
+            pidfd: whose end to wait for: the process's, or its init's if the init is its parent.
+            other: its init's if the init is not its parent, otherwise the process's.
         """
         message: dict[str, JsonValue] = {"type": "forked", "number": self.number, "spare": self.is_spare}
         if self.group is not None:
@@ -63,15 +63,15 @@ class Birth:
         self._link.send(message, fds)
 
     def refuse(self, error: OSError) -> None:
-        """Tell the host that it could not be forked; called by an init, which has still to be reaped."""
+        """Tell the host that the process could not be forked. An init calls this, and must still be reaped itself."""
         self._link.send(refusal(error, self.is_spare) | {"number": self.number})
 
     def conclude(self, status: int) -> None:
-        """Tell the host how it has ended; called by an init."""
+        """Tell the host how the process ended. An init calls this."""
         self._link.send({"type": "ended", "number": self.number, "status": status})
 
     def close(self) -> None:
-        """Close what was made here; the host has its share."""
+        """Close all that was made here; the host has its own copies."""
         for fd in self._made:
             os.close(fd)
         self._made.clear()
@@ -93,6 +93,6 @@ class Birth:
 
 
 def refusal(error: OSError, is_spare: bool) -> dict[str, JsonValue]:
-    """Write that a process could not be forked."""
+    """Make the datagram that reports a failed fork."""
     text = error.strerror or repr(error)
     return {"type": "not forked", "errno": error.errno or 0, "error": text, "spare": is_spare}

@@ -21,7 +21,8 @@ class CgroupLevel(Level):
     def enter_guard(self) -> None:
         """Make a group for all processes."""
         outlive_parent()
-        # Its number alone would not do: another namespace has the same one, and so has whoever was killed long ago.
+        # The pid alone is not unique: other namespaces use the same one, and so did processes that were killed long
+        # ago.
         base = f"{_own_group()}/spindle-trio-{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(base)
         self.group = base
@@ -64,7 +65,7 @@ class CgroupLevel(Level):
         return pid
 
     def forget(self, number: int) -> None:
-        """Remove the group, unless its host has; nothing else removes that of a launch that was given up."""
+        """Remove the group, unless the host has. Only this removes the group of a launch that was given up."""
         remove_group(f"{self.group}/{number}")
 
     def clear_up(self) -> None:

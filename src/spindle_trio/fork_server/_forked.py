@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def become_process(birth: Birth, *, execs: bool) -> NoReturn:
-    """Turn the copy of the server into a process of its own. Nothing may come out of here.
+    """Turn the copy of the server into a process of its own. Never returns, and never raises.
 
     Args:
-        birth: has what was made for it.
+        birth: its lanes, pipes and page.
         execs: whether it then becomes another program.
     """
     has_begun = False
@@ -33,7 +33,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
             os.dup2(fd, target)
         close_all_but(birth.lanes, first=3)
         if birth.is_spare:
-            show_command_line("spindle-trio", "spare")  # so that it costs its launch nothing to make this page its own
+            show_command_line("spindle-trio", "spare")  # copies the page in advance, so that its launch need not
         if execs:
             read_order(*birth.lanes)
             raise ValueError("the first frame names no program")
@@ -41,7 +41,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
         gc.enable()
         has_begun = True
         if birth.is_spare and "trio" in sys.modules:
-            # Loaded by the server already, for all its processes.
+            # The server has loaded these already, for all its processes.
             from spindle_trio.child._async_program import run_spare
             from spindle_trio.fork_server._rehearsal import rehearse
 
@@ -54,7 +54,7 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
 
 
 def _seed_again() -> None:
-    """Make sure that no two processes draw the same random numbers. `random` itself does it at every fork."""
-    random = sys.modules.get("numpy.random")  # which numpy loads when it is first asked for
+    """Make sure that no two processes draw the same random numbers. `random` reseeds itself at every fork."""
+    random = sys.modules.get("numpy.random")  # numpy loads it on first use
     if random is not None:
         random.seed()

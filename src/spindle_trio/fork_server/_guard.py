@@ -1,12 +1,12 @@
-"""The guard: the start of a fork server's program, and what ends the tree after its host was killed.
+"""The guard: the start of a fork server's program. It ends the tree after its host was killed.
 
-It finds the level of containment that works here (`_levels`), forks the server into it, and tells the host. From then
-on it only waits for the end of the server or of the host. It learns of the latter by the end of their socket, or by the
-host's pidfd if a forked copy of the host keeps the socket open. Then the server ends itself, too; one that was stopped,
-or does not, is killed after `SERVER_SECONDS`. What the server leaves behind, the guard ends last.
+The guard finds the level of containment that works here (`_levels`), forks the server into it, and tells the host. Then
+it only waits for the end of the server or of the host. The end of their socket shows the host's end, or the host's
+pidfd does if a forked copy of the host keeps the socket open. The server then ends itself, too; if it was stopped or
+does not end, the guard kills it after `SERVER_SECONDS`. Last, the guard ends what the server leaves behind.
 
-In a PID namespace nothing can be left behind: the kernel kills the guard with its host, and the server with the guard,
-so that nothing has to wait. At other levels the guard outlives its host for that moment.
+In a PID namespace nothing can be left behind: the kernel kills the guard with its host, and the server with the guard.
+At other levels the guard outlives its host for that moment.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERVER_SECONDS = 1.0
 """Seconds that a server may take to end after its host."""
 
 _TIDY_MS = 500
-"""Milliseconds between two looks for what has been left behind, where that is adopted."""
+"""Milliseconds between two looks for orphans, at a level that adopts them."""
 
 
 def main(link_fd: int, wanted: int) -> NoReturn:
@@ -42,9 +42,9 @@ def main(link_fd: int, wanted: int) -> NoReturn:
 
     Args:
         link_fd: this end of the socket.
-        wanted: the place of a level in `_levels.LEVELS`, strongest first, that alone will do; negative for any.
+        wanted: the index in `_levels.LEVELS` of the one acceptable level; negative for any.
     """
-    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # where its host ignores it, children would be reaped unseen
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # if the host ignores it, the kernel would reap children unseen
     link = Link(_socket.socket(fileno=link_fd))
     try:
         verify_safe(
@@ -76,7 +76,7 @@ def main(link_fd: int, wanted: int) -> NoReturn:
         name_process("spindle guard")
         pidfd = os.pidfd_open(pid)
     except UnsafeError as error:
-        link.receive()  # the host would not read on from a socket that was closed before it was read
+        link.receive()  # read first: closing a socket with unread data would lose what is sent below
         link.send({"type": "refused", "error": str(error)})
         os._exit(1)
     except HOST_GONE:

@@ -21,7 +21,7 @@ else:
     import _signal as signals  # `signal` would load `enum`
 
 SWEEP_SECONDS = 0.5
-"""Seconds that killing what has been adopted may take; who has taken on another user's rights withstands it."""
+"""Seconds that killing orphans may take. A process that has taken on another user's rights withstands it."""
 
 _WAIT_MS = 20
 
@@ -30,15 +30,15 @@ def run_init(entry: int, birth: Birth) -> NoReturn:
     """See a process through to its end.
 
     Args:
-        entry: its number.
-        birth: through which the host is told of the end.
+        entry: its pid.
+        birth: reports the end to the host.
     """
     birth.close_all_but_link()
-    # From an entry, or a terminal: only SIGKILL ends an init.
+    # An entry or a terminal may send these; only SIGKILL ends an init.
     for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
         signals.signal(number, signals.SIG_IGN)
     pid, status = os.waitpid(-1, 0)
-    while pid != entry or os.WIFSTOPPED(status):  # which is told only of one that has made this program its tracer
+    while pid != entry or os.WIFSTOPPED(status):  # which happens only if it made this program its tracer
         pid, status = os.waitpid(-1, 0)
     sweep()
     birth.conclude(status)
@@ -46,10 +46,10 @@ def run_init(entry: int, birth: Birth) -> NoReturn:
 
 
 def sweep(but: int = 0) -> None:
-    """Kill and reap all children, and those that are adopted through their ends, within `SWEEP_SECONDS`.
+    """Kill and reap all children, and those adopted meanwhile, within `SWEEP_SECONDS`.
 
     Args:
-        but: one that is left alone.
+        but: one to leave alone.
     """
     deadline = monotonic() + SWEEP_SECONDS
     while monotonic() < deadline:

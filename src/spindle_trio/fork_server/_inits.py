@@ -1,9 +1,9 @@
 """Inits of namespaces: the first process of each PID namespace, and the program that makes them.
 
-A namespace begins with its first process, and ends with it: then the kernel kills all others in it. So that process
-only has to live, and to reap orphans. The server could fork it, but the server has loaded everything that is preloaded
-for processes, and copying that takes most of the time of a fork. So the *root*, the lean program that the server itself
-was forked from, makes inits in advance, and the server forks processes into their namespaces.
+A namespace begins and ends with its first process: at that end the kernel kills all others in it. So that process only
+has to live, and to reap orphans. The server could fork it, but the server has loaded everything that is preloaded for
+processes, and copying that takes most of the time of a fork. So the *root*, the lean program that the server itself was
+forked from, makes inits in advance, and the server forks processes into their namespaces.
 
 The root is the first process of the namespace around all of them. It ends with the server, and everything in its
 namespace ends with it.
@@ -11,9 +11,9 @@ namespace ends with it.
 Server and root exchange datagrams:
 
     server → root   make            make an init
-                    end NUMBER      kill it, and reap it
-    init → server   NUMBER          it is ready; with a pidfd of itself
-    root → server   !ERRNO          it could not be made; an init may say it, too
+                    end NUMBER      kill and reap an init
+    init → server   NUMBER          the init is ready; with its pidfd
+    root → server   !ERRNO          no init could be made; an init may send it, too
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ else:
     import _signal as signals  # `signal` would load `enum`
 
 AHEAD = 3
-"""How many inits are made ahead."""
+"""How many inits to make ahead."""
 
 CLONE_NEWPID = 0x20000000
 
 TOO_MANY = "the limit on namespaces is used up (max_pid_namespaces and the like in /proc/sys/user)"
-"""What ENOSPC means here."""
+"""The meaning of ENOSPC here."""
 
 _DATAGRAM_BYTES = 64
 
 
 class Inits:
-    """The inits of one server, as that sees them."""
+    """The inits of one server, from its side."""
 
     def __init__(self, sock: _socket.socket) -> None:
         """Begin with none.
@@ -64,13 +64,13 @@ class Inits:
         return self._socket.fileno()
 
     def take(self) -> tuple[int, int]:
-        """Take an init that is ready, or wait for one; have others made meanwhile.
+        """Take an init that is ready, or wait for one, and have others made meanwhile.
 
         Returns:
             Its number, and a pidfd of it that belongs to the caller.
 
         Raises:
-            OSError: there can be none at the moment.
+            OSError: none can be made at the moment.
         """
         while self._asked <= AHEAD:
             self._socket.send(b"make")
@@ -82,7 +82,7 @@ class Inits:
             self._asked -= 1
             if not data.startswith(b"!"):
                 break
-            if not self._asked:  # else another one is on its way, asked for at another time
+            if not self._asked:  # otherwise another one, requested earlier or later, is on its way
                 number = int(data[1:])
                 raise OSError(number, TOO_MANY if number == errno.ENOSPC else os.strerror(number))
         if not ancillary:
@@ -90,7 +90,7 @@ class Inits:
         return int(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def end(self, number: int) -> None:
-        """Have one ended, with all that is left in its namespace, unless it has ended already."""
+        """Have the root end an init, with all that is left in its namespace, unless it has ended already."""
         self._socket.send(b"end %d" % number)
 
 
@@ -188,7 +188,7 @@ def _be_init(sock: _socket.socket, number: int, prepare: Callable[[int], None]) 
     try:
         os.setsid()
         name_process("spindle init")
-        # What is orphaned becomes its child, and goes without anybody's waiting for it.
+        # Orphans become its children; with SIGCHLD ignored the kernel reaps them.
         signals.signal(signals.SIGCHLD, signals.SIG_IGN)
         for ignored in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
             signals.signal(ignored, signals.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What every level of containment has in common; the weakest one is nothing else. See `_levels`."""
+"""The base of all levels of containment, and the weakest level itself. See `_levels`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 class Level:
-    """One level of containment. This one is `killpg`; each other changes what it does better."""
+    """One level of containment. This one is `killpg`; each stronger level overrides what it does better."""
 
     name: str = "killpg"
     adopts: bool = False
-    """Whether the guard becomes the parent of what has lost its own, and has to `tidy`."""
+    """Whether the guard adopts orphans, and has to `tidy`."""
     group: str | None = None
-    """The control group of all processes, where there is one, once the guard has entered."""
+    """The control group of all processes, if there is one, once the guard has entered."""
     lack: str | None = None
-    """What it does not give here, once the server has entered, though it works."""
+    """What the level lacks here although it works, once the server has entered."""
 
     def enter_guard(self) -> None:
-        """Enter this level as the guard, which then outlives its host: it is what ends the tree.
+        """Enter this level as the guard, which then outlives its host to end the tree.
 
         Raises:
-            OSError: this system does not let it.
+            OSError: this system does not allow it.
         """
         outlive_parent()
 
     def enter_server(self, guard: int) -> None:
-        """Enter it as the server.
+        """Enter this level as the server.
 
         Raises:
             OSError: as above.
@@ -41,10 +41,10 @@ class Level:
         die_with_parent(guard)
 
     def try_out(self) -> None:
-        """Make sure, as a server in this level, that processes can be made.
+        """Make sure, as a server in this level, that it can make processes.
 
         Raises:
-            OSError: they cannot.
+            OSError: it cannot.
         """
 
     def server_fds(self) -> set[int]:
@@ -52,11 +52,11 @@ class Level:
         return set()
 
     def roots(self) -> list[int]:
-        """Return the numbers of the programs between the guard and the server."""
+        """Return the pids of the programs between the guard and the server."""
         return []
 
     def fork(self, birth: Birth) -> int:
-        """Fork a process, and have its birth announced. Returns its number in the server, and 0 in the process.
+        """Fork a process, and announce it to the host. Returns its pid in the server, and 0 in the process.
 
         Raises:
             OSError: the system has refused, and nothing is left.
@@ -70,21 +70,21 @@ class Level:
         return pid
 
     def forget(self, number: int) -> None:
-        """Let go, as the server, of what was made for a process that has been reaped."""
+        """As the server, free what was made for a process that has been reaped."""
 
     def tidy(self, server: int) -> None:
-        """Look, as a guard that adopts, for what has been left behind while the server lives."""
+        """As a guard that adopts, look for orphans while the server lives."""
 
     def clear_up(self) -> None:
-        """End, as the guard, what the server has left behind."""
+        """As the guard, end what the server has left behind."""
 
 
 def or_end(step: Callable[[], object]) -> None:
-    """Do something in a process that has just been forked, or end it: nothing may come out into the server's code."""
+    """Do a step in a process that has just been forked, or end it. No error may reach the server's code."""
     try:
         step()
     except ProcessLookupError:
-        os._exit(1)  # the init or the server was ended meanwhile, and this process with it: there is nothing to tell
+        os._exit(1)  # the init or the server has ended, and this process with it: nothing to report
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs here
         try:
             os.write(2, f"a forked process could not start: {error!r}\n".encode())
@@ -93,7 +93,7 @@ def or_end(step: Callable[[], object]) -> None:
 
 
 def announce_child(birth: Birth, pid: int, init: int | None = None) -> None:
-    """Have the host told of a process that is a child of the server."""
+    """Tell the host of a process that is a child of the server."""
     pidfd = -1
     try:
         pidfd = os.pidfd_open(pid)
@@ -113,7 +113,7 @@ def read_kernel_file(path: str) -> str:
 
 
 def write_kernel_file(path: str, content: str) -> None:
-    """Write to a file of the kernel's; without the layers of `open`, whose pages each fork would copy."""
+    """Write to a file of the kernel's, without the layers of `open`, whose pages each fork would copy."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, content.encode())

@@ -1,19 +1,20 @@
-"""The four levels of containment; `launchers/_local/_containment.py` ends the trees that they contain.
+"""The four levels of containment. `launchers/_local/_containment.py` ends the trees that they contain.
 
-    pidns   All is in one PID namespace, whose first process is the root, and each process in a nested one (`_inits`).
-            When the first process of a namespace ends, the kernel kills all others in it before it reports that end. So
-            the end of an init implies an empty tree, and the end of the server, with which the root ends, one of all.
-            Without the privilege for that, a user namespace gives it; the user stays the same in there.
+    pidns   Everything is in one PID namespace, whose first process is the root; each process is in a nested one
+            (`_inits`). When the first process of a namespace ends, the kernel kills all others in it before it reports
+            that end. So the end of an init implies an empty tree. The root ends with the server, so the end of the
+            server implies the end of everything. If the privilege is missing, a user namespace gives it; the user stays
+            the same.
     cgroup  Each process has a control group of its own, which is killed as a whole. Needs version 2, delegated.
-    sweep   Each process has an init (`_init`), in no namespace: it adopts what loses its parents (a subreaper), and
-            kills that when the process has ended. The guard adopts what is left of an init that was killed itself.
-    killpg  Nothing holds the tree together: the process group and the descendants are all that can be found.
+    sweep   Each process has an init (`_init`), in no namespace. The init adopts orphans (a subreaper), and kills them
+            when the process has ended. If an init is killed itself, the guard adopts what is left.
+    killpg  Nothing holds the tree together: only the process group and the descendants can be found.
 
-A level is entered by the guard, then by the server that it forks, and then for each process. Entering a namespace
-cannot be taken back, so whether a level works is tried out in a copy of the guard (`enter_level`).
+The guard enters a level first, then the server that it forks, and then each process. Nobody can leave a namespace
+again, so a copy of the guard tries out whether a level works (`enter_level`).
 
-An entry is never the first process of its namespace: there SIGSTOP and SIGKILL to itself would do nothing, and it would
-have to reap strangers.
+An entry is never the first process of its namespace: there it could not stop or kill itself (SIGSTOP, SIGKILL), and
+would have to reap strangers.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def enter_level(wanted: int) -> tuple[Level | None, dict[str, str]]:
     """Find the strongest level that works here, and enter it as the guard.
 
     Args:
-        wanted: the place of the only one that will do; negative for any.
+        wanted: the index in `LEVELS` of the one acceptable level; negative for any.
 
     Returns:
-        The level, and why each of those that were tried before it, or instead, does not work.
+        The level, or `None`, and why each other level that was tried does not work.
     """
     problems: dict[str, str] = {}
     for kind in LEVELS[wanted : wanted + 1] if wanted >= 0 else LEVELS:
@@ -56,7 +57,7 @@ def _enter(level: Level) -> str | None:
     try:
         level.enter_guard()
     except OSError as error:
-        return _in_words(error)  # what was to be had may be used up, be it by what has tried it out
+        return _in_words(error)  # a limit may be used up, even by the attempt just before
     return None
 
 
@@ -94,11 +95,11 @@ def _try_out(level: Level, tell: int) -> NoReturn:
         try:
             level.clear_up()
         finally:
-            os._exit(1)  # noqa: ASYNC104  # nothing may come out into the code of the guard
+            os._exit(1)  # noqa: ASYNC104  # no error may reach the code of the guard
 
 
 def _in_words(error: BaseException) -> str:
-    """Say what does not work, and of which file that is true."""
+    """Say what does not work, and with which file."""
     text = error.strerror if isinstance(error, OSError) else None
     if text and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {text}"

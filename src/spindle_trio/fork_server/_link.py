@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 HOST_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
-"""What says that the other end is closed."""
+"""These mean that the other end is closed."""
 
 _DATAGRAM_BYTES = 1024 * 1024
 
 _IN_FLIGHT_PAUSE_MS = 5
-"""Milliseconds before a datagram is sent again that had too many descriptors on the way before it."""
+"""Milliseconds before sending a datagram again, if too many descriptors are in transit."""
 
 
 class Link:
-    """This end of the socket. Whoever is forked has a copy, and may use it as well: a datagram is sent in one piece."""
+    """This end of the socket. Forked processes have copies and may use them: a datagram is sent in one piece."""
 
     def __init__(self, sock: _socket.socket) -> None:
         os.set_inheritable(sock.fileno(), False)
@@ -40,7 +40,7 @@ class Link:
         """Wait for the next datagram.
 
         Raises:
-            EOFError: the host is gone, or wishes the end.
+            EOFError: the host is gone, or has closed the socket to end the server.
         """
         data = self._socket.recv(_DATAGRAM_BYTES)
         if not data:
@@ -64,26 +64,26 @@ class Link:
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS:
                     raise
-                # As many descriptors are on their way as one user may have there, until the host has read some.
+                # As many descriptors are in transit as one user may have, until the host reads some.
                 select.poll().poll(_IN_FLIGHT_PAUSE_MS)
             else:
                 return
 
     def cut(self) -> None:
-        """Cut the connection, for all who have a copy of this end too."""
+        """Cut the connection, for all copies of this end."""
         try:
             self._socket.shutdown(_socket.SHUT_RDWR)
         except OSError:
             pass  # it is cut already
 
     def is_over(self, milliseconds: int | None, *pidfds: int) -> bool:
-        """Wait until the host is gone, one of some processes has ended, or the time is over, if any.
+        """Wait until the host is gone, a process has ended, or the time, if any, is over.
 
         Returns:
-            Whether the host, or any of those, is gone.
+            Whether the host or a process is gone.
         """
         poll = select.poll()
-        poll.register(self.fileno(), 0)  # its end is told all the same
+        poll.register(self.fileno(), 0)  # poll reports its end all the same
         for pidfd in pidfds:
             poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(milliseconds))

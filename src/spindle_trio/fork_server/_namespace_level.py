@@ -24,19 +24,19 @@ _NO_ROOT = 0b11  # SECBIT_NOROOT, and its lock
 _CAPABILITY_VERSION_3 = 0x20080522
 
 TREE_NUMBERS = max(2048, 16 * (os.cpu_count() or 1))
-"""The numbers of one process's tree stay below this, at level pidns and from Linux 6.14 on: so many processes and
-threads can it have, and a fork bomb no more. The kernel demands 8 for each processor."""
+"""The pids of one process's tree stay below this, at level pidns and from Linux 6.14 on. So this bounds its processes
+and threads, and a fork bomb. The kernel demands 8 for each processor."""
 
 NO_OWN_PROC = (
     "a process sees the host's /proc, so that /proc/<os.getpid()> is another process "
     "({problem}); use /proc/self there, or containment 'killpg'"
 )
-"""What the level lacks where a process cannot have a `/proc` of its own."""
+"""What the level lacks if a process cannot have a `/proc` of its own."""
 
 _FIRST_NUMBER = 300
 _NUMBERED = 1500
-"""Entries are numbered from the first on, this many, and then again. What a process starts has the numbers after its
-own, and later those from 300 on (`RESERVED_PIDS` of the kernel)."""
+"""Entries get this many pids in turn, from the first on. What a process starts gets the pids after its own, and later
+those from 300 on (`RESERVED_PIDS` of the kernel)."""
 
 
 class PidNamespaceLevel(Level):
@@ -48,13 +48,13 @@ class PidNamespaceLevel(Level):
         self._has_user_namespace = False
         self._own_namespace = -1
         self._inits: Inits
-        self._init_of: dict[int, int] = {}  # the numbers of processes that live → those of their inits
+        self._init_of: dict[int, int] = {}  # number of a live process → number of its init
         release = os.uname().release.partition("-")[0].split(".")
-        # Before that, the largest number was one for the whole system.
+        # Before that, the largest pid was one setting for the whole system.
         self._bounds_numbers = [int(part) for part in release[:2] if part.isdecimal()] >= [6, 14]
 
     def enter_guard(self) -> None:
-        """Enter; the guard dies with its host, and the namespace with the server."""
+        """Enter. The guard dies with its host, and the namespace with the server."""
         try:
             self._enter_namespace()
         except OSError as error:
@@ -73,7 +73,7 @@ class PidNamespaceLevel(Level):
                 ) from None
             user, group = os.geteuid(), os.getegid()
             call("unshare", _CLONE_NEWUSER | CLONE_NEWPID)
-            # Without a privilege outside, this one user can be mapped, and groups must not be given up.
+            # An unprivileged program may map only its own user and group, and must deny `setgroups` for that.
             for name, content in (
                 ("setgroups", "deny"),
                 ("uid_map", f"{user} {user} 1"),
@@ -83,7 +83,7 @@ class PidNamespaceLevel(Level):
             self._has_user_namespace = True
 
     def enter_server(self, guard: int) -> None:
-        """Enter, and leave the root behind, which makes inits. The guard is outside, and so has no number here."""
+        """Enter, and leave the root behind, which makes inits. The guard is outside, so it has no pid here."""
         die_with_parent(0)
         problem = why_no_own_proc()
         if problem is not None:
@@ -113,7 +113,7 @@ class PidNamespaceLevel(Level):
         return {self._own_namespace, self._inits.fileno()}
 
     def roots(self) -> list[int]:
-        """Return the number of the root, which is the first process here."""
+        """Return the pid of the root, the first process here."""
         return [1]
 
     def fork(self, birth: Birth) -> int:
@@ -134,7 +134,7 @@ class PidNamespaceLevel(Level):
         return pid
 
     def forget(self, number: int) -> None:
-        """Have the init ended, unless the host has; nothing else ends that of a launch that was given up."""
+        """Have the init ended, unless the host has ended it. Only this ends the init of a launch that was given up."""
         self._inits.end(self._init_of.pop(number))
 
     def _fork_into(self, init: int) -> int:
@@ -148,7 +148,7 @@ class PidNamespaceLevel(Level):
         return pid
 
     def _prepare_init(self, number: int) -> None:
-        """Have entries differ in their numbers, which go into names of files; bound the tree, and give it a `/proc`."""
+        """Give entries different pids, since programs put them into file names; bound the tree; give it a `/proc`."""
         if self.lack is None:
             mount_own_proc()
         try:
@@ -161,16 +161,16 @@ class PidNamespaceLevel(Level):
     def _become_entry(self, init: int) -> None:
         die_with_parent(0)  # the server is outside of its namespace
         if self.lack is None:
-            enter_mounts(init)  # at their root; its order names its folder
+            enter_mounts(init)  # at their root; the order names the folder
         if self._has_user_namespace:
-            # An entry has the rights that the host has, and not those of a superuser in here; nor does it get them back
-            # by becoming another program, as user 0 otherwise would.
+            # An entry has the rights of the host, not those of a superuser in here. Nor does it get those by `exec`, as
+            # user 0 otherwise would.
             call("prctl", _PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0)
             call("capset", _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
 
 
 def _has_capabilities() -> bool:
-    """Whether this program has more rights than an ordinary user: then an entry is to have them as well."""
+    """Whether this program has more rights than an ordinary user. If so, an entry should have them as well."""
     for line in read_kernel_file("/proc/self/status").splitlines():
         if line.startswith("CapEff:"):
             return int(line[7:], 16) != 0

@@ -1,10 +1,10 @@
-"""A `/proc` that fits the PID namespace of a process: in a mount namespace of its own, made with its init.
+"""A `/proc` that fits the PID namespace of a process, in a mount namespace of its own, made with its init.
 
-Without one, `/proc` is that of the host's namespace, and `/proc/<os.getpid()>` is another process. Nothing else
-differs: later mounts and unmounts outside show up inside, too, while those that a process makes stay inside.
+Without it a process sees the host's `/proc`, in which `/proc/<os.getpid()>` is another process. Nothing else differs:
+later mounts and unmounts outside show up inside, too, while those that a process makes stay inside.
 
-It needs the right to mount. And it must not uncover parts of `/proc` that were hidden by mounting something over them,
-as containers do: in that case a process gets none.
+It needs the right to mount. And it must not uncover parts of `/proc` that something mounted over them hides, as
+containers do: in that case a process gets none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CLONE_NEWNS = 0x00020000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
 
 _HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
-"""Where a file system of its own belongs into every `/proc`."""
+"""A file system of its own is mounted here in an ordinary `/proc`."""
 
 
 def mount_own_proc() -> None:
@@ -45,7 +45,7 @@ def enter_mounts(fd: int) -> None:
 
 
 def why_no_own_proc() -> str | None:
-    """Find out, in a copy of this process, whether processes here can have one: `None`, or why not."""
+    """Find out, in a copy of this process, why processes here cannot have one; `None` if they can."""
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -67,7 +67,7 @@ def _problem() -> str | None:
             return f"something is mounted over a part of it ({place}), which a new one would uncover"
     root = os.stat("/")
     try:
-        call("unshare", _CLONE_NEWNS)  # only one of its own can be entered in a user namespace
+        call("unshare", _CLONE_NEWNS)  # in a user namespace, a process can only enter a mount namespace of its own
         enter_mounts(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         if not os.path.samestat(root, os.stat("/")):
             return "this program runs in a chroot, and a process could get out of it"

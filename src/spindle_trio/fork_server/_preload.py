@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-# What every process needs is loaded with this module, whatever the list says.
+# Every process needs these, so they load with this module, whatever the list says.
 import spindle_trio.child._blocking_runtime  # noqa: F401  # as above
 from spindle_trio.child import _program
 from spindle_trio.fork_server._safety import UnsafeError, verify_safe
@@ -27,13 +27,13 @@ _ABOUT_THREADS = (
 def preload(
     modules: Sequence[str], folders: list[str], *, known_fds: set[int], announce: Callable[[int], None]
 ) -> None:
-    """Import modules one by one, and look after each whether it has left anything behind that makes forking unsafe.
+    """Import modules one by one, and check after each that a fork is still safe.
 
     Args:
         modules: their names.
-        folders: where they are looked for, before anywhere else.
+        folders: where to look for them first.
         known_fds: the descriptors that this program has open.
-        announce: told the place of each in the list before it is imported, for it may not come back.
+        announce: called with the index of each before it is imported, since the import may never end.
 
     Raises:
         UnsafeError: a module cannot be imported, has started a thread or a process, has opened a descriptor, or has
@@ -45,7 +45,7 @@ def preload(
         announce(number)
         try:
             __import__(name)
-        except BaseException as error:  # noqa: ASYNC103  # whatever a module raises: the host has to hear of it
+        except BaseException as error:  # noqa: ASYNC103  # whatever a module raises, the host must hear of it
             what = f"the module {name!r} cannot be preloaded: {_advice(error)}; {_in_words(error)}"
             raise UnsafeError(what) from None  # noqa: ASYNC104  # no Trio runs here
         verify_safe(f"the module {name!r}", _ADVICE, known_fds, about_threads=_ABOUT_THREADS)
@@ -55,7 +55,7 @@ def preload(
         import spindle_trio.fork_server._rehearsal  # noqa: F401  # all that a spare needs
     _reset_signals()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # what is in a buffer when the server forks would be printed by every process
+        stream.flush()  # otherwise every process would print what is in the buffer
     _program.prepare_output()
 
 
@@ -73,7 +73,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def _reset_signals() -> None:
-    """Give every signal back what a fresh interpreter does about it, and stop timers that a module has started."""
+    """Give every signal the disposition of a fresh interpreter, and stop timers that a module has started."""
     for timer in (signals.ITIMER_REAL, signals.ITIMER_VIRTUAL, signals.ITIMER_PROF):
         signals.setitimer(timer, 0)
     signals.set_wakeup_fd(-1)

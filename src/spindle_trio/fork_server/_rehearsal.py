@@ -1,8 +1,8 @@
-"""What a spare does while no launch waits for it: it plays through the life of a process, against itself as the host.
+"""A spare's rehearsal, while no launch waits for it: the life of a process, with itself as the host.
 
-After a fork the first write to each page copies it, and that is most of what a spawn would cost. So a spare touches in
-advance what an `async` entry is going to touch: it loads an entry file, and runs it from the first frame to the last.
-None of that is visible outside.
+After a fork the first write to each page copies it, which is most of the cost of a spawn. So a spare touches in advance
+what an `async` entry will touch: it loads an entry file, and runs it from the first frame to the last. Nothing of that
+is visible outside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INIT = (
 
 
 async def rehearse() -> None:
-    """Play an entry through, with Trio running."""
+    """Run the rehearsal's entry, with Trio running."""
     function: EntryFunction = load_entry(_ENTRY)  # type: ignore[assignment]  # it is the one beside this file
     del sys.modules["rehearsal_entry"]
     lanes = [SocketLane(sock, max_bytes=None) for _ in range(2) for sock in socket.socketpair()]

@@ -1,4 +1,4 @@
-"""Whether a program can still be forked safely: after Python's own start, and after each module that was loaded."""
+"""Checks that a program can still be forked safely: after Python's own start, and after each preloaded module."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 
 
 class UnsafeError(Exception):
-    """No fork would be safe, or a level of containment does not work; says who is to blame, why, and what to do."""
+    """A fork would not be safe, or a level of containment does not work. Says what causes it, and what to do."""
 
 
 def verify_safe(who: str, advice: str, known_fds: set[int], *, about_threads: str = "") -> None:
     """Make sure that a fork is safe.
 
     Args:
-        who: what has been loaded, for the error.
+        who: what was loaded last, for the error.
         advice: what to do, for the error.
         known_fds: the descriptors that may be open.
-        about_threads: what to do about threads before that.
+        about_threads: further advice about threads, put before `advice`.
 
     Raises:
-        UnsafeError: it is not, and says why.
+        UnsafeError: a fork is not safe.
     """
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
@@ -60,5 +60,5 @@ def _open_fds() -> dict[int, str]:
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
-            pass  # the one that the listing itself needed
+            pass  # the descriptor of the listing itself
     return found

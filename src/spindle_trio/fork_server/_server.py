@@ -3,37 +3,37 @@
 Theory of operation
 -------------------
 
-The server comes from a clean program, started by `exec`, so that no lock, buffer or descriptor of the host's comes with
-it: that is its guard (`_guard`), which forks it into the level of containment that works here (`_levels`). It never
-runs Trio, and has no thread but this one: a fork copies only the thread that calls it, and a lock that another one held
-would stay locked for good. What it loads for its processes it verifies afterwards (`_preload`).
+The server's guard (`_guard`) is a fresh program, started by `exec`, so no lock, buffer or descriptor of the host comes
+along. The guard forks the server into the level of containment that works here (`_levels`). The server never runs Trio,
+and has no other thread: a fork copies only the thread that calls it, and a lock that another one held would stay locked
+for good. After loading modules for its processes it checks that a fork is still safe (`_preload`).
 
-Host and server exchange datagrams, one JSON object each, over a socket that keeps their bounds:
+Host and server exchange datagrams, one JSON object each:
 
     host → server   {"type": "preload", "modules": [name, …], "folders": [folder, …], "variables": {name: value, …},
-                     "path": [folder, …], "execs": bool}    first of all, once: what to load, where and in what
-                    {"type": "fork", "spare": bool}         fork a process; for a launch that waits, or as a spare
-                    {"type": "reap", "number": n}           it has ended, and its pid is not needed any more
-                    {"type": "discard", "number": n}        kill and reap it, whatever it is doing
+                     "path": [folder, …], "execs": bool}    once, at first: what to load, and how
+                    {"type": "fork", "spare": bool}         fork a process, for a launch that waits or as a spare
+                    {"type": "reap", "number": n}           reap a process that has ended; its pid is no longer needed
+                    {"type": "discard", "number": n}        kill and reap a process, whatever it is doing
     guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    the group of all
-    server → host   {"type": "server", "lack": text}        with pidfds of itself and of its root, where it has one
-                    {"type": "loading", "module": n}        goes on to the module of that place in the list
-                    {"type": "up"}                          ready to fork
-                    {"type": "refused", "error": text}      not ready, and it ends; the guard may say it, too
+    server → host   {"type": "server", "lack": text}        with pidfds of itself and of its root, if it has one
+                    {"type": "loading", "module": n}        it loads the module of that index next
+                    {"type": "up"}                          it is ready to fork
+                    {"type": "refused", "error": text}      it is not ready, and ends; the guard may send it, too
                     {"type": "forked", "number": n, "spare": bool, "group": path}   with seven descriptors, see `Birth`
                     {"type": "not forked", "errno": n, "error": text, "spare": bool, "number": n}
-                    {"type": "reaped", "number": n, "status": n}      what waitpid(2) says of what it has forked itself
-    init → host     {"type": "ended", "number": n, "status": n}       what waitpid(2) says of its process (`sweep`)
+                    {"type": "reaped", "number": n, "status": n}      from waitpid(2), of a process that it has forked
+    init → host     {"type": "ended", "number": n, "status": n}       from waitpid(2), of its process (`sweep`)
 
-A process waits on its control lane for the first frame, so the server need not know what it is for. A spare warms
-itself up before it waits (`_forked`). The processes of some servers then become other programs (`child/_exec.py`). If
-the parent of a process is an init, the init announces its start and its end.
+A process waits on its control lane for the first frame, so the server need not know its purpose. A spare warms itself
+up before it waits (`_forked`). The processes of some servers then become other programs (`child/_exec.py`). If the
+parent of a process is an init, the init announces its start and its end.
 
-No process is reaped unasked: it keeps its pid until the host has looked at it and asks for the reaping. `number` is not
-the pid but a number that means the same in every PID namespace.
+The server reaps only on request: a process keeps its pid until the host has looked at it. `number` is not the pid but a
+number that means the same in every PID namespace.
 
 When the socket ends, the host has ended or wants the server to end. The server then kills and reaps what it has forked,
-and ends. If it is killed itself, its processes die with it, by their parent-death signals.
+and ends. If the server is killed itself, its processes die with it, by their parent-death signals.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ else:
     import _signal as signals  # `signal` would load `enum`, and every process would inherit its pages
 
 LAST_REAP_SECONDS = 0.5
-"""Seconds that the processes may take, in all, to end once they were killed at the server's own end."""
+"""Seconds that all processes together may take to end, after the kill at the server's own end."""
 
 _ERROR_BYTES = 4000
 
 _TRACED_PAUSE_MS = 100
-"""Milliseconds between two attempts to reap what has ended and is being traced: readable, and not to be had."""
+"""Milliseconds between two attempts to reap a traced process that has ended: until then its tracer holds it."""
 
 
 def serve(link: Link, level: Level) -> NoReturn:
@@ -89,22 +89,22 @@ def serve(link: Link, level: Level) -> NoReturn:
 
 
 class _Server:
-    """The state of the server: whom it has forked."""
+    """The state of the server: the processes that it has forked."""
 
     def __init__(self, link: Link, level: Level) -> None:
         self._link = link
         self._level = level
         self._poll = select.poll()
         self._poll.register(link.fileno(), select.POLLIN)
-        self._asked: list[bool] = []  # a process each, to be forked; whether it is to be a spare
+        self._asked: list[bool] = []  # processes still to fork: whether each is a spare
         self._last_number = 0
         self._execs = False
         self._unreaped: dict[int, int] = {}  # number → pid
-        self._ending: dict[int, int] = {}  # pidfd → number of what was to be reaped and had not ended
-        self._traced: set[int] = set()  # numbers of what has ended, and is withheld from this program
+        self._ending: dict[int, int] = {}  # pidfd → number of a process to reap that has not ended yet
+        self._traced: set[int] = set()  # numbers of ended processes whose tracers hold up the reaping
 
     def start(self) -> None:
-        """Load what processes are to find loaded, make sure that forking is safe then, and say so."""
+        """Preload modules, make sure that a fork is still safe, and tell the host."""
         pidfds = [os.pidfd_open(pid) for pid in (os.getpid(), *self._level.roots())]
         self._link.send({"type": "server", "lack": self._level.lack}, pidfds)
         for pidfd in pidfds:
@@ -130,12 +130,12 @@ class _Server:
             text = str(error).encode(errors="backslashreplace")[:_ERROR_BYTES].decode(errors="ignore")
             self._link.send({"type": "refused", "error": text})
             os._exit(1)
-        # The host counts on it that processes begin with these; a module may have changed them.
+        # A module may have changed these, and the host relies on them at the start of a process.
         sys.path[:] = path  # type: ignore[assignment]  # a list of texts
         replace_environment(environment)
         find_command_line()
-        # What is there now is never garbage. Without a freeze, the first collection in a process would touch, and so
-        # copy, all of it.
+        # These objects never become garbage. Without a freeze, the first collection in a process would touch, and so
+        # copy, all of them.
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -154,13 +154,13 @@ class _Server:
                 os.close(fd)
                 number = self._ending.pop(fd)
                 if not self._reap_nowait(number):
-                    # A tracer has to take note of the end first, or to end itself, and nothing tells of that.
+                    # Its tracer must first notice the end, or end itself; no event announces that.
                     self._traced.add(number)
         for number in tuple(self._traced):
             self._reap_nowait(number)
 
     def end(self) -> None:
-        """Kill and reap whatever has been forked and not reaped, within `LAST_REAP_SECONDS`."""
+        """Kill and reap all processes that are left, within `LAST_REAP_SECONDS`."""
         for pid in self._unreaped.values():
             os.kill(pid, signals.SIGKILL)
         deadline = monotonic() + LAST_REAP_SECONDS
@@ -200,13 +200,13 @@ class _Server:
         self._unreaped[birth.number] = pid
 
     def _reap(self, number: int) -> None:
-        """Reap a process that has ended; one that has not, as soon as it does."""
+        """Reap a process, now or as soon as it has ended."""
         if self._reap_nowait(number):
             return
         try:
             pidfd = os.pidfd_open(self._unreaped[number])
         except OSError:
-            return  # no descriptor left: it is reaped at this program's own end
+            return  # no descriptor left: reaped at this program's own end
         self._ending[pidfd] = number
         self._poll.register(pidfd, select.POLLIN)
 

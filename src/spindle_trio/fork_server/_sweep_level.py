@@ -1,4 +1,4 @@
-"""Level `sweep`: each process has a parent that adopts and kills what it leaves behind. See `_levels`."""
+"""Level `sweep`: the parent of each process adopts and kills what it leaves behind. See `_levels`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class SweepLevel(Level):
     adopts: bool = True
 
     def enter_guard(self) -> None:
-        """Adopt whatever loses its parents below here."""
+        """Adopt all orphans below this process."""
         outlive_parent()
         call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         own_children()
 
     def fork(self, birth: Birth) -> int:
-        """Fork an init, which adopts what its process leaves behind, and forks that."""
+        """Fork an init, which forks the process and adopts what that leaves behind."""
         server = os.getpid()
         pid = os.fork()
         if pid:
@@ -45,7 +45,7 @@ class SweepLevel(Level):
         return _become_init(birth, adopt, lambda: die_with_parent(init))
 
     def tidy(self, server: int) -> None:
-        """Kill what an init that was killed has left."""
+        """Kill what a killed init has left."""
         if own_children() != [server]:
             sweep(but=server)
 
@@ -55,7 +55,7 @@ class SweepLevel(Level):
 
 
 def _become_init(birth: Birth, prepare: Callable[[], None], become_entry: Callable[[], None]) -> int:
-    """Be the init of one process: fork it, and see it through to its end. Returns in that process alone, with 0."""
+    """Be the init of one process: fork it, and see it through to its end. Returns only in that process, with 0."""
     try:
         os.setsid()
         prepare()
