@@ -643,7 +643,7 @@ async def test_records_of_ended_processes_are_let_go() -> None:
         await host.end_process("p9")
         await host.refuse(request, StartupTimeoutError("why", info=info("p9")))
         port = worker._port
-        assert not port._processes  # type: ignore[attr-defined]  # nothing else shows what is remembered
+        assert not port._processes._by_id  # type: ignore[attr-defined]  # nothing else shows what is remembered
         assert not port._pending  # type: ignore[attr-defined]
         gc.collect()
         assert [reference() for reference in inboxes] == [None] * 3
