@@ -88,8 +88,7 @@ async def test_what_is_never_ready_is_killed_at_the_startup_deadline(level: str,
         fate = place.fates[caught.value.info.process_id]
         assert fate.states == ["starting", "timed_out"]
         assert caught.value.info.error == "not ready within 0.5 s" + (f"; {STOPPED}" if how == "is stopped" else "")
-        least, most = at_deadline(STARTUP_SECONDS)
-        assert least <= fate.seconds(since="starting") < most
+        fate.assert_lived("starting", at_deadline(STARTUP_SECONDS))
         await place.gone(fate, before)
         await place.all_answer()
 

@@ -171,7 +171,7 @@ async def test_a_process_that_a_daemon_traces_ends_all_the_same_and_is_reaped_wh
         if tracer == 0:
             pytest.skip("this system lets nobody trace a process that is no child of its own")
         assert fate.states == ["starting", "running", "failed"]
-        assert fate.seconds(since="running") < PROMPT[1]
+        fate.assert_lived("running", PROMPT)
         server = server_of(place.launcher)
         assert server is not None
         used, began_at = processor_seconds(server), trio.current_time()

@@ -27,6 +27,7 @@ from spindle_trio.abc import LaunchedProcess, Launcher
 from spindle_trio.launchers import ForkServerLauncher
 from support.contract import exists
 from support.fork_server import wait_until
+from support.lateness import waited_for_processor
 from support.leftovers import MARK, alive, describe
 from support.numbers import outside
 
@@ -67,7 +68,7 @@ CONTROL_PATIENCE = LaunchedProcess.control_patience
 """Seconds that a process may live on that has closed its control lane."""
 
 SLACK = 1.0
-"""Seconds that a deadline on real processes may be late (reliability, row 11)."""
+"""Seconds of its own time in which a host may be late with a deadline (reliability, row 11)."""
 
 KILLED = "killed by SIGKILL(, not for lack of memory,)?"
 """What is said of a SIGKILL from elsewhere: not every system tells what it does for lack of memory."""
@@ -175,6 +176,8 @@ class Fate:
     """The numbers of what it has started, which are all the integers that it has sent."""
     survivors: list[str] = attrs.field(factory=list)
     """Who of those that it had named was alive when its end was announced."""
+    waits: list[float] = attrs.field(factory=list)
+    """For each event, how long this program had waited for a processor by then."""
 
     @property
     def states(self) -> list[str]:
@@ -184,6 +187,14 @@ class Fate:
         """Tell how long it has lived on after it had entered a state."""
         entered = next(event.at for event in self.events if event.state == since)
         return (self.events[-1].at - entered).total_seconds()
+
+    def assert_lived(self, since: str, within: tuple[float, float]) -> None:
+        """Hold the time since it had entered a state against bounds: the upper one is about time that the host had."""
+        least, most = within
+        took = self.seconds(since)
+        waited = self.waits[-1] - self.waits[self.states.index(since)]
+        assert least <= took, took
+        assert took - waited < most, f"{took:g} s, in {waited:g} s of which there was no processor for the host"
 
 
 class Neighbourhood:
@@ -286,9 +297,7 @@ class Neighbourhood:
         assert str(info.exit_reason) == mischief.ends
         assert re.fullmatch(mischief.error, info.error or "", re.DOTALL), info.error
         assert handle.result == mischief.result
-        least, most = mischief.within
-        took = fate.seconds(since="stopping" if mischief.is_asked else "running")
-        assert least <= took < most, took
+        fate.assert_lived("stopping" if mischief.is_asked else "running", mischief.within)
         return fate
 
     @asynccontextmanager
@@ -321,6 +330,7 @@ class Neighbourhood:
     def _note_event(self, event: LifecycleEvent) -> None:
         fate = self.fates.setdefault(event.process_id, Fate())
         fate.events.append(event)
+        fate.waits.append(waited_for_processor())
         if event.state.is_terminal:
             fate.survivors = [describe(pid) for pid in fate.numbers if exists(pid)]
 

@@ -16,9 +16,8 @@ LIFE_SECONDS = 60
 
 def lane_of(process: Any, name: str) -> int:
     """Return the descriptor of a lane, `control` or `messages`, of either kind of context."""
-    if hasattr(process, "_runtime"):
-        return int(getattr(process._runtime, f"_{name}").fd)
-    return int(getattr(process._controls, f"_{name}")._socket.fileno())
+    lane = getattr(process._controls, f"_{name}")
+    return int(lane.fd if hasattr(lane, "fd") else lane._socket.fileno())
 
 
 def wait_for_the_end() -> None:
