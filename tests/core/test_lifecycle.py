@@ -9,14 +9,9 @@ import pytest
 
 from spindle_trio._model import ExitReason, ProcessState
 from spindle_trio._supervision._lifecycle import Lifecycle, Step, Transition
-from spindle_trio._supervision._state_table import FAILED, STOPPED, TABLE, TIMED_OUT, Action, End, Input, Phase
+from spindle_trio._supervision._state_table import TABLE, Action, End, Input, Phase
 from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
-
-LIVE = {
-    Phase.STARTING: ProcessState.STARTING,
-    Phase.RUNNING: ProcessState.RUNNING,
-    Phase.STOPPING: ProcessState.STOPPING,
-}
+from support.state_table import follows
 
 
 def lifecycle_in(*inputs: Input, startup: float = 10, heartbeat: float = 20, grace: float = 5) -> Lifecycle:
@@ -39,60 +34,34 @@ WAYS: dict[Phase, tuple[Input, ...]] = {
     Phase.ENDING: (Input.READY, Input.COMPLETE),
 }
 
-# The contract's table, written down a second time in its own words: what follows in which state.
-# "-" is no change; otherwise the phase after it, what the supervisor does, and the end that is settled.
-KILLED_AS = {"stopped": STOPPED, "failed": FAILED, "timed_out": TIMED_OUT}
-EXPECTED: dict[Input, tuple[str, str, str, str]] = {
-    #                         starting                running                 stopping                ending
-    Input.READY:              ("running",             "-",                    "-",                    "-"),
-    Input.COMPLETE:           ("let go: completed",   "let go: completed",    "let go: completed",    "-"),
-    Input.FAIL:               ("let go: failed",      "let go: failed",       "let go: failed",       "-"),
-    Input.REPORTED_STOPPED:       ("kill: failed",        "kill: failed",         "let go: stopped",      "-"),
-    Input.EXIT:               ("gone: failed",        "gone: failed",         "gone: stopped",        "-"),
-    Input.BROKEN:             ("kill: failed",        "kill: failed",         "kill: stopped",        "kill"),
-    Input.CONTROL_CLOSED:     ("kill: failed",        "kill: failed",         "kill: stopped",        "-"),
-    Input.LAUNCH_FAILED:      ("gone: failed",        "-",                    "gone: stopped",        "-"),
-    Input.STARTUP_DEADLINE:   ("dump: timed_out",     "-",                    "-",                    "-"),
-    Input.HEARTBEAT_DEADLINE: ("-",                   "dump: timed_out",      "-",                    "-"),
-    Input.GRACE_DEADLINE:     ("-",                   "-",                    "kill: stopped",        "kill"),
-    Input.ABANDON_DEADLINE:   ("-",                   "-",                    "-",                    "abandon"),
-    Input.STOP:               ("ask",                 "ask",                  "-",                    "-"),
-    Input.HOST_STOP:          ("ask",                 "ask",                  "-",                    "-"),
-    Input.CALLER_GONE:        ("kill: stopped",       "kill: stopped",        "kill: stopped",        "kill"),
-    Input.KILL:               ("-",                   "-",                    "kill: stopped",        "kill"),
-}  # fmt: skip
+DOES = {
+    "-": Action.NOTHING,
+    "running": Action.NOTHING,
+    "stopping": Action.ASK,
+    "kill": Action.KILL,
+    "dump": Action.DUMP,
+    "let go": Action.AWAIT_EXIT,
+    "gone": Action.NOTHING,
+    "abandon": Action.ABANDON,
+}
+"""What the supervisor has to do, for each word of the table."""
 
 
-@pytest.mark.parametrize(("column", "phase"), list(enumerate(WAYS)))
+@pytest.mark.parametrize("phase", WAYS)
 @pytest.mark.parametrize("said", Input)
-def test_each_input_does_in_each_phase_what_the_contract_says(said: Input, column: int, phase: Phase) -> None:
+def test_each_input_does_in_each_phase_what_the_contract_says(said: Input, phase: Phase) -> None:
     life = lifecycle_in(*WAYS[phase])
-    state_before, settled_before = life.state, life.settled
+    state, settled, transition = life.state, life.settled, None
     step = life.feed(said, 1, text="why" if said is Input.ABANDON_DEADLINE else None)
-    match EXPECTED[said][column].split(": "):
-        case ["-"]:
-            assert (life.phase, life.state, life.settled) == (phase, state_before, settled_before)
-            assert step == Step(Action.NOTHING)
-        case ["running"]:
-            assert life.phase is Phase.RUNNING
-            assert step == Step(Action.NOTHING, Transition(ProcessState.STARTING, ProcessState.RUNNING, 1))
-        case ["ask"]:
-            assert (life.phase, life.settled) == (Phase.STOPPING, None)
-            assert step == Step(Action.ASK, Transition(LIVE[phase], ProcessState.STOPPING, 1))
-        case ["kill" | "abandon" as does]:
-            assert (life.phase, life.settled) == (Phase.ENDING, settled_before)
-            assert step == Step(Action[does.upper()])
-        case [does, end]:
-            assert life.phase is Phase.ENDING
-            assert life.settled == End(ProcessState(end), ExitReason(end))
-            action = {"kill": Action.KILL, "dump": Action.DUMP, "let go": Action.AWAIT_EXIT, "gone": Action.NOTHING}[
-                does
-            ]
-            # The end is not seen before the process has been reaped.
-            assert step == Step(action)
-            assert life.state is LIVE[phase]
-        case other:
-            raise AssertionError(other)
+    row = follows(said.value, phase.value)
+    if row.does in ("running", "stopping"):
+        transition = Transition(state, ProcessState(row.does), 1)
+        phase, state = Phase(row.does), ProcessState(row.does)
+    elif row.end is not None:
+        # The end is not seen before the process has been reaped.
+        phase, settled = Phase.ENDING, End(ProcessState(row.end), ExitReason(row.end))
+    assert (life.phase, life.state, life.settled) == (phase, state, settled)
+    assert step == Step(DOES[row.does], transition)
 
 
 @pytest.mark.parametrize("said", Input)

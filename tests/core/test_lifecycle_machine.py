@@ -1,4 +1,4 @@
-"""Any sequence of inputs, against an oracle that keeps the history and reads the contract anew each time."""
+"""Any sequence of inputs, against an oracle that keeps the history, and looks up in the state table what follows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from spindle_trio._model import ExitReason, ProcessState
 from spindle_trio._supervision._lifecycle import Lifecycle, Step, Transition
 from spindle_trio._supervision._state_table import Action, Input, Phase
+from support.state_table import follows
 
 STARTUP, HEARTBEAT, GRACE, ABANDON, DUMP = 10.0, 4.0, 5.0, 1.5, 0.3
 
-WORDS = {Input.COMPLETE: "completed", Input.FAIL: "failed", Input.REPORTED_STOPPED: "stopped"}
-BREACHES = {Input.BROKEN, Input.CONTROL_CLOSED}
-DEADLINES = {
-    Input.STARTUP_DEADLINE: ProcessState.STARTING,
-    Input.HEARTBEAT_DEADLINE: ProcessState.RUNNING,
-    Input.GRACE_DEADLINE: ProcessState.STOPPING,
-}
+DOES = {"kill": Action.KILL, "dump": Action.DUMP, "let go": Action.AWAIT_EXIT, "stopping": Action.ASK}
 
 
 @attrs.define
@@ -41,23 +36,6 @@ class Story:
     @property
     def state(self) -> ProcessState:
         return self.seen[-1]
-
-    def judge(self, said: Input) -> str | None:
-        """Say how the process ends by this input, if it does (the contract's table, row by row)."""
-        stopping = self.state is ProcessState.STOPPING
-        if said is Input.REPORTED_STOPPED:
-            return "stopped" if stopping else "failed"
-        if said in WORDS:
-            return WORDS[said]
-        if said in BREACHES or said is Input.EXIT:
-            return "stopped" if stopping else "failed"
-        if said is Input.LAUNCH_FAILED and self.state is not ProcessState.RUNNING:
-            return "stopped" if stopping else "failed"
-        if said in DEADLINES:
-            return ("stopped" if stopping else "timed_out") if DEADLINES[said] is self.state else None
-        if said is Input.CALLER_GONE or (said is Input.KILL and stopping):
-            return "stopped"
-        return None
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -134,29 +112,17 @@ class LifecycleMachine(RuleBasedStateMachine):
     def say(self, said: Input, reason: ExitReason = ExitReason.REPLACED) -> Step:
         story, before = self.story, self.story.state
         step = self.life.feed(said, self.now, result="result", host_reason=reason)
-        expected = Action.NOTHING
-        if story.is_over:
-            pass
-        elif story.ended_as is not None:
-            if said in (Input.GRACE_DEADLINE, Input.KILL, Input.CALLER_GONE, Input.BROKEN):
-                expected = Action.KILL
-        elif said is Input.READY and before is ProcessState.STARTING:
-            story.seen.append(ProcessState.RUNNING)
+        does, end = "-", None
+        if not story.is_over:
+            does, end = follows(said.value, before.value if story.ended_as is None else "ending")
+        if story.ended_as is None and said is Input.HOST_STOP:
+            story.host_reason = story.host_reason or reason
+        if does in ("running", "stopping"):
+            story.seen.append(ProcessState(does))
+        if does == "running":
             story.beat_at = self.now
-        elif said in (Input.STOP, Input.HOST_STOP):
-            if said is Input.HOST_STOP:
-                story.host_reason = story.host_reason or reason
-            if before is not ProcessState.STOPPING:
-                story.seen.append(ProcessState.STOPPING)
-                expected = Action.ASK
-        else:
-            story.ended_as = story.judge(said)
-            if story.ended_as is None or said in (Input.EXIT, Input.LAUNCH_FAILED):
-                pass
-            elif said in WORDS and not (said is Input.REPORTED_STOPPED and before is not ProcessState.STOPPING):
-                expected = Action.AWAIT_EXIT
-            else:
-                expected = Action.DUMP if story.ended_as == "timed_out" else Action.KILL
+        story.ended_as = story.ended_as or end
+        expected = DOES.get(does, Action.NOTHING)
         assert step.action is expected
         if expected is Action.DUMP:
             story.dumps_at = self.now

@@ -1,4 +1,4 @@
-"""The oracle's model of one process: the contract's table of states, read anew.
+"""The oracle's model of one process, which ends as the table of states in `support` says.
 
 Nothing here is taken from the library. What the contract says is decided here in straight lines; what it leaves open,
 which of several things that happen at the very same instant comes first, is `worker_model`'s to try.
@@ -11,6 +11,7 @@ import signal
 from typing import TypeAlias
 
 from simulation.scenario import ABANDONMENT, PATIENCE, Act, Spawn
+from support.state_table import follows
 
 
 class Refuted(Exception):
@@ -123,15 +124,13 @@ class Proc:
                 self.exit = "killed by SIGKILL"
         self.abandoned_at = min(self.abandoned_at, now + ABANDONMENT)
 
-    def settle(self, state: str, error: str | None, result: object = None) -> None:
-        """Settle how it ends, once."""
+    def settle(self, said: str, error: str | None, result: object = None) -> None:
+        """Settle how it ends by this input, once."""
         if self.end is None:
             self.note_beat()
+            state = follows(said, self.state).end
+            assert state is not None, f"{said!r} ends nothing that is {self.state}"
             self.end, self.error, self.result = (state, state), error, result
-
-    def _fail(self, error: str | None) -> None:
-        """Settle an end that is a failure, unless somebody wanted one anyway."""
-        self.settle("stopped" if self.state == "stopping" else "failed", error)
 
     # What it does and says.
 
@@ -179,18 +178,19 @@ class Proc:
             case "complete":
                 if self.end is None:
                     self.kill_at = min(self.kill_at, now + self.grace)
-                    self.settle("completed", None, act.value)
+                    self.settle("complete", None, act.value)
             case "fail":
                 if self.end is None:
                     self.kill_at = min(self.kill_at, now + self.grace)
-                    self.settle("failed", f"mishap {act.value}")
+                    self.settle("fail", f"mishap {act.value}")
             case "stopped":
-                if self.end is None and self.state == "stopping":
-                    self.settle("stopped", None)  # the grace period runs already
-                elif self.end is None:
+                does, _ = follows("says stopped", self.state if self.end is None else "ending")
+                if does == "let go":
+                    self.settle("says stopped", None)  # the grace period runs already
+                elif does == "kill":
                     self.break_protocol(now, told)
             case "exiting":
-                self._fail(self._unasked(f"exited with code {act.value}"))
+                self.settle("exit", self._unasked(f"exited with code {act.value}"))
                 self.kill(now, told)
             case "speak nonsense":
                 self.break_protocol(now, told)
@@ -203,7 +203,7 @@ class Proc:
         )
 
     def break_protocol(self, now: float, told: list[Told]) -> None:
-        self._fail("broke the protocol")
+        self.settle("breaks the protocol", "broke the protocol")
         self.kill(now, told)
 
     def take_nonsense(self, now: float, told: list[Told]) -> None:
@@ -256,15 +256,14 @@ class Proc:
             return False
         match which:
             case "startup":
-                self.settle("timed_out", f"not ready within {self.spawn.startup_timeout:g} s")
+                self.settle("startup deadline", f"not ready within {self.spawn.startup_timeout:g} s")
             case "heartbeat":
                 self.beat_at = self.last_beat()
-                self.settle("timed_out", f"no heartbeat for {self.spawn.heartbeat_timeout:g} s")
+                self.settle("heartbeat deadline", f"no heartbeat for {self.spawn.heartbeat_timeout:g} s")
             case "closed":
-                self._fail("closed its control lane and lived on")
+                self.settle("closes its control lane and lives on", "closed its control lane and lived on")
             case "grace":
-                if self.end is None:
-                    self.settle("stopped", f"did not end within {self.grace:g} s of the stop, and was killed")
+                self.settle("grace period over", f"did not end within {self.grace:g} s of the stop, and was killed")
             case _:
                 self._add("SIGKILL has not ended it in time")
                 return True
@@ -290,7 +289,7 @@ class Proc:
         if self.has_sent_nonsense:
             self.take_nonsense(now, told)
         self.note_beat()
-        self._fail(self._unasked(str(self.exit)))
+        self.settle("exit", self._unasked(str(self.exit)))
         self.conclude(now, told)
 
     def _add(self, error: str) -> None:

@@ -122,12 +122,12 @@ class WorkerModel(WorkerState):
     def _end_unlaunched(self, process: Proc, has_failed: bool, told: list[Told]) -> bool:
         process.launch = "failed" if has_failed else "called off"
         if process.end is None:
-            if process.state == "stopping":
-                process.settle("stopped", "OSError: no more processes" if has_failed else None)
-            elif has_failed:
-                process.settle("failed", "OSError: no more processes")
+            if has_failed:
+                process.settle("launch fails", "OSError: no more processes")
+            elif process.state == "stopping":
+                process.settle("exit", None)
             elif process.startup_at <= self.now:
-                process.settle("timed_out", f"not ready within {process.spawn.startup_timeout:g} s")
+                process.settle("startup deadline", f"not ready within {process.spawn.startup_timeout:g} s")
             else:
                 return False
         process.conclude(self.now, told)
@@ -201,7 +201,7 @@ class WorkerModel(WorkerState):
             if was_starting:
                 self._answer(process.number, ("StartupCancelledError",))
         if kills and (process.state == "stopping" or process.end is not None):
-            process.settle("stopped", "killed without a grace period")
+            process.settle("kill", "killed without a grace period")
             process.kill(self.now, told)
 
     def _replace(self, process: Proc, successor: int, told: list[Told]) -> None:
@@ -277,7 +277,7 @@ class WorkerModel(WorkerState):
             return
         self.phases[number] = "gone"
         process = self.live[number]
-        process.settle("stopped", "the caller of spawn was cancelled")
+        process.settle("caller of spawn cancelled", "the caller of spawn was cancelled")
         process.kill(self.now, told)
 
     def _leave_queue(self, number: int) -> None:
