@@ -24,6 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("spindle_trio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spindle_trio")
 
+# The quick suite tries fewer; `-m "slow or not slow"` has the usual number.
+settings.register_profile("quick", settings.get_profile("spindle_trio"), max_examples=40)
+
 # What the soak runs instead; machines also take more steps. Machines and lists of commands have twins for it, with the
 # marker `soak`.
 settings.register_profile("soak", settings.get_profile("spindle_trio"), max_examples=5_000, stateful_step_count=100)
@@ -43,6 +46,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None and not is_worker:
         config.option.numprocesses = "auto"
         config.option.dist = "worksteal"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have Hypothesis make fewer examples in the quick suite."""
+    if config.option.markexpr == config.getini("addopts")[-1]:
+        settings.load_profile("quick")
 
 
 @pytest.hookimpl(tryfirst=True)

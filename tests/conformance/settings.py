@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 WAITED_FOR: Final = "heartbeat_default_15s"
@@ -18,6 +18,14 @@ GRACE_PERIODS: Final[Mapping[str, float]] = {
     "stop_reason_nonstring_and_empty": 1.5,
 }
 """Where a scenario waits until a grace period is over, a shorter one shows the same."""
+
+SHORTER: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
+    "complete_with_lingering_exit_handler": [
+        ("Date.now() + 1500", "Date.now() + 300"),
+        ('"sleep": 1800', '"sleep": 400'),
+    ]
+}
+"""What is replaced in the entries and steps of scenarios that take their time, where they need not be as recorded."""
 
 CHANNEL: Final = (
     'import fs from "node:fs";\n'

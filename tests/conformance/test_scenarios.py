@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from conformance.settings import (
     MEASURED,
     OWN_CHANNEL,
     OWN_STEPS,
+    SHORTER,
     TOLD_BY_NODE,
     WAITED_FOR,
 )
@@ -38,6 +40,16 @@ def as_played(scenario: Scenario) -> Scenario:
     return attrs.evolve(scenario, entry_files=sources, steps=OWN_STEPS.get(scenario.name, scenario.steps))
 
 
+def shorter(scenario: Scenario) -> Scenario:
+    """Have a scenario wait for less long than the recorded one."""
+    written = json.dumps([scenario.entry_files, scenario.steps])
+    for there, here in SHORTER[scenario.name]:
+        assert there in written, f"{scenario.name} has no {there}"
+        written = written.replace(there, here)
+    entry_files, steps = json.loads(written)
+    return attrs.evolve(scenario, entry_files=entry_files, steps=steps)
+
+
 async def play_in_node(scenario: Scenario, folder: Path) -> Play:
     """Play a scenario on the default launcher, with a program that a scenario can take away."""
     program, root = folder / "node", folder / "root"
@@ -49,13 +61,21 @@ async def play_in_node(scenario: Scenario, folder: Path) -> Play:
     )
 
 
+CASES = [
+    *[
+        pytest.param(name, name in SHORTER, id=name, marks=[pytest.mark.soak] if name == WAITED_FOR else [])
+        for name in scenarios()
+    ],
+    *[pytest.param(name, False, id=f"{name}, as recorded", marks=pytest.mark.slow) for name in SHORTER],
+]
+
+
 @pytest.mark.quick(36)
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.soak] if name == WAITED_FOR else []) for name in scenarios()],
-)
-async def test_scenario(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "is_shorter"), CASES)
+async def test_scenario(name: str, is_shorter: bool, tmp_path: Path) -> None:
     scenario = as_played(scenarios()[name])
+    if is_shorter:
+        scenario = shorter(scenario)
     played = await play_in_node(scenario, tmp_path)
     compare(expected(scenario, DIFFERENCES), played.outputs, measured=name in MEASURED)
     check_printed(scenario, played.outputs, played.printed, told_by_node=TOLD_BY_NODE.get(name))

@@ -73,7 +73,7 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
 
 
 async def test_a_backend_has_entries_in_two_languages_run_and_sees_one_of_them_end_by_the_watchdog() -> None:
-    async with running("4") as example:  # seconds, of which beats take a half: the machine may be busy
+    async with running("2") as example:  # seconds, of which beats take a half
         said = await example.read_to_the_end()
         assert await example.host.wait() == 0, said
     lines = said.splitlines()
@@ -95,7 +95,7 @@ async def test_a_backend_has_entries_in_two_languages_run_and_sees_one_of_them_e
         "backend: matcher.js: {'found': 1}",
         "backend: matcher.js: {'looking_for': '(a+)+$'}",
         "backend: matcher.js: running -> timed_out",
-        "backend: matcher.js: timed_out, no heartbeat for 4 s",
+        "backend: matcher.js: timed_out, no heartbeat for 2 s",
     ]
     assert lines[-1] == "host: the backend exited with 0, and 0 of its processes are left"
 

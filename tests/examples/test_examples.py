@@ -66,6 +66,7 @@ def test_word_index_goes_over_this_repository() -> None:
     assert said[-1]["event"]["result"]["files"] > 10
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("payload", ["null", '{"folder": "nowhere"}', '{"folder": 7}'])
 def test_word_index_says_no_to_a_wrong_payload(payload: str) -> None:
     status, said = run_entry("notes/examples/word_index.py", "--payload", payload)
@@ -74,7 +75,7 @@ def test_word_index_says_no_to_a_wrong_payload(payload: str) -> None:
 
 
 def test_wedge_is_ended_by_the_watchdog() -> None:
-    status, said = run_entry("notes/examples/wedge.py", "--heartbeat-timeout", "1")
+    status, said = run_entry("notes/examples/wedge.py", "--heartbeat-timeout", "0.5")
     assert status == 124
     assert said[-1]["event"]["state"] == "timed_out"
     assert [notice["payload"] for notice in said if "payload" in notice] == ["about to hang"]

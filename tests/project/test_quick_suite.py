@@ -21,11 +21,14 @@ def collected(*arguments: str) -> set[str]:
     return set(re.findall(r"::(test_\w+)", shown.stdout))
 
 
-def test_each_test_that_the_page_of_reliability_names_is_in_the_quick_suite() -> None:
+def test_each_test_that_the_page_of_reliability_names_is_in_the_quick_suite(request: pytest.FixtureRequest) -> None:
     page = (ROOT / "notes" / "reliability.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > 100
-    assert named - collected() == set()
+    is_quick = request.config.option.markexpr == request.config.getini("addopts")[-1]
+    here = {item.name.partition("[")[0] for item in request.session.items} if is_quick else set()
+    if not named <= here:  # this is a run of some tests, or of more than the quick suite has
+        assert named - collected() == set()
 
 
 @pytest.mark.slow

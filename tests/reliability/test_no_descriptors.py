@@ -107,7 +107,7 @@ HOST = """
 """
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @levels()
 def test_a_host_without_descriptors_ends_what_it_has_to_end(tmp_path: Path, level: Containment) -> None:
     """A few are held for kills, and for the dump before one; without them the dump is left out, and that is told."""
