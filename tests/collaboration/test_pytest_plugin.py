@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import textwrap
 from collections.abc import Mapping
 
 import pytest
@@ -56,105 +55,94 @@ async def test_real_processes_are_refused_in_virtual_time(spindle_worker: Worker
             raise AssertionError("opened")
 
 
-def project_with(pytester: pytest.Pytester, tests: str, *more_options: str) -> pytest.RunResult:
+def run_in(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     """Run tests as somebody would who has the library installed, in an interpreter of their own."""
-    pytester.makepyfile("import pytest, trio\n" + textwrap.dedent(tests))
     # Where the library is installed, its entry point loads the plugin.
     is_installed = any(entry.name == "spindle_trio" for entry in importlib.metadata.entry_points(group="pytest11"))
-    options = () if is_installed else ("-p", "spindle_trio.pytest_plugin")
-    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *options, *more_options)
+    plugin = () if is_installed else ("-p", "spindle_trio.pytest_plugin")
+    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *plugin, *options)
 
 
-def test_another_project_needs_no_configuration(pytester: pytest.Pytester) -> None:
-    result = project_with(
-        pytester,
-        """
-        async def echo(process):
-            process.ready()
-            async for message in process.messages():
-                await process.send(message)
+ECHO = """
+import pytest, trio
 
-        @pytest.fixture
-        def spindle_entries():
-            return {"echo": echo}
+async def echo(process):
+    process.ready()
+    async for message in process.messages():
+        await process.send(message)
 
-        async def test_echo(spindle_worker):
-            handle = await spindle_worker.backend_processes.spawn("echo", heartbeat_timeout=1e6)
-            await handle.send([1])
-            assert await handle.messages().receive() == [1]
-            await trio.sleep(100_000)
-        """,
-    )
-    result.assert_outcomes(passed=1)
+@pytest.fixture
+def spindle_entries():
+    return {"echo": echo}
+
+async def test_echo(spindle_worker):
+    handle = await spindle_worker.backend_processes.spawn("echo", heartbeat_timeout=1e6)
+    await handle.send([1])
+    assert await handle.messages().receive() == [1]
+    await trio.sleep(100_000)
+"""
+NO_ENTRIES = """
+import pytest, spindle_trio
+
+async def test_nothing_there(spindle_worker):
+    with pytest.raises(spindle_trio.EntryError, match="it has: none"):
+        await spindle_worker.backend_processes.spawn("echo")
+"""
+STUBBORN = """
+import pytest, trio
+
+async def stubborn(process):
+    process.ready()
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+@pytest.fixture
+def spindle_entries():
+    return {"stubborn": stubborn}
+
+async def test_stubborn(spindle_worker):
+    await spindle_worker.backend_processes.spawn("stubborn")
+"""
+REAL_CLOCK = """
+import pytest, trio
+
+class RealClock(trio.abc.Clock):
+    def start_clock(self): ...
+    def current_time(self): return 0.0
+    def deadline_to_sleep_time(self, deadline): return 0.1
+
+@pytest.fixture
+def real_clock():
+    return RealClock()
+
+async def test_it(real_clock, spindle_worker): ...
+"""
 
 
-def test_without_entries_there_are_none(pytester: pytest.Pytester) -> None:
-    result = project_with(
-        pytester,
-        """
-        import spindle_trio
-
-        async def test_nothing_there(spindle_worker):
-            with pytest.raises(spindle_trio.EntryError, match="it has: none"):
-                await spindle_worker.backend_processes.spawn("echo")
-        """,
-    )
-    result.assert_outcomes(passed=1)
-
-
-def test_an_entry_that_withstands_its_kill_fails_the_test_that_ran_it(pytester: pytest.Pytester) -> None:
-    result = project_with(
-        pytester,
-        """
-        async def stubborn(process):
-            process.ready()
-            with trio.CancelScope(shield=True):
-                await trio.sleep_forever()
-
-        @pytest.fixture
-        def spindle_entries():
-            return {"stubborn": stubborn}
-
-        async def test_stubborn(spindle_worker):
-            await spindle_worker.backend_processes.spawn("stubborn")
-        """,
-    )
+def test_another_project_needs_no_configuration_and_is_told_what_it_does_wrong(pytester: pytest.Pytester) -> None:
+    """An entry that withstands its kill fails the test that ran it; the worker refuses a clock that is real."""
+    pytester.makepyfile(test_echo=ECHO, test_no_entries=NO_ENTRIES, test_stubborn=STUBBORN, test_real_clock=REAL_CLOCK)
+    result = run_in(pytester, "-rA")
     assert result.ret != 0
-    result.stdout.fnmatch_lines(["*the entry 'stubborn' * is shielded*"])
-
-
-def test_a_real_clock_is_refused_by_the_fixture(pytester: pytest.Pytester) -> None:
-    result = project_with(
-        pytester,
-        """
-        class RealClock(trio.abc.Clock):
-            def start_clock(self): ...
-            def current_time(self): return 0.0
-            def deadline_to_sleep_time(self, deadline): return 0.1
-
-        @pytest.fixture
-        def real_clock():
-            return RealClock()
-
-        async def test_it(real_clock, spindle_worker): ...
-        """,
+    passed = [line for line in result.outlines if line.startswith("PASSED")]
+    assert passed == ["PASSED test_echo.py::test_echo", "PASSED test_no_entries.py::test_nothing_there"]
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines_random(
+        ["*the entry 'stubborn' * is shielded*", "*spindle_host runs in virtual time*"],
     )
-    assert result.ret != 0
-    result.stdout.fnmatch_lines(["*spindle_host runs in virtual time*"])
 
 
 def test_without_pytest_trio_tests_are_told_what_to_install_and_others_run(pytester: pytest.Pytester) -> None:
-    result = project_with(
-        pytester,
+    pytester.makepyfile(
         """
         async def test_async(spindle_worker): ...
 
         def test_plain(spindle_host): ...
 
         def test_of_something_else(): ...
-        """,
-        *("-p", "no:trio", "-W", "error"),
+        """
     )
+    result = run_in(pytester, "-p", "no:trio", "-W", "error")
     result.assert_outcomes(passed=1, errors=2)
     result.stdout.fnmatch_lines(["*need pytest-trio: pip install pytest-trio*"])
     result.stdout.no_fnmatch_line("*Warning*")

@@ -180,8 +180,9 @@ def judge_mutated_bodies(count: int, seed: int) -> None:
     assert refused > count / 10
 
 
-def test_mutated_bodies_are_taken_or_refused_and_nothing_else() -> None:
-    judge_mutated_bodies(100_000, seed=1)
+@pytest.mark.parametrize("count", [25_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_mutated_bodies_are_taken_or_refused_and_nothing_else(count: int) -> None:
+    judge_mutated_bodies(count, seed=1)
 
 
 @pytest.mark.soak

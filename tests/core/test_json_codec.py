@@ -71,7 +71,7 @@ def is_taken_by_a_walk(body: bytes, within: PayloadBounds) -> bool:
     return True
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(values, writers, bounds | st.just(WIDE))
 @example([[], [[]], [[[]]]], json.dumps, PayloadBounds(3, 7))
 @example([[], [[]], [[[]]]], json.dumps, PayloadBounds(2, 7))
