@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 
-`publish` calls the handlers, in the order in which they were registered, and then feeds the channels. A handler may
-do something that publishes again (kill the host, say): the second value then waits until every handler and channel
-has had the first, so that all subscribers see one order.
+`publish` calls the handlers, in order of registration, and then feeds the channels. A handler may do something that
+publishes again (kill the host, say). The second value then waits until every handler and channel has had the first, so
+all subscribers see one order.
 
-A channel is a Trio memory channel with a bounded buffer. Where it is full, its oldest value is dropped to make room,
-and the next `receive` says so with `LaggedError`; the one after goes on. The broadcast holds its channels weakly: a
-channel that is garbage-collected has no reader.
+A channel is a Trio memory channel with a bounded buffer. If it is full, its oldest value is dropped to make room, and
+the next `receive` raises `LaggedError`; the one after goes on. The broadcast holds its channels weakly: a channel that
+is garbage-collected has no reader.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HandlerList(Generic[T]):
 
         Args:
             what: names the values in log records.
-            describe: tells what a log record about a value has as attributes.
+            describe: makes the attributes of a log record about a value.
         """
         self._what = what
         self._describe = describe
@@ -50,7 +50,7 @@ class HandlerList(Generic[T]):
         return bool(self._handlers)
 
     def add(self, handler: Callable[[T], object]) -> Callable[[], None]:
-        """Register a handler; one that is registered already counts once. Returns what takes it away again.
+        """Register a handler. Registering it twice counts once. Returns a function that unregisters it.
 
         Raises:
             TypeError: it cannot be called.
@@ -61,21 +61,21 @@ class HandlerList(Generic[T]):
 
         @trio.lowlevel.enable_ki_protection
         def unsubscribe() -> None:
-            # A later registration of the same function is not this one's to take away.
+            # A later registration of the same function stays.
             if self._handlers.get(handler) is registration:
                 del self._handlers[handler]
 
         return unsubscribe
 
     def call(self, value: T, process_id: str) -> None:
-        """Call each; one that raises, be it `SystemExit`, is logged and disturbs nothing.
+        """Call each handler. If one raises, even `SystemExit`, that is logged and disturbs nothing.
 
-        What goes on from here would end the task that publishes, or leave a scope half closed. So all is caught, and
-        Ctrl-C is held back meanwhile: it is no handler's exception, and must not be taken for one.
+        An exception that got out of here would end the publishing task, or leave a scope half closed. So everything is
+        caught. Ctrl-C is held back meanwhile: it is no handler's exception, and must not count as one.
         """
         for handler, registration in list(self._handlers.items()):
             if self._handlers.get(handler) is not registration:
-                continue  # taken away by a handler before it
+                continue  # an earlier handler has unregistered it
             try:
                 handler(value)
             except BaseException:  # noqa: ASYNC103  # nothing is awaited in a handler
@@ -186,11 +186,11 @@ class Broadcast(Generic[T]):
         return bool(self._handlers) or bool(self._channels)
 
     def publish(self, value: T, process_id: str) -> None:
-        """Tell every subscriber: handlers first, then channels. Does not wait and does not raise.
+        """Give a value to every subscriber: handlers first, then channels. Neither waits nor raises.
 
         Args:
-            value: what to tell.
-            process_id: whom it is about, for log records.
+            value: the value.
+            process_id: the process that it is about, for log records.
         """
         self._queue.append(_Published(value, process_id, self._open_channels()))
         if self._is_publishing:
@@ -226,5 +226,5 @@ class Broadcast(Generic[T]):
         self._channels.clear()
 
     def _open_channels(self) -> list[LifecycleChannel[T]]:
-        # Over a copy: a collection that happens meanwhile takes away from the list.
+        # Over a copy: a garbage collection meanwhile removes items from the list.
         return [channel for reference in tuple(self._channels) if (channel := reference()) is not None]

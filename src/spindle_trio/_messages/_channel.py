@@ -16,10 +16,10 @@ R = TypeVar("R")
 
 @uninterrupted
 class MessageReceiveChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
-    """A subscription to messages, as a Trio channel that also gives all that has arrived in one call.
+    """A subscription to messages: a Trio channel that can also return all that has arrived in one call.
 
-    ``async for message in channel`` lets other tasks run once a message; where there are many,
-    ``receive_many`` lets them run once a batch. The two may be mixed.
+    ``async for message in channel`` lets other tasks run after each message. With many messages, ``receive_many`` lets
+    them run once a batch. The two may be mixed.
     """
 
     @abstractmethod
@@ -56,7 +56,7 @@ class MessageReceiveChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
             ValueError: `most` is less than 1.
             trio.EndOfChannel: as in `receive`.
             trio.ClosedResourceError: as in `receive`.
-            LaggedError: as in `receive`; what came before the gap is returned by the call before.
+            LaggedError: as in `receive`; the previous call returned what came before the gap.
         """
 
     @abstractmethod
@@ -75,19 +75,19 @@ def check_most(most: int | None) -> None:
 
 
 async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[object]]) -> R:
-    """Return what `take` does as soon as it does not raise `trio.WouldBlock`; a checkpoint in any case, and only one.
+    """Call `take` until it does not raise `trio.WouldBlock`, and return its value. Always a checkpoint.
 
-    If it is cancelled, nothing was taken.
+    If cancelled, nothing was taken.
 
     Args:
         take: looks, without waiting.
-        wait: waits until it may be worth looking again.
+        wait: waits until another look may succeed.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     try:
         taken = take()
     except trio.WouldBlock:
-        pass  # not waiting in here: the exception and its frames would live as long as the wait
+        pass  # do not wait in here: the exception and its frames would live as long as the wait
     else:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return taken

@@ -1,4 +1,4 @@
-"""What both kinds of message channel of the host share: a place in each inbox that they read."""
+"""Cursors: the places of message channels in the inboxes that they read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @uninterrupted
 class Subscription:
-    """What a channel shares with its cursors. They must not hold the channel, which could not be collected then."""
+    """The state that a channel shares with its cursors. They must not hold the channel, or it is never collected."""
 
     def __init__(self) -> None:
         self.readers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        """Who waits in the channel."""
+        """The tasks that wait in the channel."""
         self.is_collected: bool = False
         """Whether the channel has been collected: its cursors are about to be given up."""
 
@@ -37,22 +37,22 @@ class Cursor:
     """A reader's place in one inbox."""
 
     subscription: Subscription
-    """Whose place it is."""
+    """The channel's state."""
     next: int
-    """The number of the next message that it will read."""
+    """The number of the next message to read."""
     wake: Callable[[], None]
-    """Tells the reader that something has arrived, or that nothing will any more."""
+    """Called when something has arrived, or when nothing more will."""
 
 
 @uninterrupted
 class CursorChannel(MessageReceiveChannel[T]):
-    """What both kinds of channel do alike: waiting, closing, and giving up cursors when collected."""
+    """The base of both kinds of channel: waiting, closing, and giving up cursors when collected."""
 
     def __init__(self, subscription: Subscription, give_up: Callable[[], None]) -> None:
         self._is_closed = False
         self._subscription = subscription
         self._readers = subscription.readers
-        self._give_up = give_up  # must not hold the channel, which could not be collected then
+        self._give_up = give_up  # must not hold the channel, or it is never collected
         self._token = trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
 
     async def receive(self) -> T:
@@ -88,9 +88,9 @@ class CursorChannel(MessageReceiveChannel[T]):
         await trio.lowlevel.checkpoint()
 
     def __del__(self) -> None:
-        # A channel that nobody holds is one that nobody reads: without this its cursor would hold up the child. A
-        # collection may happen in any thread and in the middle of anything, an inbox's own work too: so not just now.
-        # Who subscribes before then sees to it first.
+        # Nobody reads a channel that nobody holds: without this its cursor would hold up the child. A collection may
+        # happen in any thread and in the middle of anything, even of an inbox's own work. So the cursors go later, or
+        # with the next subscription.
         if getattr(self, "_is_closed", True):
             return
         self._subscription.is_collected = True

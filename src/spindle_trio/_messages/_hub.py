@@ -1,8 +1,8 @@
-"""All messages of one worker's processes: their inboxes joined, with what keeps the order between processes.
+"""All messages of one worker's processes: joins their inboxes, and keeps the order between processes.
 
 A channel over all processes has a cursor in each inbox, and a queue with the order of arrival. Messages that one
-process sent in one go are one entry there, however many they are. Handlers are called with each message
-as it is taken in, and count as a cursor that is never behind.
+process sent together are one entry there, however many they are. Handlers are called with each message as it arrives,
+and count as a cursor that is never behind.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from spindle_trio._messages._inbox import Inbox
 
 _SMALL_QUEUE: Final = 1024
-"""Places in a hub's queue up to which nobody looks whether their messages still exist."""
+"""Up to this length nobody checks whether the messages in a queue still exist."""
 
 
 class MergedCursor(Subscription):
-    """What a hub's channel has still to read, in the order of arrival, with its cursors."""
+    """The cursors of a hub's channel, with the messages still to read in order of arrival."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cursors: dict[Inbox, Cursor] = {}
         self.queue: deque[tuple[Inbox, int, int]] = deque()
-        """Messages that have arrived in a row: an inbox, the number of the first, and the number after the last."""
+        """Messages that arrived together: an inbox, the number of the first, and the number after the last."""
         self._sweep_at = _SMALL_QUEUE
 
     @property
     def waiting(self) -> int:
-        """How many messages have still to be read, with those that a lossy inbox has dropped."""
+        """How many messages are still to be read, including those that a lossy inbox has dropped."""
         places = ((self.cursors.get(inbox), first, end) for inbox, first, end in self.queue)
         return sum(max(0, end - max(first, cursor.next)) for cursor, first, end in places if cursor is not None)
 
@@ -55,7 +55,7 @@ class MergedCursor(Subscription):
                 self.readers.unpark_all()
                 self.forget_if_read(inbox)
                 return
-            if queued < inbox.received:  # not so if a handler of these messages has subscribed, and found them held
+            if queued < inbox.received:  # false if a handler of these messages has subscribed, and found them held
                 self.queue.append((inbox, queued, inbox.received))
                 queued = inbox.received
             if len(self.queue) >= self._sweep_at:
@@ -65,7 +65,7 @@ class MergedCursor(Subscription):
         self.cursors[inbox] = inbox.open_cursor(self, arrived)
 
     def read(self) -> tuple[Inbox, JsonValue] | None:
-        """Read the next message, or none where there is none."""
+        """Read the next message; `None` if there is none."""
         while (found := self._find()) is not None:
             inbox, cursor, _ = found
             payload = inbox.read(cursor)
@@ -74,33 +74,33 @@ class MergedCursor(Subscription):
         return None
 
     def read_many(self, most: int) -> list[tuple[Inbox, JsonValue]]:
-        """Read the next messages, `most` at most; none where there is none."""
+        """Read the next messages, at most `most`; an empty list if there is none."""
         read: list[tuple[Inbox, JsonValue]] = []
         while len(read) < most and (found := self._find()) is not None:
             inbox, cursor, end = found
             if read and inbox.has_dropped(cursor):
-                break  # the next call says so
+                break  # the next call reports it
             payloads = inbox.read_many(cursor, min(end - cursor.next, most - len(read)))
             self.forget_if_read(inbox)
             read += [(inbox, payload) for payload in payloads]
         return read
 
     def _find(self) -> tuple[Inbox, Cursor, int] | None:
-        """Tell which inbox has the next message, where its cursor is, and how far it may be read there."""
+        """Find the inbox with the next message, the cursor there, and how far to read."""
         while self.queue:
             inbox, _, end = self.queue[0]
             cursor = self.cursors.get(inbox)
             if cursor is not None and cursor.next < end:
                 return inbox, cursor, end
-            # Read; or dropped, and reported as missed.
+            # Read, or dropped and reported as missed.
             self.queue.popleft()
             self.forget_if_read(inbox)
         return None
 
     def _forget_dropped(self) -> None:
-        """Let go of the places of messages that lossy inboxes have dropped: a queue that nobody reads stays bounded.
+        """Remove messages that lossy inboxes have dropped, so that a queue that nobody reads stays bounded.
 
-        The place of the next message of each inbox stays, also if that one was dropped: there the reader learns of it.
+        The next message of each inbox stays, even if it was dropped: there the reader learns of that.
         """
         self.queue = deque(
             (inbox, first, end)
@@ -127,7 +127,7 @@ class MergedCursor(Subscription):
 
 @uninterrupted
 class WorkerMessageChannel(CursorChannel[ProcessMessage]):
-    """The messages of all processes of one worker, in order of arrival. Ends when the worker has."""
+    """The messages of all processes of one worker, in order of arrival. Ends with the worker."""
 
     def __init__(self, hub: MessageHub, arrivals: MergedCursor) -> None:
         super().__init__(arrivals, partial(hub._leave, arrivals))
@@ -165,7 +165,7 @@ class MessageHub:
         """Begin with no processes and no subscribers.
 
         Args:
-            describe: tells what a log record about the process with an id has as attributes.
+            describe: makes the attributes of a log record about the process with an id.
         """
         self.describe: Callable[[str], Mapping[str, object]] = describe or partial(log_attributes, None)
         self.handlers: HandlerList[ProcessMessage] = HandlerList(
@@ -186,14 +186,14 @@ class MessageHub:
         return WorkerMessageChannel(self, arrivals)
 
     def add_handler(self, handler: Callable[[ProcessMessage], object]) -> Callable[[], None]:
-        """Register a function to call with each message; it is called at once with those that are held.
+        """Register a function to call with each message. It is called at once with those that are held.
 
         See `HandlerList.add`.
         """
         had_handlers = bool(self.handlers)
         unsubscribe = self.handlers.add(handler)
         if not had_handlers:
-            # Whoever came first has all that was kept while nobody listened; it would be read twice by a second one.
+            # The first handler gets all that was held; a second one would get it again.
             for inbox, _, payload in self._list_held():
                 self.call_handlers(inbox, payload)
             for inbox in list(self._inboxes):
@@ -201,17 +201,17 @@ class MessageHub:
         return unsubscribe
 
     def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:
-        """Tell the handlers of one message."""
+        """Call the handlers with one message."""
         self.handlers.call(_message(inbox, payload), inbox.process_id)
 
     def number_arrivals(self, count: int) -> int:
-        """Give so many messages their places in the order of all, and return the first."""
+        """Give messages their places in the order of all, and return the first place."""
         first = self._arrivals
         self._arrivals += count
         return first
 
     def close(self) -> None:
-        """Say that no process will send any more: channels end once they have read what there is."""
+        """Note that no process will send any more: channels end once they have read everything."""
         self.is_closed = True
         for arrivals in self._channels:
             arrivals.readers.unpark_all()
@@ -222,13 +222,13 @@ class MessageHub:
         return [(inbox, number, payload) for inbox, _, number, payload in sorted(held, key=itemgetter(1))]
 
     def attach(self, inbox: Inbox) -> None:
-        """Have a new inbox read by the channels that are open."""
+        """Let the open channels read a new inbox."""
         self._inboxes[inbox] = None
         for arrivals in self._channels:
             arrivals.follow(inbox)
 
     def detach(self, inbox: Inbox) -> None:
-        """Forget an inbox into which nothing more will come; channels read what is in it."""
+        """Forget an inbox that gets nothing more; channels still read what it holds."""
         self._inboxes.pop(inbox, None)
 
     def _leave(self, arrivals: MergedCursor) -> None:

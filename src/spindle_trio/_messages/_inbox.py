@@ -4,20 +4,20 @@ Theory of operation
 -------------------
 
 A subscription is a *cursor* in the inbox: the number of the next message that it will read. A message goes when every
-open cursor has passed it. Which bound applies when the inbox is full depends on who listens:
+open cursor has passed it. What happens when the inbox is full depends on who listens:
 
 * While a cursor is open nothing is lost. `room` falls to 0, and the task that reads from the process waits in
-  `wait_room`. So the messages stay in the pipe and hold up that one child. (`put` itself never refuses:
-  what has been read has been read, and at an end the host reads beyond the bound.)
+  `wait_room`. So the messages stay in the pipe and hold up that one child. (`put` itself never refuses, since at a
+  process's end the host reads beyond the bound.)
 * While none is open, the newest messages up to the bound are kept and older ones are dropped, counted, and reported
   once. A process without subscribers neither hangs nor leaks memory.
 * A *lossy* inbox (the far end of a stream, which has no back-pressure per process) always drops, and a cursor that
   falls behind learns of it through `LaggedError`.
 
-A handler counts as a cursor that is never behind: what it has been called with is read.
+A handler counts as a cursor that is never behind: the messages that it was called with are read.
 
-Messages come and go in batches: what one read has brought is taken in by one `put_many`, with one wake-up for whoever
-reads, and all that is held leaves by one `receive_many`.
+Messages come and go in batches: one `put_many` takes in the messages of one read, with one wake-up for the readers, and
+one `receive_many` takes out all that is held.
 Channels give up their cursors when they are closed or collected. An `InboxGroup` joins the inboxes of one worker.
 """
 
@@ -41,35 +41,35 @@ _log = logging.getLogger("spindle_trio.subscriptions")
 
 
 _Held: TypeAlias = tuple[JsonValue, int, int]
-"""A payload, its size in bytes, and its place in the order of all messages of the hub."""
+"""A payload, its size in bytes, and its place among all messages of the hub."""
 
 _RESUME_AT: Final = 32
-"""A full inbox is read into again once it has room for this part of its bound, so that not every message that leaves it
-wakes the task which reads from the process, for one message more."""
+"""The host reads into a full inbox again once this fraction of its bound is free. Otherwise each message that leaves
+would wake the reading task for one more message."""
 
 
 class InboxGroup(Protocol):
-    """What joins the inboxes of one worker: `MessageHub`."""
+    """Joins the inboxes of one worker; `MessageHub` implements it."""
 
     @property
     def handlers(self) -> object:
-        """The functions that are called with each message; false while there is none."""
+        """The functions to call with each message; false if there is none."""
 
     @property
     def describe(self) -> Callable[[str], Mapping[str, object]]:
-        """Tells what a log record about the process with an id has as attributes."""
+        """Makes the attributes of a log record about the process with an id."""
 
     def call_handlers(self, inbox: Inbox, payload: JsonValue) -> None:
-        """Tell the handlers of one message."""
+        """Call the handlers with one message."""
 
     def number_arrivals(self, count: int) -> int:
-        """Give so many messages their places in the order of all, and return the first."""
+        """Give messages their places in the order of all, and return the first place."""
 
     def attach(self, inbox: Inbox) -> None:
-        """Take in a new inbox."""
+        """Join a new inbox."""
 
     def detach(self, inbox: Inbox) -> None:
-        """Hear that nothing more will come into an inbox."""
+        """Forget an inbox that gets nothing more."""
 
 
 @uninterrupted
@@ -89,10 +89,10 @@ class Inbox:
         """Begin empty, and join the hub.
 
         Args:
-            process_id: whose messages these are.
-            user_id: whose process that is.
+            process_id: the process that sends these messages.
+            user_id: the owner of that process.
             max_messages: how many messages may be held.
-            max_bytes: how many bytes of them; beside these, one message that is larger.
+            max_bytes: how many bytes may be held, besides one message that is larger.
             lossy: whether a full inbox drops its oldest message even while it has a subscriber.
             hub: the worker's hub, which reads here too.
         """
@@ -106,7 +106,7 @@ class Inbox:
         """The number of the oldest message held, or of the next that will come."""
         self._heard = 0  # the number after the last message that handlers have been called with
         self._cursors: list[Cursor] = []
-        self._room: trio.lowlevel.ParkingLot | None = None  # made for the first who waits
+        self._room: trio.lowlevel.ParkingLot | None = None  # made for the first task that waits
         self._worthwhile_room = max(1, max_messages // _RESUME_AT)
         self.held_bytes = self.received = self.dropped = 0
         self.is_closed: bool = False
@@ -139,7 +139,7 @@ class Inbox:
         return max(0, self._max_messages - len(self._held)) if self.held_bytes < self._max_bytes else 0
 
     async def wait_room(self) -> None:
-        """Wait until there may be room, or until `wake_room`; the caller looks again. A checkpoint only if it waits."""
+        """Wait for room or `wake_room`; the caller checks again. A checkpoint only if it waits."""
         if not self.room:
             if self._room is None:
                 self._room = trio.lowlevel.ParkingLot()
@@ -151,16 +151,16 @@ class Inbox:
             self._room.unpark_all()
 
     def put(self, payload: JsonValue, size: int) -> None:
-        """Take in one message, beyond the bound if need be, and tell handlers and then channels."""
+        """Take in one message, even beyond the bound; call handlers, then wake channels."""
         self._append([payload], [size])
         if self._hub is not None and self._hub.handlers:
             self._hub.call_handlers(self, payload)
-            self._heard = self.received  # also if that was the last that a handler wanted to hear
+            self._heard = self.received  # even if the last handler has just unregistered
         self._tell_channels()
 
     def put_many(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
-        """Take in messages that have arrived together, oldest first: as `put` for each, but channels are told once."""
-        if self._has_handlers:  # each may look, subscribe or leave: it sees no message that came after its own
+        """Take in messages that arrived together, oldest first: as `put` for each, but wake channels once."""
+        if self._has_handlers:  # a handler may look, subscribe or leave, and must not see later messages
             for payload, size in zip(payloads, sizes, strict=True):
                 self.put(payload, size)
         else:
@@ -182,11 +182,11 @@ class Inbox:
     def _tell_channels(self) -> None:
         for cursor in tuple(self._cursors):
             cursor.wake()
-        if not self._cursors or self._is_lossy:  # otherwise nothing has been passed by what has come
+        if not self._cursors or self._is_lossy:  # otherwise no cursor has moved
             self.trim()
 
     def close(self) -> None:
-        """Say that nothing more will come; channels end once they have read what is held. May be called twice."""
+        """Note that nothing more will come; channels end once they have read what is held. May be called twice."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -204,17 +204,17 @@ class Inbox:
         """Open a cursor at the oldest message held."""
         cursor = Cursor(subscription, self.first, wake)
         self._cursors.append(cursor)
-        self._close_collected()  # only now: what they leave unread is not dropped, since somebody listens
+        self._close_collected()  # only now: with the new cursor open, what they leave unread is kept
         return cursor
 
     def close_cursor(self, cursor: Cursor) -> None:
-        """Give a cursor up, once: the messages that only it had still to read are kept up to the bound."""
+        """Give up a cursor, once. Messages that only it had still to read are kept up to the bound."""
         if cursor in self._cursors:
             self._cursors.remove(cursor)
             self.trim()
 
     def _close_collected(self) -> None:
-        """Give up the cursors of collected channels: what they have read is not read again."""
+        """Give up the cursors of collected channels."""
         for cursor in tuple(self._cursors):
             if cursor.subscription.is_collected:
                 self.close_cursor(cursor)
@@ -223,7 +223,7 @@ class Inbox:
         """Read the message at a cursor, and move it on.
 
         Raises:
-            LaggedError: messages were dropped before this cursor had read them; it has been moved on to what is held.
+            LaggedError: messages were dropped before this cursor had read them; it moves to the oldest message held.
             trio.WouldBlock: all has been read, and more may come.
             trio.EndOfChannel: all has been read, and nothing more will come.
         """
@@ -233,7 +233,7 @@ class Inbox:
         return payload
 
     def read_many(self, cursor: Cursor, most: int | None) -> list[JsonValue]:
-        """Read all messages from a cursor on, or as many as `most`, and move it on. Raises what `read` does."""
+        """Read all messages from a cursor on, at most `most`, and move it on. Raises what `read` does."""
         start = self._position_of(cursor)
         end = len(self._held) if most is None else start + most
         payloads = [payload for payload, _, _ in islice(self._held, start, end)]
@@ -242,7 +242,7 @@ class Inbox:
         return payloads
 
     def _position_of(self, cursor: Cursor) -> int:
-        """Tell where the message at a cursor is held. Raises what `read` does."""
+        """Find the index of the message at a cursor. Raises what `read` does."""
         position = cursor.next - self.first
         if position < 0:
             cursor.next = self.first
@@ -256,7 +256,7 @@ class Inbox:
         return cursor.next < self.first
 
     def list_held(self) -> list[tuple[int, int, JsonValue]]:
-        """List what is held: for each message its arrival, its number, and its payload."""
+        """List all messages held: for each its arrival, its number, and its payload."""
         self._close_collected()
         return [(arrival, number, payload) for number, (payload, _, arrival) in enumerate(self._held, self.first)]
 
@@ -266,9 +266,9 @@ class Inbox:
         self.trim()
 
     def trim(self) -> None:
-        """Drop what every cursor has read; beyond the bound and without subscribers, drop the oldest."""
+        """Drop what every cursor has read; without subscribers, also drop the oldest beyond the bound."""
         if len(self._cursors) == 1:
-            passed = self._cursors[0].next  # as nearly always
+            passed = self._cursors[0].next  # the usual case
         else:
             passed = min([cursor.next for cursor in self._cursors]) if self._cursors else self._heard
         if passed >= self.received:

@@ -12,7 +12,7 @@ from spindle_trio._trio_rules import uninterrupted
 
 
 class _ReadableInbox(Protocol):
-    """What is read: `Inbox`."""
+    """The side of `Inbox` that this channel reads."""
 
     def open_cursor(self, subscription: Subscription, wake: Callable[[], None]) -> Cursor: ...
     def close_cursor(self, cursor: Cursor) -> None: ...

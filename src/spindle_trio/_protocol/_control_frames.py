@@ -30,7 +30,7 @@ class Ready:
 
 @attrs.frozen
 class Heartbeat:
-    """The entry is alive; only said by children that have no shared page."""
+    """The entry is alive. Only children without a shared page send it."""
 
 
 @attrs.frozen
@@ -38,7 +38,7 @@ class Complete:
     """The entry has done its work."""
 
     result: JsonValue
-    """What it came to."""
+    """The entry's result."""
     messages: int
     """How many messages the child has sent so far."""
 
@@ -52,7 +52,7 @@ class Fail:
     messages: int
     """How many messages the child has sent so far."""
     traceback: str | None = None
-    """Of that exception."""
+    """The traceback of that exception, if there is one."""
 
 
 @attrs.frozen
@@ -65,18 +65,18 @@ class Stopped:
 
 @attrs.frozen
 class Exiting:
-    """The child's last frame: all it had to do is done, and the host may end its tree at once."""
+    """The child's last frame: its work is done, and the host may end its tree at once."""
 
     messages: int
     """How many messages the child has sent in all."""
     code: int
-    """What it would exit with if the host left it alone."""
+    """The exit code that it uses if the host does not end it."""
 
 
 ChildFrame: TypeAlias = Ready | Heartbeat | Complete | Fail | Stopped | Exiting
 
 _FRAME_VALUES: Final = 64
-"""Values that a frame may have around its result: its own fields, and some that only a newer child knows."""
+"""Values that a frame may have around its result: its own fields, and some of later protocols."""
 
 _DEFAULT_FAILURE: Final = "the process failed and gave no reason"
 
@@ -100,11 +100,11 @@ def encode_init(
         entry: what it runs.
         kind: its label.
         key: its key, if it has one.
-        user_id: whose process it is.
-        payload: what its entry is given, checked, or encoded by now; `OMITTED` for nothing.
-        metadata: an object, checked, or encoded by now; `None` for none.
+        user_id: the owner, if there is one.
+        payload: for the entry, checked or already encoded; `OMITTED` for none.
+        metadata: an object, checked or already encoded; `None` for none.
         heartbeat_timeout: in seconds; `math.inf` for no watchdog.
-        limits: the host's; the child is told of those that bind it.
+        limits: the host's; the frame has those that bind the child.
     """
     milliseconds = heartbeat_timeout * 1000
     frame: dict[str, object] = {
@@ -135,16 +135,16 @@ def encode_stop(reason: str | None) -> bytes:
 
 
 def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
-    """Read what a child says on its control lane.
+    """Read a frame that a child has sent on its control lane.
 
     Args:
         body: the body of one frame.
-        bounds: the bounds on payloads; the frame around a result is allowed for.
+        bounds: the bounds on payloads; the frame around a result comes on top.
 
     Raises:
-        PeerProtocolError: the frame is none that a child may send; says why.
+        PeerProtocolError: a child may not send this frame; says why.
     """
-    # The bounds hold for the result. The frame around it, and an error's text, have the length of a frame as theirs.
+    # The bounds hold for the result. Only the length of the frame bounds the rest of it, and an error's text.
     frame = decode_body(body, PayloadBounds(bounds.depth + 1, bounds.values + _FRAME_VALUES))
     if not isinstance(frame, dict):
         raise PeerProtocolError(f"a control frame that is a {type(frame).__name__}, not an object")

@@ -1,7 +1,7 @@
 """Frames, as bytes: a 4-byte big-endian length and then a body of that many bytes, which is one JSON value.
 
-Both ends and every lane use this module; `notes/protocol.md` describes what the bodies say. How the host reads a body
-that a child has written is in `_json_codec`. Sans-IO, and standard library only, since children use it too.
+Both ends and every lane use this module; `notes/protocol.md` describes the bodies. The host reads bodies from children
+with `_json_codec`. Sans-IO, and standard library only, since children use it too.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ else:
 
 HEADER_BYTES: Final = 4
 TOO_LARGE_ADVICE: Final = "raise Limits(frame_bytes=…), or write it to a file and send its path"
-"""What to do about a payload or result that is over `Limits.frame_bytes`."""
+"""The advice for a payload or result over `Limits.frame_bytes`."""
 READ_BYTES: Final = 64 * 1024
-"""Bytes asked for in one read: larger reads gain nothing, and a flood must not starve others (performance notes)."""
+"""Bytes to ask for in one read. Larger reads gain nothing, and a flood must not starve others."""
 
 
 def encode_body(value: object, max_bytes: int | None = None, name: str = "payload") -> bytes:
     """Write a JSON-safe value as the body of a frame.
 
     Args:
-        value: checked by `check_payload` before.
+        value: already checked by `check_payload`.
         max_bytes: how long the body may be; `None` for no bound.
         name: what the error calls the value.
 
@@ -62,9 +62,9 @@ def too_long(size: int, max_bytes: int | None) -> str:
 class FrameDecoder:
     """Cuts a stream of bytes into the bodies of frames.
 
-    All frames of a read are cut at once, out of the bytes that were read and without another copy of those. Only a
-    frame that has not arrived whole is kept in pieces, which are joined when the last of it is there and not before: so
-    a long frame costs what its length costs, in however many reads it comes.
+    It cuts all frames of a read at once, without another copy of the bytes. Only an incomplete frame is kept in pieces,
+    which are joined once the last piece is there. So the cost of a long frame depends on its length, not on the number
+    of reads.
     """
 
     __slots__ = ("_max_bytes", "_missing", "_pieces", "_too_long", "_whole")
@@ -78,21 +78,21 @@ class FrameDecoder:
         self._max_bytes = max_bytes
         self._whole: deque[bytes] = deque()
         self._pieces: list[bytes] = []
-        self._missing = 0  # bytes without which there is no use in joining the pieces
+        self._missing = 0  # bytes that must still arrive before joining the pieces makes sense
         self._too_long: int | None = None
 
     @property
     def is_mid_frame(self) -> bool:
-        """Whether the bytes at hand begin a frame that is not whole."""
+        """Whether the decoder has only part of a frame."""
         return bool(self._pieces) and not self._whole
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are no bytes at hand at all."""
+        """Whether the decoder has no bytes at all."""
         return not self._whole and not self._pieces
 
     def feed(self, data: bytes) -> None:
-        """Add what has been read."""
+        """Add bytes that have been read."""
         if self._too_long is not None:
             return
         if self._pieces:
@@ -108,8 +108,8 @@ class FrameDecoder:
         """Take up to `max_frames` whole frames, oldest first; none if none is whole.
 
         Raises:
-            PeerProtocolError: the next frame says that it is longer than allowed. Frames before it come first, and
-                nothing is allocated for it.
+            PeerProtocolError: the header of the next frame exceeds the limit. Frames before it come first, and nothing
+                is allocated for it.
         """
         whole = self._whole
         if self._too_long is not None and not whole:
@@ -121,7 +121,7 @@ class FrameDecoder:
         return bodies
 
     def take_one(self) -> bytes | None:
-        """Take the oldest whole frame of a peer that is trusted; `None` if none is whole."""
+        """Take the oldest whole frame, from a trusted peer; `None` if none is whole."""
         return self._whole.popleft() if self._whole else None
 
     def _cut(self, data: bytes) -> None:

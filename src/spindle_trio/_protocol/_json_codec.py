@@ -3,22 +3,21 @@
 Theory of operation
 -------------------
 
-What is refused on receipt is fixed by `check_payload`: what is not JSON-safe, and what is over a bound. Walking over a
-value costs more than reading it, and most frames cannot be over any bound, simply because they are short. So the checks
-are proved from the bytes if possible:
+`check_payload` defines what the host refuses: values that are not JSON-safe or over a bound. Walking over a value costs
+more than reading it, and most frames are too short to exceed any bound. So the codec proves the checks from the bytes
+if it can:
 
 * *JSON-safe*: msgspec reads JSON in UTF-8, and refuses lone surrogates, control characters and numbers that
-  are no finite float. It takes integers of any size, so a body with nineteen digits in a row is looked at further.
-* *Values, depth, and where they are bounded, texts and entries*: a body that is short enough cannot be over any of
-  these bounds, and a longer one not over those on values and depth if its commas and brackets say so. A body that has
-  too many values even without what stands in its texts is refused before it is parsed: 1 MiB of it can become
-  24 MiB of objects.
+  are no finite float. It takes integers of any size, so a body with nineteen digits in a row needs another look.
+* *Values, depth, and texts and entries if they are bounded*: a short body cannot exceed any of these bounds. The
+  commas and brackets of a longer one may prove that it keeps the bounds on values and depth. A body with too many
+  values, not counting marks within texts, is refused before it is parsed: 1 MiB of it can become 24 MiB of objects.
 
-Where a proof fails, `check_payload` walks over the value, and decides. Each proof errs on the side of the walk, and a
-test holds both against each other on bodies of all kinds.
+If a proof fails, `check_payload` walks over the value, and decides. A proof in doubt fails, and a test compares both on
+bodies of all kinds.
 
-A body that no JSON text can be, since it begins with ``$``, is in the *tagged* form: JSON follows, in which an object
-with one name that begins with ``$`` stands for another value. Any other body costs nothing for that.
+A body that begins with ``$``, which begins no JSON text, is in the *tagged* form: JSON follows, in which an object
+with one name that begins with ``$`` stands for another value. Other bodies cost nothing more for that.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 EncodedValue: TypeAlias = msgspec.Raw
-"""A value that is JSON already: made from its bytes, and put into a larger value as it is."""
+"""A value that is JSON already. It goes into a larger value as it is."""
 
 T = TypeVar("T")
 
@@ -50,10 +49,10 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 def write_body(value: object, max_bytes: int | None = None, name: str = "payload") -> bytes:
-    """Write a JSON-safe value as the body of a frame: as `encode_body` does, and faster.
+    """Write a JSON-safe value as the body of a frame, like `encode_body` but faster.
 
     Args:
-        value: checked by `check_payload` before; may have an `EncodedValue` in it.
+        value: already checked by `check_payload`; may have an `EncodedValue` in it.
         max_bytes: how long the body may be; `None` for no bound.
         name: what the error calls the value.
 
@@ -69,20 +68,20 @@ class BodyReader:
     __slots__ = ("_bounds", "_counted_bytes", "_proven_bytes")
 
     def __init__(self, bounds: PayloadBounds) -> None:
-        """Work out up to which length a body proves what.
+        """Work out which lengths of a body prove which bounds.
 
         Args:
-            bounds: what the values must keep to.
+            bounds: the bounds on the values.
         """
         self._bounds = bounds
-        # The most that n bytes can say: a list of (n - 1) / 2 digits, which are (n + 1) / 2 values with the list; a
-        # digit within (n - 1) / 2 lists; and n bytes of text, since no text is longer in UTF-8 than as JSON.
+        # The most that n bytes can hold: a list of (n - 1) / 2 digits, which are (n + 1) / 2 values with the list; a
+        # digit within (n - 1) / 2 lists; or n bytes of text, since no text is longer in UTF-8 than as JSON.
         entries = math.inf if bounds.container_entries is None else 2 * bounds.container_entries + 1
         text = math.inf if bounds.text_bytes is None else bounds.text_bytes
         self._counted_bytes = min(2 * bounds.values - 1, entries, text)
-        """Bytes up to which a body can be over no bound but the one on depth."""
+        """Up to this many bytes, a body can only exceed the bound on depth."""
         self._proven_bytes = min(self._counted_bytes, 2 * bounds.depth + 1)
-        """Bytes up to which a body can be over no bound at all."""
+        """Up to this many bytes, a body can exceed no bound at all."""
 
     def read(self, body: bytes) -> JsonValue:
         """Read one body.
@@ -111,16 +110,16 @@ class BodyReader:
         return value
 
     def _is_within_bounds(self, body: bytes) -> bool:
-        """Whether the commas and brackets of a body prove that it is over no bound; refuse one with too many values.
+        """Whether the commas and brackets of a body prove that it keeps the bounds. Refuse one with too many values.
 
-        Those within texts count as well at first: only a body that has too many of them is looked at more closely.
+        At first those within texts count as well; only a body with too many gets a closer look.
         """
         bounds = self._bounds
         if len(body) <= self._counted_bytes and body.count(b"[") + body.count(b"{") <= bounds.depth:
             return True
         marks = _marks_of(body)
         containers = marks.count(b"[")
-        # A value either follows a comma, or is the first in its container, or is the outermost.
+        # A value follows a comma, or is the first in its container, or is the outermost.
         if containers + marks.count(b",") + 1 > bounds.values:
             _refuse_too_many_values(marks, bounds)
             return False
@@ -128,23 +127,23 @@ class BodyReader:
 
 
 class RichWalk(PayloadWalk):
-    """A walk over a payload that has been received, which may hold times, and bytes, which count as text."""
+    """A walk over a received payload, which may hold times and bytes. Bytes count as text."""
 
     __slots__ = ()
 
     def visit_other(self, value: object) -> None:
-        """Allow for times and bytes: nothing else can come out of JSON and its tags."""
+        """Allow times and bytes; JSON and its tags can yield nothing else."""
         if type(value) is bytes:
             self.count_text(len(value))
 
 
 def _untagged(value: JsonValue) -> JsonValue:
-    """Put what they stand for in the place of tags.
+    """Replace tags by what they stand for.
 
     Raises:
-        ValueError: there is an unknown tag.
+        ValueError: a tag is unknown.
     """
-    # Only containers cost a call: a body may have a hundred thousand values.
+    # Only containers take a call: a body may have a hundred thousand values.
     if type(value) is list:
         return [_untagged(item) if type(item) in _CONTAINERS else item for item in value]
     if type(value) is not dict:
@@ -159,11 +158,11 @@ def _untagged(value: JsonValue) -> JsonValue:
 
 
 def read_large(read: Callable[[], T]) -> T:
-    """Read what may be large with the garbage collector held back, and no deeper than any stack allows.
+    """Read a body that may be large, without the garbage collector, and no deeper than any stack allows.
 
-    It may make many thousand objects, none of which is garbage before they have been read. A collection for them would
-    look at all the objects of the program, and hold up the host for ten milliseconds and more. And it may be that many
-    lists within one another: a program that has raised its limit on recursion would die of reading them.
+    The body may become many thousand objects, none of which is garbage before it has been read. A collection would look
+    at all objects of the program, and hold up the host for ten milliseconds and more. And they may be thousands of
+    nested lists: a program that has raised its recursion limit would crash on them.
     """
     was_enabled, limit = gc.isenabled(), sys.getrecursionlimit()
     gc.disable()
@@ -179,7 +178,7 @@ def read_large(read: Callable[[], T]) -> T:
 
 
 def has_too_many_values(text: bytes, most: int) -> bool:
-    """Whether a JSON text has more than so many values, told before it is parsed; up to twice as many may pass."""
+    """Whether a JSON text has more values than that, found before it is parsed; up to twice as many may pass."""
     marks = 2 * most - 1  # empty containers count twice
     if text.count(b",") + text.count(b"[") + text.count(b"{") <= marks:
         return False
@@ -187,22 +186,22 @@ def has_too_many_values(text: bytes, most: int) -> bool:
 
 
 def _may_have_large_integer(body: bytes) -> bool:
-    """Whether so many digits stand in a row, wherever that is, as an integer has that is not JSON-safe."""
+    """Whether there are as many digits in a row, anywhere, as in an integer that is not JSON-safe."""
     return len(body) >= _DIGITS_OF_LARGE and _LARGE_INTEGER in body.translate(_DIGITS_AS_ZEROS)
 
 
 def _marks_of(body: bytes) -> bytes:
-    """Leave nothing of a body but brackets, all of them square, commas, and the quotes around texts."""
+    """Reduce a body to its brackets, all made square, its commas, and the quotes around texts."""
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
     return body.translate(_SQUARE, _NO_MARKS)
 
 
 def _is_shallow(marks: bytes, depth: int) -> bool:
-    """Whether the brackets prove that no value is within more containers than this.
+    """Whether the brackets prove that no value is nested deeper than this.
 
-    Where no text has marks of its own, the quotes of each stand next to one another. Then what is left without them are
-    the brackets of containers, and what is left without the innermost ones, as often as the depth says, is nothing.
+    If no text has marks of its own, the quotes of each are adjacent. Without them only the brackets of containers are
+    left; after removing the innermost pairs as often as the depth allows, nothing is left.
     """
     brackets = marks.replace(b",", b"").replace(b'""', b"")
     for _ in range(depth):
@@ -213,7 +212,7 @@ def _is_shallow(marks: bytes, depth: int) -> bool:
 
 
 def _refuse_too_many_values(marks: bytes, bounds: PayloadBounds) -> None:
-    """Raise `PeerProtocolError` if a body has too many values for sure, by its marks outside of texts."""
+    """Raise `PeerProtocolError` if a body's marks outside of texts prove that it has too many values."""
     if _count_outside_texts(marks) + 1 > 2 * bounds.values:  # empty containers count twice; the walk is exact
         raise PeerProtocolError(f"a frame with more than {bounds.values} values")
 
@@ -221,9 +220,10 @@ def _refuse_too_many_values(marks: bytes, bounds: PayloadBounds) -> None:
 def _count_outside_texts(marks: bytes) -> int:
     """Count the commas and opening brackets outside of texts.
 
-    A part of them at a time: what is parted by quotes may be half a million pieces, and they cost more than the body.
+    It takes part of the body at a time: quotes may split it into half a million pieces, which take more memory than the
+    body.
     """
-    found = within = 0  # what stands for a value each; and 1 within a text
+    found = within = 0  # each stands for a value; 1 for a text
     for begin in range(0, len(marks), _MARKS_AT_A_TIME):
         parts = marks[begin : begin + _MARKS_AT_A_TIME].split(b'"')
         outside = b"".join(parts[within::2])
@@ -233,24 +233,24 @@ def _count_outside_texts(marks: bytes) -> int:
 
 
 def decode_body(body: bytes, bounds: PayloadBounds) -> JsonValue:
-    """Read one body under bounds that are not used again; see `BodyReader.read`."""
+    """Read one body under bounds for this once; see `BodyReader.read`."""
     return BodyReader(bounds).read(body)
 
 
 _TAGGED: Final = b"$"
-"""What a body in the tagged form begins with."""
+"""Begins a body in the tagged form."""
 
 _CONTAINERS: Final = frozenset({list, dict})
 
 _LARGE_BYTES: Final = 16 * 1024
-"""Bytes from which on a body may be large enough for the garbage collector to take an interest, or to end a stack."""
+"""From this many bytes on, a body may trigger the garbage collector, or use up a stack."""
 
 _SAFE_RECURSION: Final = 10_000
-"""Calls within one another that the stack of a thread of the usual 8 MiB has room for, twice over."""
+"""Nested calls that fit twice into the stack of a thread of the usual 8 MiB."""
 
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if chr(byte).isdecimal() else byte for byte in range(256))
 _DIGITS_OF_LARGE: Final = len(str(-SMALLEST_INTEGER))
-"""Digits that an integer outside the bounds of JSON-safe ones has at least: as many as the smaller bound."""
+"""An integer that is not JSON-safe has at least this many digits: as many as the smaller bound."""
 _LARGE_INTEGER: Final = b"0" * _DIGITS_OF_LARGE
 
 _MARKS_AT_A_TIME: Final = 16 * 1024

@@ -1,8 +1,8 @@
-"""JSON as text, by the interpreter's own scanner and encoder and without the package around them.
+"""JSON as text, by the interpreter's own scanner and encoder, without the package around them.
 
-A blocking child starts in a few milliseconds, and `import json` would add a good part of that again: it loads `re`. The
-C code below is what that package runs on. Standard library only, since children use it too; what the host takes
-from a child goes through `_json_codec` instead, which trusts no peer.
+A blocking child starts in a few milliseconds, and `import json` would add a good part of that again: it loads `re`.
+That package runs on the same C code. Standard library only, since children use it too. The host reads bodies from
+children with `_json_codec` instead, which trusts no peer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ try:
     from _json import encode_basestring, make_encoder, make_scanner
 
     class _Rules:
-        """What the scanner asks for: JSON and nothing else, as plain Python values."""
+        """The scanner's settings: only JSON, as plain Python values."""
 
         strict = True
         object_hook = None
@@ -39,7 +39,7 @@ try:
         parse_int = int
         parse_constant = staticmethod(_refuse_constant)
 
-    # No separators with blanks, no sorting, no key that is not a string, no NaN; what is written has no cycles.
+    # No blanks after separators, no sorting, only string keys, no NaN; no check for cycles, since values have none.
     _encode = make_encoder(None, _refuse_value, encode_basestring, None, ":", ",", False, False, False)
     _scan = make_scanner(_Rules)  # type: ignore[arg-type]  # any object with these attributes will do
 except ImportError:
@@ -55,11 +55,11 @@ def write_json(value: object) -> str:
     """Write a JSON-safe value as text.
 
     Args:
-        value: checked by `check_payload` before.
+        value: already checked by `check_payload`.
 
     Raises:
         ValueError: it has a float that is not finite.
-        TypeError: it has what JSON cannot say.
+        TypeError: it has a value that JSON does not have.
     """
     return "".join(_encode(value, False))
 
@@ -68,7 +68,7 @@ def read_json(data: str | bytes) -> JsonValue:
     """Read one JSON value from a trusted peer.
 
     Args:
-        data: text, or the same in UTF-8.
+        data: the text, or its UTF-8.
 
     Raises:
         ValueError: it is not JSON.

@@ -1,10 +1,9 @@
-"""What waits to be sent on one lane: in order, bounded in bytes, and drained by a task only while there is something.
+"""Frames that wait to be sent on one lane: in order, bounded in bytes, with a draining task only while some wait.
 
-Both ends use it. A frame leaves inline if the lane takes it at once, so that most sends start no task, and a process
-killed right after a send has still sent it. A write for each frame is most of the cost of sending, though. So frames of
-a fast sender may be *joined*: those behind the first leave together, at the latest when other tasks have had their
-turn. The draining task sees to that; until it begins, the lane is free, and what has been joined leaves inline whenever
-there is enough of it.
+Both ends use it. A frame leaves inline if the lane takes it at once. So most sends start no task, and a process that is
+killed right after a send has still sent it. But a write for each frame is most of the cost of sending. So frames of a
+fast sender may be *joined*: those behind the first leave together, at the latest when other tasks have had their turn.
+The draining task sees to that. Until it begins, the lane is free, and joined frames leave inline once there are enough.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
 
 
 _IN_A_ROW: Final = 128
-"""How many frames that may be joined leave inline before the next ones are joined: an answer of some messages leaves at
-once, a flood does not, and a task is started for one in so many at most."""
+"""How many frames leave inline before the next ones are joined. An answer of a few messages leaves at once, a flood
+does not, and at most one frame in so many starts a task."""
 
 _JOINED_BYTES: Final = 32 * 1024
-"""Bytes of joined frames that leave at once: some hundred small messages, so that the reader has something to do."""
+"""Bytes of joined frames that leave at once: some hundred small messages, to keep the reader busy."""
 
 
 def is_within(sizes: Sequence[int], max_bytes: float) -> bool:
-    """Whether frames of these sizes may wait under a bound: all but one that is longer than the bound count."""
+    """Whether frames of these sizes may wait under a bound. One frame that is longer than the bound does not count."""
     longest = max(sizes)
     return sum(sizes) - (longest if longest > max_bytes else 0) <= max_bytes
 
@@ -58,19 +57,19 @@ class Outbox:
         """Begin empty.
 
         Args:
-            lane: where the frames go; nobody else may send on it.
+            lane: sends the frames; nothing else may send on it.
             start_soon: starts the draining task, in a nursery that lives as long as the lane.
-            max_bytes: how many bytes may wait behind the frame that is partly sent; beside them, one longer frame.
+            max_bytes: how many bytes may wait behind the frame that is partly sent, besides one longer frame.
         """
         self._lane = lane
         self._start_soon = start_soon
         self._max_bytes = max_bytes
         self._is_broken = False
         self._is_draining = False
-        self._is_joining = False  # the draining task was started, and has not begun: the lane is free
+        self._is_joining = False  # the draining task is started, but has not begun: the lane is free
         self._has_rest = False  # the lane holds a frame that is partly sent
         self._in_a_row = 0  # frames that might have been joined, and have left inline
-        # Made when somebody first has to wait. Of ten thousand processes that is a few, and it is most of the memory.
+        # Made when a task first has to wait: few of ten thousand outboxes need it, and it is most of the memory.
         self._queue: _Queue | None = None
 
     @property
@@ -85,7 +84,7 @@ class Outbox:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether all that was sent has left for the peer's system, or cannot any more."""
+        """Whether everything sent is with the peer's system, or is lost."""
         return self._is_broken or not self._is_draining
 
     def send_nowait(self, body: bytes, *, joins: bool = False) -> None:
@@ -93,7 +92,7 @@ class Outbox:
 
         Args:
             body: the frame's.
-            joins: whether it may wait for other tasks to have their turn, to leave together with those that follow.
+            joins: whether it may wait until other tasks have had their turn, to leave with the frames that follow.
 
         Raises:
             trio.WouldBlock: there is no room for it now, or a task waits in `send` already.
@@ -158,7 +157,7 @@ class Outbox:
             self._send_inline(queue.take())
 
     def _send_inline(self, bodies: list[bytes]) -> None:
-        """Send frames as far as the lane takes them now; what is left is drained."""
+        """Send frames as far as the lane takes them now; the draining task sends the rest."""
         try:
             lane = self._lane
             left = lane.send_many_nowait(bodies) if len(bodies) > 1 else int(lane.send_nowait(bodies[0]))
@@ -177,13 +176,13 @@ class Outbox:
             self._start_soon(self._drain)
 
     async def wait_flushed(self) -> None:
-        """Wait until all that was sent has left for the peer's system, or cannot any more."""
+        """Wait until everything sent is with the peer's system, or is lost."""
         await trio.lowlevel.checkpoint()
         while not self.is_flushed:
             await self._waiting().flushed.park()
 
     def close(self) -> None:
-        """Forget what waits; tasks that wait for room get `trio.BrokenResourceError`."""
+        """Drop the frames that wait; tasks that wait for room get `trio.BrokenResourceError`."""
         self._is_broken = True
         if self._queue is not None:
             self._queue.take()
@@ -197,7 +196,7 @@ class Outbox:
 
     @trio.lowlevel.enable_ki_protection
     async def _drain(self) -> None:
-        """Send what waits, all of it at a time, until nothing does."""
+        """Send all that waits, at once each time, until nothing waits."""
         queue = self._waiting()
         self._is_joining = False
         try:
@@ -211,7 +210,7 @@ class Outbox:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.close()
         except BaseException:
-            self.close()  # cancelled in the middle: the lane has no future, and neither has whoever waits for room
+            self.close()  # cancelled midway: the lane is broken, and so are tasks that wait for room
             raise
         finally:
             self._is_draining = False
@@ -240,6 +239,6 @@ class _Queue:
         return bodies
 
     def put_back(self, bodies: list[bytes]) -> None:
-        """Let frames wait that were taken, and are all that there are."""
+        """Put back frames that were taken; no others may wait."""
         self.frames.extend(bodies)
         self.size += sum(map(len, bodies))

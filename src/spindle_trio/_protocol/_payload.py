@@ -1,9 +1,9 @@
-"""The JSON-safe check: one walk over a payload, at its sender and again where the host receives it.
+"""The JSON-safe check: one walk over a payload, in its sender and again in the host that receives it.
 
-Nearly every payload is fine, so the walk that each of them pays for only tells whether it is: one loop, a level of
-containers at a time, with leaf types tested by exact type and inline. That is a microsecond for 100 bytes, half of what
-a call for each value costs. Where it finds a fault, or bounds that it does not know, a second walk decides, and names
-the path. Standard library only, since children use it too.
+Nearly every payload is fine, so the first walk only finds out whether it is: one loop, a level of containers at a time,
+with leaf types tested by exact type and inline. That takes a microsecond for 100 bytes, half of what a call for each
+value would. If it finds a fault, or bounds that it does not know, a second walk decides, and names the path. Standard
+library only, since children use it too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SMALLEST_INTEGER: Final = -(2**63)
 LARGEST_INTEGER: Final = 2**64 - 1
 
-_INFINITY: Final = float("inf")  # `math` would have to be loaded for it
+_INFINITY: Final = float("inf")  # avoids loading `math`
 _INSTEAD: Final = {
     "set": "a list",
     "frozenset": "a list",
@@ -35,14 +35,14 @@ _INSTEAD: Final = {
 """What to send in place of a value, by the name of its type: most of these types are not loaded in a child."""
 
 _PLAIN: Final = (str, int, float, list, dict)
-"""Subclasses of these are refused, since they would not come out as what went in."""
+"""Subclasses of these are refused, since they would arrive as the plain type."""
 
 _LEVELS_AT_MOST: Final = 100
-"""How deep the loop looks; no interpreter would follow a bound of millions, and the walk that decides says so."""
+"""How deep the loop goes. With a larger bound the second walk decides, and reports what is too deep to walk."""
 
 
 class PayloadBounds:
-    """The limits on one payload, in the shape that the walk wants them. `Limits` has the same names."""
+    """The limits on one payload, for the walk. `Limits` has the same names."""
 
     __slots__ = ("are_plain", "container_entries", "depth", "text_bytes", "values")
 
@@ -54,11 +54,11 @@ class PayloadBounds:
         self.text_bytes: int | None = text_bytes
         self.container_entries: int | None = container_entries
         self.are_plain: bool = text_bytes is None and container_entries is None
-        """Whether nothing but depth and values is bounded."""
+        """Whether only depth and values are bounded."""
 
 
 def bounds_of(limits: Limits) -> PayloadBounds:
-    """Take from the host's limits those that a walk over one payload looks at."""
+    """Take those of the host's limits that a walk over one payload needs."""
     return PayloadBounds(limits.depth, limits.values, limits.text_bytes, limits.container_entries)
 
 
@@ -68,13 +68,13 @@ def check_payload(
     """Make sure that a value is JSON-safe and within its bounds.
 
     JSON-safe are `None`, `bool`, `int` in -2^63…2^64-1, finite `float`, `str` without lone surrogates, and lists and
-    string-keyed dicts of those, by exact type. The size in bytes is not looked at here: the encoded frame tells it.
+    string-keyed dicts of those, by exact type. This does not check the size in bytes: the encoded frame shows it.
 
     Args:
         value: the value to send.
         bounds: how deep and how large it may be.
         name: what the error calls the outermost value.
-        walk: decides about what is not safe for sure; `PayloadWalk`, unless another one allows for more.
+        walk: the second walk, which decides; `PayloadWalk`, unless another one allows more.
 
     Raises:
         PayloadError: names the path, as in ``payload.items[3]: set is not JSON-safe``.
@@ -84,12 +84,12 @@ def check_payload(
 
 
 def _is_safe(value: object, bounds: PayloadBounds) -> bool:
-    """Whether a value is JSON-safe and within plain bounds for sure; where not, `_explain` decides."""
+    """Whether a value is certainly JSON-safe and within plain bounds; otherwise `_explain` decides."""
     if type(value) is str and value.isascii():
         return bounds.values > 0
     values_left = bounds.values - 1
     level = [value]
-    # Types are told apart by `kind`, which is looked up once, and which type checkers do not follow: hence the ignores.
+    # `kind` is looked up once for speed. Type checkers do not follow it: hence the ignores.
     for _ in range(min(bounds.depth, _LEVELS_AT_MOST) + 1):
         below: list[object] = []
         for item in level:
@@ -110,7 +110,7 @@ def _is_safe(value: object, bounds: PayloadBounds) -> bool:
                 below += item.values()  # type: ignore[attr-defined]  # a dict
             elif kind is list:
                 values_left -= len(item)  # type: ignore[arg-type]  # a list
-                if values_left < 0:  # before anything is added: a list that holds itself twice would never end
+                if values_left < 0:  # before adding: a list that holds itself twice would never end
                     return False
                 below += item  # type: ignore[arg-type]  # a list
             elif kind is float:
@@ -153,10 +153,10 @@ def is_encodable(text: str) -> bool:
 
 
 def _explain(value: object, name: str, walk: PayloadWalk) -> None:
-    """Decide about a value, and say where its fault is.
+    """Decide about a value, and name its fault.
 
     Raises:
-        PayloadError: it has one.
+        PayloadError: the value has a fault.
     """
     try:
         walk.visit(value, 0)
@@ -168,7 +168,7 @@ def _explain(value: object, name: str, walk: PayloadWalk) -> None:
 
 
 class _UnsafeError(Exception):
-    """Carries a problem up from the value that has it, gathering the path on the way."""
+    """Carries a problem up from its value, and gathers the path on the way."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -176,7 +176,7 @@ class _UnsafeError(Exception):
 
 
 class PayloadWalk:
-    """One walk: what is left of each budget."""
+    """One walk, with what is left of each limit."""
 
     __slots__ = ("bounds", "text_left", "values_left")
 

@@ -1,12 +1,12 @@
 """A frame lane over a Unix stream socket: the host's end of a real process, and the end of an `async` child.
 
-One `recv` of at most 64 KiB, all whole frames in it, then a checkpoint: reading until nothing is left would let one
-flooding peer starve all others. Frames that came with earlier ones wait in the decoder, and are handed out without a
-read. Writes are joined, and what the system did not take at once is remembered, so that a cancelled task never leaves
-half a frame behind.
+Each turn has one `recv` of at most 64 KiB, all whole frames in it, and a checkpoint: reading until nothing is left
+would let one flooding peer starve all others. Frames that came with earlier ones wait in the decoder, and need no read.
+Writes are joined. The lane keeps what the system does not take at once, so a cancelled task never leaves half a frame
+behind.
 
-The frame deadline is about the peer, so only waiting inside `receive` counts, and it is counted in slices: a pause of
-this side's own event loop, however long, costs the peer one slice at most.
+The frame deadline binds the peer, so only waiting inside `receive` counts, and it counts in slices: a pause of this
+side's own event loop, however long, costs the peer one slice at most.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from spindle_trio.abc import FrameLane
 __all__ = ["SocketLane"]
 
 _SLICES: Final = 20
-"""Into how many parts a frame deadline is cut; a pause of this side may cost the peer one of them."""
+"""How many slices a frame deadline has. A pause of this side may cost the peer one slice."""
 
 _NO_MEMORY: Final = (errno.ENOMEM, errno.ENOBUFS)
-"""What a system says that has no memory for a frame at the moment, and may have some at the next attempt."""
+"""The system has no memory for a frame at the moment, and may have some at the next attempt."""
 
 _NOTHING: Final = memoryview(b"")
 
@@ -53,17 +53,17 @@ class SocketLane(FrameLane):
         Args:
             sock: closed by `close()`.
             max_bytes: how long the body of a received frame may be; `None` trusts the peer.
-            frame_seconds: seconds of waiting within which a frame that has begun must be whole.
-            decoder: one that has been fed with the first bytes already; it then decides about `max_bytes`.
-            first_frames: the bodies of frames that leave in one piece with the first one that is sent, so that the peer
-                wakes up once.
+            frame_seconds: how many seconds this lane waits for the rest of a frame.
+            decoder: one that has got the first bytes already; its `max_bytes` counts then.
+            first_frames: bodies of frames that leave in one piece with the first frame sent, so that the peer wakes up
+                once.
         """
         sock.setblocking(False)
         self._socket = sock
         self._decoder = FrameDecoder(max_bytes) if decoder is None else decoder
         self._frame_seconds = frame_seconds
         self._frame_waited = 0.0
-        self._is_dry = False  # whether the last read took all that was there
+        self._is_dry = False  # whether the last read emptied the socket
         self._at_end = False
         self._breach: str | None = None
         self._pending = memoryview(b"".join(map(with_header, first_frames))) if first_frames else _NOTHING
@@ -76,15 +76,15 @@ class SocketLane(FrameLane):
 
     @property
     def frames_sent(self) -> int:
-        """How many frames were given to this lane; those that are pending are among them."""
+        """How many frames were given to this lane, pending ones included."""
         return self._frames_sent
 
     async def receive(self, max_frames: int) -> list[bytes]:
         """Wait for frames; see `FrameLane.receive`."""
-        # Before the read, not after it: a cancellation then loses nothing, and no frame is ever on its way from here to
-        # the caller while another task looks, by `receive_nowait`, for what has arrived.
+        # The checkpoint comes before the read. So a cancellation loses nothing, and no frame is on its way to the
+        # caller while another task calls `receive_nowait`.
         if self._is_dry and self._decoder.is_empty and self._breach is None:
-            # Nothing was left a moment ago: to wait is a checkpoint too, and saves a turn of the loop and a vain read.
+            # Nothing was left a moment ago. Waiting is a checkpoint too, and saves a turn of the loop and a vain read.
             await wait_readable(self._socket)
         else:
             await trio.lowlevel.checkpoint()
@@ -107,7 +107,7 @@ class SocketLane(FrameLane):
         return bodies
 
     def _read_once(self, max_frames: int) -> list[bytes]:
-        """Take whole frames from the decoder, or else from what one read brings; none if that makes none whole."""
+        """Take whole frames from the decoder, or else from one read; none if none is whole."""
         if self._closed:
             raise trio.ClosedResourceError("this end of the lane was closed")
         if not self._decoder.is_empty or self._breach is not None:
@@ -122,7 +122,7 @@ class SocketLane(FrameLane):
             self._is_dry = True
             return []
         except OSError:
-            # ECONNRESET: the peer went without reading all that it was sent. It comes after the peer's own data.
+            # ECONNRESET: the peer closed without reading everything. The error comes after the peer's own data.
             data = b""
         if not data:
             self._at_end = True
@@ -145,11 +145,11 @@ class SocketLane(FrameLane):
         raise PeerProtocolError(self._breach)
 
     async def _wait_for_the_rest(self) -> None:
-        """Wait until there is more of the frame that has begun, for one slice of its deadline at most."""
+        """Wait for more of an incomplete frame, for one slice of its deadline at most."""
         left = self._frame_seconds - self._frame_waited
         if left <= 0:
-            # The caller has read once more, without waiting, since the last slice was over. If that may have left
-            # something behind, the rest of the frame can be there already; otherwise the peer is late.
+            # The caller has read once more, without waiting, after the last slice. If that read may have left something
+            # behind, the rest of the frame may be there already; otherwise the peer is late.
             if not self._is_dry:
                 await trio.lowlevel.checkpoint()
                 return
@@ -162,7 +162,7 @@ class SocketLane(FrameLane):
         if scope.cancelled_caught:
             self._frame_waited += span
         else:
-            # Where there are data although the slice is over, this side was late, and nobody knows when they came.
+            # If there is data although the slice is over, this side was late, and nobody knows when the data came.
             waited = trio.current_time() - begin
             self._frame_waited += waited if waited < span else 0.0
 
@@ -191,7 +191,7 @@ class SocketLane(FrameLane):
     async def send_pending(self, bodies: Sequence[bytes] = ()) -> None:
         """Send what is pending and then these frames; see `FrameLane.send_pending`.
 
-        If it is cancelled, the next `send_pending` goes on with all of it.
+        If it is cancelled, the next `send_pending` continues with the rest.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._frames_sent += len(bodies)
@@ -206,7 +206,7 @@ class SocketLane(FrameLane):
                 await trio.sleep(LOOK_SECONDS)  # there is room, and no memory
 
     def _write(self, data: bytes | memoryview) -> None:
-        """Give the system as much of this as it takes in one call; the rest is pending."""
+        """Write as much as the system takes in one call; the rest is pending."""
         if self._closed:
             raise trio.ClosedResourceError("this end of the lane was closed")
         try:
@@ -222,11 +222,11 @@ class SocketLane(FrameLane):
         self._pending = memoryview(data)[sent:] if sent < len(data) else _NOTHING
 
     def shut(self) -> None:
-        """Refuse all that is sent from now on, by whoever has the other end.
+        """Refuse everything that is sent from the other end from now on.
 
         What was sent before can still be received; then the lane is at its end.
         """
-        with suppress(OSError):  # it is closed, or the system refuses: who reads it to its end has bounds of its own
+        with suppress(OSError):  # it is closed, or the system refuses: readers have bounds of their own
             self._socket.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
