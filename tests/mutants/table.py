@@ -246,8 +246,8 @@ MUTANTS: Final = (
     Mutant(
         "a handler sees messages before their turn",
         "_messages/_inbox.py",
-        "if self._has_handlers:  # each may look",
-        "if False:  # each may look",
+        "if self._has_handlers:  # a handler may look",
+        "if False:  # a handler may look",
         ("core/test_inbox.py::test_a_handler_sees_no_message_of_a_batch_before_its_turn",),
     ),
     Mutant(
