@@ -96,8 +96,9 @@ def test_a_reader_that_is_gone_already_is_told_by_the_exit_status_alone(
     assert (done.returncode, done.stderr) == (PIPE_CLOSED, "")
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
-    "arguments", [["run", "few.py"], ["run", "few.py", "--json"], ["doctor"], ["types"], ["--help"], ["--version"]]
+    "arguments", [["run", "few.py"], ["doctor"], ["types"], ["--help"], ["run", "few.py", "--json"], ["--version"]]
 )
 def test_output_that_finds_the_disk_full_is_a_failure_that_says_so(
     folder: Path, few: str, arguments: list[str]

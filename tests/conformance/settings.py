@@ -27,6 +27,9 @@ SHORTER: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
 }
 """What is replaced in the entries and steps of scenarios that take their time, where they need not be as recorded."""
 
+SLEEP_LONG: Final = frozenset({"exit_starting_before_startup_timer", "heartbeat_keeps_alive", "heartbeat_timeout"})
+"""Scenarios that wait for a second and more; tests of the contract show in less time what they do."""
+
 CHANNEL: Final = (
     'import fs from "node:fs";\n'
     "const frame = (fd, value) => {\n"

@@ -22,6 +22,7 @@ from conformance.settings import (
     OWN_CHANNEL,
     OWN_STEPS,
     SHORTER,
+    SLEEP_LONG,
     TOLD_BY_NODE,
     WAITED_FOR,
 )
@@ -63,14 +64,19 @@ async def play_in_node(scenario: Scenario, folder: Path) -> Play:
 
 CASES = [
     *[
-        pytest.param(name, name in SHORTER, id=name, marks=[pytest.mark.soak] if name == WAITED_FOR else [])
+        pytest.param(
+            name,
+            name in SHORTER,
+            id=name,
+            marks=[pytest.mark.soak] if name == WAITED_FOR else [pytest.mark.slow] if name in SLEEP_LONG else [],
+        )
         for name in scenarios()
     ],
     *[pytest.param(name, False, id=f"{name}, as recorded", marks=pytest.mark.slow) for name in SHORTER],
 ]
 
 
-@pytest.mark.quick(36)
+@pytest.mark.quick(30)
 @pytest.mark.parametrize(("name", "is_shorter"), CASES)
 async def test_scenario(name: str, is_shorter: bool, tmp_path: Path) -> None:
     scenario = as_played(scenarios()[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from spindle_trio import StartupFailedError, StartupTimeoutError
 from support.reliability import (
@@ -13,10 +14,13 @@ from support.reliability import (
     HEARTBEAT_SECONDS,
     KILLED,
     STARTUP_SECONDS,
+    Fate,
     Mischief,
+    Neighbourhood,
     at_deadline,
     neighbourhood,
     suffer_all,
+    told_of,
 )
 
 STOPPED = "it was stopped by a signal"
@@ -77,19 +81,27 @@ async def test_what_resists_is_killed_like_anything_else(level: str, tmp_path: P
     )
 
 
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("how", ["waits", "talks", "prints", "is stopped"])
-async def test_what_is_never_ready_is_killed_at_the_startup_deadline(level: str, tmp_path: Path, how: str) -> None:
+async def test_what_is_never_ready_is_killed_at_the_startup_deadline(level: str, tmp_path: Path) -> None:
     """Row 10. Whether it talks meanwhile, or prints, makes no difference."""
+    fates: list[Fate] = []
+
+    async def start(place: Neighbourhood, how: str) -> None:
+        with told_of(how):
+            with pytest.raises(StartupTimeoutError) as caught:
+                await place.spawn("hostile/never_ready", payload=how, startup_timeout=STARTUP_SECONDS)
+            fate = place.fates[caught.value.info.process_id]
+            assert fate.states == ["starting", "timed_out"]
+            assert caught.value.info.error == "not ready within 0.5 s" + (f"; {STOPPED}" if how == "is stopped" else "")
+            fate.assert_lived("starting", at_deadline(STARTUP_SECONDS))
+            fates.append(fate)
+
     async with neighbourhood(level, tmp_path) as place:
         before = place.marked()
-        with pytest.raises(StartupTimeoutError) as caught:
-            await place.spawn("hostile/never_ready", payload=how, startup_timeout=STARTUP_SECONDS)
-        fate = place.fates[caught.value.info.process_id]
-        assert fate.states == ["starting", "timed_out"]
-        assert caught.value.info.error == "not ready within 0.5 s" + (f"; {STOPPED}" if how == "is stopped" else "")
-        fate.assert_lived("starting", at_deadline(STARTUP_SECONDS))
-        await place.gone(fate, before)
+        async with trio.open_nursery() as nursery:
+            for how in ("waits", "talks", "prints", "is stopped"):
+                nursery.start_soon(start, place, how)
+        for fate in fates:
+            await place.gone(fate, before)
         await place.all_answer()
 
 

@@ -28,6 +28,7 @@ from support.reliability import (
     server_of,
     skip_unless_at,
     suffer_all,
+    told_of,
 )
 
 KINDRED = ["group", "session"]
@@ -118,28 +119,29 @@ async def test_daemons_are_gone(level: str, tmp_path: Path, at_once: int) -> Non
 BOMB_MOST = 150
 
 
-@pytest.mark.parametrize("end", ["by the host", "by itself"])
 @pytest.mark.parametrize("leaves", [False, True], ids=["in its group", "in sessions of their own"])
-async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, leaves: bool, end: str) -> None:
+async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, leaves: bool) -> None:
     """Row 15. The bomb bounds itself, so that the test does no harm where nobody else would."""
     if leaves:
         skip_unless_at(level, STRONG_LEVELS, "that a fork bomb is gone whose members leave their group")
     async with neighbourhood(level, tmp_path) as place:
-        before = place.marked()
-        handle = await place.spawn("hostile/forks_for_ever", payload={"most": BOMB_MOST, "leaves": leaves})
-        fate = place.fate(handle)
-        await wait_until(lambda: {"started": BOMB_MOST} in fate.payloads)
-        await place.all_answer()
-        if end == "by the host":
-            await handle.stop()
-        else:
-            place.kill(handle)
-        await handle.wait_ended()
-        if level in TREE_LEVELS:
-            assert [describe(pid) for pid in place.marked() - before] == []
-        await place.gone(fate, before)
-        assert fate.states[-1] == ("stopped" if end == "by the host" else "failed")
-        await place.all_answer()
+        for end in ("by the host", "by itself"):
+            with told_of(end):
+                before = place.marked()
+                handle = await place.spawn("hostile/forks_for_ever", payload={"most": BOMB_MOST, "leaves": leaves})
+                fate = place.fate(handle)
+                await wait_until(lambda: {"started": BOMB_MOST} in fate.payloads)  # noqa: B023  # used at once
+                await place.all_answer()
+                if end == "by the host":
+                    await handle.stop()
+                else:
+                    place.kill(handle)
+                await handle.wait_ended()
+                if level in TREE_LEVELS:
+                    assert [describe(pid) for pid in place.marked() - before] == []
+                await place.gone(fate, before)
+                assert fate.states[-1] == ("stopped" if end == "by the host" else "failed")
+                await place.all_answer()
 
 
 async def test_who_goes_on_talking_on_the_lanes_of_a_process_that_has_ended_holds_up_nobody(

@@ -16,7 +16,7 @@ import trio
 from spindle_trio import StartupTimeoutError
 from support.contract import exists
 from support.fork_server import wait_state_of, wait_until
-from support.reliability import neighbourhood, server_of
+from support.reliability import neighbourhood, server_of, told_of
 
 INIT_LEVELS = {"pidns", "sweep"}
 
@@ -74,15 +74,16 @@ async def test_who_stops_its_server_stops_no_process_and_launches_wait_until_it_
         await place.settle(4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
-async def test_who_turns_against_its_init_hurts_itself_at_most(level: str, tmp_path: Path, number: int) -> None:
+async def test_who_turns_against_its_init_hurts_itself_at_most(level: str, tmp_path: Path) -> None:
     if level not in INIT_LEVELS:
         pytest.skip(f"at {level} a process has no init of its own")
     async with neighbourhood(level, tmp_path) as place:
-        before = place.marked()
-        handle = await place.spawn("hostile/hurts_its_parent", payload=int(number), heartbeat_timeout=0.5)
-        await handle.wait_ended()
-        fate = place.fate(handle)
-        assert fate.states in (["starting", "running", "failed"], ["starting", "running", "timed_out"])
-        await place.gone(fate, before)
-        await place.all_answer()
+        for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM):
+            with told_of(number):
+                before = place.marked()
+                handle = await place.spawn("hostile/hurts_its_parent", payload=int(number), heartbeat_timeout=0.5)
+                await handle.wait_ended()
+                fate = place.fate(handle)
+                assert fate.states in (["starting", "running", "failed"], ["starting", "running", "timed_out"])
+                await place.gone(fate, before)
+                await place.all_answer()

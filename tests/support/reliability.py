@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +342,16 @@ class Neighbourhood:
             with suppress(OSError):  # it has ended already
                 fate.numbers.append(outside(pid, message.payload))
         self._heard.unpark_all()
+
+
+@contextmanager
+def told_of(what: object) -> Iterator[None]:
+    """Have whatever fails in the block say what it was about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"it was about {what}")
+        raise
 
 
 @asynccontextmanager
