@@ -202,7 +202,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "of two replacements the second one waits for ever",
-        "_host/_worker_scope.py",
+        "_host/_live_processes.py",
         "for grace in {successor.replace_grace for successor in self._registry.successors(claim)}:",
         "for grace in ():",
         ("contract/test_keys.py::test_replacements_of_one_key_queue_in_order[memory]",),
@@ -223,7 +223,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a spawn that waits for a key outlives its worker",
-        "_host/_worker_scope.py",
+        "_host/_live_processes.py",
         "                await turn.wait()\n                self._refuse_closed()\n",
         "                await turn.wait()\n",
         ("contract/test_key_races.py::test_a_spawn_that_is_queued_when_the_worker_closes_is_refused[memory]",),

@@ -55,7 +55,7 @@ class HostScope:
 
     async def _wait_empty(self) -> None:
         for worker in list(self._workers):
-            await worker._wait_empty()
+            await worker.wait_empty()
 
     def add_worker(self, identifier: str, root: Path, user_id: str | None) -> WorkerScope:
         """Make a worker; the caller opens and closes it.

@@ -1,0 +1,263 @@
+"""One worker's live processes: their keys, their tasks, and those who listen to them.
+
+`LiveProcesses` claims the key, waits for the process that is to be replaced, and only then begins. Everything from the
+claim to the start of the task happens in one step. So if two spawns ask for one key in the same tick, exactly one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from spindle_trio._host._recent_ends import RecentEnds
+from spindle_trio._host._registry import Claim, Registry
+from spindle_trio._host._settings import HostSettings
+from spindle_trio._host._spawn_request import SpawnRequest
+from spindle_trio._messages._broadcast import Broadcast
+from spindle_trio._messages._hub import MessageHub
+from spindle_trio._model import LifecycleEvent, ProcessFilter, ProcessInfo, ProcessState
+from spindle_trio._model._log_attributes import log_attributes
+from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._supervision._heartbeat_poller import HeartbeatPoller
+from spindle_trio._supervision._lifecycle import Lifecycle, Transition
+from spindle_trio._supervision._process_record import ProcessConfig, ProcessRecord
+from spindle_trio._supervision._snapshots import write_event
+from spindle_trio._supervision._startup_monitor import StartupMonitor
+from spindle_trio._supervision._supervised_process import Reports, SupervisedProcess
+from spindle_trio._supervision._supervisor import Supervisor
+from spindle_trio.abc import Launcher, LaunchOrder
+
+
+class LiveProcesses:
+    """One worker's live processes, each a task of one nursery, and the spawns that wait for one of them."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        config: ProcessConfig,
+        root: Path,
+        recent: RecentEnds,
+        refuse_closed: Callable[[], None],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            settings: the host's.
+            config: what they live under.
+            root: below which their entries lie.
+            recent: takes what is kept of them when they have ended.
+            refuse_closed: raises once the worker takes no more calls.
+        """
+        self.by_id: dict[str, SupervisedProcess] = {}
+        self.lifecycle: Broadcast[LifecycleEvent] = Broadcast(
+            "lifecycle events", settings.limits.lifecycle_events, partial(log_attributes, config.worker)
+        )
+        """Their transitions."""
+        self.hub: MessageHub = MessageHub(self._log_attributes)
+        """Their messages."""
+        self._settings = settings
+        self._config = config
+        self._root = root
+        self._recent = recent
+        self._refuse_closed = refuse_closed
+        self._registry = Registry(settings.max_processes)
+        self._abandoned: set[SupervisedProcess] = set()
+        self._queued: dict[Claim, trio.Event] = {}
+        self._tasks = 0
+        self._startup_monitor = StartupMonitor()
+        self._rounds = HeartbeatPoller()
+        self._reports = Reports(self._publish, self._forget, self._startup_monitor.remove, self._rounds.note_stall)
+        self._empty = trio.lowlevel.ParkingLot()
+        self._scope = NurseryScope()
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def __iter__(self) -> Iterator[SupervisedProcess]:
+        return iter(list(self.by_id.values()))
+
+    @property
+    def queued(self) -> int:
+        """How many spawns wait for the process that they replace."""
+        return self._registry.queued
+
+    @property
+    def abandoned(self) -> int:
+        """How many processes have outlived their kill."""
+        return len(self._abandoned)
+
+    def find(self, wanted: ProcessFilter) -> list[ProcessInfo]:
+        """List the snapshots of those that match, oldest first."""
+        return self._registry.find(wanted)
+
+    async def open(self) -> None:
+        """Open the nursery."""
+        await self._scope.open()
+        self._scope.nursery.start_soon(self._startup_monitor.run)
+        self._scope.nursery.start_soon(self._rounds.run)
+
+    async def close(self, error: BaseException | None, *, kill: Callable[[], None]) -> None:
+        """Return when none is left; see `NurseryScope.close`."""
+        await self._scope.close(error, ended=self.wait_empty, kill=kill)
+
+    def unload(self) -> None:
+        """Ask all to stop, and refuse the spawns that wait."""
+        for process in self:
+            process.unload(self._settings.grace_period)
+        for event in self._queued.values():
+            event.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until every process has ended and every waiting spawn has left; then end the subscriptions."""
+        while self.by_id or self._queued:
+            await self._empty.park()
+        for process in list(self._abandoned):
+            process.give_up()
+        while self._tasks:
+            await self._empty.park()
+        self._startup_monitor.close()
+        self._rounds.close()
+        self.lifecycle.close()
+        self.hub.close()
+
+    # From the claim to the end.
+
+    async def begin(self, request: SpawnRequest) -> SupervisedProcess:
+        """Claim the key, wait for the process that has it, and start the task of the new one."""
+        claim = self._registry.claim(
+            request.user_id,
+            request.kind,
+            request.key,
+            replace=request.options.replace_existing,
+            on_turn=_nothing,
+            replace_grace=_first_given(request.options.replace_grace, self._settings.replace_grace),
+        )
+        if claim.is_waiting:
+            turn = self._queued[claim] = trio.Event()
+            claim.on_turn = turn.set
+            predecessor = self._holding(claim)
+            if predecessor is not None:
+                predecessor.replace(claim.replace_grace)
+            try:
+                await turn.wait()
+                self._refuse_closed()
+            except BaseException:
+                self._release(claim)()
+                raise
+            finally:
+                del self._queued[claim]
+                self._wake_if_empty()
+        return self._start(request, claim)
+
+    def _start(self, request: SpawnRequest, claim: Claim) -> SupervisedProcess:
+        settings, options = self._settings, request.options
+        try:
+            process_id = settings.new_process_id()
+        except BaseException:
+            self._release(claim)()  # that function is the caller's: whatever it raises, the key must not stay taken
+            raise
+        life = Lifecycle(
+            startup_timeout=options.startup_timeout,
+            heartbeat_timeout=options.heartbeat_timeout,
+            grace_period=settings.grace_period if options.grace_period is None else options.grace_period,
+            now=trio.current_time(),
+        )
+        record = ProcessRecord(request.identity(process_id), self._config, life)
+        init = request.encode_init(process_id, settings.limits)
+        process = SupervisedProcess(record, init=init, hub=self.hub, reports=self._reports)
+        process.claim = claim
+        self._registry.add(claim, process)
+        self.by_id[process.process_id] = process
+        self._tasks += 1
+        self._scope.nursery.start_soon(
+            self._own,
+            process,
+            settings.launcher,
+            LaunchOrder(
+                process_id=process.process_id,
+                entry=request.entry,
+                root=self._root,
+                environment=settings.environment
+                if not options.environment
+                else {**settings.environment, **options.environment},
+                limits=settings.limits,
+                start_soon=self._scope.start_soon,
+                log_attributes=record.log_attributes,
+                folder=request.folder,
+                arguments=options.arguments,
+            ),
+            name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
+        )
+        self._startup_monitor.add(process.deadlines)
+        process.begin()
+        # Other replacements queued up while this one waited. The shortest grace period counts, so each is given once.
+        for grace in {successor.replace_grace for successor in self._registry.successors(claim)}:
+            process.replace(grace)
+        return process
+
+    @trio.lowlevel.enable_ki_protection
+    async def _own(self, process: SupervisedProcess, launcher: Launcher, order: LaunchOrder) -> None:
+        """Be the task of one process."""
+        try:
+            await Supervisor(process).run(launcher, order)
+        except BaseException:
+            # A bug of ours or of the launcher's, which leaves the worker's block as a group. Nobody may wait for ever.
+            if self.by_id.get(process.process_id) is process:
+                self._forget(process)()
+                process.crashed()
+            raise
+        finally:
+            self._abandoned.discard(process)
+            self._tasks -= 1
+            self._wake_if_empty()
+
+    def _publish(self, process: SupervisedProcess, transition: Transition) -> None:
+        if transition.state is ProcessState.RUNNING and not process.record.is_in_this_run:
+            self._rounds.add(process.deadlines, process.deadlines.heartbeat_timeout)
+        if transition.state.is_terminal:
+            self._recent.add(process.record)
+        if self.lifecycle:
+            self.lifecycle.publish(write_event(process.record, transition), process.process_id)
+
+    def _holding(self, claim: Claim) -> SupervisedProcess | None:
+        holder = self._registry.holder_of(claim)
+        return None if holder is None else self.by_id[holder.process_id]
+
+    def _forget(self, process: SupervisedProcess) -> Callable[[], None]:
+        """Free what an ended process held. Returns what to do once its end has been announced."""
+        del self.by_id[process.process_id]
+        self._rounds.remove(process.deadlines, process.deadlines.heartbeat_timeout)
+        if process.is_abandoned:
+            self._abandoned.add(process)
+        assert process.claim is not None, "no process is started without a claim"
+        pass_turn = self._release(process.claim)
+
+        def announced() -> None:
+            pass_turn()
+            self._wake_if_empty()
+
+        return announced
+
+    def _release(self, claim: Claim) -> Callable[[], None]:
+        successor = self._registry.release(claim)
+        return _nothing if successor is None else successor.on_turn
+
+    def _wake_if_empty(self) -> None:
+        """Let `wait_empty` look again."""
+        if not (self.by_id or self._queued):
+            self._empty.unpark_all()
+
+    def _log_attributes(self, process_id: str) -> dict[str, str | None]:
+        process = self.by_id.get(process_id)
+        return log_attributes(self._config.worker, process_id if process is None else process.record.identity)
+
+
+def _first_given(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _nothing() -> None:
+    pass
