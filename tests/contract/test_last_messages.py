@@ -288,7 +288,7 @@ async def test_a_process_that_announces_more_messages_than_arrive_is_told_of(rea
         def run(process):
             process.ready()
             process.send("one")
-            process._runtime.sent += 2
+            process._controls.sent += 2
             return "done"
     """)
     handle = await run_to_end(real_world, entry)

@@ -22,6 +22,7 @@ from support.payload import (
     echo,
     refuses_each,
 )
+from support.state import LANES
 
 # At the sender: the host's side.
 
@@ -231,7 +232,7 @@ async def test_a_child_that_lies_before_it_is_ready_fails_its_spawn(world, world
     """Frames that are too long cannot be passed over: whoever looks at that lane again finds the same one."""
     world.entry(f"""
     async def run(process):
-        await process._controls._{lane}.send_pending([b"x" * (2**24 + 1)])
+        await {LANES[lane]}.send_pending([b"x" * (2**24 + 1)])
         await trio.sleep_forever()
     """)
     async with world.worker() as worker:

@@ -173,10 +173,10 @@ async def test_half_a_frame_is_not_late_because_the_host_is(real_world) -> None:
             process.ready()
             frame = b'"whole"'
             frame = struct.pack(">I", len(frame)) + frame
-            os.write(process._runtime._messages.fd, frame[:6])
+            os.write(process._controls._messages.fd, frame[:6])
             process.receive()
             process.sleep(0.1)
-            os.write(process._runtime._messages.fd, frame[6:])
+            os.write(process._controls._messages.fd, frame[6:])
             process.sleep(60)
     """)
     async with real_world.worker(limits=Limits(frame_seconds=0.2)) as worker:

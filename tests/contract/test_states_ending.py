@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from spindle_trio import ProcessState, StartupFailedError
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
-from support.state import scripted, told_then
+from support.state import LANES, scripted, told_then
 
 WEDGED = """
     async def run(process):
@@ -121,7 +121,7 @@ BREAKS_WHEN_TOLD = """
         process.on_stop(lambda notice: None)
         process.ready()
         async for body in process.messages():
-            process._controls._{lane}.send_nowait(body.encode())
+            {lane}.send_nowait(body.encode())
 """
 
 
@@ -129,7 +129,7 @@ BREAKS_WHEN_TOLD = """
 async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(
     world, world_clock: MockClock | None, lane: str
 ) -> None:
-    entry, other = world.entry(BREAKS_WHEN_TOLD.format(lane=lane)), world.entry(WEDGED, "other.py")
+    entry, other = world.entry(BREAKS_WHEN_TOLD.format(lane=LANES[lane])), world.entry(WEDGED, "other.py")
     async with world.worker(grace_period=20) as worker:
         bystander = await worker.backend_processes.spawn(other)
 
@@ -152,7 +152,7 @@ async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(
 
 @pytest.mark.parametrize("lane", ["control", "messages"])
 async def test_a_broken_frame_while_stopping_is_stopped(world, world_clock: MockClock | None, lane: str) -> None:
-    entry = world.entry(told_then(f"process._controls._{lane}.send_nowait(b'nonsense')"))
+    entry = world.entry(told_then(f"{LANES[lane]}.send_nowait(b'nonsense')"))
     async with world.worker(grace_period=20) as worker:
         handle = await worker.backend_processes.spawn(entry)
         before = trio.current_time()
@@ -166,7 +166,7 @@ async def test_a_broken_frame_while_stopping_is_stopped(world, world_clock: Mock
 async def test_a_broken_frame_before_ready_fails_the_start(world, world_clock: MockClock | None, lane: str) -> None:
     entry = world.entry(f"""
         async def run(process):
-            process._controls._{lane}.send_nowait(b"nonsense")
+            {LANES[lane]}.send_nowait(b"nonsense")
             await trio.sleep_forever()
     """)
     async with world.worker() as worker:
@@ -199,14 +199,14 @@ async def test_a_header_of_four_gigabytes_fails_the_process(real_world, lane: st
         entry = real_world.entry(f"""
             async def run(process):
                 process.ready()
-                os.write(process._controls._{lane}._socket.fileno(), b"\\xff" * 4 + b"x" * 1000)
+                os.write({LANES[lane]}._socket.fileno(), b"\\xff" * 4 + b"x" * 1000)
                 await trio.sleep_forever()
         """)
     else:
         entry = real_world.entry(f"""
             def run(process):
                 process.ready()
-                os.write(process._runtime._{lane}.fd, b"\\xff" * 4 + b"x" * 1000)
+                os.write(process._controls._{lane}.fd, b"\\xff" * 4 + b"x" * 1000)
                 signal.pause()
         """)
     async with real_world.worker() as worker:
@@ -227,7 +227,7 @@ async def test_who_closes_the_control_lane_and_lives_on_is_killed(real_world, is
                 close(process)
 
         def close(process):
-            os.close(process._runtime._control.fd)
+            os.close(process._controls._control.fd)
             signal.pause()
     """)
     async with real_world.worker(grace_period=20) as worker:

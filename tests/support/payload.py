@@ -187,7 +187,7 @@ async def run(process):
 LIAR = """
 async def run(process):
     process.ready()
-    lane = process._controls._messages if process.kind == "messages" else process._controls._control
+    lane = process._controls._messages if process.kind == "messages" else process._controls._control_out._lane
     await process.send("before")
     await lane.send_pending([eval(process.payload)])
     await trio.sleep_forever()

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from spindle_trio.testing import ScriptedChild
 
 
+LANES = {"control": "process._controls._control_out._lane", "messages": "process._controls._messages"}
+"""Where an `async` entry finds its lanes, to say what its context would refuse."""
+
+
 def told_then(statement: str) -> str:
     """An entry that is told of a stop, and then does this."""
     return f"""
