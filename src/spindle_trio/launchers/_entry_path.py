@@ -1,4 +1,4 @@
-"""Which file an entry names: the checks that all launchers of files share."""
+"""Finds and checks the file that an entry names, for all launchers of files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def resolve_entry(entry: str, root: Path, suffixes: Sequence[str]) -> ResolvedEn
     Args:
         entry: as the caller gave it; backslashes count as slashes.
         root: the worker's root, an absolute path.
-        suffixes: those that the launcher runs, each with its dot. Case matters.
+        suffixes: the ones that the launcher runs, each with its dot. Case matters.
 
     Returns:
         The entry's name below the root, and the file with all links followed.

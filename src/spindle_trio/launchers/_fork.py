@@ -19,19 +19,19 @@ from spindle_trio.launchers._local._server_launcher import ServerLauncher
 __all__ = ["DEFAULT_PRELOAD", "DEFAULT_SPARES", "ForkServerLauncher", "ForkedPythonEngine"]
 
 DEFAULT_PRELOAD: Final = ("trio",)
-"""What a fork server loads for its processes unless it is told otherwise."""
+"""The modules that a fork server loads for its processes by default."""
 
 DEFAULT_SPARES: Final = 3
 
 
 class ForkedPythonEngine(Engine):
-    """Runs Python entries in the very processes that were forked."""
+    """Runs Python entries in the forked processes themselves."""
 
     suffixes = PYTHON_SUFFIXES
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the order; see `Engine.prepare`."""
-        # What the process has from its server need not be said.
+        # The order leaves out what the process has from its server.
         path, environment = search_path(), order.environment
         frame = encode_order(
             order,
@@ -74,7 +74,7 @@ class ForkServerLauncher(ServerLauncher):
                 strongest that works here.
 
         Raises:
-            TypeError: `preload` or `preload_path` is a str, or one of the three contains something else than str.
+            TypeError: `preload` or `preload_path` is a str, or one of the three contains anything but str.
             ValueError: a variable of `preload_environment` is not valid, `spares` is negative or not an integer, or
                 `containment` is not a level.
         """

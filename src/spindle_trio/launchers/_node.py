@@ -1,7 +1,7 @@
 """The launcher of JavaScript entries, each in a Node or Bun of its own.
 
-A lean fork server makes the processes, so that they are contained, reaped and protected like all others. Each then
-becomes Node by `exec`. Its runtime (`spindle_trio.javascript`) speaks the frames of every process.
+A lean fork server makes the processes, so they are contained, reaped and protected like all others. Each then becomes
+Node by `exec`. Its runtime (`spindle_trio.javascript`) uses the same frames as every process.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = ["JavaScriptEngine", "NodeLauncher"]
 DEFAULT_SPARES: Final = 1
 
 _NAMES: Final = ("node", "bun")
-"""What is looked for on the `PATH`, in this order."""
+"""The programs to look for on the `PATH`, in this order."""
 
 _BUN: Final = "bun"
 _BUNDLE_MARK: Final = b"// @bun"
-"""A file that Bun has bundled for itself begins with this, behind a ``#!`` line if it has one. Node cannot run it."""
+"""Begins a file that Bun has bundled for itself, after a ``#!`` line if it has one. Node cannot run such a file."""
 
 _HEAD_BYTES: Final = 512
-"""How much of an entry is looked at for that."""
+"""How much of an entry to search for that."""
 
 _CHANNEL: Final = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
-"""By these a Node takes over a descriptor from the one that has started it: the host's, which may be a lane here."""
+"""With these, Node takes over a descriptor from its parent. That number is the host's, and may be a lane here."""
 
 _ADVICE: Final = (
     f"install Node {'.'.join(map(str, OLDEST_NODE))} or later so that node is on the PATH, or name a program: "
@@ -45,7 +45,7 @@ _ADVICE: Final = (
 
 
 class JavaScriptEngine(Engine):
-    """The program that runs JavaScript, which a process becomes: found when it is first needed."""
+    """The program that runs JavaScript, which a process becomes. It is looked up on first use."""
 
     suffixes = JAVASCRIPT_SUFFIXES
 
@@ -53,24 +53,24 @@ class JavaScriptEngine(Engine):
         """Prepare; looks for nothing yet.
 
         Args:
-            program: a path, or a command that is looked up; `None` for the first of `node` and `bun` that there is.
-            naming: how a program is named to the launcher, for advice.
+            program: a path, or a command to look up; `None` for the first of `node` and `bun` that exists.
+            naming: how a caller names a program to the launcher, for advice.
         """
         self._naming: Final = naming
         self.program: Final = program
         self._path: str | None = None
 
     def path(self) -> str | None:
-        """Return where it is; `None` while there is none."""
+        """Return its path; `None` while there is none."""
         if self._path is None or not os.access(self._path, os.X_OK):
             found = map(shutil.which, _NAMES if self.program is None else (self.program,))
             path = next(filter(None, found), None)
-            # The working directory of a process is another one.
+            # A process has another working directory.
             self._path = None if path is None else os.path.abspath(path)
         return self._path
 
     def path_for(self, entry: ResolvedEntry) -> str | None:
-        """Return what runs an entry: Bun for what Bun has bundled for itself; `None` while there is no such program."""
+        """Return the program for an entry: Bun if Bun has bundled it for itself; `None` if there is no such program."""
         is_named_bun = self.program is not None and os.path.basename(self.program).startswith(_BUN)
         if is_named_bun or not _is_bun_bundle(entry):
             return self.path()
@@ -81,7 +81,7 @@ class JavaScriptEngine(Engine):
         """Make sure that something can run an entry.
 
         Raises:
-            EntryError: nothing can; says what to install.
+            EntryError: nothing can run it; says what to install.
         """
         if self.path_for(entry) is not None:
             return
@@ -106,13 +106,13 @@ class JavaScriptEngine(Engine):
         order = attrs.evolve(order, environment=environment)
         command = [path, str(RUNTIME), f"{order.entry.entry} {order.process_id}"]
         frame = encode_execution(order, command, str(order.entry.path), order.arguments)
-        # Nobody can look into a Node that runs in a loop; and the watchdog judges an entry that computes while a
-        # message has left in part.
+        # Nobody can look into a Node that runs in a loop. An entry may compute while a message has left in part; the
+        # watchdog covers that.
         return Program([frame], leaves_stacks=False, waits_to_send=False)
 
 
 def _is_bun_bundle(entry: ResolvedEntry) -> bool:
-    """Whether Bun has made a file for itself alone; not where the file cannot be read, which its launch tells."""
+    """Whether Bun has bundled a file for itself. False if it cannot be read; the launch then reports that."""
     if entry.path is None:
         return False
     try:
@@ -126,7 +126,7 @@ def _is_bun_bundle(entry: ResolvedEntry) -> bool:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file that may have become a pipe since its check: for that, the whole host would wait."""
+    """Open a file without blocking: it may have become a pipe since its check, and the whole host would wait."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

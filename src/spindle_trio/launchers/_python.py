@@ -1,8 +1,7 @@
 """The exec launcher: a fresh Python interpreter for each process.
 
-A lean fork server makes the processes, so that they are contained, reaped and protected like all others. Each then
-becomes an interpreter by `exec`, as its first frame says (`spindle_trio.child._exec`), and reads its order from the
-second.
+A lean fork server makes the processes, so they are contained, reaped and protected like all others. The first frame has
+each become an interpreter by `exec` (`spindle_trio.child._exec`); the second frame is its order.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ class PythonEngine(Engine):
         """Look for the interpreter.
 
         Args:
-            python: a path, or a command that is looked up; `None` for the one that runs this program.
+            python: a path, or a command to look up; `None` for the one that runs this program.
         """
         self.python: Final = python or sys.executable
-        # Looked up now: the child's environment need not have a PATH, and its working directory is another one.
+        # Looked up now: the child may have no PATH, and has another working directory.
         found = shutil.which(self.python)
         self.command: Final = None if found is None else os.path.abspath(found)
-        """Where it is; `None` if it was not found."""
+        """Its path; `None` if it was not found."""
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the command and the order; see `Engine.prepare`."""

@@ -1,7 +1,7 @@
 """The host's part of containment: it ends a process's tree. `spindle_trio.fork_server._levels` describes the levels.
 
-A `Tree` is everything that one process has started, as far as its level can tell. Its pidfd refers to the process, or
-at level `sweep` to its init, which ends last. At `pidns` the init has a pidfd besides: its end says that nothing is
+A `Tree` is everything that one process has started, as far as its level can find it. Its pidfd refers to the process,
+or at level `sweep` to its init, which ends last. At `pidns` the init has a second pidfd, whose end says that nothing is
 left.
 """
 
@@ -37,50 +37,50 @@ CLEAR_SECONDS: Final = 0.5
 """Seconds that a control group may take to become empty after its kill."""
 
 ADOPT_SECONDS: Final = 1.0
-"""Seconds that a process whose init was killed may take to be reaped by the guard, which looks twice a second."""
+"""Seconds that the guard, which looks twice a second, may take to reap a process whose init was killed."""
 
 _LOOK_SECONDS: Final = 0.002
 
 
 class Tree(ABC):
-    """What is killed together with one process."""
+    """One process, and everything that is killed with it."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Kill all of it, at once. Never blocks, and never raises; does nothing once it has been reaped."""
+        """Kill the whole tree, at once. Never blocks or raises; does nothing once the process has been reaped."""
 
     def hold(self, entry: int) -> bool:
-        """See to it that all of it can still be ended once the entry's process alone has; `kill` or `clear` follows.
+        """Make sure that the rest of the tree can still be ended after the entry's process; `kill` or `clear` follows.
 
-        That process may be stopped by this, and is to be continued. Never blocks.
+        This may stop that process; the caller continues it. Never blocks.
 
         Args:
-            entry: the number of that process.
+            entry: the pid of that process.
 
         Returns:
-            Whether that is so. Levels that lose no process need to do nothing for it.
+            Whether that worked. Levels that lose no process need to do nothing for it.
         """
         return True
 
     def let_go(self) -> None:
-        """Let go of what `hold` has taken, if neither `kill` nor `clear` has, and of all descriptors."""
+        """Release what `hold` has taken, unless `kill` or `clear` has, and all descriptors."""
 
     async def clear(self) -> None:
-        """Make sure that nothing is left, once the pidfd has told the end and before anything is reaped. Bounded."""
+        """Make sure that nothing is left, after the pidfd's end and before any reaping. Bounded."""
 
     async def settle(self) -> None:
-        """Wait until nothing is left, once it has been reaped, where that is told only then. Bounded."""
+        """Wait until nothing is left, after the reaping, at a level that knows only then. Bounded."""
 
 
 class NamespaceTree(Tree):
     """Level `pidns`: it ends with its init."""
 
     def __init__(self, pidfd: int, init: int) -> None:
-        """Take note of who is in it.
+        """Begin.
 
         Args:
             pidfd: refers to the process.
-            init: refers to the init, and belongs to this from now on.
+            init: refers to the init; this object owns it from now on.
         """
         self._pidfd = pidfd
         self._init = init
@@ -101,7 +101,7 @@ class NamespaceTree(Tree):
         self._end()
 
     async def settle(self) -> None:
-        """Wait for the end of the init, which tells that all of it has ended; see `Tree.settle`."""
+        """Wait for the end of the init, which shows that the whole tree has ended; see `Tree.settle`."""
         if self._init >= 0 and not has_ended(self._init):
             with trio.move_on_after(CLEAR_SECONDS):
                 await wait_ended(self._init)
@@ -112,13 +112,13 @@ class NamespaceTree(Tree):
 
 
 class GroupTree(Tree):
-    """Level `killpg`: the descendants are walked."""
+    """Level `killpg`: a walk finds the descendants."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
-        """Take note of who leads it.
+        """Begin.
 
         Args:
-            pid: its number.
+            pid: the process that leads the group.
             pidfd: refers to it.
         """
         self._pid = pid
@@ -145,30 +145,30 @@ class GroupTree(Tree):
         """Kill what is left of the group, and what is held; see `Tree.clear`."""
         with RESERVE.lent():
             self.let_go()
-            if signal_pidfd(self._pidfd, 0):  # else it has been reaped by a stranger, and the number is free
+            if signal_pidfd(self._pidfd, 0):  # otherwise somebody else has reaped it, and the pid is free
                 kill_group(self._pid)
 
 
 class AdoptedTree(Tree):
-    """Level `sweep`: its init outlives all that it kills, reaps the process, and ends when nothing is left.
+    """Level `sweep`: the init outlives all that it kills, reaps the process, and ends when nothing is left.
 
-    If somebody kills the init, the process dies with it, and the guard reaps that.
+    If somebody kills the init, the process dies with it, and the guard reaps the process.
     """
 
     def __init__(self, init: int, pidfd: int, entry: int) -> None:
-        """Take note of who is in it.
+        """Begin.
 
         Args:
-            init: the number of its init.
+            init: the pid of the init.
             pidfd: refers to the init.
-            entry: refers to the process, and belongs to this from now on.
+            entry: refers to the process; this object owns it from now on.
         """
         self._init = init
         self._pidfd = pidfd
         self._entry = entry
 
     def kill(self) -> None:
-        """Kill the descendants of the init, which goes on; see `Tree.kill`."""
+        """Kill the descendants of the init, but not the init; see `Tree.kill`."""
         with RESERVE.lent():
             kill_descendants(self._init, self._pidfd)
         self._kill_entry()
@@ -180,13 +180,13 @@ class AdoptedTree(Tree):
             self._entry = -1
 
     async def clear(self) -> None:
-        """Wait until the process has been reaped, as it has if nobody killed its init; see `Tree.clear`."""
+        """Wait until the process has been reaped. It has, unless somebody killed its init; see `Tree.clear`."""
         deadline = trio.current_time() + ADOPT_SECONDS
-        while self._kill_entry() and trio.current_time() < deadline:  # noqa: ASYNC110  # nothing tells that
+        while self._kill_entry() and trio.current_time() < deadline:  # noqa: ASYNC110  # no event shows that
             await trio.sleep(_LOOK_SECONDS)
 
     def _kill_entry(self) -> bool:
-        """Kill the process, and say whether it exists, be it as a zombie."""
+        """Kill the process, and return whether it exists, even as a zombie."""
         return self._entry >= 0 and signal_pidfd(self._entry, signal.SIGKILL)
 
 
@@ -194,12 +194,12 @@ class ControlGroupTree(Tree):
     """Level `cgroup`."""
 
     def __init__(self, pidfd: int, group: str, kill_file: int) -> None:
-        """Take note of the group.
+        """Begin.
 
         Args:
             pidfd: refers to the process.
             group: the group's folder, which is removed in the end.
-            kill_file: see `open_kill_file`; belongs to this from now on.
+            kill_file: see `open_kill_file`; this object owns it from now on.
         """
         self._pidfd = pidfd
         self._group = group
@@ -222,12 +222,12 @@ class ControlGroupTree(Tree):
         await _remove_empty(self._group)
 
     def _kill_group(self) -> None:
-        with suppress(OSError):  # it has been removed: its server is gone, or it has been cleared
+        with suppress(OSError):  # it has been removed: the server is gone, or has cleared it
             os.write(self._kill_file, b"1")
 
 
 def open_kill_file(group: str) -> int:
-    """Open what kills a control group; at the launch, since a program that has no descriptor left could not later on.
+    """Open the file that kills a control group. At the launch, since the program may have no descriptor left later.
 
     Raises:
         OSError: this program has no descriptor left, or there is no such group any more.
@@ -236,7 +236,7 @@ def open_kill_file(group: str) -> int:
 
 
 async def clear_group(group: str) -> None:
-    """Kill a control group, wait until it is empty, `CLEAR_SECONDS` at most, and remove it."""
+    """Kill a control group, wait until it is empty (at most `CLEAR_SECONDS`), and remove it."""
     with suppress(OSError), RESERVE.lent():  # it may have been removed
         kill_file = open_kill_file(group)
         try:
@@ -254,19 +254,19 @@ async def _remove_empty(group: str) -> None:
 
 
 def _is_removed(group: str) -> bool:
-    with RESERVE.lent():  # to list what has been made below it
+    with RESERVE.lent():  # to list the groups below it
         return remove_group(group)
 
 
 def tree_of(level: Containment, pid: int, pidfd: int, other: int, *, group: tuple[str, int] | None) -> Tree:
-    """Make what ends the tree of a process.
+    """Make the `Tree` of a process.
 
     Args:
-        level: how that is held together.
-        pid: the number, in `/proc`, of what the pidfd refers to.
-        pidfd: refers to the process, or to its init where that is its parent.
-        other: refers to the other one of the two, where there are two; belongs to the tree from now on.
-        group: the folder of its control group, and what kills that.
+        level: the level of containment.
+        pid: the pid, in `/proc`, of the pidfd's process.
+        pidfd: refers to the process, or to its init if the init is its parent.
+        other: refers to the other of these two, if there are two; the tree owns it from now on.
+        group: the folder of its control group, and the file that kills it.
     """
     if level is Containment.PIDNS:
         return NamespaceTree(pidfd, other)

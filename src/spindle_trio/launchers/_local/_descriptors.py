@@ -1,17 +1,15 @@
-"""This program's descriptors: a limit raised for it and not for its children, and a few held back for kills.
+"""This program's descriptors: a limit raised for it and not for its children, and a reserve for kills.
 
-A process takes some descriptors in its host, and the usual soft limit of 1 024 is used up by fewer than 170 of them.
-So a launcher of real processes raises it to the hard limit when a host opens. Children get the program's original limit
-back: the soft limit is low for the sake of programs that use `select(2)`, which overruns its table for a descriptor
-    with
-a larger number.
+Each process takes some descriptors in its host; fewer than 170 processes use up the usual soft limit of 1 024. So a
+launcher of real processes raises it to the hard limit when a host opens. Children get the program's original limit
+back: the soft limit is low for programs that use `select(2)`, which overruns its table at larger numbers.
 
-The limit is the program's, not a host's, and stays when hosts close. To lower it would take descriptors away from
-hosts that are still open, from processes that were abandoned, and from whatever else the program has opened meanwhile.
-A program that sets its limit itself between two hosts finds it raised by the second one, whose children get what the
-program had set. What it starts by other means, as with `subprocess`, inherits the raised limit.
+The limit is the program's, not a host's, and stays when hosts close. Lowering it would take descriptors away from
+hosts that are still open, from abandoned processes, and from whatever else the program has opened meanwhile. If a
+program sets its limit between two hosts, the second host raises it, and its children get what the program had set.
+What the program starts by other means, such as `subprocess`, inherits the raised limit.
 
-Killing a tree takes a descriptor or two if its processes have to be looked for, and so does asking for stacks. A
+A kill that has to look for the processes of a tree takes a descriptor or two, and so does a request for stacks. A
 program out of descriptors would leave processes behind. So while it has a host of real processes, it keeps a few
 descriptors in reserve, and frees them for the moment of a kill.
 """
@@ -29,24 +27,24 @@ import attrs
 __all__ = ["RESERVE", "RESERVED", "give_back_limit", "raise_limit"]
 
 RESERVED: Final = 4
-"""How many are held back. A walk over a tree has two open at a time, and a dump holds one for each descendant."""
+"""The size of the reserve. A walk over a tree has two open at a time; a dump holds one for each descendant."""
 
 
 @attrs.define
 class _SoftLimit:
-    """What is known of this program's soft limit. The hosts of all its threads share it, as they do the limit."""
+    """This program's soft limit. The hosts of all its threads share it."""
 
     own: int | None = None
-    """What it was before it was raised; `None` as long as it has not been."""
+    """The limit before it was raised; `None` if it was not."""
     raised: int | None = None
-    """What it was raised to."""
+    """The limit that it was raised to."""
 
 
 _soft_limit: Final = _SoftLimit()
 
 
 def raise_limit() -> None:
-    """Raise this program's soft limit on descriptors to the hard one, if the system lets it; again changes nothing."""
+    """Raise this program's soft limit on descriptors to the hard one, if the system allows it. May be called again."""
     import resource  # not everywhere, and a launcher says in its `start` where it cannot run
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -55,8 +53,8 @@ def raise_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
-        return  # the hard limit is above what the kernel has come to allow: then the soft one has to do
-    if soft != _soft_limit.raised:  # else somebody has raised the hard one alone
+        return  # the hard limit is above what the kernel now allows: keep the soft one
+    if soft != _soft_limit.raised:  # otherwise somebody has raised only the hard one
         _soft_limit.own = soft
     _soft_limit.raised = hard
 
@@ -75,11 +73,11 @@ def give_back_limit(pid: int) -> None:
     try:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (_soft_limit.own, hard))
     except (OSError, ValueError):
-        pass  # it has ended, or a sandbox forbids it: a limit that is too high is no reason to refuse a process
+        pass  # it has ended, or a sandbox forbids this: too high a limit is no reason to refuse a process
 
 
 class _Reserve:
-    """Descriptors that are held back. The hosts of all threads share them, as they do the limit."""
+    """Descriptors in reserve. The hosts of all threads share them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,21 +85,21 @@ class _Reserve:
         self._held: list[int] = []
 
     def open(self) -> None:
-        """Hold them for one more host, as far as there are any left."""
+        """Keep the reserve for one more host, as far as descriptors are left."""
         with self._lock:
             self._users += 1
             with suppress(OSError):
                 self._fill()
 
     def close(self) -> None:
-        """Let them go, unless another host needs them."""
+        """Release the reserve, unless another host needs it."""
         with self._lock:
             self._users -= 1
             if not self._users:
                 self._empty()
 
     def refill(self) -> None:
-        """Make sure that they are there.
+        """Make sure that the reserve is full.
 
         Raises:
             OSError: this program has none left.
@@ -112,7 +110,7 @@ class _Reserve:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Let them go for a block that is about to open some. It must not wait."""
+        """Free the reserve for a block that is about to open descriptors. The block must not wait."""
         with self._lock:
             self._empty()
         try:
@@ -131,4 +129,4 @@ class _Reserve:
 
 
 RESERVE: Final = _Reserve()
-"""The one of this program."""
+"""This program's reserve."""

@@ -17,37 +17,37 @@ __all__ = ["Engine", "Program"]
 
 @attrs.frozen
 class Program:
-    """What a process is told to run, and how what it runs behaves."""
+    """What a process runs, and how that behaves."""
 
     first_frames: Sequence[bytes]
-    """The bodies of the first frames on its control lane, which leave together with the host's first one."""
+    """The bodies of the first frames on its control lane. They leave together with `init`."""
     leaves_stacks: bool = True
-    """Whether it writes its stacks into the page when it is asked to."""
+    """Whether it writes its stacks into the page on request."""
     waits_to_send: bool = True
-    """Whether it does nothing else while a message of its has left in part; else such a frame may take any time."""
+    """Whether it always finishes a message that it has begun to write. If not, such a frame may take any time."""
 
 
 class Engine(ABC):
-    """Writes what a process is told first, on its control lane, so that it runs an entry."""
+    """Writes the first frames of a process, which have it run an entry."""
 
     suffixes: ClassVar[tuple[str, ...]]
-    """The ends of the names of the files that it runs."""
+    """The suffixes of the files that it runs."""
 
     def require(self, entry: ResolvedEntry) -> None:
         """Make sure that it can run an entry.
 
         Raises:
-            EntryError: it cannot; says what to do.
+            EntryError: it cannot run it; says what to do.
         """
 
     @abstractmethod
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
-        """Write what a process is told.
+        """Write the first frames of a process.
 
         Args:
-            order: what was ordered.
-            parent: who has forked the process.
+            order: the launch order.
+            parent: the server that has forked the process.
 
         Raises:
-            OSError: it is known already that this launch cannot succeed.
+            OSError: this launch certainly cannot succeed.
         """

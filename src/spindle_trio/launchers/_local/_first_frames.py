@@ -1,4 +1,4 @@
-"""Writes the first frames that real processes read; `child/_launch_order.py` and `child/_exec.py` describe them."""
+"""Writes the first frames of real processes; `child/_launch_order.py` and `child/_exec.py` describe them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from spindle_trio.abc import LaunchOrder
 __all__ = ["check_surroundings", "encode_execution", "encode_order"]
 
 _VARIABLE_BYTES: Final = 32 * os.sysconf("SC_PAGESIZE")
-"""How long one variable may be, with its name and a zero, for a program to be started with it: Linux, `execve(2)`."""
+"""How long a variable may be, with its name and a zero, in Linux's `execve(2)`."""
 
 
 def check_surroundings(order: LaunchOrder) -> None:
-    """Make sure of what a process would otherwise find out by itself, when it is too late to call it a failed launch.
+    """Check what a process would otherwise find out itself, too late for a failed launch.
 
     Raises:
-        OSError: there is no such working directory.
-        ValueError: no environment can hold one of the names or values, or no program can be given an argument.
+        OSError: the working directory does not exist.
+        ValueError: no environment can hold one of the names or values, or no program can get one of the arguments.
     """
     os.stat((order.folder or order.root) / ".")
     for name, value in order.environment.items():
@@ -42,10 +42,10 @@ def encode_order(
     """Write an order as the body of a frame.
 
     Args:
-        order: what was ordered.
-        path: the `sys.path` that the process is to have; `None` to let it keep its own.
-        root: the working directory that it has still to enter, unless the order names a folder; `None` if it is there.
-        environment: the environment that it has still to take on; `None` to let it keep its own.
+        order: the launch order.
+        path: the `sys.path` for the process; `None` to keep its own.
+        root: the working directory to enter, unless the order names a folder; `None` if it is there.
+        environment: the environment for the process; `None` to keep its own.
     """
     frame: dict[str, object] = {
         "file": str(order.entry.path),
@@ -57,7 +57,7 @@ def encode_order(
         frame["checked"] = True
     if order.arguments:
         frame["arguments"] = list(order.arguments)
-    # In ASCII, since file names and variables may hold bytes that are no UTF-8, and come as lone surrogates.
+    # In ASCII: file names and variables may hold bytes that are no UTF-8, which appear as lone surrogates.
     return json.dumps(frame).encode()
 
 
@@ -65,13 +65,13 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str, argu
     """Write the body of the frame that has a process become another program.
 
     Args:
-        order: what was ordered.
-        command: what starts that program.
-        runs: what it is told to run, behind the number of its parent and before its descriptors.
-        arguments: what follows its descriptors.
+        order: the launch order.
+        command: starts that program.
+        runs: the argument after the pid of its parent and before its descriptors.
+        arguments: the arguments after its descriptors.
 
     Raises:
-        OSError: a variable or argument is too long for a program to be started with.
+        OSError: a variable or argument is too long to start a program with.
     """
     _check_lengths(order.environment, arguments)
     frame: dict[str, object] = {
@@ -88,7 +88,7 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str, argu
 
 
 def _check_lengths(environment: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Refuse what `exec` would refuse, and say which text it is."""
+    """Refuse what `exec` would refuse, and name the text."""
     texts = [(f"variable {name!r}", f"{name}={value}") for name, value in environment.items()]
     for what, text in (*texts, *((f"argument {argument[:40]!r}", argument) for argument in arguments)):
         size = len(os.fsencode(text)) + 1

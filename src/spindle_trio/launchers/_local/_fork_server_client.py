@@ -1,7 +1,7 @@
-"""One fork server, as its host sees it: it is asked for processes, told which to reap, and ended.
+"""One fork server, from the host's side: the host asks it for processes, tells it which to reap, and ends it.
 
-`spindle_trio.fork_server._server` is the other side, and describes the datagrams. The server is
-trusted: it is this package's own program, and no process that it forks has its socket.
+`spindle_trio.fork_server._server` is the other side, and describes the datagrams. The host trusts the server: it is
+this package's own program, and no process that it forks has its socket.
 
 `_fork_server_start` starts and ends its programs, and `_fork_server_link` has the socket.
 """
@@ -39,10 +39,10 @@ _log = logging.getLogger("spindle_trio.launchers")
 
 
 class ForkServer:
-    """One server process: the `ProcessParent` of what it has forked."""
+    """One server: the `ProcessParent` of the processes that it has forked."""
 
     def __init__(self, started: StartedServer, *, path: list[str], environment: Mapping[str, str]) -> None:
-        """Take over what `start` has made."""
+        """Take over the programs that `start` has started."""
         self.path: Final = path
         """The `sys.path` that its processes begin with."""
         self.environment: Final = environment
@@ -51,7 +51,7 @@ class ForkServer:
         self._link: Final = started.link
         self._is_gone = False
         self._reaping: dict[int, _Reaping] = {}
-        self._said_status: dict[int, ExitStatus] = {}  # what inits have said of processes that are still to be reaped
+        self._said_status: dict[int, ExitStatus] = {}  # reported by inits, of processes still to reap
 
     def __repr__(self) -> str:
         return f"<ForkServer {'gone' if self.is_gone else 'running'} pid={self.pid}>"
@@ -71,12 +71,12 @@ class ForkServer:
 
     @property
     def pid(self) -> int:
-        """The server's number, as this program sees it."""
+        """The server's pid, as this program sees it."""
         return self._started.pid
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, or is being ended."""
+        """Whether it has ended, or is about to."""
         return self._is_gone
 
     @property
@@ -91,14 +91,14 @@ class ForkServer:
 
     @property
     def heard_at(self) -> float:
-        """When it last said something, on Trio's clock."""
+        """When it last sent something, on Trio's clock."""
         return self._link.heard_at
 
     async def serve(self, hear: Callable[[ForkedProcess | NotForked], None]) -> None:
-        """Pass on what the server says, send what is to be sent, and drain its output, until it is gone.
+        """Exchange datagrams with the server, and drain its output, until it is gone.
 
         Args:
-            hear: told of each process, whose owner it becomes, and of each that could not be forked.
+            hear: called with each process, which it then owns, and with each failed fork.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._started.output.drain)
@@ -124,21 +124,20 @@ class ForkServer:
         self._send({"type": "discard", "number": number})
 
     async def reap(self, number: int, pidfd: int) -> ExitStatus:
-        """Have the server reap a process; see `ProcessParent.reap`. Takes `PATIENCE` seconds at most."""
+        """Have the server reap a process; see `ProcessParent.reap`. Takes at most `PATIENCE` seconds."""
         status = await self.have_reaped("reap", number)
         if self.is_gone and status == ExitStatus():
-            # What it leaves behind is this program's own where that adopts orphans, as the first one of a container.
+            # If this program adopts orphans, as the first one of a container does, it must reap what the server leaves.
             status = reap_child(pidfd)
         if self.is_gone and status == ExitStatus():
             status = ExitStatus(together_with=f"its fork server (pid {self.pid})")
         return status
 
     async def have_reaped(self, request: str, number: int) -> ExitStatus:
-        """Ask for something that ends with a process being reaped, and wait for that, `PATIENCE` seconds at most.
+        """Send a request that ends with a process being reaped, and wait for that, at most `PATIENCE` seconds.
 
-        A server that says nothing is waited for `REAP_SECONDS`; while it says something, it is busy with what was asked
-        of it before. How the process has ended its parent says: at level `sweep` its init, which does not need the
-        server for that, and elsewhere the server.
+        A silent server has `REAP_SECONDS`; one that sends something is busy with earlier requests. The parent of the
+        process reports how it ended: at level `sweep` its init, without the server, and elsewhere the server.
         """
         reaping = self._reaping[number] = _Reaping()
         began_at = trio.current_time()
@@ -151,14 +150,14 @@ class ForkServer:
                     break
                 with trio.CancelScope(deadline=give_up_at):
                     await reaping.is_over.wait()
-                now = trio.current_time()  # time in which this program stood still says nothing about its server
+                now = trio.current_time()  # time in which this program stood still does not count against its server
                 began_at += now - stood_still_since(give_up_at, began_at, now)
         finally:
             del self._reaping[number]
         return self._said_status.pop(number, reaping.status)
 
     def has_said_more(self) -> bool:
-        """Tell whether something that it has said waits to be heard: then this program is late, and not the server."""
+        """Whether a datagram waits to be received: then this program is late, not the server."""
         return not self.is_gone and self._link.has_more()
 
     def reap_whenever(self, order: LaunchOrder, pid: int, number: int, pidfd: int) -> None:
@@ -178,7 +177,7 @@ class ForkServer:
         await self._started.end()
 
     def output_tail(self) -> str:
-        """Return the last of what the server has written to stdout and stderr, as text."""
+        """Return the end of the server's stdout and stderr, as text."""
         return self._started.output_tail()
 
     def _send(self, message: Message) -> None:
@@ -186,7 +185,7 @@ class ForkServer:
             self._link.send(message)
 
     def _read(self, hear: Callable[[ForkedProcess | NotForked], None]) -> bool:
-        """Take in what the server has said, and say whether there may be more.
+        """Receive from the server, and return whether there may be more.
 
         Raises:
             EOFError: the server is gone.
@@ -233,6 +232,6 @@ class _Reaping:
 
 
 def _exit_status(status: int) -> ExitStatus:
-    """Translate what the server's `waitpid` said."""
+    """Translate a status of `waitpid`."""
     code = os.waitstatus_to_exitcode(status)
     return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)

@@ -1,7 +1,7 @@
 """The host's end of the socket to a fork server: datagrams of one JSON object each, with descriptors.
 
-`spindle_trio.fork_server._link` has the other end. Nothing here waits for the server without a bound. If its
-socket is full, requests are queued: a server that was stopped must not stop its host.
+`spindle_trio.fork_server._link` has the other end. Nothing here waits for the server without a bound. If its socket is
+full, requests wait in a queue: a stopped server must not stop its host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["HostLink", "Message"]
 _DATAGRAM_BYTES = 64 * 1024
 
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
-"""What a send says where one end is closed. Whatever else it says may be otherwise at the next attempt."""
+"""Errors of a send that mean that one end is closed. After any other error the next attempt may work."""
 
 Message = dict[str, object]
 
@@ -36,7 +36,7 @@ class HostLink:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.heard_at: float = trio.current_time()
-        """When the server last said something, on Trio's clock."""
+        """When the server last sent something, on Trio's clock."""
         self._socket = sock
         self._unsent: deque[bytes] = deque()
         self._has_unsent = trio.lowlevel.ParkingLot()
@@ -50,13 +50,13 @@ class HostLink:
         await wait_readable(self._socket)
 
     def has_more(self) -> bool:
-        """Tell whether something waits to be received: then this program is late, and not the server."""
+        """Whether a datagram waits to be received: then this program is late, not the server."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
     def receive(self) -> tuple[Message, list[int]]:
-        """Receive a datagram, with the descriptors that came with it.
+        """Receive a datagram with its descriptors.
 
         Raises:
             BlockingIOError: there is none.
@@ -77,26 +77,26 @@ class HostLink:
         return message, _descriptors(ancillary)
 
     def send(self, message: Message) -> None:
-        """Send a datagram, or queue it if the server does not read. A server that is gone hears nothing."""
+        """Send a datagram, or queue it if the server does not read. If the server is gone, drop it."""
         self._unsent.append(json.dumps(message).encode())
         self._send_unsent()
         if self._unsent:
             self._has_unsent.unpark_all()
 
     async def flush(self) -> None:
-        """Send what is queued, as soon as the server reads; never returns."""
+        """Send the queue whenever the server reads; never returns."""
         while True:
             while self._unsent:
                 await wait_writable(self._socket)
                 self._send_unsent()
                 if self._unsent:
-                    await trio.sleep(LOOK_SECONDS)  # there is room, and no memory, or for less than a whole datagram
+                    await trio.sleep(LOOK_SECONDS)  # there is room but no memory, or not enough room for a datagram
             await self._has_unsent.park()
 
     def close(self) -> None:
-        """Close it: the server sees the end of the stream, and ends."""
+        """Close the socket: the server sees the end of the stream, and ends."""
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # a forked copy of this program may hold the socket too
+            self._socket.shutdown(socket.SHUT_RDWR)  # a forked copy of this program may have the socket too
         self._socket.close()
 
     def _send_unsent(self) -> None:

@@ -36,7 +36,7 @@ END_SECONDS: Final = 1.0
 """Seconds that a server may take to end its processes and itself before it is killed."""
 
 LAST_SECONDS: Final = 0.5
-"""Seconds that its guard may take after that to end what is left."""
+"""Seconds that its guard may then take to end what is left."""
 
 _SAID_CHARACTERS: Final = 4000
 _DRAIN_SECONDS: Final = 0.05
@@ -46,34 +46,34 @@ _log = logging.getLogger("spindle_trio.launchers")
 
 @attrs.frozen
 class ServerOrder:
-    """What kind of server is wanted."""
+    """The kind of server to start."""
 
     environment: Mapping[str, str]
     """Its environment; processes get their own."""
     preload: Preload = NO_PRELOAD
     """What it loads before it forks."""
     containment: Containment | None = None
-    """The level that alone will do; `None` for the strongest that works."""
+    """The one acceptable level; `None` for the strongest that works."""
     execs: bool = False
     """Whether its processes become other programs."""
 
 
 class StartedServer:
-    """The guard of a server, the server, and what is between them."""
+    """The guard of a server, the server, and the programs between them."""
 
     def __init__(self, guard_pid: int, guard_pidfd: int, link: socket.socket, output: int) -> None:
         """Take over what `_start` has made."""
         self.guard_pid: Final = guard_pid
         self.pid: int = guard_pid
-        """The server's own number, once it has one of its own."""
+        """The server's own pid, once it is known."""
         self.containment: Containment = Containment.KILLPG
         """The level that the guard has found, once the server is up."""
         self.containment_problems: Mapping[Containment, str] = {}
-        """Why each stronger one does not work, and what the one that is used does not give here."""
+        """Why each stronger level does not work, and what the level in use lacks here."""
         self.link: Final = HostLink(link)
         self.output: Final = OutputPipe(output, "fork_server", LineLog(f"fork server {guard_pid}"))
         self._guard_pidfd = guard_pidfd
-        self._pidfds: list[int] = []  # of the server, and of what is between it and its guard
+        self._pidfds: list[int] = []  # of the server, and of programs between it and its guard
         self._group: str | None = None  # the control group of its processes, if they have one
 
     async def wait_up(self, preload: Sequence[str]) -> None:
@@ -89,8 +89,8 @@ class StartedServer:
                 try:
                     message, fds = self.link.receive()
                 except BlockingIOError:
-                    # A server that cannot print does not go on. A task to drain its output would need a nursery, and
-                    # a Ctrl-C that comes meanwhile would come out of that in a group.
+                    # A server that cannot print hangs, so this drains its output. A task for that would need a nursery,
+                    # which would wrap a Ctrl-C in a group.
                     with trio.move_on_after(_DRAIN_SECONDS):
                         await self.link.wait_readable()
                     self.output.drain_nowait()
@@ -121,7 +121,7 @@ class StartedServer:
         raise RuntimeError(f"the fork server was still {doing} after {START_SECONDS:g} s; preload less")
 
     def output_tail(self) -> str:
-        """Return the last of what the server has written to stdout and stderr, as text."""
+        """Return the end of the server's stdout and stderr, as text."""
         self.output.drain_nowait()
         return self.output.tail.text().strip()
 
@@ -157,7 +157,7 @@ class StartedServer:
             raise KeyboardInterrupt
 
     async def _wait_ended(self, seconds: float) -> bool:
-        """Wait until server and guard have ended, so long at most; says whether that was cut short by Ctrl-C."""
+        """Wait at most that long until server and guard have ended; return whether Ctrl-C cut it short."""
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
                 for pidfd in (self._guard_pidfd, *self._pidfds):
@@ -167,7 +167,7 @@ class StartedServer:
         return False
 
     async def _clear(self, group: str) -> bool:
-        """Do what its guard does last, unless that was killed; says whether it was cut short by Ctrl-C."""
+        """Do the guard's last work, in case it was killed; return whether Ctrl-C cut it short."""
         try:
             with trio.CancelScope(shield=True):  # bounded
                 await clear_group(group)
@@ -176,7 +176,7 @@ class StartedServer:
         return False
 
     def _meet(self, fds: list[int]) -> None:
-        """Learn who the server is.
+        """Take note of the server's pid.
 
         Raises:
             OSError: this program has no descriptor left for it.
@@ -223,7 +223,7 @@ def _start(order: ServerOrder) -> tuple[int, int, socket.socket, int]:
     """Start the guard of a server; runs on the launch thread.
 
     Returns:
-        Its number, a pidfd of it, the link to it, and the reading end of the pipe that is its output.
+        Its pid, a pidfd, the link to it, and the reading end of its output pipe.
 
     Raises:
         OSError: the system has refused, and nothing is left.
@@ -253,7 +253,7 @@ def _start(order: ServerOrder) -> tuple[int, int, socket.socket, int]:
 def _kill_guard(pidfd: int) -> None:
     with RESERVE.lent():
         try:
-            pid = pid_of(pidfd)  # not what it was when it was started: `/proc` may have another one for it
+            pid = pid_of(pidfd)  # not the pid from its start: `/proc` may have another one for it
         except OSError:
             signal_pidfd(pidfd, signal.SIGKILL)
         else:
@@ -262,7 +262,7 @@ def _kill_guard(pidfd: int) -> None:
 
 
 def _end_at_once(started: tuple[int, int, socket.socket, int]) -> None:
-    """Kill a server that is no longer wanted, before it has forked anything; runs on the launch thread."""
+    """Kill a server that is no longer needed, before it has forked anything; runs on the launch thread."""
     _, pidfd, link, output = started
     _kill_guard(pidfd)
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""A process that a fork server has forked and no launch has used yet: taken over, used, or discarded."""
+"""A process that a fork server has forked, before a launch uses it: taken over, used, or discarded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from spindle_trio.launchers._local._tree import pid_of
 __all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "ProcessParent", "take_process"]
 
 REAP_SECONDS: Final = 0.5
-"""Seconds that the server may take to reap a process. It takes microseconds, unless it was stopped."""
+"""Seconds that the server may take to reap a process. It takes microseconds, unless the server was stopped."""
 
 DESCRIPTORS: Final = 7
-"""How many come with a process: pidfd, control, messages, stdout, stderr, page, and another pidfd, see `Birth`."""
+"""How many descriptors come with a process: pidfd, control, messages, stdout, stderr, page, and another pidfd."""
 
 
 class ProcessParent(Protocol):
-    """The server that has forked a process: the only one that can reap it."""
+    """The server that has forked a process. Only it can reap the process."""
 
     @property
     def path(self) -> list[str]:
@@ -47,13 +47,13 @@ class ProcessParent(Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, or is being ended."""
+        """Whether it has ended, or is about to."""
 
     def discard(self, number: int) -> None:
         """Have a process killed and reaped. Never blocks."""
 
     async def have_reaped(self, request: str, number: int) -> ExitStatus:
-        """Ask for something that ends with a process being reaped, and wait for that. Bounded."""
+        """Send a request that ends with a process being reaped, and wait for that. Bounded."""
 
     async def reap(self, number: int, pidfd: int) -> ExitStatus:
         """Reap a process that has ended, and return how it ended. Bounded, and called with a shield around it.
@@ -62,17 +62,17 @@ class ProcessParent(Protocol):
         when it can.
 
         Args:
-            number: what the parent calls it.
+            number: the server's number for it.
             pidfd: refers to it.
         """
 
     def reap_whenever(self, order: LaunchOrder, pid: int, number: int, pidfd: int) -> None:
-        """Reap a process, whenever it ends, that has withstood its kill. Its pidfd belongs to the parent from now on.
+        """Reap a process that has withstood its kill, whenever it ends. The parent owns its pidfd from now on.
 
         Args:
-            order: what was ordered, for the log record.
-            pid: the operating system's number, for the same.
-            number: what the parent calls it.
+            order: the launch order, for the log record.
+            pid: the operating system's pid, for the log record.
+            number: the server's number for it.
             pidfd: refers to it.
         """
 
@@ -82,23 +82,23 @@ class ForkedProcess:
     """A process that waits for its first frame."""
 
     parent: ProcessParent
-    """Who has forked it, and reaps it."""
+    """The server that has forked it, and reaps it."""
     number: int
-    """What its parent calls it."""
+    """The server's number for it."""
     pid: int
-    """The number of the entry's process, as this program sees it."""
+    """The pid of the entry's process, as this program sees it."""
     pidfd: int
-    """Refers to it, or to its init where that is its parent."""
+    """Refers to it, or to its init if the init is its parent."""
     tree: Tree
-    """What is killed together with it."""
+    """Everything that is killed with it."""
     control: socket.socket
     """This end of the control lane."""
     messages: socket.socket
     """This end of the messages lane."""
     stdout: int
-    """The reading end of the pipe that its stdout is."""
+    """The reading end of its stdout."""
     stderr: int
-    """The reading end of the pipe that its stderr is."""
+    """The reading end of its stderr."""
     page: HeartbeatPage
     """The page that it writes its heartbeats to."""
     is_spare: bool
@@ -111,13 +111,13 @@ class ForkedProcess:
         self.parent.discard(self.number)
 
     async def end(self) -> None:
-        """Do the same, and wait until it is gone, as long as for any reaping."""
+        """Do the same, and wait until it is gone, at most as long as for any reaping."""
         self.tree.kill()
         try:
             if self.parent.is_gone:
                 with trio.move_on_after(REAP_SECONDS):
                     await wait_ended(self.pidfd)
-                reap_child(self.pidfd)  # it is this program's own now, where that adopts orphans
+                reap_child(self.pidfd)  # this program must reap it, if it adopts orphans
         finally:
             self._close()
         await self.parent.have_reaped("discard", self.number)
@@ -134,7 +134,7 @@ class ForkedProcess:
 
 @attrs.frozen
 class NotForked:
-    """The server's word that it could not fork."""
+    """The server's report that it could not fork."""
 
     error: OSError
     is_spare: bool
@@ -143,7 +143,7 @@ class NotForked:
 def take_process(
     parent: ProcessParent, number: int, fds: list[int], *, group: str | None, is_spare: bool
 ) -> ForkedProcess | NotForked:
-    """Take over a process, or have it killed if this program has no descriptors left for it."""
+    """Take over a process, or have it killed if this program has no descriptor left for it."""
     with ExitStack() as undo:
         undo.callback(parent.discard, number)
         for fd in fds:

@@ -1,9 +1,9 @@
 """The host's side of the page that it shares with a child: heartbeats up, the stop flag down, stacks at the end.
 
 A page is the first memory page of a sealed memfd, read as native doubles. Word 0 is the monotonic time of the latest
-heartbeat in seconds, written by the child alone; 0 before the first. Word 1 is 1 once a stop was requested, written by
-the host alone. Behind it is the dump area, into which a process leaves the stacks of its threads before it is killed,
-or when it crashes; it may as well hold anything else, and is read as text up to the first zero byte.
+heartbeat in seconds, and 0 before the first; only the child writes it. Word 1 is 1 once a stop was requested; only the
+host writes it. Then comes the dump area, where a process leaves the stacks of its threads before it is killed, or when
+it crashes. It may hold anything else as well, and is read as text up to the first zero byte.
 `spindle_trio._linux._shared_page` is the other side.
 """
 
@@ -36,13 +36,13 @@ class HeartbeatPage:
         """Make an empty page, or map one that a fork server has made.
 
         Args:
-            fd: the server's page, which belongs to this from now on.
+            fd: the server's page; this object owns it from now on.
 
         Raises:
             OSError: the system has no memory or no descriptor left.
         """
         self.fd: int = make_page() if fd is None else fd
-        """To be passed to the child, and closed by `close_fd` then; the mapping stays."""
+        """The descriptor to pass to the child; `close_fd` then closes it, and the mapping stays."""
         try:
             self._map = mmap.mmap(self.fd, DUMP_OFFSET + DUMP_BYTES)
         except BaseException:
@@ -54,34 +54,34 @@ class HeartbeatPage:
         self._seen_beat_at = -math.inf
 
     def last_heartbeat(self) -> float:
-        """Tell when the child last beat, on Trio's clock in seconds; `-math.inf` before the first."""
+        """Return when the child last beat, on Trio's clock in seconds; `-math.inf` before the first."""
         value = self._last_value if self._map.closed else self._words[_BEAT]
         if math.isnan(value) or value == 0:
             return -math.inf
-        # Once for each heartbeat: this program may lose the processor between the looks at the two clocks, and the same
-        # heartbeat would be a later one at the next look.
+        # Convert each heartbeat once: this program may lose the processor between reading the two clocks, and the same
+        # heartbeat would seem later at the next look.
         if value != self._seen_value:
             self._seen_value = value
-            # By age, since Trio's clock has an offset of its own. A time in the future is taken for the moment when it
-            # is first seen. Taking it for now at every look would let a child beat once and for all.
+            # By age, since Trio's clock has an offset of its own. A time in the future counts as the moment when it is
+            # first seen: counting it as now at every look would let a child beat once and for all.
             age = max(0.0, time.monotonic() - value)
             self._seen_beat_at = trio.current_time() - age
         return self._seen_beat_at
 
     def request_stop(self) -> None:
-        """Leave the mark of a stop."""
+        """Mark a stop request."""
         if not self._map.closed:
             self._words[_STOP] = 1.0
 
     def dump(self) -> str | None:
-        """Return what the process has left in the dump area; `None` if nothing, or once the page is closed."""
+        """Return the text in the dump area; `None` if there is none, or once the page is closed."""
         if self._map.closed or not self._map[DUMP_OFFSET]:
             return None
         text = self._map[DUMP_OFFSET:].partition(b"\0")[0].decode(errors="replace")
         return without_runtime(text.strip()) or None
 
     def close_fd(self) -> None:
-        """Close the descriptor, once it has been passed on."""
+        """Close the descriptor after passing it on."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -96,10 +96,10 @@ class HeartbeatPage:
 
 
 def without_runtime(dump: str) -> str:
-    """Leave the library's own frames out at the outer end of each stack: they tell the author of an entry nothing.
+    """Leave out the library's own frames at the outer end of each stack: they do not help the author of an entry.
 
     Args:
-        dump: stacks, as `faulthandler` writes them: each with a line before it, and its innermost frame first.
+        dump: stacks as `faulthandler` writes them: each after a line of its own, innermost frame first.
     """
     kept: list[str] = []
     outer: list[str] = []
@@ -108,7 +108,7 @@ def without_runtime(dump: str) -> str:
             outer.append(line)
             continue
         if line.startswith(_FRAME) or not (kept and kept[-1].startswith(_FRAME)):
-            kept += outer  # they called something, or there is no other frame in this stack
+            kept += outer  # keep them if they called something, or if the stack has no other frame
         outer.clear()
         kept.append(line)
     if not (kept and kept[-1].startswith(_FRAME)):

@@ -1,8 +1,8 @@
 """Commands that start Python interpreters: for fork servers, and for processes of the exec launcher.
 
-An interpreter is started with `-P`, since `sys.path` is the host's business. Site processing stays on, although it
-costs some milliseconds: packages that are installed in editable form are found by hooks that it sets up, and `sys.path`
-alone does not bring those over.
+An interpreter starts with `-P`, since the host sets `sys.path`. Site processing stays on, although it takes some
+milliseconds: it sets up the hooks that find packages installed in editable form, and `sys.path` alone does not carry
+those over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import attrs
 from spindle_trio.launchers._local._descriptors import give_back_limit
 
 _STANDARD_FDS: Final = 2
-"""The last of those that a started program finds its own streams at."""
+"""The highest number of a standard stream."""
 
 _PROGRAM: Final = Path(__file__).resolve().parents[2] / "child" / "__main__.py"
 
@@ -30,12 +30,12 @@ __all__ = ["StartedInterpreter", "interpreter_command", "search_path", "start_in
 
 @attrs.frozen
 class StartedInterpreter:
-    """A child of this program that leads a session, and that nobody else reaps."""
+    """A child of this program that leads a session. Nobody else reaps it."""
 
     pid: int
-    """Its number."""
+    """Its pid."""
     pidfd: int
-    """Refers to it, since before anybody could reap it."""
+    """Refers to it; opened before anybody could reap it."""
 
 
 def start_interpreter(
@@ -85,14 +85,14 @@ def start_interpreter(
         process.kill()
         process.wait()
         raise
-    # From here on the pidfd tells the end. `subprocess` must neither reap the process nor complain about it.
+    # From here on the pidfd shows the end. `subprocess` must neither reap the process nor complain about it.
     process.returncode = 0
     give_back_limit(process.pid)  # before its first frame, and so before its entry runs
     return StartedInterpreter(process.pid, pidfd)
 
 
 def interpreter_command(python: str, name: str) -> list[str]:
-    """Write the command that starts an interpreter, up to what `child/__main__.py` is told.
+    """Write the command that starts an interpreter, up to the arguments of `child/__main__.py`.
 
     Args:
         python: the interpreter.
@@ -106,7 +106,7 @@ def interpreter_command(python: str, name: str) -> list[str]:
 
 
 def _beyond_standard(fd: int, duplicates: ExitStack) -> int:
-    """Return a descriptor, or a duplicate of it where a program without standard streams was given a low one."""
+    """Return a descriptor, or a higher duplicate if its number is that of a standard stream."""
     if fd > _STANDARD_FDS:
         return fd
     duplicate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS + 1)
@@ -115,9 +115,9 @@ def _beyond_standard(fd: int, duplicates: ExitStack) -> int:
 
 
 def search_path() -> list[str]:
-    """Return this program's `sys.path`, such that it means the same from another working directory.
+    """Return this program's `sys.path` in a form that means the same from another working directory.
 
-    What is no text, importing does not look at either; and a relative folder is none where the current one is gone.
+    It leaves out items that are no text, which importing ignores too, and relative folders if the current one is gone.
     """
     folders: list[str] = []
     for folder in sys.path:

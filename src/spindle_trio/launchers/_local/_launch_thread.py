@@ -1,13 +1,13 @@
 """The one thread that starts processes, and the threads that reap processes which survived SIGKILL.
 
 A parent-death signal follows the *thread* that forked: when that thread ends, the kernel takes the child's parent for
-dead. Trio's worker threads retire after ten idle seconds, and the thread that runs Trio may end as well. So all
-processes that carry such a signal are started by one thread that never ends before the program does. It serves every
-launcher of this interpreter, is a daemon, and does nothing but start processes, one after another.
+dead. Trio's worker threads retire after ten idle seconds, and the thread that runs Trio may end as well. So one thread,
+which lives as long as the program, starts all processes that carry such a signal. It serves every launcher of this
+interpreter, is a daemon, and only starts processes, one after another.
 
-A result comes back through `trio.lowlevel.TrioToken`. The task that waits for it cannot be cancelled
-for `PATIENCE` seconds, since a new process has an owner at every moment: the thread until it has answered, then the
-waiting task, and the thread again if that task has given up or its run has ended.
+A result comes back through `trio.lowlevel.TrioToken`. For `PATIENCE` seconds nothing cancels the task that waits for
+it, since a new process must have an owner at every moment: the thread until it has answered, then the waiting task, and
+the thread again if that task has given up or its run has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import trio
 __all__ = ["PATIENCE", "reap_in_background", "run_in_launch_thread"]
 
 PATIENCE: Final = 1.5
-"""Seconds that something which ought to be immediate may take before it is left to a thread (abandonment time)."""
+"""Seconds that an immediate step may take before it is left to a thread (abandonment time)."""
 
 _T = TypeVar("_T")
 
@@ -33,17 +33,17 @@ _logger = logging.getLogger("spindle_trio.launchers")
 
 
 async def run_in_launch_thread(work: Callable[[], _T], dispose: Callable[[_T], None]) -> _T:
-    """Run something on the launch thread, and return or raise what it does.
+    """Run something on the launch thread, and return or raise its outcome.
 
-    If this is cancelled before the thread has answered, it waits for the answer all the same, `PATIENCE` seconds at
-    most, and returns it: the caller meets the cancellation at its next checkpoint and has something to clean up.
+    If cancelled before the thread has answered, it still waits for the answer, at most `PATIENCE` seconds, and returns
+    it: the caller meets the cancellation at its next checkpoint, and can clean up.
 
     Args:
         work: called on the thread.
         dispose: called with a result that nothing waits for any more; on the thread, or in the Trio run. May block.
 
     Raises:
-        trio.Cancelled: the thread had not answered when the patience was over; the result will be disposed of.
+        trio.Cancelled: the thread did not answer in `PATIENCE` seconds; the result will be disposed of.
     """
     job = _Job(work, dispose)
     _ensure_thread().put(job.run)
@@ -102,13 +102,13 @@ _jobs: queue.SimpleQueue[Callable[[], None]] | None = None
 
 
 def _ensure_thread() -> queue.SimpleQueue[Callable[[], None]]:
-    """Start the thread unless it runs, and return the queue that it serves."""
+    """Start the thread unless it runs, and return its queue."""
     global _jobs  # noqa: PLW0603  # one thread an interpreter is the point
     with _lock:
         if _jobs is None:
             jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(jobs,), name="spindle-trio launch thread", daemon=True).start()
-            _jobs = jobs  # only now: the system may have refused a thread, and may allow it later
+            _jobs = jobs  # only now: the system may have refused a thread, and allow one later
         return _jobs
 
 
@@ -123,7 +123,7 @@ def _serve(jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
 
 
 def _forget_thread() -> None:
-    """Start a thread anew in a forked copy of this program: threads do not survive a fork."""
+    """Have a forked copy of this program start a new thread: threads do not survive a fork."""
     global _jobs, _lock  # noqa: PLW0603
     _jobs = None
     _lock = threading.Lock()
@@ -134,12 +134,12 @@ if hasattr(os, "register_at_fork"):  # not everywhere; a launcher says in its `s
 
 
 def reap_in_background(process_id: str, pid: int, pidfd: int) -> None:
-    """Reap a process, whenever it ends, that has withstood its kill, and close its pidfd then.
+    """Reap a process that has withstood its kill, whenever it ends, and then close its pidfd.
 
     Args:
         process_id: the host's id, for the log record.
-        pid: the operating system's number.
-        pidfd: belongs to the reaping from now on.
+        pid: the operating system's pid.
+        pidfd: this function owns it from now on.
     """
     _logger.error("process %s (pid %d) survived SIGKILL: abandoned, to be reaped when it ends", process_id, pid)
     reaper = threading.Thread(
