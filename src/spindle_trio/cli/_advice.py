@@ -1,4 +1,4 @@
-"""What to type instead, where an entry was refused."""
+"""Suggests what to type after an entry was refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 _SUFFIXES: Final = (".py", ".js", ".mjs", ".cjs")
 _WANTED: Final = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
 _MOST_FILES: Final = 5_000
-"""How many files below the root are looked at for one that has a similar name."""
+"""How many files below the root to search for a similar name."""
 _PASSED_OVER: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 
 
@@ -25,7 +25,7 @@ def command_instead(entry: str, root: Path) -> str:
     """
     typed = Path(entry)
     if _names_an_entry(typed, root):
-        return "spindle-trio doctor, to see what is missing"  # nothing is wrong with what was typed
+        return "spindle-trio doctor, to see what is missing"  # the command is right as typed
     for base in (root, Path.cwd()):
         if (base / typed).is_file():
             return _command_for((base / typed).resolve(), root)
@@ -42,7 +42,7 @@ def _names_an_entry(typed: Path, root: Path) -> bool:
 
 
 def _command_for(file: Path, root: Path) -> str:
-    """Name a file that exists so that it is below the root, if need be below another one."""
+    """Name an existing file below the root, or below another root if necessary."""
     if file.suffix not in _SUFFIXES:
         return f"spindle-trio run ENTRY, where ENTRY is a {_WANTED} file"
     if file.is_relative_to(root.resolve()):
@@ -56,7 +56,7 @@ def _command(entry: str, root: Path) -> str:
 
 
 def _nearest(entry: str, root: Path) -> str | None:
-    """Find the file below the root whose path, or else whose name, is most like what was typed."""
+    """Find the file below the root whose path, or else whose name, is closest to what was typed."""
     files = list(_entry_files(root))
     by_path = difflib.get_close_matches(entry, files, n=1, cutoff=0.8)
     if by_path:

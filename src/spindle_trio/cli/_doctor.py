@@ -1,4 +1,4 @@
-"""`spindle-trio doctor`: what this machine offers for supervising processes, found out by trying."""
+"""`spindle-trio doctor`: tries out what this machine offers for supervising processes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from spindle_trio.cli._printing import print_out
 from spindle_trio.javascript import OLDEST_NODE
 
 _DESCRIPTORS_A_PROCESS: Final = 7
-"""In the host, for one process: two sockets, stdout, stderr, the heartbeat page, and pidfds of itself and its init."""
+"""Descriptors of one process in its host: two sockets, stdout, stderr, the page, and pidfds of it and its init."""
 _DESCRIPTORS_OF_THE_HOST: Final = 64
-"""The host's own, generously: standard streams, the event loop's, the fork server's with its spares."""
+"""The host's own descriptors, generously: standard streams, event loop, fork server with its spares."""
 _PROBE_SECONDS: Final = 10
 
 _MEANING: Final = {
@@ -33,7 +33,7 @@ _MEANING: Final = {
 
 
 def doctor(*, as_json: bool = False) -> int:
-    """Print a line for each thing that matters, and return 0 if processes can be supervised here, else 1.
+    """Print a line for each thing that matters. Return 0 if this machine can supervise processes, else 1.
 
     Args:
         as_json: print one object with all of them instead.
@@ -79,7 +79,7 @@ def _lines() -> Iterator[tuple[str, str]]:
 
 
 async def _try_level(level: spindle.Containment, lacks: list[str]) -> None:
-    """Open a host at a level, as any program would, and add what that does not give here."""
+    """Open a host at a level, as any program would, and add what the level lacks here."""
     try:
         async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0, containment=level)) as host:
             lacks += host.statistics().containment_problems.values()
@@ -132,7 +132,7 @@ def _processes_within(limit: int) -> str:
 
 
 def _javascript_line() -> str:
-    """Say what would run JavaScript entries, and if nothing can, what to install."""
+    """Say what runs JavaScript entries, or what to install."""
     needed = ".".join(map(str, OLDEST_NODE))
     advice = f"to run JavaScript entries, install Node {needed} or later so that node is on the PATH"
     program = spindle.NodeLauncher().program
@@ -155,6 +155,6 @@ def _javascript_line() -> str:
 
 
 def _is_too_old(version: str) -> bool:
-    """Tell whether this is a version of Node that is too old. That of Bun has no `v` in front, and any will do."""
+    """Whether this is a version of Node that is too old. Bun's versions have no `v` in front, and all are fine."""
     found = re.match(r"v(\d+)\.(\d+)", version)
     return found is not None and (int(found[1]), int(found[2])) < OLDEST_NODE

@@ -1,7 +1,7 @@
 """Standard input, line by line, whatever it is: a terminal, a pipe, a file, the null device.
 
-No thread reads it: a thread that waits in a read can be neither cancelled nor joined, and would keep the program
-alive. The descriptor is waited for instead, and read once there is something.
+No thread reads it: a thread that waits in a read can be neither cancelled nor joined, and would keep the program alive.
+Instead a task waits until the descriptor is readable.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _READ_BYTES: Final = 64 * 1024
 _LONGEST_LINE: Final = 4 * 1024 * 1024
-"""Bytes of one line: above what any message may have, with room for JSON that is written generously."""
+"""Bytes of one line: more than any message may have, with room for generously spaced JSON."""
 _BACKGROUND_PAUSE: Final = 0.5
-"""Seconds between two looks at whether a terminal has come back to this program."""
+"""Seconds between two looks whether a terminal has come back to this program."""
 
 
 class LineTooLongError(Exception):
@@ -29,13 +29,13 @@ class LineTooLongError(Exception):
 
 
 class LineReader:
-    """Cuts what a descriptor gives into lines."""
+    """Reads lines from a descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         """Begin at the first line.
 
         Args:
-            descriptor: stays open, and in the mode in which it is.
+            descriptor: stays open, and keeps its mode.
         """
         self._descriptor = descriptor
         self._can_wait = can_wait_for(descriptor)
@@ -48,7 +48,7 @@ class LineReader:
         If cancelled, nothing is lost.
 
         Raises:
-            LineTooLongError: the line was skipped; the next call goes on behind it.
+            LineTooLongError: the line was skipped; the next call reads the line after it.
         """
         await trio.lowlevel.checkpoint()
         skipped = False
@@ -66,7 +66,7 @@ class LineReader:
             await self._read_some()
 
     async def _read_some(self) -> None:
-        """Read once. Input that cannot be read counts as having ended: it is an offer, and no duty."""
+        """Read once. Unreadable input counts as ended, since a process needs no input."""
         if self._can_wait:
             await trio.lowlevel.wait_readable(self._descriptor)
             while self._is_in_background():  # noqa: ASYNC110  # no event tells when the terminal comes back
@@ -81,7 +81,7 @@ class LineReader:
         self._at_end = not data
 
     def _is_in_background(self) -> bool:
-        """Tell whether the terminal belongs to another program just now: a read would suspend this one."""
+        """Whether the terminal belongs to another program just now: then a read would suspend this one."""
         try:
             return os.isatty(self._descriptor) and os.tcgetpgrp(self._descriptor) != os.getpgrp()
         except OSError:
@@ -89,7 +89,7 @@ class LineReader:
 
 
 def message_from(line: bytes) -> JsonValue:
-    """Read a line as JSON where it parses, and as a string otherwise.
+    """Read a line as JSON if it parses, otherwise as a string.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.

@@ -1,4 +1,4 @@
-"""What `spindle-trio` does with the command that was typed."""
+"""Runs the command that was typed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     Args:
-        arguments: what was typed after the program's name; `None` takes it from `sys.argv`.
+        arguments: the words after the program's name; `None` takes them from `sys.argv`.
     """
     _occupy_standard_descriptors()
     try:
@@ -33,14 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from spindle_trio.cli._run import run
 
         return run(run_options(options))
-    except KeyboardInterrupt:  # before or after the time in which `run` listens for it
+    except KeyboardInterrupt:  # before or after `run` listens for it
         return _EXIT_INTERRUPTED
     finally:
         drop_unwritten_errors()
 
 
 def _occupy_standard_descriptors() -> None:
-    """Open the null device where stdin, stdout or stderr is closed, lest a socket gets its number."""
+    """Open the null device if stdin, stdout or stderr is closed, so that no socket gets its number."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > _STDERR:

@@ -1,4 +1,4 @@
-"""The options of `spindle-trio`, and what is said about those that are wrong: one line, which shows what to type."""
+"""The options of `spindle-trio`, and one-line errors that show what to type."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ exit status:
 
 @attrs.frozen
 class RunOptions:
-    """What was asked of `spindle-trio run`, checked as far as that is possible without a host."""
+    """The arguments of `spindle-trio run`, checked as far as possible without a host."""
 
     entry: str
-    """As typed; relative to the root where it was absolute and lies below it."""
+    """As typed; made relative if it was absolute and lies below the root."""
     root: Path
     """An absolute path of a folder that exists."""
     payload: object
@@ -70,7 +70,7 @@ class RunOptions:
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
-    """Put together what was asked of `run`."""
+    """Put together the arguments of `run`."""
     entry, root = _below_root(options.entry, options.root)
     return RunOptions(
         entry=entry,
@@ -101,7 +101,7 @@ def _below_root(entry: str, root: Path | None) -> tuple[str, Path]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong, and what to type instead, in one line and without the usage in front of it."""
+    """Says what is wrong, and what to type instead, in one line and without the usage."""
 
     to_type = "spindle-trio run ENTRY, spindle-trio doctor, or spindle-trio types"
 
@@ -112,7 +112,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_REFUSED, f"{self.prog}: {problem}\n")
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        """Print as all else is printed: the parser's own way forgets what cannot be written."""
+        """Print like the rest of the program: the parser's own method ignores errors of writing."""
         if file is not sys.stdout:
             super()._print_message(message, file)
         elif (status := print_out(message)) != 0:
@@ -120,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read what was typed; leave with the reason where that is wrong."""
+    """Read what was typed; exit with the reason if it is wrong."""
     parser, run = _build_parsers()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -132,7 +132,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _build_parsers() -> tuple[_Parser, _Parser]:
-    """Build the parser of everything, and the one of `run` below it."""
+    """Build the whole parser, and the one of `run` within it."""
     parser = _Parser(
         prog="spindle-trio",
         description="Supervise child processes: startup and heartbeat deadlines, graceful stops, no survivors.",
@@ -215,7 +215,7 @@ def _build_parsers() -> tuple[_Parser, _Parser]:
 
 @attrs.frozen
 class _Given:
-    """Tells `--payload null` from no `--payload`."""
+    """Distinguishes `--payload null` from no `--payload`."""
 
     value: JsonValue
 
@@ -276,7 +276,7 @@ def _grace(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """Read a number; what is none becomes NaN, which no range contains."""
+    """Read a number. Anything else becomes NaN, which no range contains."""
     try:
         return float(text)
     except ValueError:
@@ -287,7 +287,7 @@ def parse_json(text: str) -> JsonValue:
     """Read JSON in the strict sense, without NaN and the infinities.
 
     Raises:
-        ValueError: it is none, or nested too deeply to read.
+        ValueError: it is no JSON, or nested too deeply to read.
     """
     try:
         value: JsonValue = json.loads(text, parse_constant=_refuse_constant)

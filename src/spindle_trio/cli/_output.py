@@ -1,8 +1,8 @@
 """Standard output that never blocks the event loop, and lines that people can read.
 
 A reader that pauses (a pager, a terminal after Ctrl-S) must not stop the host from watching and ending processes. So
-lines wait in memory and leave only while the descriptor takes them; it stays in blocking mode, since other programs
-share it, and a write is no longer than what a pipe that is ready for writing takes at once.
+lines wait in memory and leave only while the descriptor takes them. The descriptor stays in blocking mode, since other
+programs share it, and a write is no longer than a ready pipe takes at once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from spindle_trio import JsonValue, LifecycleEvent, ProcessMessage
 
 _WRITE_BYTES: Final = select.PIPE_BUF
-"""What POSIX lets a blocking write to a ready pipe take without waiting."""
+"""Bytes that a blocking write to a ready pipe takes without waiting, by POSIX."""
 _MOST_WAITING: Final = 1024 * 1024
-"""Bytes that wait before `send` does: what a paused reader may cost in memory."""
+"""Bytes that wait before `send` does: the memory that a paused reader may take."""
 
 
 class Output:
@@ -32,7 +32,7 @@ class Output:
         """Begin with nothing waiting.
 
         Args:
-            descriptor: where the lines go; stays open and in the mode in which it is.
+            descriptor: gets the lines; stays open, and keeps its mode.
         """
         self._descriptor = descriptor
         self._can_wait = can_wait_for(descriptor)
@@ -40,18 +40,18 @@ class Output:
         self._something = trio.Event()
         self._progress = trio.lowlevel.ParkingLot()
         self.broken = trio.Event()
-        """Set once nothing can be written any more; lines are dropped from then on."""
+        """Set once nothing can be written any more; later lines are dropped."""
         self.problem: OSError | None = None
         """Why nothing can be written any more."""
 
     def put(self, line: str) -> None:
-        """Let a line wait, whatever waits already."""
+        """Add a line, however many wait already."""
         if not self.broken.is_set():
             self._waiting += line.encode("utf-8", "backslashreplace") + b"\n"
             self._something.set()
 
     async def send(self, line: str) -> None:
-        """Let a line wait as soon as there is room for it. If cancelled, it may or may not be printed."""
+        """Add a line as soon as there is room for it. If cancelled, it may or may not be printed."""
         await trio.lowlevel.checkpoint()
         self.put(line)
         while len(self._waiting) > _MOST_WAITING:
@@ -88,7 +88,7 @@ class Output:
 
 
 def can_wait_for(descriptor: int) -> bool:
-    """Tell whether the descriptor can be waited for; files and the null device cannot, and never block."""
+    """Whether a task can wait for the descriptor; files and the null device never block."""
     with select.epoll() as probe:
         try:
             probe.register(descriptor, select.EPOLLIN)

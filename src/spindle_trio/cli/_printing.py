@@ -1,4 +1,4 @@
-"""Printing at once, and the exit status that follows where nothing can be printed."""
+"""Prints at once, and finds the exit status if that fails."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 STDOUT: Final = 1
 _EXIT_FAILED: Final = 1
 _EXIT_NO_READER: Final = 141
-"""128 and the number of SIGPIPE, as a shell shows of programs that end by it."""
+"""128 and the number of SIGPIPE, as a shell shows for programs that it ends."""
 
 
 def print_out(text: str) -> int:
-    """Print a text to standard output, and return the exit status that follows: 0 once all of it is written."""
+    """Print a text to standard output, and return the exit status: 0 once all of it is written."""
     data = text.encode("utf-8", "backslashreplace")
     try:
         while data:
@@ -26,7 +26,7 @@ def print_out(text: str) -> int:
 
 
 def status_of(problem: OSError) -> int:
-    """Return the exit status that follows when output cannot be written; say why, unless its reader has left."""
+    """Return the exit status for output that cannot be written; say why, unless its reader has left."""
     if problem.errno == errno.EPIPE:
         return _EXIT_NO_READER
     complain(f"the output cannot be written: {problem.strerror}")
@@ -50,7 +50,7 @@ def print_error(text: str) -> None:
 
 
 def drop_unwritten_errors() -> None:
-    """Let go of what standard error did not take, lest the interpreter fails on it at its exit."""
+    """Drop what standard error did not take, so that the interpreter does not fail on it at its exit."""
     try:
         sys.stderr.flush()
     except OSError:

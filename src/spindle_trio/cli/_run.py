@@ -1,8 +1,8 @@
 """`spindle-trio run`: one process, its events and messages on stdout, stdin as messages to it.
 
-The body of `_Session.supervise` is the life of the process. Beside it run four small tasks: one that hears signals, one
-that writes, one that prints messages, one that reads stdin. Events are printed from a handler, in the moment of the
-transition, but for the terminal one: that waits until all messages before it are on their way.
+The body of `_Session.supervise` is the life of the process. Beside it run four small tasks: they wait for signals,
+write output, print messages and read stdin. A handler prints each event in the moment of its transition. Only the
+terminal event waits, until all messages before it are on their way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EXIT_OF_STATE: Final = {
 _EXIT_FAILED: Final = 1
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _LAST_LINES_SECONDS: Final = 2.0
-"""After the second signal: more than a kill takes, and as long as a reader that pauses may hold up the exit."""
+"""Seconds after the second signal: longer than a kill, and as long as a paused reader may hold up the exit."""
 _STDIN: Final = 0
 
 
@@ -84,7 +84,7 @@ class _Session:
         return status if self._output.problem is None else status_of(self._output.problem)
 
     async def _supervise(self, nursery: trio.Nursery) -> int:
-        """Open a host, see the process to its end, and return the exit status that goes with that."""
+        """Open a host, run the process to its end, and return the exit status for that."""
         options = self._options
         printed = trio.Event()
         try:
@@ -107,7 +107,7 @@ class _Session:
             return _EXIT_FAILED
         self._output.put(self._event_line(self._terminal))
         if self._terminal.post_mortem is not None and not self._options.as_json:
-            # The line has the error already; this is what else is known.
+            # The line has the error already; this is the rest of the post-mortem.
             print_error(printable(str(self._terminal.post_mortem)))
         if self._never_ready is not None:
             complain(self._never_ready, "run")
@@ -115,7 +115,7 @@ class _Session:
         return _EXIT_OF_STATE[self._terminal.state]
 
     async def _see_through(self, processes: spindle_trio.BackendProcesses) -> str | None:
-        """Spawn the process and wait for its terminal event; or return why nothing was launched."""
+        """Spawn the process and wait for its terminal event, or return why nothing was launched."""
         options = self._options
         try:
             await processes.spawn(
@@ -129,9 +129,9 @@ class _Session:
             )
         except spindle_trio.StartupFailedError as error:
             if error.info.state is ProcessState.COMPLETED:
-                self._never_ready = str(error)  # its events alone would look like a success
+                self._never_ready = str(error)  # its events alone look like a success
         except spindle_trio.SpawnError:
-            pass  # its events say all; after a stop while starting, the end is still to come
+            pass  # its events show everything; after a stop while starting, the end is still to come
         except spindle_trio.EntryError as error:
             return f"{error}; type: {command_instead(options.entry, options.root)}"
         except (spindle_trio.SpawnRefusedError, spindle_trio.PayloadError) as error:
@@ -140,7 +140,7 @@ class _Session:
         return None
 
     def _note_event(self, event: LifecycleEvent) -> None:
-        """Print an event in the moment of its transition; the terminal one waits for the messages before it."""
+        """Print an event in the moment of its transition; the terminal event waits for the messages before it."""
         if event.state is ProcessState.STARTING:
             self._process_id, self._began = event.process_id, trio.current_time()
             self._started.set()
@@ -156,7 +156,7 @@ class _Session:
         return event_line(self._elapsed(), event)
 
     async def _print_messages(self, messages: trio.abc.ReceiveChannel[ProcessMessage], printed: trio.Event) -> None:
-        """Print messages until the worker has closed. A reader that pauses holds up the process, and nothing else."""
+        """Print messages until the worker has closed. A paused reader holds up only the process."""
         async for message in messages:
             if self._options.as_json:
                 line = _wire_line(message)
@@ -193,7 +193,7 @@ class _Session:
                 await self._processes.stop(self._process_id, reason=reason)
 
     async def _pass_input_on(self) -> None:
-        """Send each line of stdin to the process, from its start to its end or that of the input."""
+        """Send each line of stdin to the process, until the process or the input ends."""
         await self._started.wait()
         assert self._processes is not None
         assert self._process_id is not None

@@ -1,4 +1,4 @@
-"""`spindle-trio types`: the type declarations for JavaScript entries, printed or put where an editor finds them."""
+"""`spindle-trio types`: prints the type declarations for JavaScript entries, or writes them for an editor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def types(file: Path | None) -> int:
     """Print the declarations, or write them, and return the command's exit status.
 
     Args:
-        file: where to, a folder included; an older copy there is replaced, and nothing else. `None` to print them.
+        file: a file or a folder; only an older copy there is replaced. `None` to print them.
     """
     text = TYPES.read_text(encoding="utf-8")
     if file is None:
@@ -38,6 +38,6 @@ def types(file: Path | None) -> int:
 
 
 def _is_copy(file: Path, text: str) -> bool:
-    """Tell whether a file begins as the declarations of any version do."""
+    """Whether a file begins like the declarations of any version."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         return lines.readline() == text.partition("\n")[0] + "\n"

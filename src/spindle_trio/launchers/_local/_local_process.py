@@ -1,10 +1,9 @@
 """A process of the operating system as the host sees it: two socket lanes, a shared page, output pipes and a pidfd.
 
-The pidfd alone tells the end: it becomes readable when the process has ended, whoever holds its pipes, and a signal
+Only the pidfd shows the end: it becomes readable when the process has ended, whoever holds its pipes, and a signal
 through it cannot reach another process. Between its end and its reaping a process is a zombie, whose pid and process
-group cannot be reused. So the group is killed first, and then the
-process is reaped; after that nothing here uses the pid again. Its fork server reaps it (`ProcessParent`), since
-only the parent can.
+group cannot be reused. So the group is killed first, then the process is reaped, and after that nothing here uses the
+pid again. Its fork server reaps it (`ProcessParent`), since only the parent can.
 
 The life of a `LocalProcess` is that of one block:
 
@@ -55,9 +54,9 @@ class LocalProcess(LaunchedProcess):
         """Take over a process.
 
         Args:
-            order: what was ordered.
+            order: the launch order.
             forked: the process, which waits for its first frame.
-            program: what it is told to run.
+            program: its first frames, and how it behaves.
             memory_events: tells whether a SIGKILL that the host did not send came from the out-of-memory killer.
         """
         limits = order.limits
@@ -84,7 +83,7 @@ class LocalProcess(LaunchedProcess):
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
         self._has_dumped = False
-        self._no_dump: str | None = None  # why it could not be asked
+        self._no_dump: str | None = None  # why no dump could be requested
         self._was_stopped = False
 
     def __repr__(self) -> str:
@@ -94,11 +93,11 @@ class LocalProcess(LaunchedProcess):
         return f"<{type(self).__name__} {state} {self._order.entry.entry} {self._order.process_id} pid={self.pid}>"
 
     def last_heartbeat(self) -> float:
-        """Tell when the process last beat; see `LaunchedProcess.last_heartbeat`."""
+        """Return when the process last beat; see `LaunchedProcess.last_heartbeat`."""
         return self._page.last_heartbeat()
 
     def request_stop(self) -> None:
-        """Leave the mark of a stop; see `LaunchedProcess.request_stop`."""
+        """Mark a stop request; see `LaunchedProcess.request_stop`."""
         self._page.request_stop()
 
     def kill(self) -> None:
@@ -109,7 +108,7 @@ class LocalProcess(LaunchedProcess):
             self._tree.kill()
 
     def request_dump(self) -> bool:
-        """Have the process write its stacks into the page, and end by that; see `LaunchedProcess.request_dump`."""
+        """Have the process write its stacks into the page, and end; see `LaunchedProcess.request_dump`."""
         if self._status is not None or self._pidfd < 0 or self._killed_at is not None or self._has_dumped:
             return False
         with RESERVE.lent():
@@ -117,7 +116,7 @@ class LocalProcess(LaunchedProcess):
             if self._leaves_stacks:
                 try:
                     self._has_dumped = self._ask_for_dump()
-                except OSError as error:  # the kill that follows does without
+                except OSError as error:  # the kill that follows works without it
                     self._no_dump = error.strerror
         return self._has_dumped
 
@@ -125,7 +124,7 @@ class LocalProcess(LaunchedProcess):
         leader = pid_of(self._pidfd)
         if leader is None:
             return False
-        # Behind an init, the pidfd is that init's.
+        # Behind an init, the pidfd is the init's.
         pidfd = os.dup(self._pidfd) if leader == self.pid else open_child(leader, self.pid)
         if pidfd is None:
             return False
@@ -138,7 +137,7 @@ class LocalProcess(LaunchedProcess):
             os.close(pidfd)
 
     def stacks(self) -> str | None:
-        """Return what it has left in its page; see `LaunchedProcess.stacks`."""
+        """Return the stacks that it has left in its page; see `LaunchedProcess.stacks`."""
         return self._page.dump()
 
     def remark(self) -> str | None:
@@ -173,15 +172,15 @@ class LocalProcess(LaunchedProcess):
             await trio.sleep(LOOK_SECONDS)
 
     def stderr_tail(self) -> str:
-        """Return the last of what it wrote to stderr; see `LaunchedProcess.stderr_tail`."""
+        """Return the end of its stderr; see `LaunchedProcess.stderr_tail`."""
         return self._stderr.tail.text()
 
     def stdout_tail(self) -> str:
-        """Return the last of what it wrote to stdout, as text."""
+        """Return the end of its stdout, as text."""
         return self._stdout.tail.text()
 
     def output_dropped(self) -> int:
-        """Tell how many bytes of output are not kept; see `LaunchedProcess.output_dropped`."""
+        """Return how many bytes of output were dropped; see `LaunchedProcess.output_dropped`."""
         return self._stdout.tail.dropped + self._stderr.tail.dropped
 
     def start_draining(self, start_soon: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
@@ -192,7 +191,7 @@ class LocalProcess(LaunchedProcess):
     async def end(self) -> None:
         """Kill and reap the process unless that has been done, within `PATIENCE` seconds of the first kill.
 
-        What has not ended by then is reaped in the background. A cancellation changes nothing about it.
+        If it has not ended by then, it is reaped in the background. A cancellation changes nothing about that.
         """
         if self._status is None:
             self.kill()
@@ -224,10 +223,10 @@ class LocalProcess(LaunchedProcess):
         with trio.CancelScope(shield=True):  # bounded by the tree and the parent
             await self._tree.clear()
             status = await self._parent.reap(self._number, self._pidfd)
-            if status != ExitStatus():  # else it has not been reaped, and nothing will settle
+            if status != ExitStatus():  # otherwise it has not been reaped, and nothing will settle
                 await self._tree.settle()
         for lane in (self.control, self.messages):
-            lane.shut()  # a daemon may have it as well, and would never come to an end
+            lane.shut()  # a daemon may hold it as well, so it may never end
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
         if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
@@ -237,7 +236,7 @@ class LocalProcess(LaunchedProcess):
 
 
 async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
-    # Shielded, for a process that is given time to end while its owner is cancelled still prints; `end` cancels it.
+    # Shielded: a process in its grace period still prints while its owner is cancelled. `end` cancels it.
     with scope:
         await pipe.drain()
 
@@ -245,16 +244,16 @@ async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
 class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
     """The block around a process: entering starts it, leaving kills and reaps it, always.
 
-    A class, so that an exception of the body leaves it as it is: the inner nursery never sees it. Ctrl-C is held back
-    on the way in and on the way out, for no `KeyboardInterrupt` may come between a start and its registration.
+    It is a class, so that the inner nursery never sees, or wraps, an exception of the body. Entering and leaving hold
+    back Ctrl-C: no `KeyboardInterrupt` may come between a start and its registration.
     """
 
     def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[LocalProcess]]) -> None:
         """Prepare; starts nothing.
 
         Args:
-            order: what was ordered.
-            start: starts the process. If it returns, there is one, also if it was cancelled meanwhile.
+            order: the launch order.
+            start: starts the process. If it returns, there is one, even if it was cancelled meanwhile.
         """
         self._order = order
         self._start = start
@@ -286,7 +285,7 @@ class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Kill and reap the process, and close everything; what the body raised goes on as it is."""
+        """Kill and reap the process, and close everything. An exception of the body passes unchanged."""
         await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
         # Its two tasks wait for nothing any more, and are about to end.
         try:

@@ -20,7 +20,7 @@ import trio
 __all__ = ["MemoryEvents"]
 
 CREDIT_SECONDS: Final = 2.0
-"""How long a kill that was counted may wait for the end that belongs to it."""
+"""Seconds that a counted kill may wait for its process's end."""
 
 _COUNTERS: Final = ("memory.events", "memory.oom_control")
 
@@ -44,7 +44,7 @@ class MemoryEvents:
 
     @staticmethod
     def of_this_program() -> MemoryEvents | None:
-        """Watch the group that this program is in, as its processes are; `None` where memory is not accounted for."""
+        """Watch the group of this program and its processes; `None` if memory is not accounted for."""
         try:
             membership, mounts = _read("/proc/self/cgroup"), _read("/proc/self/mountinfo")
         except OSError:
@@ -53,10 +53,10 @@ class MemoryEvents:
         return next((group for group in groups if group._seen is not None), None)
 
     def has_killed(self) -> bool | None:
-        """Tell whether a process of the group that has just ended by SIGKILL was killed for lack of memory.
+        """Whether a process of the group that has just ended by SIGKILL was killed for lack of memory.
 
         Returns:
-            `None` if there is no counter to tell it.
+            `None` if there is no counter.
         """
         count, now = self._count(), trio.current_time()
         if count is None or self._seen is None:
@@ -90,8 +90,8 @@ def groups_in(membership: str, mounts: str) -> Iterator[str]:
     """Find the folders of the groups that account for a process's memory, version 1 first.
 
     Args:
-        membership: what ``/proc/PID/cgroup`` says.
-        mounts: what ``/proc/PID/mountinfo`` says.
+        membership: the content of ``/proc/PID/cgroup``.
+        mounts: the content of ``/proc/PID/mountinfo``.
     """
     paths: dict[str, str] = {}
     for line in membership.splitlines():
@@ -107,7 +107,7 @@ def groups_in(membership: str, mounts: str) -> Iterator[str]:
             found, _, options = rest.split()[:3]
             if found == kind in paths and (kind == "cgroup2" or "memory" in options.split(",")):
                 below = os.path.relpath(paths[kind], root)
-                if below.split("/")[0] != "..":  # else the group is not visible from here
+                if below.split("/")[0] != "..":  # otherwise the group is not visible from here
                     yield os.path.normpath(os.path.join(target, below))
 
 

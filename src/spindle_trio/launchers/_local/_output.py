@@ -1,8 +1,8 @@
 """Stdout and stderr of a process: always drained, the last part kept, each line passed to the log.
 
-A process whose pipes are not read would hang in `print`. So each pipe has a task that reads it, whatever the process
-is doing, 64 KiB at a time with a checkpoint after each. A pipe's end is never waited for: a grandchild may hold it
-open for as long as it likes.
+If nobody reads its pipes, a process hangs in `print`. So each pipe has a task that reads it, whatever the process is
+doing, 64 KiB at a time with a checkpoint after each. Nothing waits for a pipe's end: a grandchild may hold it open for
+as long as it likes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from spindle_trio._linux._readiness import wait_readable
 __all__ = ["LineLog", "OutputPipe", "OutputTail"]
 
 KEPT_BYTES: Final = 64 * 1024
-"""Bytes of each stream that are kept: its last ones."""
+"""How many bytes to keep of each stream: its last ones."""
 
 LINES_PER_SECOND: Final = 100
-"""How many lines of one process reach the log within one second."""
+"""How many lines of one process reach the log in a second, at most."""
 
 LINE_BYTES: Final = 4 * 1024
-"""Bytes after which a line is passed on although it has not ended."""
+"""After this many bytes an unfinished line is passed on."""
 
 _READ_BYTES: Final = 64 * 1024
 _LAST_READS: Final = 16
-"""How many reads may be needed to empty a pipe of the largest size that an ordinary user can set (1 MiB)."""
+"""How many reads empty a pipe of the largest size that an ordinary user can set (1 MiB)."""
 
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ class OutputTail:
 
     def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
         self.dropped = 0
-        """How many bytes are not kept any more."""
+        """How many bytes were dropped."""
         self._max_bytes = max_bytes
         self._kept = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take in what was read."""
+        """Add bytes that were read."""
         self._kept += data
         excess = len(self._kept) - self._max_bytes
         if excess > 0:
@@ -56,12 +56,12 @@ class OutputTail:
             self.dropped += excess
 
     def text(self) -> str:
-        """Return what is kept, with a replacement sign for whatever is not UTF-8."""
+        """Return the bytes kept, as text, with a replacement sign for what is not UTF-8."""
         return self._kept.decode(errors="replace")
 
 
 class LineLog:
-    """Passes the lines of one process to the log, as many a second as are worth reading."""
+    """Passes the lines of one process to the log, a limited number each second."""
 
     def __init__(self, process_id: str, attributes: Mapping[str, object] | None = None) -> None:
         """Begin with no lines.
@@ -90,14 +90,14 @@ class LineLog:
             logger.info("%s: %s", self._process_id, line.decode(errors="backslashreplace"))
 
     def report_suppressed(self, logger: Logger) -> None:
-        """Say how many lines were not logged since this was said last."""
+        """Log how many lines were suppressed since the last such record."""
         if self._suppressed:
             logger.info("%s: (%d more lines were not logged)", self._process_id, self._suppressed)
             self._suppressed = 0
 
 
 class OutputPipe:
-    """The reading end of a pipe that one stream of a process is connected to."""
+    """The reading end of the pipe of one stream of a process."""
 
     def __init__(self, fd: int, stream: str, log: LineLog) -> None:
         """Take over a descriptor and make it non-blocking.
@@ -117,7 +117,7 @@ class OutputPipe:
         self._at_end = False
 
     async def drain(self) -> None:
-        """Take in what the process writes, until its end of the pipe is closed everywhere or this is cancelled."""
+        """Read what the process writes, until all writing ends are closed or this is cancelled."""
         if self._at_end:
             await trio.lowlevel.checkpoint()
         while not self._at_end:
@@ -125,13 +125,13 @@ class OutputPipe:
             self._read_once()
 
     def drain_nowait(self) -> None:
-        """Take in what is in the pipe, without waiting and not much more than a pipe holds."""
+        """Read what is in the pipe, without waiting, and not much more than a pipe holds."""
         for _ in range(_LAST_READS + 1):
             if self._at_end or not self._read_once():
                 break
 
     def close(self) -> None:
-        """Close the pipe; what has been taken in can still be read. Any task in `drain` has been cancelled."""
+        """Close the pipe; what has been read is kept. Any task in `drain` has been cancelled."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -142,15 +142,15 @@ class OutputPipe:
             self._log.report_suppressed(self._logger)
 
     def _read_once(self) -> bool:
-        """Read what is there, once, and say whether there may be more."""
+        """Read once, and return whether there may be more."""
         if self._at_end:
-            return False  # closed, between the moment in which something had come and this task's turn
+            return False  # closed between the wake-up and this task's turn
         try:
             data = os.read(self._fd, _READ_BYTES)
         except BlockingIOError:
             return False
         except OSError:
-            data = b""  # nobody will learn what it says, and the host lives on
+            data = b""  # the rest of the output is lost, and the host lives on
         if not data:
             self._at_end = True
             return False

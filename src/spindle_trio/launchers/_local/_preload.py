@@ -13,14 +13,14 @@ __all__ = ["NO_PRELOAD", "Preload", "check_preload"]
 
 @attrs.frozen
 class Preload:
-    """What a fork server loads before it forks, and in which surroundings."""
+    """What a fork server loads before it forks, and how."""
 
     modules: tuple[str, ...] = ()
-    """Their names, in this order."""
+    """The names of the modules, in order."""
     path: tuple[str, ...] = ()
-    """Folders, absolute, that are searched for them before all others."""
+    """Absolute folders in which to look for them first."""
     environment: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    """Variables that the server has besides its others while it loads them."""
+    """Extra variables of the server while it loads them."""
 
 
 NO_PRELOAD: Final = Preload()
@@ -29,11 +29,11 @@ NO_PRELOAD: Final = Preload()
 def check_preload(
     modules: Iterable[str], path: Iterable[str | os.PathLike[str]], environment: Mapping[str, str] | None
 ) -> Preload:
-    """Make sure that a server can be asked for this.
+    """Check what to preload.
 
     Args:
         modules: their names.
-        path: folders; relative ones are looked up from this program's working directory, now.
+        path: folders; relative ones count from this program's working directory, now.
         environment: variables.
 
     Raises:

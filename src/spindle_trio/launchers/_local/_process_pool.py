@@ -1,11 +1,11 @@
 """Processes for launches: spares that wait to be used, and launches that wait for a process.
 
 A server hands out processes, each of which waits on its control lane for its first frame. So any process serves any
-launch. A launch takes a spare, or asks for a process and waits for the next one. A launch that gave up leaves its
+launch. A launch takes a spare, or asks for a process and waits for the next one. A launch that gives up leaves its
 process to the next launch.
 
-Spares are asked for a moment after the last launch: to fork them, or even to ask, would hold up processes that a launch
-is waiting for.
+The pool asks for spares a moment after the last launch: forking them, or even asking, would hold up processes that a
+launch waits for.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from spindle_trio.launchers._local._reaper import has_ended
 __all__ = ["SILENT_SECONDS", "ProcessPool"]
 
 ANSWER_SECONDS: Final = 5.0
-"""Seconds without a word from the server after which a launch that waits for it has failed."""
+"""Seconds of silence from the server after which a waiting launch fails."""
 
 SILENT_SECONDS: Final = 0.5
-"""Seconds without a word from the server after which a launch that was cancelled does not wait for its process."""
+"""Seconds of silence from the server after which a cancelled launch no longer waits for its process."""
 
 QUIET_SECONDS: Final = 0.005
-"""Seconds after the last launch in which no spare is forked."""
+"""Seconds after a launch during which the pool asks for no spares."""
 
 _log = logging.getLogger("spindle_trio.launchers")
 
 
 class ProcessPool:
-    """The spares of one server after the other, and the launches that wait."""
+    """The spares of the current server, and the launches that wait."""
 
     def __init__(self, wanted_spares: int) -> None:
         """Begin without a server.
 
         Args:
-            wanted_spares: how many processes are to wait for the next launches.
+            wanted_spares: how many processes should wait for the next launches.
         """
         self.wanted_spares: Final = wanted_spares
         self.spares: Final[deque[ForkedProcess]] = deque()
         self.waiting: Final[deque[_WaitingLaunch]] = deque()
         self.server: ForkServer | None = None
-        """Who is asked for processes; `None` while there is none."""
+        """The current server; `None` while there is none."""
         self._spares_owed = 0
         self._is_short = trio.lowlevel.ParkingLot()
         self._launched_at = -math.inf
 
     def use(self, server: ForkServer) -> None:
-        """Have a server fork from now on, first of all for the launches that wait for one."""
+        """Have a server fork from now on, first for the launches that wait."""
         self.server = server
         self._spares_owed = 0
-        self._launched_at = -math.inf  # the clock of another Trio run would say nothing in this one
+        self._launched_at = -math.inf  # the clock of another Trio run means nothing in this one
         for launch in self.waiting:
             launch.began_at = trio.current_time()
             launch.nap.deadline = launch.began_at + ANSWER_SECONDS
@@ -67,13 +67,13 @@ class ProcessPool:
         self._is_short.unpark_all()
 
     async def drop_server(self, error: OSError) -> None:
-        """End the server, which is gone, with its spares; launches that wait for it fail, and later ones wait.
+        """End a server that is gone, with its spares. Launches that wait for it fail; later ones wait for the next.
 
         Bounded, and shielded.
         """
         server, self.server = self.server, None
         assert server is not None, "who is dropped was used"
-        # Before anything is waited for: whoever comes from now on waits for the next server.
+        # Before waiting for anything: launches from now on wait for the next server.
         self.refuse_waiting(error)
         spares = list(self.spares)
         self.spares.clear()
@@ -83,15 +83,15 @@ class ProcessPool:
                 await spare.end()
 
     def refuse_waiting(self, error: OSError) -> None:
-        """Have all launches fail that wait for a process."""
+        """Fail all launches that wait for a process."""
         while self.waiting:
             self.waiting.popleft().refuse(error)
 
     async def take(self) -> ForkedProcess:
         """Take a spare, or wait for a process. While there is no server, it waits for as long as its caller lets it.
 
-        If this is cancelled, the process that was asked for is waited for all the same, and given back: when the
-        cancellation goes on, nothing is on its way any more, unless the server has said nothing for `SILENT_SECONDS`.
+        If cancelled, it still waits for the process that it asked for, and gives it back. So after the cancellation
+        nothing is on its way, unless the server was silent for `SILENT_SECONDS`.
 
         Raises:
             OSError: the server could not fork, has not answered, or has ended; or none could be started.
@@ -100,12 +100,12 @@ class ProcessPool:
         return await self._wait_for_process() if forked is None else forked
 
     def note_launch(self) -> None:
-        """Take note that a process was launched: spares are missing, but not asked for at once."""
+        """Note that a process was launched: spares are missing, but the pool asks for them later."""
         self._launched_at = trio.current_time()
         self._is_short.unpark_all()
 
     def hear(self, said: ForkedProcess | NotForked) -> None:
-        """Take over what the server has forked, or hear that it could not."""
+        """Take a process from the server, or its report that it could not fork."""
         if said.is_spare:
             self._spares_owed -= 1
         if isinstance(said, ForkedProcess):
@@ -120,7 +120,7 @@ class ProcessPool:
 
     @trio.lowlevel.enable_ki_protection
     async def keep_spares(self) -> None:
-        """Ask for the spares that are missing, whenever the last launch is a moment ago; never returns."""
+        """Ask for missing spares, a moment after each last launch; never returns."""
         while True:
             quiet_at = self._launched_at + QUIET_SECONDS
             if trio.current_time() < quiet_at:
@@ -142,7 +142,7 @@ class ProcessPool:
         return None
 
     def _keep(self, forked: ForkedProcess) -> bool:
-        """Keep an unwanted process as a spare, unless there are enough; say whether it was kept."""
+        """Keep an unneeded process as a spare, unless there are enough; return whether it was kept."""
         is_wanted = forked.parent is self.server and len(self.spares) < self.wanted_spares
         if is_wanted:
             self.spares.append(forked)
@@ -161,7 +161,7 @@ class ProcessPool:
                     await launch.is_over.wait()
                 if launch.process is not None and not self._keep(launch.process):
                     await launch.process.end()
-            self._is_short.unpark_all()  # spares were not asked for as long as this waited
+            self._is_short.unpark_all()  # the pool asked for no spares while this waited
             raise
         finally:
             if not launch.is_over.is_set():
@@ -179,11 +179,11 @@ class ProcessPool:
             with trio.CancelScope(deadline=give_up_at) as launch.nap:
                 await launch.is_over.wait()
             if heard_at < math.inf:
-                now = trio.current_time()  # time in which this program stood still says nothing about its server
+                now = trio.current_time()  # time in which this program stood still does not count against its server
                 launch.began_at = heard_at + now - stood_still_since(give_up_at, heard_at, now)
 
     def _heard_at(self, launch: _WaitingLaunch) -> float:
-        """Tell since when the server owes an answer: never, while there is none."""
+        """Return since when the server owes an answer; `math.inf` while there is no server."""
         return math.inf if self.server is None else max(launch.began_at, self.server.heard_at)
 
 

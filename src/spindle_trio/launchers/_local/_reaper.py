@@ -1,7 +1,7 @@
 """Reaping: learning how a process has ended, and freeing its pid. Only the parent of a process can.
 
-A process that has ended is a zombie until it is reaped. Until then its pid cannot be reused. So code
-that uses the pid does that first, and reaps last.
+A process that has ended is a zombie until it is reaped. Until then its pid cannot be reused. So code that uses the pid
+reaps last.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["has_ended", "reap_child", "wait_ended"]
 
 
 def has_ended(pidfd: int) -> bool:
-    """Look whether a process has ended, be it reaped or not."""
+    """Whether a process has ended, reaped or not."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     try:
         return bool(poll.poll(0))
     except OSError:
-        return False  # nobody knows, and whoever asks looks again
+        return False  # unknown; the caller looks again
 
 
 async def wait_ended(pidfd: int) -> None:
-    """Wait until a process has ended, be it reaped or not."""
+    """Wait until a process has ended, reaped or not."""
     await wait_readable(pidfd)
     while not has_ended(pidfd):
         await trio.sleep(LOOK_SECONDS)
@@ -42,7 +42,7 @@ def reap_child(pidfd: int) -> ExitStatus:
     except OSError:
         result = None
     if result is None:
-        return ExitStatus()  # somebody else has reaped it, or it cannot be: how it ended cannot be learned
+        return ExitStatus()  # somebody else has reaped it, or nobody can: how it ended is unknown
     if result.si_code == os.CLD_EXITED:
         return ExitStatus(code=result.si_status)
     return ExitStatus(signal=result.si_status)

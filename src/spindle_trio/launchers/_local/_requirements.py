@@ -1,4 +1,4 @@
-"""What real processes need from the system and the program; every launcher of them checks it."""
+"""The requirements of real processes on system and program; every launcher of real processes checks them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def require_real_processes(launcher: str) -> None:
     """Make sure that this system has what real processes need, and that this program runs in real time.
 
     Args:
-        launcher: the name that the error gives it.
+        launcher: the launcher's name, for the error.
 
     Raises:
         RuntimeError: says what is missing.
@@ -56,7 +56,7 @@ def _make_page() -> None:
 def _signal_by_pidfd() -> None:
     pidfd = os.pidfd_open(os.getpid())
     try:
-        signal.pidfd_send_signal(pidfd, 0)  # which only looks
+        signal.pidfd_send_signal(pidfd, 0)  # only looks
     finally:
         os.close(pidfd)
 
@@ -77,12 +77,12 @@ _CALLS: Final[tuple[tuple[str, str, Callable[[], None]], ...]] = (
     ("pidfd_send_signal", "kill processes", _signal_by_pidfd),
     ("waitid, with P_PIDFD,", "reap processes", _reap_by_pidfd),
 )
-"""What a host would miss only when it is too late: the call, what it is for, and an attempt that changes nothing."""
+"""Calls that a host would miss only later: name, purpose, and a harmless attempt."""
 
 
 def _require_real_time(launcher: str) -> None:
     """Refuse a mock clock, which would fire every deadline of a real process long before its time."""
-    # A program that has a mock clock has loaded its module. Others shall not load it for this.
+    # A program with a mock clock has loaded its module. Others should not load it for this.
     testing = sys.modules.get("trio.testing")
     if testing is not None and isinstance(trio.lowlevel.current_clock(), testing.MockClock):
         raise RuntimeError(

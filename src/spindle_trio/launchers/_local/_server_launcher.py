@@ -1,8 +1,8 @@
 """The part that all launchers on a fork server share: a server, and the processes that it has forked.
 
 One task owns the server, from `start` to `aclose`. When the server is gone, launches that wait for it fail, its
-processes die with it (each says so through its own pidfd), and the task starts another one, after a pause that doubles
-with each server that did not live long. Launches in between wait for the new one.
+processes die with it (each pidfd shows that), and the task starts another one, after a pause that doubles with each
+server that did not live long. Launches in between wait for the new one.
 
 `_process_pool` has the unused processes, and an `Engine` writes what a process is to run.
 """
@@ -36,7 +36,7 @@ from spindle_trio.launchers._local._system_limits import limit_behind
 __all__ = ["ServerLauncher"]
 
 FIRST_PAUSE: Final = 0.1
-"""Seconds before a server that has ended is replaced; doubled up to `LONGEST_PAUSE` while servers do not live long."""
+"""Seconds before replacing an ended server; doubled up to `LONGEST_PAUSE` while servers do not live long."""
 
 LONGEST_PAUSE: Final = 5.0
 
@@ -47,7 +47,7 @@ _log = logging.getLogger("spindle_trio.launchers")
 
 
 class ServerLauncher(Launcher):
-    """A launcher that has a fork server for as long as it serves a host."""
+    """A launcher that has a fork server while it serves a host."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class ServerLauncher(Launcher):
         """Prepare; starts nothing.
 
         Args:
-            engines: what runs entries, each those of other suffixes.
+            engines: they run entries, each with suffixes of its own.
             spares: how many processes wait for the next launches.
-            containment: the level that alone will do; `None` for the strongest that works.
+            containment: the one acceptable level; `None` for the strongest that works.
             preload: what the server loads once, for all processes.
             execs: whether each process becomes another program.
 
@@ -95,12 +95,12 @@ class ServerLauncher(Launcher):
 
     @property
     def containment_problems(self) -> Mapping[Containment, str]:
-        """Why each stronger one does not, and what it lacks itself; see `Launcher.containment_problems`."""
+        """Why each stronger level does not work, and what this one lacks; see `Launcher.containment_problems`."""
         return self._containment_problems
 
     @property
     def server_pid(self) -> int | None:
-        """The operating system's number for the server; `None` while there is none."""
+        """The pid of the server; `None` while there is none."""
         server = self._pool.server
         return None if server is None else server.pid
 
@@ -108,9 +108,9 @@ class ServerLauncher(Launcher):
         """Start the server, and return once it can fork; see `Launcher.start`.
 
         Raises:
-            RuntimeError: this system cannot do what is needed, this program does not run in real time, a module cannot
-                be preloaded, the level of containment that was asked for does not work, or this launcher serves another
-                host at the moment, or a limit of the system is reached; says what is wrong.
+            RuntimeError: this system lacks something, this program does not run in real time, a module cannot be
+                preloaded, the requested level of containment does not work, this launcher already serves another host,
+                or a limit of the system is reached; says what is wrong.
             OSError: the system refused to start the server, for another reason than a limit.
         """
         name = type(self).__name__
@@ -133,8 +133,8 @@ class ServerLauncher(Launcher):
         self._memory_events = MemoryEvents.of_this_program()
         self._scope = trio.CancelScope(shield=True)
         self._use(server)
-        # Its one task runs under a shield of its own until `aclose`: processes are reaped through it while whoever
-        # has opened the host is being cancelled.
+        # Its one task has a shield of its own until `aclose`: it reaps processes even while the code that opened the
+        # host is being cancelled.
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._run, server)
@@ -148,7 +148,7 @@ class ServerLauncher(Launcher):
         except BaseExceptionGroup as group:
             if group.split(KeyboardInterrupt)[1] is not None:
                 raise
-            raise KeyboardInterrupt from None  # came while its task ended; nobody else has made a group
+            raise KeyboardInterrupt from None  # came while its task ended; nothing else wraps it in a group
         finally:
             RESERVE.close()
             self._is_started = False
@@ -157,7 +157,7 @@ class ServerLauncher(Launcher):
         """Accept or refuse an entry; see `Launcher.resolve`.
 
         Raises:
-            EntryError: as there, and where nothing can run it.
+            EntryError: as there, and if nothing can run it.
         """
         resolved = resolve_entry(entry, root, self._suffixes)
         self._engine_for(resolved).require(resolved)
@@ -186,7 +186,7 @@ class ServerLauncher(Launcher):
             program = self._engine_for(order.entry).prepare(order, forked.parent)
             process = LocalProcess(order, forked, program, self._memory_events)
         except BaseException:
-            await forked.end()  # noqa: ASYNC102  # bounded; it ends as for any launch that is given up
+            await forked.end()  # noqa: ASYNC102  # bounded; as for any launch that is given up
             raise
         self._pool.note_launch()
         return process
@@ -204,7 +204,7 @@ class ServerLauncher(Launcher):
                 await self._keep_servers(server)
 
     async def _keep_servers(self, server: ForkServer) -> None:
-        """Serve one server after the other, until `aclose`."""
+        """Run one server after the other, until `aclose`."""
         pause = FIRST_PAUSE
         while True:
             began_at = trio.current_time()
@@ -220,7 +220,7 @@ class ServerLauncher(Launcher):
             server, pause = await self._start_again(pause)
 
     async def _start_again(self, pause: float) -> tuple[ForkServer, float]:
-        """Start another server, as often as it takes; returns it with the pause before the next one."""
+        """Start another server, in as many attempts as it takes; return it with the pause before the next one."""
         while True:
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -241,5 +241,5 @@ class ServerLauncher(Launcher):
 
 
 def _credentials() -> tuple[object, ...]:
-    """Tell with whose rights this program runs."""
+    """Return the users and groups that this program runs as."""
     return os.getresuid(), os.getresgid(), os.getgroups()

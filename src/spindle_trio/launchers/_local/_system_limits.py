@@ -1,6 +1,6 @@
-"""Limits of the system: which one a program has reached, how high it is, and what to raise.
+"""Limits of the system: which one a program has reached, its value, and what to raise.
 
-The kernel gives only an error number, and for processes and threads the same one for three limits.
+The kernel gives only an error number, and for processes and threads three limits share one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["limit_behind", "with_limit"]
 _GROUPS: Final = Path("/sys/fs/cgroup")
 
 _NO_THREAD: Final = "can't start new thread"
-"""What `threading` says where the kernel says EAGAIN."""
+"""The text of `threading` for EAGAIN."""
 
 
 def with_limit(error: OSError, pid: int = 0) -> OSError:
-    """Return an error that names the limit which it comes of; another one as it is.
+    """Return an error that names the limit behind it; return any other error unchanged.
 
     Args:
-        error: what the system has said.
-        pid: of the program that it has said it to; 0 for this one.
+        error: the system's error.
+        pid: the program that got it; 0 for this one.
     """
     limit = limit_behind(error, pid)
     if limit is None:
@@ -34,11 +34,11 @@ def with_limit(error: OSError, pid: int = 0) -> OSError:
 
 
 def limit_behind(error: Exception, pid: int = 0) -> str | None:
-    """Name the limit that an error comes of, its value and what to raise; `None` if it comes of none.
+    """Name the limit behind an error, its value and what to raise; `None` if there is none.
 
     Args:
-        error: what the system has said, or another program about it in words.
-        pid: of the program that it was said to; 0 for this one.
+        error: the system's error, or another program's text about it.
+        pid: the program that got it; 0 for this one.
     """
     number = error.errno if isinstance(error, OSError) else _number_in(str(error))
     match number:
@@ -53,10 +53,10 @@ def limit_behind(error: Exception, pid: int = 0) -> str | None:
 
 
 def _number_in(text: str) -> int | None:
-    """Find the error that another program, or `threading`, has put into words."""
+    """Find the error behind the text of another program, or of `threading`."""
     if _NO_THREAD in text:
         return errno.EAGAIN
-    # One of these texts begins another one.
+    # One of these texts is the beginning of another one.
     return next((number for number in (errno.ENFILE, errno.EMFILE, errno.EAGAIN) if os.strerror(number) in text), None)
 
 

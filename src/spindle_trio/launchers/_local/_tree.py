@@ -1,16 +1,15 @@
 """Kill a process with all that descends from it: freeze, walk, kill.
 
-Killing from the top would orphan what is below, which could not be found again. So the process is frozen first, then
-each descendant as it is found, and the walk is repeated until it finds nothing new: what is frozen starts nothing. Then
-the deepest are killed first, since each one's parent proves that its pid still means the same process. A pid is never
-trusted by itself: a pidfd is opened, the parent of that number is read afterwards, and only then the pidfd is
-signalled. If the pid was reused in between, then either the parent is a stranger or the pidfd belongs to a process that
-is gone.
+Killing from the top would orphan the descendants, and nothing could find them again. So this module freezes the process
+first, then each descendant as it finds it, and repeats the walk until it finds nothing new: frozen processes start
+nothing. Then it kills the deepest first, since each one's parent proves that its pid still means the same process. A
+pid alone proves nothing: this module opens a pidfd, then reads the parent of that pid, and only then signals the pidfd.
+If the pid was reused in between, either the parent is a stranger or the pidfd belongs to a process that is gone.
 
-All numbers here are those of `/proc`; what system calls take may be others (`spindle_trio._linux._pid_numbers`).
+All pids here are those of `/proc`; system calls may take others (`spindle_trio._linux._pid_numbers`).
 
-A process that has double-forked away before the kill is no descendant any more; it is reached only if it is still in
-the process group.
+A process that has double-forked away before the kill is no descendant any more; only the kill of the process group can
+reach it.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ __all__ = [
 ]
 
 _MAX_WALKS: Final = 16
-"""How often the tree is walked; a tree that still grows then is left to the kill of the group."""
+"""How many walks at most. If the tree still grows then, only the kill of the group ends the rest."""
 
 _MAX_DESCENDANTS: Final = 4_096
-"""How many descendants are looked at, so that a fork bomb cannot hold up its killer."""
+"""How many descendants to look at, at most, so that a fork bomb cannot hold up its killer."""
 
 _MAX_HELD: Final = 256
-"""How many descendants are held, each by a descriptor, while their process dumps its stacks."""
+"""How many descendants to hold, each by a descriptor, while their process dumps its stacks."""
 
 _LINKS_WITH_ONE_THREAD: Final = 3
-"""How many links the kernel counts for `/proc/PID/task`: two as for any empty folder, and one for each thread."""
+"""Links of `/proc/PID/task` for one thread: two as for any empty folder, and one for each thread."""
 
 _READ_BYTES: Final = 4 * 1024
 
@@ -52,11 +51,11 @@ def kill_tree(pid: int, pidfd: int) -> None:
     """Kill a process that leads a session, its process group and its descendants. Never blocks, and never raises.
 
     Args:
-        pid: the process's number. Its parent, be it this program or another, does not reap it meanwhile.
+        pid: the process's pid. Its parent, this program or another, does not reap it meanwhile.
         pidfd: refers to the process. If that has been reaped, nothing happens.
     """
     if not signal_pidfd(pidfd, signal.SIGSTOP):
-        return  # somebody else has reaped it, and the number may mean another process by now
+        return  # somebody else has reaped it, and the pid may mean another process by now
     # Deepest first: each parent is still there, and proves the number of the one that is killed.
     for descendant, parent in reversed(_freeze_descendants(pid)):
         _signal_child_of(parent, descendant, signal.SIGKILL)
@@ -65,10 +64,10 @@ def kill_tree(pid: int, pidfd: int) -> None:
 
 
 def kill_descendants(pid: int, pidfd: int) -> None:
-    """Kill all that descends from a process, and let that one go on. Never blocks, and never raises.
+    """Kill all descendants of a process, but not the process. Never blocks, and never raises.
 
     Args:
-        pid: the process's number.
+        pid: the process's pid.
         pidfd: refers to the process. If that has been reaped, nothing happens.
     """
     if not signal_pidfd(pidfd, 0):
@@ -82,24 +81,24 @@ def kill_group(pid: int) -> None:
     """Kill the process group that a process leads. Never raises.
 
     Args:
-        pid: the process's number. It must not have been reaped: even as a zombie it holds the group's number.
+        pid: the process's pid. It must not have been reaped: even a zombie reserves the group's number.
     """
     try:
         os.killpg(number_from_proc(pid), signal.SIGKILL)
     except OSError:
-        pass  # nobody is left in it, or only what has taken on another user's rights
+        pass  # the group is empty, or only has processes with another user's rights
 
 
 def hold_tree(pid: int, pidfd: int) -> list[int] | None:
-    """Stop a process and its descendants, before the process alone goes on for its last moment.
+    """Stop a process and its descendants, before only the process continues for its last moment.
 
     Args:
         pid: as in `kill_tree`.
         pidfd: as in `kill_tree`.
 
     Returns:
-        A pidfd for each descendant, for `kill_held`: nobody finds them any more once their process has ended. `None` if
-        the process is gone, or they are too many to be held; they are stopped then, and `kill_tree` is to follow.
+        A pidfd for each descendant, for `kill_held`: nobody can find them once their process has ended. `None` if the
+        process is gone, or if there are too many to hold. They are stopped then, and `kill_tree` must follow.
     """
     if not signal_pidfd(pidfd, signal.SIGSTOP):
         return None
@@ -116,7 +115,7 @@ def hold_tree(pid: int, pidfd: int) -> list[int] | None:
 
 
 def kill_held(held: list[int]) -> None:
-    """Kill the descendants that are held, whether their process has ended or not, and let go of them. Never raises."""
+    """Kill the descendants that are held, whether their process has ended or not, and close them. Never raises."""
     while held:
         fd = held.pop()
         signal_pidfd(fd, signal.SIGKILL)
@@ -136,7 +135,7 @@ def open_child(parent: int, pid: int) -> int | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a signal has stopped a process, so that it does nothing until another one lets it go on."""
+    """Whether a signal has stopped a process."""
     try:
         return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"T"
     except (OSError, IndexError):
@@ -165,7 +164,7 @@ def _freeze_descendants(root: int) -> list[tuple[int, int]]:
 
 
 def _signal_child_of(parent: int, pid: int, number: signal.Signals) -> bool:
-    """Signal a process if it is a child of that parent, and say whether it was."""
+    """Signal a process if it is a child of that parent, and return whether it is."""
     pidfd = open_child(parent, pid)
     if pidfd is None:
         return False  # gone, or no descriptor left: the group is killed all the same
@@ -176,7 +175,7 @@ def _signal_child_of(parent: int, pid: int, number: signal.Signals) -> bool:
 
 
 def signal_pidfd(pidfd: int, number: int) -> bool:
-    """Signal a process, or only look with number 0, and say whether it exists, be it as a zombie. Never raises."""
+    """Signal a process (0 only looks), and return whether it exists, even as a zombie. Never raises."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -187,7 +186,7 @@ def signal_pidfd(pidfd: int, number: int) -> bool:
 
 
 def pid_of(pidfd: int) -> int | None:
-    """Return the number that `/proc` has for a process; `None` if it has been reaped.
+    """Return the pid that `/proc` has for a process; `None` if it has been reaped.
 
     Raises:
         OSError: this program has no descriptor left to look with.
@@ -201,8 +200,8 @@ def pid_of(pidfd: int) -> int | None:
 
 def _children_of(pid: int) -> list[int]:
     """List the children of every thread of a process; none if it is gone."""
-    # Most have one thread and no children, and to find that out is most of what killing them costs. So nothing is
-    # listed where there is one thread, and nothing is buffered.
+    # Most processes have one thread and no children, and finding that out is most of the cost of a kill. So this lists
+    # no threads if there is one, and buffers nothing.
     tasks = f"/proc/{pid}/task"
     try:
         threads = [str(pid)] if os.stat(tasks).st_nlink == _LINKS_WITH_ONE_THREAD else os.listdir(tasks)
@@ -227,7 +226,7 @@ def _read(path: str) -> bytes:
 
 
 def _children_by_scanning(pid: int) -> list[int]:
-    """List the children of a process by looking at every process there is."""
+    """List the children of a process by looking at every process in the system."""
     try:
         names = os.listdir("/proc")
     except OSError:
@@ -236,7 +235,7 @@ def _children_by_scanning(pid: int) -> list[int]:
 
 
 def _parent_of(pid: int) -> int | None:
-    """Read the number of a process's parent; `None` if there is no such process."""
+    """Read the pid of a process's parent; `None` if there is no such process."""
     try:
         # The second field is the program's name in parentheses, and may itself contain some.
         return int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
