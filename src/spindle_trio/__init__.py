@@ -63,7 +63,8 @@ if TYPE_CHECKING:
         WorkerToHost,
     )
     from spindle_trio._open_host import Host, open_host
-    from spindle_trio._worker import BackendProcesses, ProcessHandle, Worker
+    from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._worker import BackendProcesses, Worker
     from spindle_trio._worker_protocol import StreamChannel, connect_worker
     from spindle_trio.launchers import (
         DEFAULT_PRELOAD,
@@ -127,7 +128,8 @@ _NAMES = {
         "StopOptions",
         "WorkerToHost",
     ),
-    "_worker": ("BackendProcesses", "ProcessHandle", "Worker"),
+    "_process_handle": ("ProcessHandle",),
+    "_worker": ("BackendProcesses", "Worker"),
     "launchers": ("DEFAULT_PRELOAD", "DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
 }
 """Which module each public name lives in; a test holds it against the names that type checkers see above."""

@@ -1,4 +1,4 @@
-"""The objects that users hold: a worker, its processes, and a handle on each.
+"""The objects that users hold: a worker, and its processes. `_process_handle` has the handle on each.
 
 The same classes serve a worker in the host's program and one at the far end of a stream, over a `WorkerInterface`. The
 docstrings here state the rules that both share.
@@ -9,34 +9,31 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from threading import get_ident
-from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, Unpack
 
 import attrs
 import trio
 
 from spindle_trio._model import (
-    JsonValue,
     LifecycleEvent,
     ProcessFilter,
     ProcessInfo,
     ProcessMessage,
     ProcessState,
-    ProcessStatistics,
     SpawnArguments,
     SpawnOptions,
     StopOptions,
 )
-from spindle_trio._trio_rules import AsyncBlock, other_thread, uninterrupted
+from spindle_trio._process_handle import OpenProcess, ProcessHandle
+from spindle_trio._trio_rules import other_thread, uninterrupted
 
 if TYPE_CHECKING:
-    from spindle_trio._interfaces import ProcessInterface, WorkerInterface
+    from spindle_trio._interfaces import WorkerInterface
     from spindle_trio._messages._broadcast import LifecycleChannel
     from spindle_trio._messages._channel import MessageReceiveChannel
-    from spindle_trio._model import PostMortem
 
 
 _P = ParamSpec("_P")
@@ -164,7 +161,7 @@ class BackendProcesses:
         stops the process and waits until it is gone: shielded, for at most the grace period and the kill. An error of
         the block is raised bare.
         """
-        return _OpenProcess(self._port, _options("open", entry, options))
+        return OpenProcess(self._port, _options("open", entry, options))
 
     async def list(
         self,
@@ -298,182 +295,6 @@ class BackendProcesses:
             raise other_thread(call)
         if self._port.is_closed:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
-
-
-@uninterrupted
-class ProcessHandle:
-    """A worker's handle on one process (`BackendProcessHandle`)."""
-
-    def __init__(self, worker: WorkerInterface, process: ProcessInterface) -> None:
-        self._worker = worker
-        self._process = process
-        self._thread = get_ident()
-
-    def __repr__(self) -> str:
-        key = "" if self.key is None else f" key={self.key!r}"
-        return f"<ProcessHandle {self.state} {self.entry} {self.process_id} pid={self.pid}{key}>"
-
-    @property
-    def process_id(self) -> str:
-        """The host's id for it, unique within the host."""
-        return self._process.process_id
-
-    @property
-    def entry(self) -> str:
-        """The entry that it runs."""
-        return self._process.info.entry
-
-    @property
-    def kind(self) -> str:
-        """Its label."""
-        return self._process.info.kind
-
-    @property
-    def key(self) -> str | None:
-        """Its key."""
-        return self._process.info.key
-
-    @property
-    def pid(self) -> int | None:
-        """The operating system's number for it; `None` in memory, and at the far end of a stream."""
-        return self._process.pid
-
-    @property
-    def info(self) -> ProcessInfo:
-        """The latest snapshot that this side knows; after the end the last one."""
-        return self._process.info
-
-    @property
-    def state(self) -> ProcessState:
-        """Its state, as far as this side knows."""
-        return self._process.state
-
-    @property
-    def result(self) -> JsonValue:
-        """The result that it completed with; `None` before that."""
-        return self._process.result
-
-    @property
-    def post_mortem(self) -> PostMortem | None:
-        """Explains an end that nobody asked for; set before that end is published.
-
-        `None` while it is live, after it completed, and after a stop, unless that needed a kill or went wrong.
-        """
-        return self._process.post_mortem
-
-    async def send(self, payload: object) -> None:
-        """Send a message, as soon as there is room for it. If cancelled, it was not sent.
-
-        Raises:
-            PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
-            trio.BrokenResourceError: the process has ended.
-            trio.ClosedResourceError: the worker is closed.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._refuse_closed()
-        await self._process.send(payload)
-
-    def send_nowait(self, payload: object) -> None:
-        """Send a message, if there is room for it now.
-
-        Raises:
-            trio.WouldBlock: there is no room: the process does not read fast enough, or has not been launched yet.
-            PayloadError: as in `send`.
-            trio.BrokenResourceError: as in `send`.
-            trio.ClosedResourceError: as in `send`.
-            RuntimeError: it was called from another thread than Trio's; nothing was sent.
-        """
-        if self._worker.is_closed or get_ident() != self._thread:  # here, since a call would cost more than both
-            self._refuse("send_nowait")
-        self._process.send_nowait(payload)
-
-    async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
-        """Stop it, and return when it is gone; see `BackendProcesses.stop`. Does nothing after its end.
-
-        Args:
-            reason: shown to the entry's stop handler.
-            grace: seconds until it is killed; 0 kills it at once, without asking.
-
-        Raises:
-            ValueError: `grace` is not a finite number of seconds, 0 or more.
-            trio.ClosedResourceError: the worker is closed.
-        """
-        await self._stop(StopOptions(reason=reason, grace=grace))
-
-    async def kill(self) -> None:
-        """Kill it at once, also while it is stopping, and return when it is gone. Does nothing after its end.
-
-        Its entry is not asked, and runs no clean-up. It ends as `stopped`. If this is cancelled, only the waiting ends.
-
-        Raises:
-            trio.ClosedResourceError: the worker is closed.
-        """
-        await self._stop(StopOptions(grace=0))
-
-    async def _stop(self, options: StopOptions) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._refuse_closed()
-        await self._process.stop(options)
-
-    async def refresh(self) -> ProcessInfo | None:
-        """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""
-        return await self._worker.get(self.process_id)
-
-    def messages(self) -> MessageReceiveChannel[JsonValue]:
-        """Open a channel of its messages, from the oldest that is still held; it ends when the process has.
-
-        While it is open nothing is lost, and the process has to wait if you do not read. After the end, and on a closed
-        worker, it gives what is still held. Read it one by one, by ``async for``, or in batches, by ``receive_many``.
-        """
-        if get_ident() != self._thread:
-            raise other_thread("messages")
-        return self._process.inbox.subscribe()
-
-    async def wait_ended(self) -> ProcessInfo:
-        """Wait until the process is gone, and return its last snapshot. If cancelled, only the waiting ends."""
-        return await self._process.wait_ended()
-
-    def statistics(self) -> ProcessStatistics:
-        """Count what its inbox and outbox hold and have carried."""
-        return self._process.statistics()
-
-    def _refuse(self, call: str) -> None:
-        if get_ident() != self._thread:
-            raise other_thread(call)
-        self._refuse_closed()
-
-    def _refuse_closed(self) -> None:
-        if self._worker.is_closed:
-            raise trio.ClosedResourceError(f"worker {self._worker.identifier!r} is closed")
-
-
-@uninterrupted
-class _OpenProcess(AsyncBlock[ProcessHandle]):
-    """The block that is a process's life."""
-
-    typed = "processes.open"
-
-    def __init__(self, worker: WorkerInterface, options: SpawnOptions) -> None:
-        self._worker = worker
-        self._options = options
-        self._process: ProcessInterface | None = None
-
-    async def __aenter__(self) -> ProcessHandle:
-        self._process = await self._worker.spawn(self._options)
-        return ProcessHandle(self._worker, self._process)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        assert self._process is not None, "the block was entered"
-        # Bounded: the host kills after its grace period, and abandons what withstands that.
-        with trio.CancelScope(shield=True):
-            try:
-                await self._process.stop(StopOptions())
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
-                # The host is ending it, or has. Over a lost connection nobody will hear of that.
-                with suppress(trio.BrokenResourceError):
-                    await self._process.wait_ended()
 
 
 def _options(call: str, entry: str | os.PathLike[str], options: SpawnArguments) -> SpawnOptions:

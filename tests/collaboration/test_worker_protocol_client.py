@@ -43,7 +43,8 @@ from spindle_trio._model import (
     Response,
     StopOptions,
 )
-from spindle_trio._worker import ProcessHandle, Worker
+from spindle_trio._process_handle import ProcessHandle
+from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import StreamChannel, connect_worker
 from spindle_trio.wire import error_response, to_json
 from support.worker_protocol import MemoryEnd, memory_ends

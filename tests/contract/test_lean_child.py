@@ -22,6 +22,7 @@ HOST_MODULES = {
     "spindle_trio._protocol._control_frames",
     "spindle_trio._protocol._json_codec",
     "spindle_trio._supervision",
+    "spindle_trio._process_handle",
     "spindle_trio._worker",
     "spindle_trio._worker_protocol",
     "spindle_trio.cli",
