@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import get_ident
 from types import TracebackType
@@ -18,9 +19,16 @@ import trio
 
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._host._host_scope import HostScope
-from spindle_trio._host._settings import HostSettings, wall_time_from
+from spindle_trio._host._settings import (
+    HostSettings,
+    check_bounds,
+    check_environment,
+    check_kinds,
+    checked_allow,
+    wall_time_from,
+)
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._model import SURROUNDINGS, Containment, EndedProcess, HostStatistics, Limits, check_grace
+from spindle_trio._model import Containment, EndedProcess, HostStatistics, Limits
 from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
@@ -83,26 +91,20 @@ def open_host(
             the program does not run under Trio.
         TypeError: `launcher` or `limits` has the wrong type, or `environment` does not map str to str.
     """
-    _check_kinds(launcher, limits)
-    _check_bounds(grace_period, replace_grace, max_processes)
-    if not isinstance(environment, Mapping | None):
-        raise TypeError(f"environment must be a mapping of str to str, such as os.environ, not {environment!r}")
-    for name, value in (environment or {}).items():
-        if not all(isinstance(part, str) for part in (name, value)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"environment must map str to str, not {name!r} to {value!r}")
-    required = None if require_containment is None else Containment(require_containment)
-    return _HostBlock(
-        launcher,
-        grace_period,
-        max_processes,
-        limits,
-        environment,
-        required,
-        _uuid_hex if new_process_id is None else new_process_id,
-        _utc_now if wall_clock is None else wall_clock,
+    check_kinds(launcher, limits)
+    check_bounds(grace_period, replace_grace, max_processes)
+    check_environment(environment)
+    settings = partial(
+        HostSettings,
+        grace_period=grace_period,
+        max_processes=max_processes,
+        limits=limits,
+        new_process_id=_uuid_hex if new_process_id is None else new_process_id,
+        require_containment=None if require_containment is None else Containment(require_containment),
         replace_grace=replace_grace,
-        allow=_checked_allow(allow),
+        allow=checked_allow(allow),
     )
+    return _HostBlock(launcher, environment, _utc_now if wall_clock is None else wall_clock, settings)
 
 
 @uninterrupted
@@ -197,50 +199,30 @@ class Host:
 
 @uninterrupted
 class _HostBlock(AsyncBlock[Host]):
+    """The life of a host. What depends on when it opens is found out on entering."""
+
     typed = "open_host"
 
     def __init__(
         self,
         launcher: Launcher | None,
-        grace_period: float,
-        max_processes: int,
-        limits: Limits,
         environment: Mapping[str, str] | None,
-        require_containment: Containment | None,
-        new_process_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
-        *,
-        replace_grace: float | None,
-        allow: frozenset[str],
+        settings: partial[HostSettings],
     ) -> None:
         self._launcher = launcher
-        self._replace_grace = replace_grace
-        self._allow = allow
-        self._grace_period = grace_period
-        self._max_processes = max_processes
-        self._limits = limits
         self._environment = environment
-        self._require_containment = require_containment
-        self._new_process_id = new_process_id
         self._wall_clock = wall_clock
+        self._settings = settings
 
     async def __aenter__(self) -> Host:
         require_trio()
-        environment = passed_on_environment() if self._environment is None else dict(self._environment)
-        self._scope = HostScope(
-            HostSettings(
-                launcher=DefaultLauncher() if self._launcher is None else self._launcher,
-                grace_period=self._grace_period,
-                max_processes=self._max_processes,
-                limits=self._limits,
-                environment=environment,
-                new_process_id=self._new_process_id,
-                wall_time=wall_time_from(self._wall_clock()),
-                require_containment=self._require_containment,
-                replace_grace=self._replace_grace,
-                allow=self._allow,
-            )
+        settings = self._settings(
+            launcher=DefaultLauncher() if self._launcher is None else self._launcher,
+            environment=passed_on_environment() if self._environment is None else dict(self._environment),
+            wall_time=wall_time_from(self._wall_clock()),
         )
+        self._scope = HostScope(settings)
         await self._scope.open()
         return Host(self._scope)
 
@@ -295,37 +277,6 @@ class _WorkerBlock(AsyncBlock[Worker]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._port_block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # shielded and bounded there
-
-
-def _check_kinds(launcher: object, limits: object) -> None:
-    if isinstance(launcher, type) and issubclass(launcher, Launcher):
-        name = launcher.__name__
-        raise TypeError(f"launcher is the class {name}, not an instance of it; type: open_host({name}())")
-    if launcher is not None and not isinstance(launcher, Launcher):
-        raise TypeError(
-            f"launcher must be a launcher, such as DefaultLauncher() or PythonLauncher(), not {launcher!r}; "
-            "for the default, type: open_host()"
-        )
-    if not isinstance(limits, Limits):
-        raise TypeError(f"limits must be of the type Limits, not {limits!r}; type: Limits(frame_bytes=…), for example")
-
-
-def _check_bounds(grace_period: object, replace_grace: object, max_processes: object) -> None:
-    check_grace("grace_period", grace_period)
-    if replace_grace is not None:
-        check_grace("replace_grace", replace_grace)
-    if type(max_processes) is not int or max_processes < 1:
-        raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
-
-
-def _checked_allow(allow: Iterable[str]) -> frozenset[str]:
-    if isinstance(allow, str):
-        raise TypeError(f"allow must be a collection of names, as in allow={{{allow!r}}}, not one text")
-    names = frozenset(allow)
-    if unknown := names - SURROUNDINGS:
-        known = ", ".join(map(repr, sorted(SURROUNDINGS)))
-        raise ValueError(f"allow takes {known}, not {', '.join(sorted(map(repr, unknown)))}")
-    return names
 
 
 def _checked_user(user_id: object) -> str | None:

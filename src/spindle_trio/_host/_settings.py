@@ -1,14 +1,14 @@
-"""The settings of a host, as its workers use them."""
+"""The settings of a host, as its workers use them, and what is refused of those that `open_host` is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import attrs
 import trio
 
-from spindle_trio._model import Containment, Limits
+from spindle_trio._model import SURROUNDINGS, Containment, Limits, check_grace
 from spindle_trio.abc import Launcher
 
 
@@ -38,3 +38,66 @@ def wall_time_from(reading: datetime) -> Callable[[float], datetime]:
         return reading + timedelta(seconds=at - origin)
 
     return wall_time
+
+
+def check_kinds(launcher: object, limits: object) -> None:
+    """Refuse what is no launcher, or no limits.
+
+    Raises:
+        TypeError: one of them has the wrong type.
+    """
+    if isinstance(launcher, type) and issubclass(launcher, Launcher):
+        name = launcher.__name__
+        raise TypeError(f"launcher is the class {name}, not an instance of it; type: open_host({name}())")
+    if launcher is not None and not isinstance(launcher, Launcher):
+        raise TypeError(
+            f"launcher must be a launcher, such as DefaultLauncher() or PythonLauncher(), not {launcher!r}; "
+            "for the default, type: open_host()"
+        )
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits must be of the type Limits, not {limits!r}; type: Limits(frame_bytes=…), for example")
+
+
+def check_bounds(grace_period: object, replace_grace: object, max_processes: object) -> None:
+    """Refuse numbers that are out of range.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    check_grace("grace_period", grace_period)
+    if replace_grace is not None:
+        check_grace("replace_grace", replace_grace)
+    if type(max_processes) is not int or max_processes < 1:
+        raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
+
+
+def checked_allow(allow: Iterable[str]) -> frozenset[str]:
+    """Return the surroundings that are allowed.
+
+    Raises:
+        TypeError: it is one text.
+        ValueError: a name is none of a surrounding.
+    """
+    if isinstance(allow, str):
+        raise TypeError(f"allow must be a collection of names, as in allow={{{allow!r}}}, not one text")
+    names = frozenset(allow)
+    if unknown := names - SURROUNDINGS:
+        known = ", ".join(map(repr, sorted(SURROUNDINGS)))
+        raise ValueError(f"allow takes {known}, not {', '.join(sorted(map(repr, unknown)))}")
+    return names
+
+
+def check_environment(environment: object) -> None:
+    """Refuse what is no environment.
+
+    Raises:
+        TypeError: it is no mapping of str to str.
+    """
+    if environment is None:
+        return
+    if not isinstance(environment, Mapping):
+        raise TypeError(f"environment must be a mapping of str to str, such as os.environ, not {environment!r}")
+    pairs: Iterable[tuple[object, object]] = environment.items()
+    for name, value in pairs:
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"environment must map str to str, not {name!r} to {value!r}")
