@@ -105,26 +105,6 @@ async def test_it_looks_once_at_who_is_there_when_the_stop_arrives(
     assert world.payloads() == ["enough"]
 
 
-async def test_an_entry_that_is_told_and_does_not_end_is_killed_after_the_grace_period(
-    world, world_clock: MockClock | None
-) -> None:
-    entry = world.entry("""
-        async def run(process):
-            process.ready()
-            await process.wait_stop()
-            await process.send("told")
-            await trio.sleep_forever()
-    """)
-    async with world.worker(grace_period=0.3) as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        since = trio.current_time()
-        await handle.stop()
-        world.assert_took(since, 0.3)
-    assert handle.info.exit_reason is ExitReason.STOPPED
-    assert "did not end within 0.3 s" in handle.info.error
-    assert world.payloads() == ["told"]
-
-
 async def test_a_second_stop_is_not_told_again_and_the_first_reason_stays(world, world_clock: MockClock | None) -> None:
     entry = world.entry("""
         async def run(process):

@@ -31,7 +31,7 @@ class Flavour(enum.StrEnum):
             return world.entry(source, name)
         source = source.replace("process.messages().receive", "process.receive").replace("send_nowait(", "send(")
         source = re.sub(r"\b(async|await) ", "", textwrap.dedent(source))
-        return world.blocking_entry(f"import os, signal\n{source}", name)
+        return world.blocking_entry(f"import os, signal, sys\n{source}", name)
 
     def pick(self, *, asynchronous: str, blocking: str) -> str:
         """Choose what the two flavours have different words for."""
@@ -147,23 +147,44 @@ async def test_a_returned_value_that_is_no_payload_fails_it_and_says_where(
 async def test_an_entry_that_ends_before_ready_makes_spawn_raise(
     world, flavour: Flavour, world_clock: MockClock | None
 ) -> None:
+    never_ready = "it never called process.ready(); call that"
     ways = {
-        "return 5": (ProcessState.COMPLETED, "completed before it was ready"),
-        "process.complete(5)": (ProcessState.COMPLETED, "completed before it was ready"),
-        "raise ValueError('no book')": (ProcessState.FAILED, "ValueError: no book"),
-        "process.fail('no book')": (ProcessState.FAILED, "no book"),
+        "return {'n': 1}": ("completed", {"n": 1}, never_ready),
+        "process.complete({'n': 1})": ("completed", {"n": 1}, never_ready),
+        "sys.exit(0)": ("completed", None, never_ready),
+        "raise ValueError('no book')": ("failed", None, "ValueError: no book"),
+        "process.fail('no book')": ("failed", None, "no book"),
+        "sys.exit(3)": ("failed", None, "exited with code 3 without complete() or fail()"),
     }
+    if not world.is_virtual:
+        ways["os._exit(4)"] = ("failed", None, "exited with code 4 without complete() or fail()")
+    report = flavour.pick(asynchronous="process._controls._report", blocking="process._controls.report")
     entries = {
-        flavour.entry(world, f"async def run(process):\n    {statement}", f"{number}.py"): way
-        for number, (statement, way) in enumerate(ways.items())
+        statement: flavour.entry(
+            world,
+            f"""
+        async def run(process):
+            {report}("the shelf is empty")
+            {statement}
+            await trio.sleep_forever()
+    """,
+            f"{number}.py",
+        )
+        for number, statement in enumerate(ways)
     }
     async with world.worker() as worker:
-        for entry, (state, text) in entries.items():
-            with pytest.raises(StartupFailedError, match=text) as raised:
-                await worker.backend_processes.spawn(entry)
-            assert raised.value.info.state is state
-            assert raised.value.result == (5 if state is ProcessState.COMPLETED else None)
-            assert world.states(raised.value.info.process_id) == ["starting", state]
+        for statement, (state, result, text) in ways.items():
+            with pytest.raises(StartupFailedError) as raised:
+                await worker.backend_processes.spawn(entries[statement])
+            info = raised.value.info
+            assert text in str(raised.value)
+            assert ("completed before it was ready" in str(raised.value)) == (state == "completed")
+            assert ("the shelf is empty" in str(raised.value)) == (state == "failed")
+            assert ("the shelf is empty" in (info.error or "")) == ("without complete()" in text)
+            assert (info.state, info.exit_reason, info.ready_at) == (state, state, None)
+            assert world.states(info.process_id) == ["starting", state]
+            assert raised.value.result == world.events[-1].result == result
+        assert await worker.backend_processes.list() == []
 
 
 @both_flavours
@@ -230,9 +251,11 @@ async def test_complete_and_fail_end_it_and_everything_sent_is_delivered(
             world.messages.clear()
             handle = await worker.backend_processes.spawn(entry, payload=word)
             info = await handle.wait_ended()
-            assert info.state is state
+            result, error = ("done", None) if word == "complete" else (None, "done")
+            assert (info.state, info.exit_reason, info.error) == (state, state, error)
+            assert world.states(handle.process_id) == ["starting", "running", state]
             assert world.payloads() == ["before", "on its way out", "finally"]
-            assert handle.result == ("done" if state is ProcessState.COMPLETED else None)
+            assert handle.result == world.events[-1].result == result
 
 
 @both_flavours

@@ -23,18 +23,16 @@ WEDGED = """
 # it has said its last word, and does not exit
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        """
+HANGS_AFTER_ITS_LAST_WORD = {
+    "a thread that goes on": """
         import threading
 
         def run(process):
             process.ready()
             threading.Thread(target=threading.Event().wait).start()
             return {"n": 1}
-        """,
-        """
+    """,
+    "a finally that hangs": """
         import threading
 
         def run(process):
@@ -43,8 +41,8 @@ WEDGED = """
                 process.complete({"n": 1})
             finally:
                 threading.Event().wait()
-        """,
-        """
+    """,
+    "a shield that hangs": """
         async def run(process):
             process.ready()
             try:
@@ -53,21 +51,22 @@ WEDGED = """
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.sleep_forever()
-        """,
-    ],
-    ids=["a thread that goes on", "a finally that hangs", "a shield that hangs"],
-)
-async def test_what_has_completed_and_does_not_exit_is_killed_after_the_grace_period(real_world, source: str) -> None:
+    """,
+}
+
+
+async def test_what_has_completed_and_does_not_exit_is_killed_after_the_grace_period(real_world) -> None:
     """On real processes: what keeps them alive does not exist in memory, where the next test plays it by hand."""
-    entry = real_world.entry(source)
+    entries = [real_world.entry(source, f"{name}.py") for name, source in HANGS_AFTER_ITS_LAST_WORD.items()]
     async with real_world.worker(grace_period=0.4) as worker:
-        handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=0.2)
-        before = trio.current_time()
-        info = await handle.wait_ended()
-        real_world.assert_took(before, 0.4)
-        assert (info.state, info.exit_reason) == ("completed", "completed")
-        assert handle.result == {"n": 1}
-        assert real_world.states() == ["starting", "running", "completed"]
+        for entry in entries:
+            handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=0.2)
+            before = trio.current_time()
+            info = await handle.wait_ended()
+            real_world.assert_took(before, 0.4)
+            assert (info.state, info.exit_reason) == ("completed", "completed"), entry
+            assert handle.result == {"n": 1}
+            assert real_world.states(handle.process_id) == ["starting", "running", "completed"]
 
 
 @pytest.mark.parametrize(
@@ -125,16 +124,14 @@ BREAKS_WHEN_TOLD = """
 """
 
 
-@pytest.mark.parametrize("lane", ["control", "messages"])
-async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(
-    world, world_clock: MockClock | None, lane: str
-) -> None:
-    entry, other = world.entry(BREAKS_WHEN_TOLD.format(lane=LANES[lane])), world.entry(WEDGED, "other.py")
+async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(world, world_clock: MockClock | None) -> None:
+    entries = {lane: world.entry(BREAKS_WHEN_TOLD.format(lane=LANES[lane]), f"{lane}.py") for lane in BROKEN}
+    other = world.entry(WEDGED, "other.py")
     async with world.worker(grace_period=20) as worker:
         bystander = await worker.backend_processes.spawn(other)
 
-        async def break_one(body: str) -> None:
-            handle = await worker.backend_processes.spawn(entry)
+        async def break_one(lane: str, body: str) -> None:
+            handle = await worker.backend_processes.spawn(entries[lane])
             before = trio.current_time()
             await handle.send(body)
             info = await handle.wait_ended()
@@ -144,35 +141,44 @@ async def test_a_broken_frame_fails_the_process_and_disturbs_nobody_else(
             assert world.states(handle.process_id) == ["starting", "running", "failed"]
 
         async with trio.open_nursery() as nursery:
-            for body in BROKEN[lane]:
-                nursery.start_soon(break_one, body)
+            for lane, bodies in BROKEN.items():
+                for body in bodies:
+                    nursery.start_soon(break_one, lane, body)
         assert bystander.state is ProcessState.RUNNING
         await bystander.stop()
 
 
-@pytest.mark.parametrize("lane", ["control", "messages"])
-async def test_a_broken_frame_while_stopping_is_stopped(world, world_clock: MockClock | None, lane: str) -> None:
-    entry = world.entry(told_then(f"{LANES[lane]}.send_nowait(b'nonsense')"))
+async def test_a_broken_frame_while_stopping_is_stopped(world, world_clock: MockClock | None) -> None:
+    entries = [
+        world.entry(told_then(f"{where}.send_nowait(b'nonsense')"), f"{lane}.py") for lane, where in LANES.items()
+    ]
     async with world.worker(grace_period=20) as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        before = trio.current_time()
-        await handle.stop()
-        world.assert_took(before, 0)
-        assert (handle.info.state, handle.info.exit_reason) == ("stopped", "stopped")
-        assert handle.info.error.startswith("broke the protocol: ")
+        for entry in entries:
+            handle = await worker.backend_processes.spawn(entry)
+            before = trio.current_time()
+            await handle.stop()
+            world.assert_took(before, 0)
+            assert (handle.info.state, handle.info.exit_reason) == ("stopped", "stopped")
+            assert handle.info.error.startswith("broke the protocol: ")
 
 
-@pytest.mark.parametrize("lane", ["control", "messages"])
-async def test_a_broken_frame_before_ready_fails_the_start(world, world_clock: MockClock | None, lane: str) -> None:
-    entry = world.entry(f"""
-        async def run(process):
-            {LANES[lane]}.send_nowait(b"nonsense")
-            await trio.sleep_forever()
-    """)
+async def test_a_broken_frame_before_ready_fails_the_start(world, world_clock: MockClock | None) -> None:
+    entries = [
+        world.entry(
+            f"""
+            async def run(process):
+                {where}.send_nowait(b"nonsense")
+                await trio.sleep_forever()
+            """,
+            f"{lane}.py",
+        )
+        for lane, where in LANES.items()
+    ]
     async with world.worker() as worker:
-        with pytest.raises(StartupFailedError, match="broke the protocol"):
-            await worker.backend_processes.spawn(entry)
-        assert world.reasons() == [("failed", "failed")]
+        for entry in entries:
+            with pytest.raises(StartupFailedError, match="broke the protocol"):
+                await worker.backend_processes.spawn(entry)
+        assert world.reasons() == [("failed", "failed")] * 2
 
 
 async def test_what_was_said_before_a_broken_message_is_heard_before_it(world, world_clock: MockClock | None) -> None:
@@ -191,33 +197,36 @@ async def test_what_was_said_before_a_broken_message_is_heard_before_it(world, w
             assert world.states() == ["starting", "running", "failed"]
 
 
-@pytest.mark.parametrize("lane", ["control", "messages"])
-@pytest.mark.parametrize("kind", ["async", "blocking"])
-async def test_a_header_of_four_gigabytes_fails_the_process(real_world, lane: str, kind: str) -> None:
+async def test_a_header_of_four_gigabytes_fails_the_process(real_world) -> None:
     """On real processes: in memory frames have no headers."""
-    if kind == "async":
-        entry = real_world.entry(f"""
-            async def run(process):
+    entries = [
+        real_world.entry(
+            f"""
+            {definition} run(process):
                 process.ready()
-                os.write({LANES[lane]}._socket.fileno(), b"\\xff" * 4 + b"x" * 1000)
-                await trio.sleep_forever()
-        """)
-    else:
-        entry = real_world.entry(f"""
-            def run(process):
-                process.ready()
-                os.write(process._controls._{lane}.fd, b"\\xff" * 4 + b"x" * 1000)
-                signal.pause()
-        """)
+                os.write({descriptor}, b"\\xff" * 4 + b"x" * 1000)
+                {wait}
+            """,
+            f"{number}.py",
+        )
+        for number, (definition, descriptor, wait) in enumerate(
+            [
+                ("async def", f"{LANES['control']}._socket.fileno()", "await trio.sleep_forever()"),
+                ("async def", f"{LANES['messages']}._socket.fileno()", "await trio.sleep_forever()"),
+                ("def", "process._controls._control.fd", "signal.pause()"),
+                ("def", "process._controls._messages.fd", "signal.pause()"),
+            ]
+        )
+    ]
     async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        info = await handle.wait_ended()
-        assert (info.state, info.exit_reason) == ("failed", "failed")
-        assert info.error.startswith("broke the protocol: ")
+        for entry in entries:
+            handle = await worker.backend_processes.spawn(entry)
+            info = await handle.wait_ended()
+            assert (info.state, info.exit_reason) == ("failed", "failed")
+            assert info.error.startswith("broke the protocol: ")
 
 
-@pytest.mark.parametrize("is_asked_before", [False, True])
-async def test_who_closes_the_control_lane_and_lives_on_is_killed(real_world, is_asked_before: bool) -> None:
+async def test_who_closes_the_control_lane_and_lives_on_is_killed(real_world) -> None:
     """On real processes half a second later; in memory at once, see below. A blocking child reads by itself only."""
     entry = real_world.entry("""
         def run(process):
@@ -231,17 +240,17 @@ async def test_who_closes_the_control_lane_and_lives_on_is_killed(real_world, is
             signal.pause()
     """)
     async with real_world.worker(grace_period=20) as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        before = trio.current_time()
-        if is_asked_before:
-            await handle.stop()
-        else:
-            await handle.send("close")
-        info = await handle.wait_ended()
-        real_world.assert_took(before, 0.5)
-        state = "stopped" if is_asked_before else "failed"
-        assert (info.state, info.exit_reason) == (state, state)
-        assert info.error == "closed its control lane and lived on"
+        for state in ("failed", "stopped"):
+            handle = await worker.backend_processes.spawn(entry)
+            before = trio.current_time()
+            if state == "stopped":
+                await handle.stop()
+            else:
+                await handle.send("close")
+            info = await handle.wait_ended()
+            real_world.assert_took(before, 0.5)
+            assert (info.state, info.exit_reason) == (state, state)
+            assert info.error == "closed its control lane and lived on"
 
 
 @pytest.mark.parametrize("is_asked_before", [False, True])
@@ -288,24 +297,21 @@ async def test_what_lies_behind_a_frame_on_the_control_lane_does_not_wait_for_a_
 # what was sent before an exit
 
 
-@pytest.mark.parametrize(
-    ("statement", "states"),
-    [
-        ("process.ready(); os._exit(3)", ["starting", "running", "failed"]),
-        ("process.ready(); process.send_nowait(1); os._exit(0)", ["starting", "running", "failed"]),
-    ],
-)
-async def test_an_exit_first_takes_in_what_was_sent_before_it(real_world, statement: str, states: list[str]) -> None:
+async def test_an_exit_first_takes_in_what_was_sent_before_it(real_world) -> None:
     """On real processes; in memory by hand, below. So `spawn` returns a handle of one that was ready and is gone."""
-    entry = real_world.entry(f"""
+    entry = real_world.entry("""
         async def run(process):
-            {statement}
+            process.ready()
+            if process.payload is not None:
+                process.send_nowait(process.payload)
+            os._exit(0)
     """)
     async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        await handle.wait_ended()
-        assert real_world.states() == states
-        assert real_world.payloads() == ([1] if "send" in statement else [])
+        for payload in (None, "last words"):
+            handle = await worker.backend_processes.spawn(entry, payload=payload)
+            await handle.wait_ended()
+            assert real_world.states(handle.process_id) == ["starting", "running", "failed"]
+        assert real_world.payloads() == ["last words"]
 
 
 async def test_an_exit_first_takes_in_what_was_sent_before_it_in_memory(
@@ -332,12 +338,11 @@ async def test_an_exit_first_takes_in_what_was_sent_before_it_in_memory(
 # any terminal state
 
 
-@pytest.mark.parametrize("statement", ["return 5", "raise OSError('no disk')"])
-async def test_after_the_end_nothing_changes(world, world_clock: MockClock | None, statement: str) -> None:
-    entry = world.entry(f"""
+async def test_after_the_end_nothing_changes(world, world_clock: MockClock | None) -> None:
+    entry = world.entry("""
         async def run(process):
             process.ready()
-            {statement}
+            return 5
     """)
     async with world.worker() as worker:
         handle = await worker.backend_processes.spawn(entry)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import trio
 import trio.testing
@@ -27,23 +25,6 @@ WEDGED = """
 """
 
 
-async def test_a_heartbeat_moves_the_time_and_is_no_event(world, world_clock: MockClock | None) -> None:
-    entry = world.entry(BEATS_WHEN_TOLD)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        before = handle.info
-        await trio.sleep(world.seconds(10, real=0.01))
-        await handle.send(None)
-        await world.wait_payload("has beaten")
-        after = handle.info
-        assert after.ready_at == before.ready_at == before.last_heartbeat_at
-        if world.is_virtual:
-            assert (after.last_heartbeat_at - after.ready_at).total_seconds() == 10
-        assert after.last_heartbeat_at > after.ready_at
-        assert after.state is ProcessState.RUNNING
-        assert world.states() == ["starting", "running"]
-
-
 async def test_without_a_heartbeat_it_is_killed_at_the_timeout(world, world_clock: MockClock | None) -> None:
     entry = world.entry(WEDGED)
     timeout = world.seconds(15, real=0.3)
@@ -55,23 +36,6 @@ async def test_without_a_heartbeat_it_is_killed_at_the_timeout(world, world_cloc
         assert (info.state, info.exit_reason) == ("timed_out", "timed_out")
         assert info.error == f"no heartbeat for {timeout:g} s"
         assert world.states() == ["starting", "running", "timed_out"]
-
-
-async def test_the_timeout_counts_from_the_last_heartbeat(world, world_clock: MockClock | None) -> None:
-    entry = world.entry("""
-        async def run(process):
-            process.ready()
-            for _ in range(2):
-                await trio.sleep(0.25)
-                process.heartbeat()
-            await trio.sleep_forever()
-    """)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=0.4)
-        before = trio.current_time()
-        assert (await handle.wait_ended()).state is ProcessState.TIMED_OUT
-        world.assert_took(before, 0.9)
-        assert handle.info.last_heartbeat_at > handle.info.ready_at
 
 
 async def test_what_it_says_after_the_kill_changes_nothing(virtual_world, autojump_clock: MockClock) -> None:
@@ -98,103 +62,6 @@ async def test_what_it_says_after_the_kill_changes_nothing(virtual_world, autoju
         assert (info.state, info.exit_reason) == ("timed_out", "timed_out")
         assert info.error == "no heartbeat for 15 s"
         assert pending.handle.result is None
-
-
-async def test_without_a_watchdog_silence_is_allowed(world, world_clock: MockClock | None) -> None:
-    entry = world.entry(BEATS_WHEN_TOLD)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=math.inf)
-        await trio.sleep(world.seconds(200, real=0.1))
-        await handle.send(None)
-        await world.wait_payload("has beaten")
-        assert handle.state is ProcessState.RUNNING
-
-
-@pytest.mark.parametrize("statement", ["process.complete({'n': 1})", "return {'n': 1}"])
-async def test_complete_leaves_the_result_on_the_handle(world, world_clock: MockClock | None, statement: str) -> None:
-    entry = world.entry(f"""
-        async def run(process):
-            process.ready()
-            try:
-                {statement}
-                await trio.sleep_forever()
-            finally:
-                process.send_nowait("cleaned up")
-    """)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        assert handle.result is None
-        info = await handle.wait_ended()
-        assert (info.state, info.exit_reason, info.error) == ("completed", "completed", None)
-        assert handle.result == {"n": 1}
-        assert world.events[-1].result == {"n": 1}
-        assert world.payloads() == ["cleaned up"]
-        assert world.states() == ["starting", "running", "completed"]
-
-
-@pytest.mark.parametrize(
-    ("statement", "error"), [("process.fail('no disk')", "no disk"), ("raise OSError('no disk')", "OSError: no disk")]
-)
-async def test_fail_leaves_the_error_on_the_info(
-    world, world_clock: MockClock | None, statement: str, error: str
-) -> None:
-    entry = world.entry(f"""
-        async def run(process):
-            process.ready()
-            {statement}
-            await trio.sleep_forever()
-    """)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        info = await handle.wait_ended()
-        assert (info.state, info.exit_reason) == ("failed", "failed")
-        assert info.error.partition(" (Traceback: ")[0] == error
-        assert "\n" not in info.error
-        assert ("Traceback" in info.error) == ("raise" in statement)
-        assert world.states() == ["starting", "running", "failed"]
-
-
-async def test_an_exit_with_a_code_is_a_failure_that_shows_the_last_of_stderr(
-    world, world_clock: MockClock | None
-) -> None:
-    entry = world.entry("""
-        async def run(process):
-            process.ready()
-            process._controls._report("the disk is on fire")
-            sys.exit(3)
-    """)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        info = await handle.wait_ended()
-        assert (info.state, info.exit_reason) == ("failed", "failed")
-        assert info.error.startswith("exited with code 3 without complete() or fail()")
-        assert info.error.endswith("the disk is on fire")
-
-
-@pytest.mark.parametrize(
-    ("statement", "text"),
-    [
-        ("os._exit(0)", "exited with code 0"),
-        ("os._exit(7)", "exited with code 7"),
-        ("os.abort()", "killed by SIGABRT"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
-    ],
-)
-async def test_an_end_without_a_word_is_a_failure_that_names_it(real_world, statement: str, text: str) -> None:
-    """On real processes; in memory the same is played by hand, below. Exit code 0 makes no difference."""
-    entry = real_world.entry(f"""
-        async def run(process):
-            print("the disk is on fire", file=sys.stderr)
-            process.ready()
-            {statement}
-    """)
-    async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        info = await handle.wait_ended()
-        assert (info.state, info.exit_reason) == ("failed", "failed")
-        assert info.error.startswith(f"{text} without complete() or fail()")
-        assert "the disk is on fire" in info.error
-        assert real_world.states() == ["starting", "running", "failed"]
 
 
 @pytest.mark.parametrize(
@@ -256,19 +123,6 @@ async def test_a_stop_gives_the_reason_ends_the_watchdog_and_starts_the_grace_pe
         world.assert_took(asked_at, 0.5)
         assert world.reasons() == [("stopped", "stopped")]
         assert world.states() == ["starting", "running", "stopping", "stopped"]
-
-
-async def test_a_stop_without_a_reason_gives_none(world, world_clock: MockClock | None) -> None:
-    entry = world.entry("""
-        async def run(process):
-            process.on_stop(lambda notice: process.complete([notice.reason]))
-            process.ready()
-            await trio.sleep_forever()
-    """)
-    async with world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        await handle.stop()
-        assert handle.result == [None]
 
 
 async def test_a_replacement_tells_the_child_so(world, world_clock: MockClock | None) -> None:

@@ -19,7 +19,6 @@ from spindle_trio import (
     ProcessState,
     SpawnError,
     StartupCancelledError,
-    StartupFailedError,
     StartupTimeoutError,
 )
 from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
@@ -106,21 +105,6 @@ async def test_ready_makes_it_running_sets_both_times_and_lets_spawn_return(
         assert world.events[-1].at == info.ready_at
 
 
-async def test_a_heartbeat_before_ready_changes_nothing(world, world_clock: MockClock | None) -> None:
-    entry = world.entry("""
-        async def run(process):
-            process.heartbeat()
-            await process.send("has beaten")
-            await trio.sleep_forever()
-    """)
-    async with world.worker() as worker, trio.open_nursery() as nursery:
-        world.spawn_soon(nursery, worker, entry)
-        await world.wait_payload("has beaten")
-        (info,) = await worker.backend_processes.list()
-        assert (info.state, info.last_heartbeat_at, info.ready_at) == (ProcessState.STARTING, None, None)
-        nursery.cancel_scope.cancel()
-
-
 # the launch fails
 
 
@@ -200,60 +184,6 @@ async def test_a_launch_that_takes_longer_than_the_startup_deadline_times_out(
 
 
 # complete, fail, exit
-
-
-async def test_an_end_before_ready_is_a_startup_failure(world, world_clock: MockClock | None) -> None:
-    cases = {
-        "process.complete({'n': 1})": ("completed", "it never called process.ready(); call that"),
-        "return {'n': 1}": ("completed", "it never called process.ready(); call that"),
-        "process.fail('no disk')": ("failed", "no disk"),
-        "raise ValueError('no disk')": ("failed", "ValueError: no disk"),
-        "sys.exit(3)": ("failed", "exited with code 3 without complete() or fail()"),
-    }
-    entries = {
-        statement: world.entry(
-            f"""
-            async def run(process):
-                process._controls._report("the disk is on fire")
-                {statement}
-                await trio.sleep_forever()
-            """,
-            f"entry{number}.py",
-        )
-        for number, statement in enumerate(cases)
-    }
-    async with world.worker() as worker:
-
-        async def spawn_one(statement: str) -> None:
-            with pytest.raises(StartupFailedError) as caught:
-                await worker.backend_processes.spawn(entries[statement])
-            state, text = cases[statement]
-            info = caught.value.info
-            assert text in str(caught.value)
-            assert ("the disk is on fire" in (info.error or "")) == ("exit" in statement)
-            assert ("the disk is on fire" in str(caught.value)) == (state == "failed")
-            assert (info.state, info.exit_reason, info.ready_at) == (state, state, None)
-            assert world.states(info.process_id) == ["starting", state]
-            last = [event for event in world.events if event.process_id == info.process_id][-1]
-            assert last.result == caught.value.result == ({"n": 1} if state == "completed" else None)
-
-        async with trio.open_nursery() as nursery:
-            for statement in cases:
-                nursery.start_soon(spawn_one, statement)
-        assert await worker.backend_processes.list() == []
-
-
-async def test_the_last_lines_of_stderr_say_why_it_never_became_ready(real_world) -> None:
-    """On real processes only: what an entry in memory prints is the test's own output."""
-    entry = real_world.entry("""
-        async def run(process):
-            print("the disk is on fire", file=sys.stderr)
-            os._exit(4)
-    """)
-    async with real_world.worker() as worker:
-        with pytest.raises(StartupFailedError, match=r"(?s)exited with code 4.*the disk is on fire") as caught:
-            await worker.backend_processes.spawn(entry)
-        assert "the disk is on fire" in caught.value.info.error
 
 
 # stop, replace, unload

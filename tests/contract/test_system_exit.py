@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from spindle_trio import ExitReason, ProcessState, StartupFailedError
+from spindle_trio import ExitReason, ProcessState
 from support.contract import run_to_end
 
 COMPLETES = [
@@ -95,18 +95,6 @@ async def test_os_exit_with_any_code_is_an_exit_without_complete(real_world, tem
     assert info.error.startswith(f"exited with code {code} without complete() or fail()")
     assert "to stderr" in info.error
     assert real_world.payloads() == ["last"]
-
-
-@pytest.mark.parametrize(("code", "state"), [(0, ProcessState.COMPLETED), (3, ProcessState.FAILED)])
-async def test_before_ready_it_makes_spawn_raise(
-    world, world_clock: MockClock | None, code: int, state: ProcessState
-) -> None:
-    entry = world.entry(f"async def run(process):\n    sys.exit({code})")
-    async with world.worker() as worker:
-        with pytest.raises(StartupFailedError) as raised:
-            await worker.backend_processes.spawn(entry)
-    assert raised.value.info.state is state
-    assert code == 0 or "exited with code 3" in str(raised.value)
 
 
 @pytest.mark.parametrize("source", [ASYNC, BLOCKING], ids=["async", "blocking"])
