@@ -21,13 +21,13 @@ ENTRIES = {
     "never_ready.py": "import time\ndef run(process):\n    time.sleep(3600)",
     "waits.py": "def run(process):\n    process.ready()\n    process.receive()",
     "waits_async.py": "import trio\nasync def run(process):\n    process.ready()\n    await trio.sleep_forever()",
-    "deaf.py": "def run(process):\n    process.on_stop(print)\n    process.ready()\n    while True: pass",
+    "deaf.py": "import time\ndef run(process):\n    process.on_stop(print)\n    process.ready()\n    time.sleep(3600)",
     "lingers.py": "import atexit, time\ndef run(process):\n    process.ready()\n    atexit.register(time.sleep, 3600)",
     "talks.py": "def run(process):\n    process.ready()\n    while True:\n        process.send('x' * 1000)",
     "sleeps.py": "import os, signal\ndef run(process):\n    process.ready()\n    os.kill(os.getpid(), signal.SIGSTOP)",
     "parent.py": (
         "import subprocess, sys\ndef run(process):\n    process.ready()\n"
-        "    subprocess.Popen([sys.executable, '-S', '-c', 'while True: pass'], start_new_session=True)\n"
+        "    subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(3600)'], start_new_session=True)\n"
         "    process.receive()"
     ),
 }
