@@ -27,7 +27,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_each_run_is_told_with_its_seed_which_fixes_the_order_of_tasks(tmp_path: Path) -> None:
-    """In another interpreter, too, so that what a failure names can be had again; with another seed it is another one."""
+    """The same in another interpreter, so that what a failure names can be had again; and not with another seed."""
     orders = tmp_path / "orders"
     passed = run("tests/reliability/repeat.py", "seeds", "1", "2", "--", SHOWS_ORDER, SPINDLE_ORDERS=str(orders))
     assert passed.returncode == 0, passed.stdout + passed.stderr
