@@ -2,8 +2,8 @@
 
     python benchmarks/compare.py [--quick] [--samples N] REV_A REV_B ROW [ROW ...]
 
-A revision is anything that git can name, or a folder with a checkout. Each of the two is measured by a process of its
-own. The two take turns with every sample, so that both meet the same machine; while one is measured, the other waits.
+A revision is anything that git can name, or a folder with a checkout. A process of its own measures each. The two take
+turns with every sample, so that both meet the same conditions; while one measures, the other waits.
 """
 
 if __name__ == "__main__":

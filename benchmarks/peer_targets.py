@@ -1,14 +1,14 @@
-"""What the peers' children run. It imports nothing: a peer's child does as little as ours."""
+"""The code of the peers' children. It imports nothing: a peer's child does as little as ours."""
 
 
 def say_ready(connection):
-    """Report as soon as this runs, and live on until the other end is closed or the process is killed."""
+    """Report at once, and live on until the other end is closed or the process is killed."""
     connection.send_bytes(b"r")
     connection.poll(None)
 
 
 def say_ready_under_trio(connection):
-    """Do the same from a Trio run, as the child of somebody who wants one."""
+    """Do the same from a Trio run."""
     import trio
 
     async def report():
@@ -19,7 +19,7 @@ def say_ready_under_trio(connection):
 
 
 def flood(connection):
-    """Send as many messages of 100 bytes as were asked for, each time it is asked."""
+    """Send the requested number of 100-byte messages, for each request."""
     text = "x" * 98
     while True:
         for _ in range(connection.recv()):
@@ -27,9 +27,9 @@ def flood(connection):
 
 
 def do_nothing():
-    """Be called, and return."""
+    """Do nothing."""
 
 
 def echo(value):
-    """Return what was given."""
+    """Return the argument."""
     return value

@@ -1,9 +1,9 @@
-"""Measure what spindle_trio costs, against its peers and against what the operating system asks for at least.
+"""Measure what spindle_trio costs, against its peers and against the least that the operating system demands.
 
     python benchmarks/run.py [--quick] [--json FILE] [--plots DIR] [NAME ...]
 
-This file is short on purpose: multiprocessing, trio-parallel and anyio run the main module once more in their children,
-and a peer's child shall do as little as ours.
+This file is short on purpose: multiprocessing, trio-parallel and anyio run the main module again in their children, and
+a peer's child should do as little as ours.
 """
 
 if __name__ == "__main__":

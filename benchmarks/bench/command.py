@@ -1,4 +1,4 @@
-"""The command line: which rows are measured, and where the figures go."""
+"""The command line: which rows to measure, and where the figures go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.rows import BY_NAME, PLOTTED, ROWS, Row
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, and return the exit status: 0 if everything could be measured, whatever the figures are."""
+    """Measure, print, and return the exit status: 0 if everything could be measured, whatever the figures."""
     options = _parser().parse_args(arguments)
     unknown = [name for name in options.names if name not in BY_NAME]
     if unknown:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a row to measure; by default those of the table")
     parser.add_argument("--quick", action="store_true", help="fewer samples: the whole table in under five minutes")
     parser.add_argument("--samples", type=_positive, metavar="N", help="so many small samples: to see that a row works")
-    parser.add_argument("--in-turns", action="store_true", help=argparse.SUPPRESS)  # for compare.py alone
+    parser.add_argument("--in-turns", action="store_true", help=argparse.SUPPRESS)  # only for compare.py
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write machine, versions and figures to FILE")
     parser.add_argument(
         "--plots",
@@ -80,7 +80,7 @@ def _selected(names: list[str], *, with_plots: bool) -> list[Row]:
 
 
 def _measure(row: Row, settings: Settings) -> Outcome:
-    """Measure one row in a Trio run of its own; what goes wrong is told, and the other rows go on."""
+    """Measure one row in a Trio run of its own. Report errors, so that the other rows still run."""
     began = perf_counter()
     outcome = Outcome(row)
     try:

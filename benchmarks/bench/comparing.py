@@ -1,4 +1,4 @@
-"""Two revisions side by side: who is measured next, and what the pairs of samples say."""
+"""Compares two revisions: takes turns between them, and evaluates the pairs of samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = RUN.parents[1]
 
 @attrs.frozen
 class Pairs:
-    """The samples of one label at two revisions, in the order in which they were taken."""
+    """The samples of one label at two revisions, in the order of measurement."""
 
     label: str
     unit: str
@@ -38,7 +38,7 @@ class Pairs:
 
     @property
     def ratios(self) -> list[float]:
-        """B's sample over A's, pair by pair; a sample of nothing has no ratio."""
+        """B's sample over A's, pair by pair; a sample of 0 has no ratio."""
         return [b / a for a, b in zip(self.a, self.b, strict=False) if a]
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ def checkout(revision: str, folder: Path) -> Path:
 
 
 def compare(row: str, sources: list[Path], how: list[str], folder: Path) -> Iterator[Pairs | str]:
-    """Measure one row at both revisions, in turns; gives text where one of them could not be measured."""
+    """Measure one row at both revisions, in turns; return text if one of them could not be measured."""
     results = [folder / f"{side}.json" for side in "ab"]
     with measured(row, sources[0], how, results[0]) as a, measured(row, sources[1], how, results[1]) as b:
         take_turns(a, b)
@@ -119,7 +119,7 @@ def compare(row: str, sources: list[Path], how: list[str], folder: Path) -> Iter
 
 @contextmanager
 def measured(row: str, source: Path, how: list[str], result: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a process that measures one row of the package in a folder, and takes turns."""
+    """Start a process that measures one row of the package in a folder, and takes turns."""
     environment = {**os.environ, "PYTHONPATH": str(source)}
     command = [sys.executable, str(RUN), "--in-turns", *how, "--json", str(result), row]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -131,7 +131,7 @@ def measured(row: str, source: Path, how: list[str], result: Path) -> Iterator[s
 
 
 def take_turns(a: subprocess.Popen[bytes], b: subprocess.Popen[bytes]) -> None:
-    """Let each go on as long as the other waits, until both have ended; who goes first changes from turn to turn."""
+    """Let each run while the other waits, until both have ended. The first one changes from turn to turn."""
     going = [process for process in (a, b) if _waits(process)]
     while going:
         going = [process for process in reversed(going) if _goes_on(process)]
@@ -144,7 +144,7 @@ def _goes_on(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _waits(process: subprocess.Popen[bytes]) -> bool:
-    """Wait until it waits for its turn; false if it has ended instead."""
+    """Wait until a process waits for its turn; return false if it has ended instead."""
     if _pipe(process.stdout).read(1) == turns.WAITING:
         return True
     process.wait()

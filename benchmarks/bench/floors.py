@@ -1,6 +1,6 @@
-"""What the operating system and the interpreter ask for at least, measured with as little code as will do.
+"""Floors: the least that the operating system and the interpreter demand, measured with as little code as possible.
 
-All of these block the thread that they are called on. So they have it to themselves while they are measured.
+All of these block the calling thread. So they have it to themselves while they are measured.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class ForkFloor:
         self._lane = lane
 
     async def fork(self) -> float:
-        """Fork until the child is heard of, in milliseconds; the child is then killed and reaped."""
+        """Time a fork until the child reports, in milliseconds; then kill and reap the child."""
         return self._time_fork(b"fork")
 
     async def fork_with_trio(self) -> float:
-        """Fork until a Trio run in the child is heard of, in milliseconds."""
+        """Time a fork until a Trio run in the child reports, in milliseconds."""
         return self._time_fork(b"trio")
 
     async def kill(self, count: int) -> float:
-        """Kill and reap so many children, in milliseconds."""
+        """Time the kill and the reaping of that many children, in milliseconds."""
         return float(self._ask(b"kill %d" % count))
 
     def _time_fork(self, command: bytes) -> float:
@@ -61,7 +61,7 @@ async def fork_floor(preload: Iterable[str], level: str) -> AsyncIterator[ForkFl
 
 @asynccontextmanager
 async def socket_echo() -> AsyncIterator[tuple[Callable[[bytes], None], int]]:
-    """Start a process that sends back what it gets; give what sends to it and waits for the answer, and its pid."""
+    """Start a process that sends back what it gets. Yield a function that sends and awaits the answer, and its pid."""
     async with _program("socket_echo.py") as (lane, pid):
 
         def echo(body: bytes) -> None:
@@ -90,7 +90,7 @@ async def trio_echo() -> AsyncIterator[tuple[Callable[[bytes], Awaitable[None]],
 
 @asynccontextmanager
 async def empty_interpreter() -> AsyncIterator[Callable[[], Awaitable[float]]]:
-    """Give a sampler of an interpreter that does nothing, with the flags of the exec launcher, in milliseconds."""
+    """Yield a sampler of an interpreter that does nothing, with the exec launcher's flags, in milliseconds."""
     flags = await launcher_flags()
 
     async def sample() -> float:
@@ -100,7 +100,7 @@ async def empty_interpreter() -> AsyncIterator[Callable[[], Awaitable[float]]]:
 
 
 async def launcher_flags() -> list[str]:
-    """Tell which flags the exec launcher gives to the interpreter, by looking at a process that it has started."""
+    """Find the interpreter flags of the exec launcher, from a process that it has started."""
     async with open_host(exec_launcher()) as running:
         handle = await running.processes.spawn("idle_blocking.py")
         return _flags(handle.pid)
@@ -124,7 +124,7 @@ def _time_interpreter(flags: list[str]) -> float:
 
 @asynccontextmanager
 async def _program(name: str, *arguments: str) -> AsyncIterator[tuple[socket.socket, int]]:
-    """Run one of the programs of the benchmark; give a socket to talk to it, with which it ends, and its pid."""
+    """Run one of the benchmark's programs. Yield a socket to it, whose end also ends it, and its pid."""
     here, there = socket.socketpair()
     with here:
         with there:

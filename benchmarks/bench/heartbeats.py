@@ -1,4 +1,4 @@
-"""Rows about heartbeats: what one costs, how late the watchdog is, and a thousand children that beat."""
+"""Rows about heartbeats: the cost of one, the lateness of the watchdog, and a thousand children that beat."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHILD_MEMORY = "memory of a child (USS)"
 FALSE_KILLS = "processes that did not live on"
 
 WINDOW_SECONDS = 15
-"""The heartbeat timeout of these processes: in so long a time the watchdog looks at each of them once at least."""
+"""The heartbeat timeout of these processes: in this time the watchdog looks at each at least once."""
 
 
 async def one_heartbeat(settings: Settings) -> Measurement:
@@ -72,7 +72,7 @@ async def one_heartbeat(settings: Settings) -> Measurement:
 
 
 async def watchdog(settings: Settings) -> Measurement:
-    """Let processes fall silent while the host is busy for 90 % of the time, and note when each is killed.
+    """Let processes fall silent while the host is busy for 90 % of the time, and note when each kill comes.
 
     The deadlines lie 20 ms apart, so that no kill waits for another one.
     """
@@ -156,8 +156,8 @@ BUSY_SECONDS, IDLE_SECONDS, STEP_SECONDS = 0.009, 0.0005, 0.0005
 async def _be_busy() -> None:
     """Use 90 % of the host's time, in steps of half a millisecond.
 
-    Nine milliseconds of them and then half a millisecond's sleep, which takes one: the timer of Trio's idle wait is
-    no finer than that.
+    It takes nine milliseconds of steps, then sleeps for half a millisecond, which takes a whole one: the timer of
+    Trio's idle wait is no finer than that.
     """
     while True:
         until = perf_counter() + BUSY_SECONDS
@@ -177,7 +177,7 @@ async def _note_lateness(lateness: list[float]) -> None:
 
 
 class _NotingKills(Launcher):
-    """Another launcher, and a note of how late each process is killed after its heartbeat deadline."""
+    """Wraps a launcher, and notes how late after its heartbeat deadline each process is killed."""
 
     def __init__(self, inner: Launcher) -> None:
         self._inner = inner

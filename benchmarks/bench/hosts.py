@@ -23,7 +23,7 @@ PROGRAMS = FOLDER / "programs"
 
 @attrs.frozen
 class Running:
-    """A host that is open, and the processes of its one worker."""
+    """An open host, and the processes of its one worker."""
 
     host: spindle.Host
     processes: spindle.BackendProcesses
@@ -41,21 +41,21 @@ async def open_host(launcher: Launcher | None = None, *, max_processes: int = 32
 
 
 def default_launcher() -> Launcher:
-    """Make what a host uses by default: a fork server with warm spares."""
+    """Make the default launcher: a fork server with warm spares."""
     from spindle_trio.launchers import DefaultLauncher
 
     return DefaultLauncher()
 
 
 def node_launcher() -> Launcher:
-    """Make the launcher of JavaScript entries alone."""
+    """Make the launcher that runs only JavaScript entries."""
     from spindle_trio.launchers import NodeLauncher
 
     return NodeLauncher()
 
 
 def lean_launcher() -> Launcher:
-    """Make a fork server that has loaded nothing but the child's runtime, without spares."""
+    """Make a fork server that has loaded only the child's runtime, without spares."""
     from spindle_trio.launchers import ForkServerLauncher
 
     return ForkServerLauncher(preload=(), spares=0)
@@ -71,7 +71,7 @@ def on_demand_launcher(level: str | None = None) -> Launcher:
 
 
 def level_of(running: Running) -> str:
-    """Tell the level of containment that a host has."""
+    """Return a host's level of containment."""
     return str(running.host.statistics().containment)
 
 
@@ -95,14 +95,14 @@ def exec_launcher() -> Launcher:
 
 
 def default_preload() -> list[str]:
-    """List the modules that the default launcher's server loads, for peers and floors that shall load the same."""
+    """List the modules that the default launcher's server loads, so that peers and floors load the same."""
     from spindle_trio.launchers import DEFAULT_PRELOAD
 
     return list(DEFAULT_PRELOAD)
 
 
 SETTLE_SECONDS = 0.05
-"""Time for a fork server to refill its spares, and for what was stopped to be gone; not part of any sample."""
+"""Wait until a fork server has refilled its spares and stopped processes are gone; not part of any sample."""
 
 
 def spawn_sampler(processes: spindle.BackendProcesses, entry: str) -> Callable[[], Awaitable[float]]:
@@ -120,10 +120,10 @@ def spawn_sampler(processes: spindle.BackendProcesses, entry: str) -> Callable[[
 
 
 def spawn_in_a_row_sampler(processes: spindle.BackendProcesses, entry: str) -> Callable[[], Awaitable[float]]:
-    """Make a sampler of the same, where a sample is the middle one of three spawns, one right after the other.
+    """Make a sampler of the same, in which a sample is the middle one of three spawns in a row.
 
-    After a pause the caches of the processor have forgotten this program, and that is a good part of what a single
-    spawn takes. A program that is at work is measured by this.
+    After a pause the processor's caches have lost this program, which is a good part of the time of a single spawn.
+    This sampler measures a program that is at work.
     """
 
     async def sample() -> float:

@@ -1,4 +1,4 @@
-"""The row about processes in memory: how fast ten thousand come into being, and what they weigh."""
+"""The row about processes in memory: how fast ten thousand start, and how much memory they take."""
 
 from __future__ import annotations
 

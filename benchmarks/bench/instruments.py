@@ -1,4 +1,4 @@
-"""What is learned by looking over the scheduler's shoulder, or into /proc."""
+"""Instruments: they watch the scheduler, or read /proc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 
 @contextmanager
 def kept_affinity() -> Iterator[None]:
-    """Give the thread back the cores that it may use, when the block is left."""
+    """Restore the thread's cores when the block is left."""
     cores = os.sched_getaffinity(0)
     try:
         yield
@@ -27,7 +27,7 @@ _cores = sorted(os.sched_getaffinity(0))
 
 
 def on_two_cores(pid: int | None) -> None:
-    """Pin this thread to one core and a process to another; where there is only one, to that."""
+    """Pin this thread to one core and a process to another; if there is only one, both to it."""
     _pin(pid, _cores[-1])
 
 
@@ -43,7 +43,7 @@ def _pin(pid: int | None, core: int) -> None:
 
 
 class _Instrument(trio.abc.Instrument):
-    """An instrument that looks on for as long as a block lasts."""
+    """An instrument that watches during a block."""
 
     def __enter__(self) -> Self:
         trio.lowlevel.add_instrument(self)
@@ -56,7 +56,7 @@ class _Instrument(trio.abc.Instrument):
 
 
 class StepTimes(_Instrument):
-    """Notes the longest step of any task, in seconds: for so long nothing else could run."""
+    """Notes the longest step of any task, in seconds: nothing else could run in that time."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -81,7 +81,7 @@ class WakeUps(_Instrument):
 
 
 def unique_set_size(pid: int | None) -> float:
-    """Tell how much memory a process has for itself, in MiB: what would come back if it ended."""
+    """Return how much memory a process has for itself, in MiB: what would be freed if it ended."""
     kib = 0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
         if line.startswith("Private_"):
@@ -90,7 +90,7 @@ def unique_set_size(pid: int | None) -> float:
 
 
 def ancestors(pid: int | None) -> list[int]:
-    """List the processes between this program and one of its descendants: a server, an init. The nearest first."""
+    """List the processes between this program and one of its descendants, such as server and init; nearest first."""
     found: list[int] = []
     parent = _stat(pid)[1]
     while int(parent) not in {0, 1, os.getpid()}:
@@ -100,13 +100,13 @@ def ancestors(pid: int | None) -> list[int]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Tell how much processor time a process has used, in seconds."""
+    """Return how much processor time a process has used, in seconds."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def zombies() -> list[int]:
-    """List the descendants of this program that have ended and that nobody has reaped."""
+    """List the descendants of this program that have ended and are not reaped."""
     states: dict[int, str] = {}
     parents: dict[int, int] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -131,7 +131,7 @@ def open_descriptors(pid: int | None = None) -> int:
 
 
 def _descends(pid: int, parents: dict[int, int]) -> bool:
-    """Tell whether a process has this program among its ancestors."""
+    """Whether this program is an ancestor of a process."""
     while pid in parents:
         pid = parents[pid]
         if pid == os.getpid():
@@ -140,5 +140,5 @@ def _descends(pid: int, parents: dict[int, int]) -> bool:
 
 
 def _stat(pid: int | None) -> list[str]:
-    """Read what /proc says of a process, from its state on: its name before that may have blanks in it."""
+    """Read the fields of a process in /proc, from its state on: its name before that may have blanks."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

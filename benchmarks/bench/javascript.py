@@ -1,4 +1,4 @@
-"""Rows about JavaScript entries, beside Node's own ways: `child_process.fork`, and its JSON channel, from Python."""
+"""Rows about JavaScript entries, next to Node's own `child_process.fork` and its JSON channel, used from Python."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def spawn(settings: Settings) -> Measurement:
 
 
 async def round_trips(settings: Settings) -> Measurement:
-    """Send 100 bytes and wait for them to come back, with the two ends on a core each, and on one."""
+    """Send 100 bytes and wait for their return, with the two ends on a core each, and on one."""
     count = settings.amount(BURST, 5)
     async with (
         open_host(default_launcher()) as running,
@@ -88,7 +88,7 @@ async def round_trips(settings: Settings) -> Measurement:
 
 
 async def child_to_host(settings: Settings) -> Measurement:
-    """Take in what an entry sends as fast as it can."""
+    """Receive from an entry that sends as fast as it can."""
     count = settings.amount(40_000 if settings.quick else 100_000, 100)
     async with (
         open_host(default_launcher()) as running,
@@ -140,7 +140,7 @@ class _Channel:
 
     @asynccontextmanager
     async def read_by_a_task(self) -> AsyncIterator[Callable[[int], Awaitable[float]]]:
-        """Read in a task of its own, as a program must that wants to hear of messages and of the end at any time."""
+        """Read in a task of its own: a program needs that to hear of messages and of the end at any time."""
         send_channel, receive_channel = trio.open_memory_channel[None](math.inf)
 
         async def read() -> None:
@@ -220,7 +220,7 @@ async def _channel() -> AsyncIterator[_Channel]:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "NODE_CHANNEL_FD": str(there.fileno())},
             )
-        lane = here.dup()  # the same socket, for who blocks
+        lane = here.dup()  # the same socket, for blocking use
         channel = _Channel(lane, trio.SocketStream(trio.socket.from_stdlib_socket(here)), process.pid)
         try:
             await channel._lines(1)

@@ -1,4 +1,4 @@
-"""The row about the end of many: kill and reap a hundred children."""
+"""The row about many ends: kill and reap a hundred children."""
 
 from __future__ import annotations
 

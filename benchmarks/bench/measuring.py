@@ -1,9 +1,8 @@
-"""How everything here is measured: in turns.
+"""Measures contenders in turns.
 
-What runs on the machine besides, the temperature of its processor and the state of its caches change from second to
-second. So whoever is compared is measured in the same run and in turns: one sample of ours, one of each peer, one of
-each floor, and again, each turn in another order. What is compared are medians; `p10` and `p90` show how much those
-are worth.
+The other programs on a machine, the temperature of its processor and the state of its caches change from second to
+second. So contenders are measured in the same run and in turns: one sample of ours, one of each peer, one of each
+floor, and again, each turn in another order. The comparison is of medians; `p10` and `p90` show how reliable they are.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ _T = TypeVar("_T")
 
 
 class Role(StrEnum):
-    """Who is measured."""
+    """The role of a contender."""
 
     OURS = "ours"
     PEER = "peer"
     """What a user would pick instead."""
     FLOOR = "floor"
-    """What the operating system, the interpreter or Trio asks for at least."""
+    """The least that the operating system, the interpreter or Trio demands."""
 
 
 class NotHereError(Exception):
@@ -40,19 +39,19 @@ class NotHereError(Exception):
 
 @attrs.frozen
 class Settings:
-    """How much is measured."""
+    """How much to measure."""
 
     quick: bool = False
-    """Whether all rows together have to be done in five minutes."""
+    """Whether all rows together must take at most five minutes."""
     samples: int | None = None
-    """How many samples to take, whatever a row would take by itself; one or two show that a row works."""
+    """How many samples to take instead of a row's own number. One or two show that a row works."""
 
     def rounds(self, full: int, quick: int) -> int:
-        """Tell how many samples a row takes of each contender."""
+        """Return how many samples a row takes of each contender."""
         return self.samples or (quick if self.quick else full)
 
     def amount(self, full: int, tiny: int) -> int:
-        """Tell how much one sample takes in (messages, processes, calls); tiny where only a few samples are wanted."""
+        """Return the size of one sample (messages, processes, calls); tiny if only a few samples are wanted."""
         return full if self.samples is None else tiny
 
 
@@ -82,21 +81,21 @@ def quantile(samples: list[float], q: float) -> float:
 
 @attrs.define
 class Measurement:
-    """What measuring a row has given."""
+    """The results of measuring a row."""
 
     series: dict[str, Series] = attrs.field(factory=dict)
     """By label."""
     missing: dict[str, str] = attrs.field(factory=dict)
-    """Who could not be measured, by label, and why."""
+    """Which contenders could not be measured, by label, and why."""
     notes: list[str] = attrs.field(factory=list)
-    """What a reader should know besides."""
+    """Further notes for a reader."""
 
     def add(self, label: str, role: Role, unit: str, samples: list[float]) -> None:
-        """Take in the samples of one contender."""
+        """Add the samples of one contender."""
         self.series[label] = Series(label, role, unit, samples)
 
     def add_better(self, label: str, *of: str) -> None:
-        """Add the one with the highest median among those already taken in, under a label of its own."""
+        """Add the contender with the highest median of those already added, under a label of its own."""
         best = max((self.series[name] for name in of), key=lambda series: series.median)
         self.series[label] = attrs.evolve(best, label=label)
 
@@ -104,7 +103,7 @@ class Measurement:
 Sampler = Callable[[], Awaitable[float]]
 """Takes one sample."""
 Opening = Callable[[], AbstractAsyncContextManager[Sampler]]
-"""Opens what a sampler needs; raises `NotHereError` where that is not installed."""
+"""Opens what a sampler needs; raises `NotHereError` if that is not installed."""
 
 
 class Race:
@@ -122,7 +121,7 @@ class Race:
         Args:
             unit: of all samples.
             rounds: how many samples to take of each.
-            warm_up: how many samples to take of each before that, and to forget; no more than `rounds`.
+            warm_up: how many samples to take of each before that, and to drop; no more than `rounds`.
         """
         self._unit = unit
         self._rounds = rounds
@@ -170,7 +169,7 @@ class Race:
         for turn in range(-self._warm_up, self._rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                # What the one before has left running (an end, a refill) gets a moment to die down.
+                # Leftovers of the previous one (an end, a refill) get a moment to finish.
                 await trio.sleep(0.001)
                 await turns.wait()
                 figure = await self._contenders[name][1]()

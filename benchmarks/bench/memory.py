@@ -1,4 +1,4 @@
-"""The row about memory: what an idle child has for itself, its unique set size (USS)."""
+"""The row about memory: the unique set size (USS) of an idle child."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DEFAULT_ASYNC = "async entry, default server"
 EXEC_BLOCKING = "blocking entry, exec launcher"
 
 IDLE_SECONDS = 1.0
-"""How long a child has been idle when it is looked at."""
+"""How long a child has been idle when it is measured."""
 
 
 async def idle_children(settings: Settings) -> Measurement:
-    """Have some children of each kind at once, and look at each; sizes need no turns."""
+    """Start some children of each kind at once, and measure each; sizes need no turns."""
     count = settings.rounds(30, 10)
     measured = Measurement()
     async with AsyncExitStack() as stack:

@@ -52,11 +52,11 @@ LARGE_BYTES = 2**20 - 1024
 
 
 async def round_trips(settings: Settings) -> Measurement:
-    """Send 100 bytes and wait for them to come back; a sample is the mean of a burst.
+    """Send 100 bytes and wait for their return; a sample is the mean of a burst.
 
-    Two processes that only ever wait for each other are put on one core by the kernel, or on two, as it likes, and an
-    echo takes more than twice as long between two. So both ends are pinned, each to a core of its own, since that is
-    where two that work are; and to the same one in turn, for whom it may interest.
+    The kernel puts two processes that only wait for each other on one core or on two, and an echo takes more than twice
+    as long between two. So both ends are pinned: each to a core of its own, as for two processes that work, and in turn
+    to the same one, for comparison.
     """
     count = settings.amount(BURST, 5)
     async with (
@@ -82,7 +82,7 @@ async def round_trips(settings: Settings) -> Measurement:
 
 
 async def child_to_host(settings: Settings) -> Measurement:
-    """Take in what an entry sends as fast as it can, in batches and one by one."""
+    """Receive from an entry that sends as fast as it can, in batches and one by one."""
     count = settings.amount(40_000 if settings.quick else 100_000, 100)
     async with (
         open_host(default_launcher()) as running,
@@ -119,7 +119,7 @@ async def host_to_child(settings: Settings) -> Measurement:
 
 
 async def large_payloads(settings: Settings) -> Measurement:
-    """Pass on payloads just under 1 MiB, one long text or many small records, and look at each scheduler step."""
+    """Pass on payloads just under 1 MiB, one long text or many small records, and time each scheduler step."""
     count = settings.amount(20, 2)
     steps: dict[str, list[float]] = {}
     async with (

@@ -1,7 +1,6 @@
-"""What a user would pick instead, set up to do as little as possible; each is an opening that gives a sampler.
+"""Peers: what a user would pick instead, set up to do as little as possible. Each opens and yields a sampler.
 
-What blocks is called on the thread that runs Trio on purpose: it then has the program to itself, as in a program
-without Trio.
+Blocking calls run on Trio's thread on purpose: they then have the program to themselves, as in a program without Trio.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ async def trio_parallel_cold() -> AsyncIterator[Sampler]:
 
 @asynccontextmanager
 async def trio_parallel_warm(text: str, calls: int, place: Callable[[int], None]) -> AsyncIterator[Sampler]:
-    """Time a call in a worker that exists, in microseconds: the mean of so many, where `place` has put the worker."""
+    """Time a call in an existing worker, in microseconds: the mean of a burst. `place` pins the worker."""
     trio_parallel = installed("trio_parallel", "trio-parallel")
     async with trio_parallel.open_worker_context() as workers:
         pid = await workers.run_sync(os.getpid)
@@ -84,7 +83,7 @@ async def anyio_cold() -> AsyncIterator[Sampler]:
 
 @asynccontextmanager
 async def multiprocessing_spawn() -> AsyncIterator[Sampler]:
-    """Time the start of a process until it is heard of, in milliseconds."""
+    """Time the start of a process until it reports, in milliseconds."""
     yield _start_sampler(multiprocessing.get_context("spawn"))
 
 
@@ -144,7 +143,7 @@ def installed(module: str, package: str) -> ModuleType:
     """Import a peer.
 
     Raises:
-        NotHereError: it is not installed; says how it would be.
+        NotHereError: it is not installed; says how to install it.
     """
     try:
         return importlib.import_module(module)
@@ -153,7 +152,7 @@ def installed(module: str, package: str) -> ModuleType:
 
 
 def forkserver_context() -> ForkServerContext:
-    """Give the context of a fork server that is told to load what ours is told to load."""
+    """Return the context of a fork server with the same preload as ours."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(default_preload())
     return context

@@ -1,4 +1,4 @@
-"""Draws what a table cannot show: the distribution of spawn latencies, and how costs grow with numbers."""
+"""Draws what a table cannot show: the distribution of spawn latencies, and how costs grow with the number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINES = {Role.OURS: "-", Role.PEER: "--", Role.FLOOR: ":"}
 
 
 def draw(outcomes: Iterable[Outcome], folder: Path) -> list[Path]:
-    """Draw what these rows have measured, and return the files.
+    """Draw the measurements of these rows, and return the files.
 
     Raises:
         NotHereError: matplotlib is not installed.
@@ -51,14 +51,14 @@ def _draw(path: Path, fill: Callable[[Axes], None]) -> Path:
     axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.grid(visible=True, which="both", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    # Without what differs from one version of the library to the next, so that the same figures give the same file.
+    # Without metadata that differs between versions of matplotlib, so that the same figures give the same file.
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
     return path
 
 
 def _distribution(axes: Axes, spawns: list[Series]) -> None:
-    """Draw which share of the samples took no longer than so much."""
+    """Draw which share of the samples took no longer than a given time."""
     seen = set()
     for series in spawns:
         if series.label in seen:

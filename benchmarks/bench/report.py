@@ -24,7 +24,7 @@ PACKAGES = ("spindle-trio", "trio", "msgspec", "attrs", "cattrs", "trio-parallel
 
 @attrs.frozen
 class Outcome:
-    """What became of one row."""
+    """The outcome of one row."""
 
     row: Row
     measured: Measurement | None = None
@@ -33,12 +33,12 @@ class Outcome:
 
     @property
     def judgements(self) -> list[Judgement]:
-        """What became of its rules; none where it was not measured."""
+        """The outcomes of its rules; none if it was not measured."""
         return [] if self.measured is None else [rule.judge(self.measured) for rule in self.row.rules]
 
     @property
     def verdict(self) -> str:
-        """The worst of its rules' verdicts, in a word or two."""
+        """The worst verdict of its rules, in a word or two."""
         verdicts = [judgement.verdict for judgement in self.judgements]
         if self.failure is not None:
             return "failed"
@@ -66,7 +66,7 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Write all rows as a table in Markdown: what notes/performance.md keeps."""
+    """Write all rows as a table in Markdown, for notes/performance.md."""
     lines = ["| row | what | target | measured | verdict |", "|---|---|---|---|---|"]
     for outcome in outcomes:
         row = outcome.row
@@ -76,7 +76,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def _judged(judgements: list[Judgement]) -> str:
-    """Write what became of rules in a line, each subject and its figure once."""
+    """Write the outcomes of rules in a line, each subject and its figure once."""
     by_subject: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         by_subject.setdefault(judgement.subject, []).append(judgement)
@@ -106,7 +106,7 @@ def samples_to_json(outcome: Outcome) -> str:
 
 
 def describe_machine() -> dict[str, str]:
-    """Tell where the figures come from."""
+    """Describe where the figures come from."""
     optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     return {
         "measured at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,7 +120,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """List what is compared, as far as it is installed."""
+    """List the versions of the compared packages that are installed."""
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:

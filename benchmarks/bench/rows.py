@@ -1,4 +1,4 @@
-"""Every row of the table: what is measured, where, and what is asked of it."""
+"""Every row of the table: what to measure, where, and the targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
     measure: Callable[[Settings], Awaitable[Measurement]]
     rules: tuple[Rule, ...]
     by_default: bool = True
-    """Whether it is measured where no row is named."""
+    """Whether to measure it if no row is named."""
 
 
 ROWS = (
@@ -166,7 +166,7 @@ ROWS = (
         (
             at_least(messages.TEXT_UP, 100),
             at_least(messages.TEXT_DOWN, 100),
-            # Records are shown for what they cost: 50 000 values are looked at one by one, at each end.
+            # Records show their cost: each end checks 50 000 values one by one.
             *(
                 at_most(messages.LONGEST_STEP + label, 15, statistic="max")
                 for label in (messages.TEXT_UP, messages.TEXT_DOWN, messages.RECORDS_UP, messages.RECORDS_DOWN)
@@ -244,4 +244,4 @@ ROWS = (
 
 BY_NAME = {row.name: row for row in ROWS}
 PLOTTED = ("scaling-real", "scaling-memory")
-"""What is measured besides where plots are asked for and no row is named."""
+"""Further rows to measure if plots are requested and no row is named."""

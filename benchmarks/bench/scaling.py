@@ -20,7 +20,7 @@ MEMORY_FLOOR = "nursery, 2 scopes, 2 channels, µs each, of "
 
 
 async def real(settings: Settings) -> Measurement:
-    """Spawn so many one after another and kill them all, for each rung of the ladder."""
+    """For each rung of the ladder, spawn that many processes one after another, and kill them all."""
     measured = Measurement()
     for count in REAL_LADDER if settings.samples is None else REAL_LADDER[:2]:
         spawns: list[float] = []

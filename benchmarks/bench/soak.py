@@ -24,9 +24,9 @@ ENDS = ("returns", "raises", "exits", "is stopped")
 
 
 async def cycles(settings: Settings) -> Measurement:
-    """Spawn and end, in four ways by turns; then look for what is left.
+    """Spawn and end processes, in four ways by turns; then look for leftovers.
 
-    The first thousand are forgotten: by then every module is loaded and every pool has its size.
+    The first thousand do not count: after them every module is loaded and every pool has its size.
     """
     count = settings.amount(CYCLES, 40)
     times: list[float] = []
@@ -54,7 +54,7 @@ async def cycles(settings: Settings) -> Measurement:
 
 
 def _holdings(pid: int) -> tuple[int, float]:
-    """Look what a process holds: how many descriptors, and how much memory in MiB."""
+    """Return how many descriptors a process has open, and its memory in MiB."""
     return open_descriptors(pid), unique_set_size(pid)
 
 

@@ -40,7 +40,7 @@ PIPELINED = 100
 
 
 async def warm_spare(settings: Settings) -> Measurement:
-    """Spawn one at a time, with time for the server to have a spare ready again."""
+    """Spawn one at a time, with time for the server to refill its spares."""
     async with open_host(default_launcher()) as running, Race("ms", settings.rounds(150, 40)) as race:
         race.add(Role.OURS, WARM_ASYNC, spawn_sampler(running.processes, "idle.py"))
         race.add(Role.OURS, WARM_ASYNC_IN_A_ROW, spawn_in_a_row_sampler(running.processes, "idle.py"))
@@ -74,7 +74,7 @@ async def levels(settings: Settings) -> Measurement:
         for level in await levels_here():
             running = await stack.enter_async_context(open_host(on_demand_launcher(level)))
             race.add(Role.OURS, f"{level}: {FORKED_BLOCKING}", spawn_sampler(running.processes, "idle_blocking.py"))
-            if level != "cgroup":  # a child has to be moved there, and little else: the floor is that of `killpg`
+            if level != "cgroup":  # it only moves a child there: the floor is that of `killpg`
                 floor = await stack.enter_async_context(fork_floor(default_preload(), level))
                 race.add(Role.FLOOR, f"{level}: {FORK_FLOOR}", floor.fork)
         return await race.run()
@@ -95,7 +95,7 @@ async def pipelined(settings: Settings) -> Measurement:
     count = settings.amount(PIPELINED, 5)
 
     async def sample(entry: str) -> float:
-        # A host of its own, so that every sample begins with the spares that a host begins with.
+        # A host of its own, so that every sample begins with a new host's spares.
         async with open_host(default_launcher(), max_processes=count) as running:
             await trio.sleep(4 * SETTLE_SECONDS)
             began = perf_counter()

@@ -1,6 +1,6 @@
 """One of two processes that are measured in turns: it waits for its turn before each sample.
 
-It writes a byte to stdout when it would go on, and waits for one on stdin. `bench.comparing` is the other side.
+It writes a byte to stdout when it is ready, and waits for one on stdin. `bench.comparing` is the other side.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import trio
 
 WAITING = b"w"
-"""What a process says that waits for its turn."""
+"""A process writes this when it waits for its turn."""
 GO = b"g"
-"""What it is told when its turn has come."""
+"""The process reads this when its turn has come."""
 
 _is_paired = False
 

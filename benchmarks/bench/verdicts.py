@@ -1,4 +1,4 @@
-"""Rules: what a target asks of the figures, and whether it is met."""
+"""Rules: the targets for figures, and whether they are met."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bench.measuring import Measurement, Series
 Statistic = Literal["median", "p99", "max"]
 
 MET, NEARLY, MISSED, UNKNOWN = "met", "within 1.5x", "missed", "not measured"
-"""Verdicts, from best to worst; what was not measured counts last."""
+"""Verdicts, from best to worst; "not measured" counts last."""
 VERDICTS = (MET, NEARLY, MISSED, UNKNOWN)
 
 
 @attrs.frozen
 class Judgement:
-    """What became of one rule."""
+    """The outcome of one rule."""
 
     subject: str
-    """Whose figures, and which: a label."""
+    """The label of the figures."""
     figure: str
     """The figure with its unit."""
     text: str
-    """How it compares with another's; empty for a bare bound."""
+    """The comparison with another's figure; empty for a bare bound."""
     asked: str
-    """What the target asks for."""
+    """The target."""
     verdict: str
 
 
@@ -39,7 +39,7 @@ class Rule:
     other: str | None = None
     at_least: bool = False
     inverse_word: str | None = None
-    """Where the target reads "at least 3 times faster than": that word. The bound is then `other / factor`."""
+    """The last word of a target like "at least 3 times faster". The bound is then `other / factor`."""
     statistic: Statistic = "median"
 
     def judge(self, measured: Measurement) -> Judgement:
@@ -65,37 +65,37 @@ class Rule:
 
 
 def at_most(label: str, bound: float, *, statistic: Statistic = "median") -> Rule:
-    """Ask that a figure is no higher than a number."""
+    """Demand that a figure is no higher than a number."""
     return Rule(label, bound, statistic=statistic)
 
 
 def at_least(label: str, bound: float) -> Rule:
-    """Ask that a median is no lower than a number."""
+    """Demand that a median is no lower than a number."""
     return Rule(label, bound, at_least=True)
 
 
 def at_most_times(label: str, factor: float, other: str) -> Rule:
-    """Ask that a median is no higher than so many times another's."""
+    """Demand that a median is at most a multiple of another's."""
     return Rule(label, factor, other)
 
 
 def at_least_times(label: str, factor: float, other: str) -> Rule:
-    """Ask that a median is no lower than so many times another's."""
+    """Demand that a median is at least a multiple of another's."""
     return Rule(label, factor, other, at_least=True)
 
 
 def times_faster(label: str, factor: float, other: str) -> Rule:
-    """Ask that a median time is so many times shorter than another's."""
+    """Demand that a median time is shorter than another's by a factor."""
     return Rule(label, factor, other, inverse_word="faster")
 
 
 def times_smaller(label: str, factor: float, other: str) -> Rule:
-    """Ask that a median size is so many times smaller than another's."""
+    """Demand that a median size is smaller than another's by a factor."""
     return Rule(label, factor, other, inverse_word="smaller")
 
 
 def worst(verdicts: list[str]) -> str:
-    """Give the verdict of a row from those of its rules; a rule whose peer is missing decides only if all are so."""
+    """Return the verdict of a row from those of its rules. Rules with a missing peer decide only if all are such."""
     measured = [verdict for verdict in verdicts if verdict != UNKNOWN]
     return max(measured, key=VERDICTS.index, default=UNKNOWN)
 
@@ -113,7 +113,7 @@ def _verdict(figure: float, bound: float, at_least: bool) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with as many digits as it is worth."""
+    """Write a number with a sensible count of digits."""
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"

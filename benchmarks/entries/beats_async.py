@@ -1,4 +1,4 @@
-"""Times as many heartbeats as it is told to, and answers with the number of seconds."""
+"""Times the requested number of heartbeats, and answers with the seconds."""
 
 from __future__ import annotations
 

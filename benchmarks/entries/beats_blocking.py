@@ -1,6 +1,6 @@
-"""Times what it is told to: `heartbeat`, a bare store to a page and a beat over a socket, or nothing at all.
+"""Times what a message names: `heartbeat`, a bare store to a page, a beat over a socket, or nothing.
 
-A message is a list of what and how often; the answer is the number of seconds that it took.
+A message is a list of what and how often; the answer is the seconds.
 """
 
 from __future__ import annotations

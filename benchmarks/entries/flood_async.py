@@ -1,4 +1,4 @@
-"""The same as ``flood_blocking.py``, under Trio: messages are handed over without waiting, as long as there is room."""
+"""The same as ``flood_blocking.py``, under Trio: it sends without waiting, as long as there is room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends as many messages of 100 bytes as it is asked for, each time it is asked."""
+"""Sends the requested number of 100-byte messages, for each request."""
 
 from __future__ import annotations
 

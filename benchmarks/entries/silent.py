@@ -1,4 +1,4 @@
-"""Is ready once, and never heard of again."""
+"""Becomes ready, and is then silent."""
 
 from __future__ import annotations
 

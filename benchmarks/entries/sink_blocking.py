@@ -1,4 +1,4 @@
-"""Reads as many messages as it is told to expect, and then says so."""
+"""Reads the announced number of messages, and then reports that."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Forks, and nothing else: the floor under a fork server that has loaded the same modules, at the same level.
+"""Only forks: the floor under a fork server that has loaded the same modules, at the same level.
 
     python fork_floor.py DESCRIPTOR LEVEL [MODULE ...]
 
-It answers commands on a socket: `fork` and `trio` fork a child, which says `r` itself, from a Trio run or without one;
-`end` kills and reaps it; `kill N` forks N children, and says how many milliseconds it took to kill and reap them.
+It answers commands on a socket: `fork` and `trio` fork a child, which sends `r` itself, without a Trio run or from one;
+`end` kills and reaps it; `kill N` forks N children, and answers how many milliseconds it took to kill and reap them.
 
 At level `pidns` it is the first process of a PID namespace, and each child lives in a nested one behind an init that
-does nothing but wait; at `sweep` behind such an init as well; at any other level it is a child of this program. Killing
-one means to kill its init, where it has one.
+only waits. At `sweep` each child has such an init as well; at any other level it is a child of this program. To kill a
+child with an init, it kills the init.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Forks:
             self._own = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def fork(self, lane: int, *, with_trio: bool = False) -> int:
-        """Fork a child in a session of its own that says `r` and then waits to be killed."""
+        """Fork a child in a session of its own that sends `r` and then waits for its kill."""
         if self._has_namespace:
             libc.unshare(CLONE_NEWPID)
         pid = os.fork()
@@ -53,7 +53,7 @@ class Forks:
         return pid
 
     def time_of_killing(self, count: int) -> float:
-        """Fork so many, and tell how many milliseconds it takes to kill and reap them."""
+        """Fork that many, and return how many milliseconds it takes to kill and reap them."""
         read, write = os.pipe()
         pids = [self.fork(write) for _ in range(count)]
         reported = 0
@@ -104,7 +104,7 @@ def end(pids: list[int]) -> None:
 
 
 def enter_namespace() -> None:
-    """Go on as the first process of a namespace; what is left outside waits for its end."""
+    """Continue as the first process of a namespace; the process outside waits for its end."""
     if libc.unshare(CLONE_NEWPID):
         user, group = os.geteuid(), os.getegid()
         if libc.unshare(CLONE_NEWUSER | CLONE_NEWPID):

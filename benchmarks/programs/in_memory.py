@@ -2,7 +2,7 @@
 
     python in_memory.py ours|floor COUNT
 
-What memory a program has given back once it keeps, so each measurement is one run. The answer is one JSON object:
+A program keeps freed memory, so each measurement is one run. The answer is one JSON object:
 `rate` (spawns a second), `bytes` (resident memory each), `kill` (seconds to end them all).
 """
 
@@ -46,7 +46,7 @@ async def measure_ours(count: int) -> dict[str, float]:
 
 
 async def measure_floor(count: int) -> dict[str, float]:
-    """Start the tasks, scopes and channels that such a process cannot do without, one after another."""
+    """Start the tasks, scopes and channels that such a process needs, one after another."""
 
     async def entry(control: object, messages: object) -> None:
         await trio.sleep_forever()
