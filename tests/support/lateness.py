@@ -8,7 +8,10 @@ out, so that a host that is slow, or blocks its loop, is still found.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import trio
 
 
 def waited_for_processor() -> float:
@@ -17,3 +20,18 @@ def waited_for_processor() -> float:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError):
         return 0.0
+
+
+async def wait_within(seconds: float, wait: Callable[[], Awaitable[object]]) -> None:
+    """Wait for something, for so many seconds at most in which this program had a processor when it wanted one.
+
+    Args:
+        seconds: how long.
+        wait: may be cancelled, and begun again.
+    """
+    left = seconds
+    while left > 0:
+        before = waited_for_processor()
+        with trio.move_on_after(left) as scope:
+            await wait()
+        left = waited_for_processor() - before if scope.cancelled_caught else 0

@@ -27,7 +27,7 @@ from spindle_trio.abc import LaunchedProcess, Launcher
 from spindle_trio.launchers import ForkServerLauncher
 from support.contract import exists
 from support.fork_server import wait_until
-from support.lateness import waited_for_processor
+from support.lateness import wait_within, waited_for_processor
 from support.leftovers import MARK, alive, describe
 from support.numbers import outside
 
@@ -77,7 +77,8 @@ PROMPT = (0.0, 2.0)
 """Bounds of the seconds from ready to the end of what ends at once, on a machine that has other things to do."""
 
 GONE_SECONDS = 1.0
-"""How long what a process has started may be there after its end, where that is not exact (reliability, row 14)."""
+"""How long what a process has started may be there after its end, where that is not exact (reliability, row 14). As
+with the next, time in which the host had no processor does not count."""
 
 ANSWER_SECONDS = 5.0
 """How long a neighbour may take to answer: it must not hang, and that is not a matter of milliseconds here."""
@@ -231,9 +232,7 @@ class Neighbourhood:
         """Have each neighbour answer, and make sure that nothing else has happened to any of them."""
         for handle in self.neighbours:
             await self._ask(handle)
-        with trio.move_on_after(ANSWER_SECONDS):
-            for handle in self.neighbours:
-                await self._wait_answered(handle)
+        await wait_within(ANSWER_SECONDS, self._wait_all_answered)
         for handle in self.neighbours:
             answers = [{"echo": number, "count": number} for number in range(1, self.asked[handle.process_id] + 1)]
             assert self.fate(handle).payloads == answers, handle
@@ -247,6 +246,10 @@ class Neighbourhood:
     async def _ask(self, handle: ProcessHandle) -> None:
         number = self.asked[handle.process_id] = self.asked.get(handle.process_id, 0) + 1
         await handle.send(number)
+
+    async def _wait_all_answered(self) -> None:
+        for handle in self.neighbours:
+            await self._wait_answered(handle)
 
     async def _wait_answered(self, handle: ProcessHandle) -> None:
         while len(self.fate(handle).payloads) < self.asked[handle.process_id]:
@@ -315,8 +318,11 @@ class Neighbourhood:
         """Make sure that nothing is left of a process and of what it has started."""
         if self.level in TREE_LEVELS:
             assert fate.survivors == []
-        with trio.move_on_after(GONE_SECONDS):
-            await wait_until(lambda: not any(map(exists, fate.numbers)) and self.marked() <= there_before)
+
+        def is_gone() -> bool:
+            return not any(map(exists, fate.numbers)) and self.marked() <= there_before
+
+        await wait_within(GONE_SECONDS, lambda: wait_until(is_gone))
         assert [describe(pid) for pid in fate.numbers if exists(pid)] == []
         assert [describe(pid) for pid in self.marked() - there_before] == []
 
