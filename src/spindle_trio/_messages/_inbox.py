@@ -108,7 +108,9 @@ class Inbox:
         self._cursors: list[Cursor] = []
         self._room: trio.lowlevel.ParkingLot | None = None  # made for the first task that waits
         self._worthwhile_room = max(1, max_messages // _RESUME_AT)
-        self.held_bytes = self.received = self.dropped = 0
+        self.held_bytes: int = 0
+        self.received: int = 0
+        self.dropped: int = 0
         self.is_closed: bool = False
         if hub is not None:
             hub.attach(self)
@@ -280,8 +282,8 @@ class Inbox:
         if not self._cursors or self._is_lossy:
             before = self.dropped
             number, size = self._large
-            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes + (
-                size if number >= self.first else 0
+            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes + size * (
+                number >= self.first
             ):
                 self._let_go()
                 self.dropped += 1

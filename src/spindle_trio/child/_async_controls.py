@@ -66,7 +66,7 @@ class AsyncControls:
         report: Callable[[str], None],
     ) -> None:
         """Begin with an entry that has said nothing; see `run_async_child` for the arguments."""
-        self.facts = facts
+        self.facts: ProcessFacts = facts
         self.entry_scope: trio.CancelScope = trio.CancelScope()
         """The entry runs in it, and ends when it is cancelled."""
         self.nursery: trio.Nursery | None = None

@@ -65,9 +65,9 @@ class BlockingControls:
             words: the shared page.
             report: shows a text to the author of the entry.
         """
-        self.facts = facts
-        self.words = words
-        self.report = report
+        self.facts: ProcessFacts = facts
+        self.words: memoryview[float] = words
+        self.report: Callable[[str], None] = report
         self.stop_handlers: Handlers[StopNotice] = Handlers("on_stop", report)
         self.message_handlers: Handlers[JsonValue] = Handlers("on_message", report)
         self.beats: bool = False
