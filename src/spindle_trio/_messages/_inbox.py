@@ -280,11 +280,9 @@ class Inbox:
         while self.first < passed:
             self._let_go()
         if not self._cursors or self._is_lossy:
-            before = self.dropped
-            number, size = self._large
-            while len(self._held) > self._max_messages or self.held_bytes > self._max_bytes + size * (
-                number >= self.first
-            ):
+            before, (number, size) = self.dropped, self._large
+            most, most_bytes = self._max_messages, self._max_bytes
+            while len(self._held) > most or self.held_bytes > most_bytes + (size if number >= self.first else 0):
                 self._let_go()
                 self.dropped += 1
             if self.dropped and not before:
