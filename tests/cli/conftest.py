@@ -101,7 +101,7 @@ def live_children_of_init_with(marker: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder in which the commands run."""
+    """An empty folder to run the commands in."""
     return tmp_path
 
 

@@ -136,7 +136,7 @@ def test_an_entry_may_be_an_absolute_path(folder, run_here, here: str, options: 
 
 
 def test_json_lines_are_the_wire_form(folder, run_here) -> None:
-    """Whoever reads the output of `--json` can use the same parser as a worker."""
+    """Readers of the output of `--json` can use the same parser as a worker."""
     done = run_here("run", entry(folder, "counting.py", COUNTING), "--json")
     notices = [parse_notice(json.loads(line)) for line in done.lines]
     states = [notice.event.state for notice in notices if isinstance(notice, ProcessLifecycle)]
@@ -290,7 +290,7 @@ def test_a_reader_that_goes_away_ends_the_process(folder) -> None:
 
 
 def test_errors_show_no_control_characters(folder, run_here) -> None:
-    """A child's text must not be able to rewrite the terminal of whoever looks at it."""
+    """A child's text must not be able to rewrite a viewer's terminal."""
     name = entry(folder, "rude.py", "def run(process):\n    process.fail('\\x1b[2Jgone')\n")
     done = run_here("run", name)
     assert "\x1b" not in done.stdout

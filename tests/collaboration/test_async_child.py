@@ -669,7 +669,7 @@ async def test_a_handler_and_each_channel_get_every_message(autojump_clock: Mock
 async def test_a_broken_off_loop_is_followed_by_what_comes_next_each_time(
     autojump_clock: MockClock, waits_for_collection: bool
 ) -> None:
-    """A collected channel counts no more for whoever asks next, also before this program has had its turn to see it."""
+    """A collected channel does not count for the next caller, even before this program has had its turn to notice."""
 
     async def entry(process: ProcessContext) -> list[object]:
         got: list[object] = []

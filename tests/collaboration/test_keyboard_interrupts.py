@@ -30,7 +30,7 @@ from support.worker_protocol import memory_ends
 T = TypeVar("T")
 
 Place = tuple[str, str, int]
-"""The outermost function of the library that is being called, and the file and line that this has come to."""
+"""The outermost function of the library that is running, and the file and line that it has reached."""
 
 HOME = str(Path(spindle_trio.__file__).parent)
 ELSEWHERE = tuple(f"{HOME}/{room}/" for room in ("testing", "child"))
@@ -233,7 +233,7 @@ def broken_at(places: Iterable[Place], *, goes_on: bool, is_far: bool) -> dict[s
 @pytest.mark.parametrize("goes_on", [False, True], ids=["the program leaves", "the program goes on"])
 @pytest.mark.parametrize("is_far", [False, True], ids=["near", "at the far end of a channel"])
 def test_ctrl_c_at_any_line_of_the_library_breaks_no_rule(is_far: bool, goes_on: bool, every: int) -> None:
-    """Where it is held back, what becomes of it does not depend on the line: then some of them do."""
+    """While it is held back, the outcome does not depend on the line: then a few lines are enough."""
     assert threading.current_thread() is threading.main_thread(), "Trio hears of Ctrl-C in the main thread alone"
     places = places_of_a_play(is_far=is_far)
     chosen = [place for number, place in enumerate(places) if not places[place] or number % every == 0]
@@ -242,7 +242,7 @@ def test_ctrl_c_at_any_line_of_the_library_breaks_no_rule(is_far: bool, goes_on:
 
 @pytest.mark.parametrize("is_far", [False, True], ids=["near", "at the far end of a channel"])
 def test_a_spawn_that_ctrl_c_interrupts_leaves_no_process(is_far: bool) -> None:
-    """Also where the program goes on."""
+    """Even if the program goes on."""
 
     async def never_ready(process: ProcessContext) -> None:
         await trio.sleep_forever()

@@ -289,7 +289,7 @@ async def test_entering_when_cancelled_leaves_nothing() -> None:
 async def test_an_entry_that_shields_itself_against_its_kill_fails_the_test(
     autojump_clock: MockClock, seconds: float
 ) -> None:
-    """It ends all the same, also where it would have waited for ever: a failing test is better than a hanging one."""
+    """It ends even if it would have waited for ever: a failing test is better than a hanging one."""
 
     async def stubborn(process: ProcessContext) -> None:
         async def inner() -> None:

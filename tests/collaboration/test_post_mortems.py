@@ -1,4 +1,4 @@
-"""Ends that explain themselves, in memory: who hears of it and when, and what a dump of the stacks does to times."""
+"""Post-mortems, in memory: who gets them and when, and how a dump of the stacks affects times."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def a_worker(limits: Limits | None = None) -> AsyncIterator[spindle.Worker
         yield worker
 
 
-# ---- who hears of it, and when
+# ---- who gets them, and when
 
 
 async def test_it_is_there_before_anybody_hears_of_the_end(autojump_clock: MockClock) -> None:

@@ -56,8 +56,8 @@ async def test_real_processes_are_refused_in_virtual_time(spindle_worker: Worker
 
 
 def run_in(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """Run tests as somebody would who has the library installed, in an interpreter of their own."""
-    # Where the library is installed, its entry point loads the plugin.
+    """Run tests as with the library installed, in an interpreter of their own."""
+    # If the library is installed, its entry point loads the plugin.
     is_installed = any(entry.name == "spindle_trio" for entry in importlib.metadata.entry_points(group="pytest11"))
     plugin = () if is_installed else ("-p", "spindle_trio.pytest_plugin")
     return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *plugin, *options)

@@ -97,7 +97,7 @@ async def wedged(process: ProcessContext) -> None:
 
 
 async def stubborn(process: ProcessContext) -> None:
-    """Is told of a stop, and leaves it to the host to end it."""
+    """Hears of a stop, and leaves it to the host to end it."""
     process.on_stop(lambda notice: None)
     process.ready()
     await trio.sleep_forever()
@@ -382,7 +382,7 @@ async def test_many_messages_are_received_at_once_at_this_end_too(serving: Servi
 async def test_a_message_that_is_too_large_for_the_host_is_told_to_its_sender(
     serving: Serving, autojump_clock: MockClock
 ) -> None:
-    """Where the two ends have other limits; a worker that waits for an answer would wait in vain."""
+    """The two ends may have different limits; a worker that waits for an answer would wait in vain."""
     async with serving(limits=spindle.Limits(frame_bytes=1_000), own=spindle.Limits()) as (_, worker):
         handle = await worker.backend_processes.spawn("echo.py")
         await handle.send("x" * 2_000)

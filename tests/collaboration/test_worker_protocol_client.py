@@ -377,7 +377,7 @@ async def test_an_answer_that_is_none_raises_at_its_caller(result: JsonValue) ->
 
 @pytest.mark.parametrize("field", [{"error": 5}, {"error": "full", "errorType": "ProcessLimitError", "limit": "many"}])
 async def test_an_answer_that_cannot_be_read_is_raised_where_it_was_waited_for(field: dict[str, JsonValue]) -> None:
-    """There is one answer to each request: who waited on would wait for ever."""
+    """There is one answer to each request: a second wait would never end."""
     async with connected() as (worker, host), trio.open_nursery() as nursery:
         listing = InBackground(nursery, worker.backend_processes.list)
         request = await host.hear()

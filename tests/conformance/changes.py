@@ -9,7 +9,7 @@ from conformance.comparing import ANY_BEAT
 from conformance.recording import LIFECYCLE, MESSAGE, UNDELIVERED, Output, Scenario
 
 Change = Callable[[Scenario, Sequence[Output]], list[Output]]
-"""Makes of what is expected so far what is to be expected instead."""
+"""Changes what is expected."""
 
 ENTRY: Final = "dist/entry.js"
 OWNER: Final = "u-owner"

@@ -79,7 +79,7 @@ def compare(expected: Sequence[Output], heard: Sequence[Output], *, measured: bo
 
 
 def _named(outputs: Sequence[Output]) -> list[Output]:
-    """Call processes P1, P2, … in the order in which they began."""
+    """Name processes P1, P2, … in order of their start."""
     text = json.dumps(outputs)
     events = [output["event"] for output in outputs if output["type"] == LIFECYCLE]
     begun = [event["processId"] for event in events if event["state"] == "starting"]

@@ -1,4 +1,4 @@
-"""What holds for every scenario: the surroundings in which it was recorded, and that nothing is left of it."""
+"""For every scenario: the surroundings of its recording, and the check that nothing is left of it."""
 
 from __future__ import annotations
 

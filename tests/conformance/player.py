@@ -105,7 +105,7 @@ async def _served(host: Host, root: Path, user_id: str | None, program: Path | N
 
 
 class Player:
-    """The worker, and whoever looks from outside."""
+    """The worker, and observers from outside."""
 
     def __init__(self, host: Host, end: MemoryEnd, program: Path | None) -> None:
         self.heard: list[Output] = []

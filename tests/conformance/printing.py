@@ -16,7 +16,7 @@ ENGINES_OWN = ("Bun v", "[Spindle backend process]")
 """How lines begin that no entry has printed."""
 
 ERROR = "error: "
-"""How a line begins in which the engine says what was thrown."""
+"""The beginning of a line in which the engine reports what was thrown."""
 
 
 def lines_of_entries(scenario: Scenario) -> list[str]:

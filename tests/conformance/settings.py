@@ -1,4 +1,4 @@
-"""How scenarios are played, where that is not just as they were recorded."""
+"""How scenarios are played, if not just as they were recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRACE_PERIODS: Final[Mapping[str, float]] = {
     "stop_handler_throws": 0.5,
     "stop_reason_nonstring_and_empty": 1.5,
 }
-"""Where a scenario waits until a grace period is over, a shorter one shows the same."""
+"""In a scenario that waits for the end of a grace period, a shorter one shows the same."""
 
 SHORTER: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     "complete_with_lingering_exit_handler": [
@@ -70,4 +70,4 @@ MEASURED: Final = frozenset({"messages_do_not_count_as_heartbeat"})
 """Scenarios in which a process repeats a message as often as it has time to."""
 
 TOLD_BY_NODE: Final[Mapping[str, str]] = {"import_syntax_error": "SyntaxError: "}
-"""What Node prints where there is nothing in the recording: it alone knows the line of an error of syntax."""
+"""Output of Node that the recording lacks: only Node knows the line of a syntax error."""

@@ -271,7 +271,7 @@ async def test_variant(variant: Variant, tmp_path: Path) -> None:
 
 
 async def test_what_runs_javascript_but_cannot_be_run_fails_the_launch_after_the_replacement(tmp_path: Path) -> None:
-    """As recorded where the program was missing: here that is noticed before, and a broken one is not."""
+    """As recorded for a missing program: here a missing one is noticed earlier, and a broken one is not."""
     program = tmp_path / "node"
     program.symlink_to(str(shutil.which("node")))
     source = "export default (p) => { p.ready(); p.onMessage(() => p.complete()); }"

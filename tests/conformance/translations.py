@@ -15,7 +15,7 @@ from conformance.recording import Output, Scenario, with_python_names
 from conformance.settings import OWN_STEPS
 
 Entry = Callable[..., object] | str
-"""A function that is an entry, or a whole file where it is about the file."""
+"""A function that is an entry, or a whole file if the scenario is about the file."""
 
 BLOCKING_HEADER: Final = "from __future__ import annotations\n\nimport atexit, json, os, sys, threading\n\n\n"
 ASYNC_HEADER: Final = "from __future__ import annotations\n\nimport sys\n\nimport trio\n\n\n"

@@ -61,7 +61,7 @@ class World:
         return self.kind == "memory"
 
     def seconds(self, virtual: float, real: float) -> float:
-        """Choose a time: as users would have it where time is virtual, short where it is not."""
+        """Choose a time: a realistic one in virtual time, a short one in real time."""
         return virtual if self.is_virtual else real
 
     def spawn_soon(self, nursery: trio.Nursery, worker: Worker, entry: str, **options: Any) -> Pending:

@@ -1,4 +1,4 @@
-"""A stop that nobody in the child wants to be told of: before the entry is called, cancelled, and swallowed."""
+"""Stops that no code in the child handles: before the entry is called, cancelled, and swallowed."""
 
 from __future__ import annotations
 

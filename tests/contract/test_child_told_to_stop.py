@@ -1,4 +1,4 @@
-"""A stop that the entry is told of: by a handler, by `wait_stop`, or because it looks; and what it makes of that."""
+"""Stops that the entry hears of, by a handler, by `wait_stop` or by looking; and how it responds."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def assert_interrupted(program: Program, folder: Path, status: int) -> None:
 
 
 async def test_one_ctrl_c_is_a_graceful_end(folder: Path, kind: str) -> None:
-    """Clean-up code runs, and who is stubborn has the grace period."""
+    """Clean-up code runs, and a stubborn process has the grace period."""
     async with running(folder, WAITS, kind, "0.5", "polite.py", "stubborn.py") as program:
         await program.wait_for(spawned=True)
         asked_at = trio.current_time()

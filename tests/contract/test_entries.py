@@ -282,7 +282,7 @@ async def test_what_it_raises_after_its_final_word_is_reported_on_stderr_only(
 async def test_a_handler_left_registered_keeps_it_alive_until_complete_fail_or_a_stop(
     world, flavour: Flavour, world_clock: MockClock | None
 ) -> None:
-    """One that is told of a stop does not end by itself: it is killed after its grace period."""
+    """A process with a stop handler does not end by itself: it is killed after its grace period."""
     entry = flavour.entry(
         world,
         """
@@ -373,7 +373,7 @@ async def test_messages_that_are_sent_while_it_starts_wait_for_it(
 
 @both_flavours_on_real_processes
 async def test_a_frame_is_with_the_system_when_the_call_returns(real_world, flavour: Flavour) -> None:
-    """Real processes only: what remains of a call can be seen where the process is gone right after it."""
+    """Real processes only: the effect of a call shows when the process is gone right after it."""
     entries = {
         flavour.entry(
             real_world,

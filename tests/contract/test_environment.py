@@ -188,7 +188,7 @@ async def test_stdin_is_the_null_device(real_world) -> None:
 
 
 async def test_what_is_printed_disturbs_no_frame(real_world) -> None:
-    """Not even where it looks like one, or like the end of one."""
+    """Not even if it looks like one, or like the end of one."""
     entry = real_world.blocking_entry(r"""
         import os, sys
         def run(process):

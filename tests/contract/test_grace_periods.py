@@ -109,7 +109,7 @@ async def test_what_has_completed_and_stays_can_be_killed(virtual_world, autojum
 
 @pytest.mark.parametrize("whose", ["host", "spawn", "grace period"])
 async def test_a_replacement_can_be_at_once(world, world_clock: MockClock | None, whose: str) -> None:
-    """What hangs must not hold up whoever waits for its successor."""
+    """A process that hangs must not hold up callers that wait for its successor."""
     old, new = world.entry(IGNORES_STOP), world.entry(WAITS, "new.py")
     host, grace = (0 if whose == "host" else None), (0 if whose == "spawn" else None)
     async with world.worker(grace_period=0.3 if whose == "grace period" else FOREVER, replace_grace=host) as worker:

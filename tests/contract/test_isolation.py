@@ -134,7 +134,7 @@ def family(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def relatives(family: str, where: str = "in") -> list[int]:
-    """Find those who live, by the numbers that this program knows them by."""
+    """Find the live processes, by their pids in this program."""
     found = []
     for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
         with suppress(OSError):

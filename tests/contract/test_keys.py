@@ -1,4 +1,4 @@
-"""Keys: at most one live process for each worker, user, kind and key; who is refused, who replaces whom, and when."""
+"""Keys: at most one live process for each worker, user, kind and key; refusals, replacements, and their times."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ async def test_a_process_that_is_stopping_can_be_replaced_and_is_stopped_once(wo
 
 
 async def test_replacements_of_one_key_queue_in_order(world, world_clock):
-    """Whoever comes later replaces whoever came before, one after the other; the last one stays."""
+    """Each spawn replaces the one before; the last one stays."""
     world.entry(ENDS_WHEN_TOLD)
     outcomes = {}
     async with world.worker() as worker, trio.open_nursery() as nursery:

@@ -204,7 +204,7 @@ BLOCKING_LAST_WORDS = {
 
 
 async def assert_all_arrives(world, entry: str, when: str) -> None:
-    """Read while it runs where the entry has to wait for that, and else only after its end."""
+    """Read while it runs if the entry has to wait for that, otherwise only after its end."""
     async with world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry)
         messages = handle.messages()

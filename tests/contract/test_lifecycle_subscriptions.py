@@ -1,4 +1,4 @@
-"""Who hears of a transition: handlers, then channels, then whoever waits. And a channel that nobody reads in time."""
+"""Subscribers hear of a transition in order: handlers, channels, waiting tasks. And a channel that is read slowly."""
 
 from __future__ import annotations
 

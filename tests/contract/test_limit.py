@@ -1,4 +1,4 @@
-"""The limit of live processes per worker: who counts, and when a place is free again."""
+"""The limit of live processes per worker: which count, and when a place is free again."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_processes_that_are_starting_or_stopping_count(world, world_clock)
 
 
 async def test_a_replacement_does_not_count_twice(world, world_clock):
-    """In a full worker a key can still change hands, and those who queue for it take no place either."""
+    """In a full worker a key can still pass to a new process, and spawns that wait for it take no place."""
     world.entry(ENDS_WHEN_TOLD)
     async with world.worker(max_processes=2) as worker, trio.open_nursery() as nursery:
         spawn = worker.backend_processes.spawn

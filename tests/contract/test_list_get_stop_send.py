@@ -67,7 +67,7 @@ async def test_a_list_compares_kind_and_key_as_given(world, world_clock):
 
 
 async def test_the_oldest_is_listed_first(world, world_clock):
-    """Also where a younger process has taken an older one's key."""
+    """Even if a younger process has taken an older one's key."""
     world.entry(WAITS)
     async with world.worker() as worker:
         spawn = worker.backend_processes.spawn
@@ -336,7 +336,7 @@ async def test_every_call_on_a_closed_worker_is_refused(world, world_clock):
 
 
 async def test_calls_are_refused_while_a_worker_closes(world, world_clock):
-    """From the moment in which its scope is left, and not once its processes are gone."""
+    """From the moment its scope is left, not only once its processes are gone."""
     world.entry(ENDS_WHEN_TOLD)
     refused = []
     async with trio.open_nursery() as nursery, world.host() as host:

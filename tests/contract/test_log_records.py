@@ -1,4 +1,4 @@
-"""Log records about a process have as attributes who it is, so that nobody has to read it out of their text."""
+"""Log records about a process identify it in attributes, so that nobody has to parse their text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def about(record: logging.LogRecord) -> dict[str, object]:
 
 
 async def run_logged(world: Any, entry: str, **host: Any) -> dict[str, object]:
-    """Run an entry to its end where nobody reads its messages, and return what its records are to have."""
+    """Run an entry to its end while nobody reads its messages, and return the expected attributes of its records."""
     async with world.quiet_worker(**host) as worker:
         handle = await worker.backend_processes.spawn(entry, kind="reader", key="k1")
         await handle.wait_ended()

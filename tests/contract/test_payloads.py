@@ -229,7 +229,7 @@ async def test_a_child_that_completes_with_what_is_not_json_safe_ends_as_failed(
 
 @pytest.mark.parametrize("lane", ["control", "messages"])
 async def test_a_child_that_lies_before_it_is_ready_fails_its_spawn(world, world_clock, lane):
-    """Frames that are too long cannot be passed over: whoever looks at that lane again finds the same one."""
+    """A frame that is too long cannot be skipped: the next look at that lane finds it again."""
     world.entry(f"""
     async def run(process):
         await {LANES[lane]}.send_pending([b"x" * (2**24 + 1)])
@@ -268,7 +268,7 @@ async def test_a_child_that_was_ready_before_it_lied_was_ready(virtual_world, au
 
 
 async def test_json_that_says_the_same_in_other_words_is_no_lie(world, world_clock):
-    """The wire is JSON, whoever writes it: spaces, escapes and repeated names are allowed."""
+    """The wire is any JSON: spaces, escapes and repeated names are allowed."""
     world.entry("""
     async def run(process):
         process.ready()

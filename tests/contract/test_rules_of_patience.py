@@ -63,7 +63,7 @@ async def test_a_jump_over_five_heartbeat_timeouts_kills_nobody(virtual_world, a
 
 
 async def test_a_hang_is_still_seen_after_a_stall(real_world) -> None:
-    """The other side of the rule: who has not beaten while the host stood still is late."""
+    """The other side of the rule: a process that did not beat while the host stood still is late."""
     entry = real_world.entry("""
         async def run(process):
             process.ready()
@@ -262,7 +262,7 @@ async def test_time_in_which_the_host_does_not_read_is_off_the_startup_deadline(
 
 
 async def test_only_the_pause_is_off_the_startup_deadline(virtual_world, autojump_clock: MockClock) -> None:
-    """In virtual time, where it can be said to the second: 15 s of its own, and 100 s in which nobody read."""
+    """In virtual time, exact to the second: 15 s of its own, and 100 s in which nobody read."""
     entry = virtual_world.entry("""
         async def run(process):
             await trio.sleep(5)

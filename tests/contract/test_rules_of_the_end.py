@@ -1,4 +1,4 @@
-"""Rules 1, 2, 4 and 5 of the contract: what a terminal state means, who hears of it, and what comes before it."""
+"""Rules 1, 2, 4 and 5 of the contract: the meaning of a terminal state, its subscribers, and what precedes it."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ async def test_no_end_of_a_process_raises_in_the_host(world, world_clock: MockCl
 async def test_each_transition_is_one_event_with_the_time_of_that_transition(
     virtual_world, autojump_clock: MockClock
 ) -> None:
-    """In virtual time, where the times are exact; the next test looks at real ones."""
+    """In virtual time, with exact times; the next test uses real time."""
     entry = virtual_world.entry("""
         async def run(process):
             asked = trio.Event()
@@ -387,7 +387,7 @@ async def test_messages_sent_while_stopping_and_in_clean_up_arrive_before_the_en
 
 
 async def test_a_killed_process_s_last_messages_arrive(real_world) -> None:
-    """On real processes: who is killed by a signal has written to a pipe, and nobody has read it."""
+    """On real processes: the killed process has written to a pipe that nobody has read."""
     entry = real_world.entry("""
         async def run(process):
             process.ready()

@@ -64,7 +64,7 @@ async def test_the_process_shows_its_user(world, world_clock):
 
 
 async def test_another_user_s_process_is_neither_stopped_nor_sent_to(world, world_clock):
-    """Row 34 of the reliability contract. Nothing is done: the process goes on and hears nothing."""
+    """Row 34 of the reliability contract. Nothing happens: the process goes on and hears nothing."""
     world.entry(ECHO)
     async with world.worker(user_id=None) as worker:
         processes = worker.backend_processes

@@ -56,7 +56,7 @@ HANGS_AFTER_ITS_LAST_WORD = {
 
 
 async def test_what_has_completed_and_does_not_exit_is_killed_after_the_grace_period(real_world) -> None:
-    """On real processes: what keeps them alive does not exist in memory, where the next test plays it by hand."""
+    """On real processes: nothing keeps one in memory alive like that; the next test plays it by hand."""
     entries = [real_world.entry(source, f"{name}.py") for name, source in HANGS_AFTER_ITS_LAST_WORD.items()]
     async with real_world.worker(grace_period=0.4) as worker:
         for entry in entries:

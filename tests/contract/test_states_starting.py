@@ -299,7 +299,7 @@ class CancelAt(trio.abc.Instrument):
 async def test_a_spawn_cancelled_at_any_step_leaves_nothing(
     virtual_world, autojump_clock: MockClock, replaces: bool
 ) -> None:
-    """In memory, where the scheduler's steps can be counted: the spawn is cancelled before the first, the second, …"""
+    """In memory, to count the scheduler's steps: the spawn is cancelled before the first, the second, …"""
     entry = virtual_world.entry("""
         async def run(process):
             await process.send("begun")
@@ -386,7 +386,7 @@ async def test_a_spawn_cancelled_as_it_becomes_ready_leaves_no_process_that_nobo
 async def test_a_spawn_cancelled_while_it_is_stopped_skips_the_grace_period(
     virtual_world, autojump_clock: MockClock
 ) -> None:
-    """In memory: cancelled in the very tick in which the stop answers it, which real time cannot hit."""
+    """In memory: cancelled in the very tick of the stop that answers it, which real time cannot hit."""
     child = ScriptedChild()
     async with virtual_world.worker(launcher=MemoryLauncher({"child": child})) as worker:
         async with trio.open_nursery() as nursery:

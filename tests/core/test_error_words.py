@@ -1,4 +1,4 @@
-"""How an entry's exception is put into one line: where it came out of the user's files, and whatever its class does."""
+"""An entry's exception in one line: with its place in the user's files, whatever its class does."""
 
 from __future__ import annotations
 

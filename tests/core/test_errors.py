@@ -1,4 +1,4 @@
-"""The error tree: who is whose child, and what each one carries."""
+"""The error tree: the bases and attributes of each error."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_an_end_is_named_for_what_it_is(status: abc.ExitStatus, text: str) -> No
     ],
 )
 def test_a_host_takes_the_word_for_its_own_signals_and_no_others(status: abc.ExitStatus, text: str) -> None:
-    """A process may crash in the moment in which its host kills it."""
+    """A process may crash in the moment of its kill."""
     assert status.in_words(by_host=True) == text
 
 

@@ -229,7 +229,7 @@ def test_a_bound_holds_again_once_the_last_subscription_is_closed() -> None:
 
 
 async def assert_wakes_a_paused_reader(inbox: Inbox, act: Callable[[], object]) -> None:
-    """Let a task wait for room; it goes on when something is done, and not before."""
+    """Let a task wait for room; it goes on after an action, and not before."""
     resumed = trio.Event()
 
     async def wait() -> None:

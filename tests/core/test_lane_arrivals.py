@@ -63,7 +63,7 @@ async def test_a_listener_is_told_once(ends: tuple[MemoryLane, MemoryLane]) -> N
 
 
 async def test_a_listener_is_told_at_once_of_what_is_there(ends: tuple[MemoryLane, MemoryLane]) -> None:
-    """So nothing falls between a look that found nothing more and asking to be told of the next arrival."""
+    """So nothing is lost between a look that found nothing and the request to announce the next arrival."""
     host, child = ends
     child.send_nowait(b"a")
     heard = Heard()

@@ -1,4 +1,4 @@
-"""Time in which this program did not run, as the lifecycle reckons it: exact times, no clock."""
+"""Stalls, as the lifecycle accounts for them: exact times, no clock."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_a_ctrl_c_after_an_error_is_not_lost_and_shows_the_error() -> None:
 
 @pytest.mark.parametrize("was_interrupted", [False, True])
 def test_a_ctrl_c_that_arrives_while_the_nursery_closes_is_bare_too(was_interrupted: bool) -> None:
-    """The nursery would put it into a group: whoever catches `KeyboardInterrupt` would miss it."""
+    """The nursery would put it into a group, and code that catches `KeyboardInterrupt` would miss it."""
     block = Block()
     own = KeyboardInterrupt()
 

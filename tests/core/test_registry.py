@@ -1,4 +1,4 @@
-"""The registry: who holds a key, who waits for it, and how many there may be."""
+"""The registry: which process holds a key, which spawns wait for it, and how many there may be."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Listed:
 
 
 def nothing() -> None:
-    """Stand in for `on_turn` where nobody waits."""
+    """Stand in for `on_turn` while nobody waits."""
 
 
 def claim(
@@ -124,7 +124,7 @@ def test_replacements_take_over_in_the_order_in_which_they_came() -> None:
 
 
 def test_nobody_slips_in_between_a_process_and_its_replacement() -> None:
-    """The key passes in one step: meanwhile it is as taken as before, by whoever was seen there last."""
+    """The key passes in one step: until then its last holder has it."""
     registry = Registry(1)
     first = launch(registry, "p1")
     second = claim(registry, replace=True)
@@ -323,7 +323,7 @@ def test_a_place_between_two_processes_is_nobodys() -> None:
 
 
 def test_thousands_who_give_up_waiting_for_one_key_do_not_search_for_one_another() -> None:
-    """In the worst order: a search from the front would pass by all who came before."""
+    """In the worst order: a search from the front would pass all earlier claims."""
 
     def take(count: int) -> float:
         registry = Registry(9)

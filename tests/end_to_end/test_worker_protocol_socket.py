@@ -79,7 +79,7 @@ async def served_and_connected(
     root: Path,
     limits: spindle.Limits = spindle.Limits(),  # noqa: B008  # it is frozen
 ) -> AsyncIterator[tuple[spindle.Host, spindle.Worker]]:
-    """Serve a worker at one end of a socket pair, and be it at the other."""
+    """Serve a worker at one end of a socket pair, and play it at the other."""
     near, far = (StreamChannel(trio.SocketStream(end)) for end in trio.socket.socketpair())
     with trio.fail_after(GUARD_SECONDS):
         async with (

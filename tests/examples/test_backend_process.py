@@ -34,7 +34,7 @@ class Running:
         self.said = ""
 
     async def read_until(self, text: str) -> None:
-        """Read what is printed until a text has come."""
+        """Read the output until a text appears."""
         assert self.host.stdout is not None
         while text not in self.said:
             data = await self.host.stdout.receive_some()

@@ -148,7 +148,7 @@ async def test_a_bundle_for_bun_is_refused_by_name_where_there_is_no_bun(
 
 
 def test_an_entry_that_has_become_a_pipe_holds_up_no_host(tmp_path: Path) -> None:
-    """Between its check and the look at how it begins, and again when its turn has come to be launched."""
+    """Between its check and the look at its beginning, and again at its launch."""
     pipe = tmp_path / "entry.mjs"
     os.mkfifo(pipe)
     entry = ResolvedEntry("entry.mjs", pipe)

@@ -22,7 +22,7 @@ TEXT = "x" * 900_000
 
 
 async def test_an_entry_may_compute_although_its_last_message_has_left_in_part(stage: Stage) -> None:
-    """Nobody reads what it sends for so long that it goes on to compute, for longer than a frame may take."""
+    """Nobody reads its messages for so long that it begins to compute, for longer than a frame may take."""
     async with stage.host(limits=LIMITS):
         handle = await stage.spawn(
             body(

@@ -12,7 +12,7 @@ from support.javascript import ECHO, Stage, body, outcome
 FRAME_TEXT = 2**20 - 20
 
 GO = "await new Promise((go) => { const off = p.onMessage(() => { off(); go(); }); p.ready(); });"
-"""Is ready, and waits for a message: whoever wants to hear all has to listen before there is too much of it."""
+"""Becomes ready, and waits for a message, so that the test can subscribe before the flood."""
 
 
 async def test_messages_come_back_in_order_whatever_their_size(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""What a JavaScript entry may send, and what it is told of anything else."""
+"""What a JavaScript entry may send, and the errors for anything else."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ SENT = {
 
 
 def tries(sources: Iterable[str]) -> str:
-    """Make an entry that tries to send each value, and completes with what it was told of each."""
+    """Make an entry that tries to send each value, and completes with the error of each."""
     cases = ", ".join(f"() => {source}" for source in sources)
     return f"{HEAD}\n{body(f'p.ready(); p.complete([{cases}].map((make) => attempt(() => p.send(make()))));')}"
 

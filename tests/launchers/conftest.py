@@ -36,7 +36,7 @@ class Child:
         self.init = init
         """The first frame, for tests that send it themselves."""
         self.frames: list[Frame] = []
-        """Every control frame that has come so far."""
+        """Every control frame so far."""
         self._unread: list[Frame] = []
         self._payloads: list[Any] = []
 

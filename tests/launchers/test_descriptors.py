@@ -102,7 +102,7 @@ async def test_a_host_of_real_processes_raises_the_soft_limit_to_the_hard_one(la
 async def test_a_child_and_what_it_starts_keep_the_limit_that_this_program_had(
     launcher: Launcher, root: Path, whose: str
 ) -> None:
-    """Programs that use `select` break where a descriptor's number is above 1 023."""
+    """Programs that use `select` break at descriptors above 1 023."""
     hard = own_limit()[1]
     lower_to(500)
     async with open_host(launcher) as host:
@@ -118,7 +118,7 @@ async def test_where_the_limits_are_equal_nothing_changes(root: Path) -> None:
 
 
 async def test_the_limit_stays_raised_for_the_other_hosts_of_the_program(root: Path) -> None:
-    """One that closes must not take descriptors away from one that goes on."""
+    """A host that closes must not take descriptors away from another one."""
     hard = own_limit()[1]
     lower_to(500)
     async with open_host(PythonLauncher()) as one:

@@ -92,7 +92,7 @@ def stack(*files: str) -> list[str]:
     ],
 )
 def test_the_runtimes_frames_are_left_out_where_a_stack_begins(files: list[str], shown: list[str]) -> None:
-    """Where it hangs in a call of its context's, that is shown; and a stack of nothing else stays as it is."""
+    """If it hangs in a call on its context, the dump shows that; a stack of nothing else stays as it is."""
     heads = ["Thread 1 (most recent call first):", *stack(*files), "", "Current thread 2 (most recent call first):"]
     expected = ["Thread 1 (most recent call first):", *stack(*shown), "", "Current thread 2 (most recent call first):"]
     assert _heartbeat_page.without_runtime("\n".join([*heads, *stack(*files)])) == "\n".join(

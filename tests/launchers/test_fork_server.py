@@ -103,7 +103,7 @@ async def test_the_surroundings_of_a_process_are_those_of_a_fresh_program(
     fds, handlers, wakeup = seen.pop("fds"), seen.pop("handlers"), seen.pop("wakeup")
     assert isinstance(fds, dict)
     assert isinstance(handlers, dict)
-    # Trio's own, where it runs: its way to be woken up, and its handler for Ctrl-C.
+    # Trio's own, if it runs: its wake-up descriptor, and its handler for Ctrl-C.
     is_async = head == "async def"
     assert set(handlers) == {"SIGINT", "SIGPIPE", "SIGXFSZ"}
     assert handlers["SIGPIPE"] == handlers["SIGXFSZ"] == "1"

@@ -1,4 +1,4 @@
-"""What the fork server does where the system does not take what it says."""
+"""The fork server, when the system does not take its datagrams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spindle_trio.fork_server._server import _Server
 
 
 class FullLink:
-    """A socket that refuses a few times, as the system does where a user has too many descriptors on their way."""
+    """A socket that refuses a few times, as the system does if a user has too many descriptors in transit."""
 
     def __init__(self, sock: socket.socket, refusals: list[int]) -> None:
         self._socket = sock

@@ -233,7 +233,7 @@ async def test_a_module_that_replaces_the_search_path_hurts_no_process(
 async def test_a_thread_that_was_there_before_any_module_is_blamed_on_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A `sitecustomize` runs in each interpreter that finds one, be it asked to preload something or not."""
+    """A `sitecustomize` runs in each interpreter that finds one, with or without a preload."""
     write_module(
         tmp_path,
         monkeypatch,

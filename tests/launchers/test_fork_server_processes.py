@@ -238,7 +238,7 @@ async def test_what_a_hostile_process_does_is_bounded_and_hurts_no_later_one(
 async def test_a_process_that_stops_its_server_holds_up_later_ones_until_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it can: in a namespace a process has no number for what is outside."""
+    """If it can: in a namespace a process has no pid for processes outside."""
     monkeypatch.setattr(_process_pool, "ANSWER_SECONDS", 0.2)
     async with fork_host(tmp_path, containment=Containment.KILLPG) as forked:
         handle = await forked.spawn("import os\ndef run(process):\n    process.ready()\n    os.kill(os.getppid(), 19)")

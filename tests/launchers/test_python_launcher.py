@@ -74,7 +74,7 @@ async def test_an_entry_finds_the_surroundings_that_the_contract_names(launch: L
     root = tmp_path.resolve()
     assert seen.pop("path") == [str(root / "dist"), *(str(Path(folder).absolute()) for folder in sys.path)]
     environment = seen.pop("environment")
-    environment.pop("LC_CTYPE", None)  # the interpreter's own, where the locale is C
+    environment.pop("LC_CTYPE", None)  # the interpreter's own, if the locale is C
     assert environment == {"LANG": "C", "SPINDLE": "yes"}
     assert seen == {
         "cwd": str(root),

@@ -199,7 +199,7 @@ async def test_a_stall_of_the_host_while_it_waits_is_not_counted_in_full(
 
 
 async def test_at_the_deadline_all_that_has_been_sent_is_taken_in_first(lane: SocketLane, peer: socket.socket) -> None:
-    """Also where that takes more than one read: the peer has done its part (rule 7)."""
+    """Even if that takes more than one read: the peer has done its part (rule 7)."""
     frame = with_header(b"x" * 90_000)
     peer.send(frame[:10])
     with pytest.raises(trio.WouldBlock):
@@ -304,7 +304,7 @@ async def test_several_frames_leave_in_one_write_and_of_the_first_that_does_not_
 async def test_a_lane_that_has_taken_everything_waits_without_another_read(
     lane: SocketLane, peer: socket.socket
 ) -> None:
-    """Waiting is a checkpoint too: where the last read found less than it asked for, the next one would be in vain."""
+    """Waiting is a checkpoint too: if the last read found less than it asked for, the next one would be in vain."""
     peer.send(with_header(b"first"))
     assert await lane.receive(1) == [b"first"]
     with trio.CancelScope() as scope:
@@ -345,7 +345,7 @@ async def test_a_frame_that_there_is_no_memory_for_is_written_later() -> None:
 async def test_once_it_is_shut_what_was_sent_is_read_and_nobody_sends_more(
     lane: SocketLane, peer: socket.socket
 ) -> None:
-    """Who goes on talking would otherwise have the reader go on for ever."""
+    """A peer that keeps talking would otherwise keep the reader busy for ever."""
     peer.send(with_header(b"before") * 2)
     lane.shut()
     with pytest.raises(BrokenPipeError):

@@ -1,4 +1,4 @@
-"""Each system call between a launch and the reaping, refused for each reason: one process ends, and the host goes on.
+"""Each system call between a launch and the reaping, failed for each reason: one process ends, and the host goes on.
 
 The table in `notes/reliability.md` says what becomes of each.
 """

@@ -160,7 +160,7 @@ def test_there_is_nothing_to_know_about_a_number_that_nobody_has() -> None:
 
 
 async def test_a_tree_that_is_too_large_is_bounded(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever kills a fork bomb is not held up by it; its group is killed all the same."""
+    """A fork bomb does not hold up its killer; its group is killed all the same."""
     monkeypatch.setattr(_tree, "_MAX_DESCENDANTS", 1)
     _tree.kill_tree(tree.root.pid, tree.pidfd)
     with trio.fail_after(5):

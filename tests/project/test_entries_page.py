@@ -18,7 +18,7 @@ GUARD_SECONDS = 60
 
 
 def marked(name: str) -> object:
-    """Name an entry as a case of a test, which is skipped where nothing can run it."""
+    """Make an entry a case of a test, which is skipped if nothing can run it."""
     return pytest.param(name, marks=[] if name.endswith(".py") else [needs_node])
 
 

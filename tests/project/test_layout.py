@@ -96,7 +96,7 @@ def layer_names() -> list[str]:
 
 
 def test_every_module_is_in_a_layer() -> None:
-    """import-linter says the same, but this fails also where the lint tools are not installed."""
+    """import-linter checks the same, but this also fails without the lint tools."""
     present = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert sorted(layer_names()) == sorted(present - {"__init__", "__pycache__"})
 

@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def project_files() -> list[Path]:
-    """List the project's own text files: those that git knows, or all but what is built where there is no git."""
+    """List the project's own text files: those that git knows, or without git all but what is built."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

@@ -34,7 +34,7 @@ def blocks(*kinds: str) -> Iterator[list[str]]:
 
 
 def vectors(*kinds: str) -> list[str]:
-    """Find the lines in the blocks of some kinds; at least one, lest a test goes over nothing."""
+    """Find the lines in the blocks of some kinds; at least one, so that no test is empty."""
     found = [line for lines in blocks(*kinds) for line in lines]
     assert found, f"the page has no block of the kinds {kinds}"
     return found

@@ -28,7 +28,7 @@ INSTALL = "fuzz_wire.py: needs atheris, which is not installed: pip install -e '
 
 
 class Input(Scenario):
-    """What the fuzzer has come up with, as if it were a scenario."""
+    """The input of the fuzzer, as a scenario."""
 
     def __init__(self, data: bytes) -> None:
         choice = data[0] if data else 0

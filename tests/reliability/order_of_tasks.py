@@ -1,4 +1,4 @@
-"""Writes down in which order Trio's scheduler has run tasks; collected by name only, by `test_repeat.py`."""
+"""Writes down the order in which Trio's scheduler has run tasks; collected only by name, by `test_repeat.py`."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Case:
     was_asked: bool = False
     """Whether it was asked to stop."""
     was_cancelled: bool = False
-    """Whether whoever wanted it has been cancelled meanwhile."""
+    """Whether its caller has been cancelled meanwhile."""
     was_written_to: bool = False
     is_stopped: bool = False
     """Whether it stands still, and will be continued."""

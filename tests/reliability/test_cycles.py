@@ -30,7 +30,7 @@ AT_A_TIME = 6
 CANCELLED_ONE_IN = 5
 
 LONGEST_START = 0.03
-"""Seconds within which a spawn is cancelled, at random: about as long as one takes where several do at a time."""
+"""Seconds within which a spawn is cancelled, at random: about the time of one among several at once."""
 
 HOST_BYTES = 2 * 1024 * 1024
 """How much more memory the host may have afterwards."""

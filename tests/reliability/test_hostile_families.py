@@ -46,7 +46,7 @@ ENDS = {
 """How a process can end that has started others: the state, and a pattern of the error."""
 
 WITHOUT_A_WORD = {"exits", "dies"}
-"""Those of them in which the host has no part."""
+"""Those of them in which the host plays no part."""
 
 
 def family(lives: list[str], end: str, *, entry: str = "starts_others", levels: frozenset[str]) -> Mischief:
@@ -121,7 +121,7 @@ BOMB_MOST = 150
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["in its group", "in sessions of their own"])
 async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, leaves: bool) -> None:
-    """Row 15. The bomb bounds itself, so that the test does no harm where nobody else would."""
+    """Row 15. The bomb bounds itself, so that the test does no harm if nothing else does."""
     if leaves:
         skip_unless_at(level, STRONG_LEVELS, "that a fork bomb is gone whose members leave their group")
     async with neighbourhood(level, tmp_path) as place:

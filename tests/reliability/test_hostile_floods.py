@@ -60,7 +60,7 @@ async def test_a_flood_that_nobody_listens_to_is_dropped_and_counted(level: str,
 async def test_a_flood_that_somebody_is_slow_to_read_is_held_up_without_loss(
     level: str, tmp_path: Path, entry: str
 ) -> None:
-    """Row 21. It is not judged for the time in which its host does not read."""
+    """Row 21. Time in which its host does not read does not count against it."""
     async with neighbourhood(level, tmp_path) as place, place.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(f"hostile/{entry}.py", heartbeat_timeout=0.5)
         with trio.fail_after(20):
@@ -132,7 +132,7 @@ async def test_a_flood_at_most_doubles_the_time_in_which_others_are_answered(
 
 
 async def slow_answer(place: Neighbourhood) -> float:
-    """Tell the 99th percentile of the seconds in which a neighbour answers."""
+    """Return the 99th percentile of a neighbour's response times, in seconds."""
     times: list[float] = []
     for _ in range(ECHOES):
         for handle in place.neighbours:

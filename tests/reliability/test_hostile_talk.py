@@ -150,7 +150,7 @@ async def test_who_closes_its_lanes_is_ended(level: str, tmp_path: Path, at_once
 
 
 async def test_rubbish_in_the_page_of_heartbeats_counts_as_one_heartbeat_at_most(level: str, tmp_path: Path) -> None:
-    """A time in the future is taken for the moment in which it is seen, once. The watchdog looks when it is due."""
+    """A time in the future counts as the moment when it is first seen. The watchdog looks when it is due."""
     await suffer_all(
         level,
         tmp_path,

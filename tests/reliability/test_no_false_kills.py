@@ -1,4 +1,4 @@
-"""Rows 3, 4, 13 and 26: a host that stands still, is stopped, or shares a busy machine kills nobody who is well.
+"""Rows 3, 4, 13 and 26: a host that stands still, is stopped, or shares a busy machine kills no healthy process.
 
 On real processes: in memory a process stands still with its host. How much time is left out is reckoned exactly in
 `tests/core/test_lateness.py`.
@@ -242,7 +242,7 @@ async def test_a_host_that_was_stopped_together_with_its_processes_ends_nobody_i
 
 
 async def test_what_hangs_after_a_common_stop_is_found(launcher: str, tmp_path: Path, pace: float) -> None:
-    """The other side: it has all of its timeout again at most, once the host goes on."""
+    """The other side: once the host goes on, it has at most its whole timeout again."""
     async with host_program(launcher, tmp_path) as program:
         handle = await program.spawn(ECHO, heartbeat_timeout=pace)
         await program.pid_of(handle)
@@ -293,7 +293,7 @@ async def test_a_process_that_is_paused_for_longer_is_killed_in_time(
 async def test_on_a_busy_machine_nobody_is_killed_who_beats(tmp_path: Path, beats: int) -> None:
     """Twice as many endless loops as there are cores, and a host whose own loop is busy for nine tenths of the time.
 
-    With one launcher: once a process runs, it makes no difference who has launched it.
+    With one launcher: once a process runs, its launcher makes no difference.
     """
     async with host_here("forked", tmp_path) as worker, trio.open_nursery() as nursery:
         handles = [

@@ -71,7 +71,7 @@ def object_in(line: bytes) -> dict[str, Any] | None:
 
 
 def gives_up(line: bytes) -> bool:
-    """Whether the parser gives up on a line: that is an answer too, where the line has a request's id."""
+    """Whether the parser gives up on a line: that is an answer too, if the line has a request's id."""
     try:
         json.loads(line.decode())
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -206,13 +206,13 @@ async def test_a_host_that_says_mutated_things_disturbs_no_worker_and_no_other_a
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(hear_of_nobody, worker)
                     while (request := await heard.receive())["type"] != "backend_process_list":
-                        pass  # a stop of what a cancelled spawn was told of
+                        pass  # a stop for the process of a cancelled spawn
                     await heard.send({"type": "response", "requestId": request["requestId"], "result": []})
                 refuse_errors(caplog)
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {error!r}") from error
         await heard.aclose()
-    # Some of everything has come, in proportion to the rounds.
+    # There was some of everything, in proportion to the rounds.
     assert min(outcomes["answered"], outcomes["SpindleError"], outcomes["PeerProtocolError"]) > rounds / 60, outcomes
     assert min(outcomes["message"], outcomes["running"], outcomes["completed"]) > rounds / 60, outcomes
 

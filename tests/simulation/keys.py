@@ -1,4 +1,4 @@
-"""The oracle's model of who has which key, and who waits for it, in order."""
+"""The oracle's model of the holder of each key, and of the claims that wait for it, in order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Keys:
 
     @property
     def taken(self) -> int:
-        """How many claims count against the worker's limit: who waits takes over a place that counts already."""
+        """How many claims count against the worker's limit: one that waits takes over a place that counts already."""
         return len(self._claims)
 
     def holder(self, place: Place) -> int | None:
-        """Tell who has a key, with or without a process yet."""
+        """Return the claim that has a key, with or without a process yet."""
         return next((number for number, taken in self._claims.items() if taken == place), None)
 
     def process_before(self, number: int) -> int:
@@ -36,7 +36,7 @@ class Keys:
         return self._before[number]
 
     def heirs(self, number: int) -> tuple[int, ...]:
-        """Tell who waits for the key of a claim."""
+        """Return the claims that wait for the key of a claim."""
         place = self._claims[number]
         return () if place is None else self._queues.get(place, ())
 
@@ -45,7 +45,7 @@ class Keys:
         self._claims[number] = place
 
     def wait(self, number: int, place: Place) -> None:
-        """Wait for a key, behind all who wait already."""
+        """Wait for a key, behind all that wait already."""
         self._queues[place] = (*self._queues.get(place, ()), number)
 
     def leave(self, number: int) -> bool:
@@ -57,7 +57,7 @@ class Keys:
         return True
 
     def release(self, number: int, *, had_process: bool) -> int | None:
-        """Give a claim up; returns who has the key now."""
+        """Give up a claim; return the one that has the key now."""
         place = self._claims.pop(number)
         queue = () if place is None else self._queues.get(place, ())
         if place is None or not queue:

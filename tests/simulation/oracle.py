@@ -63,7 +63,7 @@ class _Search:
         return [f"worker {self.worker}: nothing explains {line}", *(f"  - {why}" for why in self.hindrances)]
 
     def _follow(self, model: WorkerModel, place: int) -> bool:
-        """Go on until there is a choice, which goes on the stack, or no way; say whether the end was reached."""
+        """Continue until there is a choice, which goes on the stack, or no way; return whether the end was reached."""
         while True:
             choices = self._choices(model, place)
             if choices is None:
@@ -279,7 +279,7 @@ def _channels(scenario: Scenario, log: Log) -> Iterator[str]:
 
 
 def _facts(scenario: Scenario, log: Log) -> Iterator[str]:
-    """A child is told who it is."""
+    """A child learns its own facts."""
     for number, facts in log.facts.items():
         spawn = scenario.spawn(number)
         plan = scenario.workers[spawn.worker]

@@ -293,7 +293,7 @@ class _Player:
 
 
 async def _leave(block: Block) -> None:
-    """Leave a block when and how it is to be left."""
+    """Leave a block when and how the scenario says."""
     if block.how == "cancel":
         await trio.sleep_forever()
     await trio.sleep_until(block.left_at)

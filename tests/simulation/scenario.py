@@ -49,10 +49,10 @@ class Part:
     launch_seconds: float = 0.0
     launch_fails: bool = False
     is_launched_regardless: bool = False
-    """The launch cannot be called off: the process exists by the time in which its host has changed its mind."""
+    """The launch cannot be called off: the process exists before its host has changed its mind."""
     plan: tuple[Moment, ...] = (Moment(0.0, (Act("ready"),)),)
     at_stop: tuple[Moment, ...] | None = (Moment(0.0, (Act("stopped"), Act("exit"))),)
-    """Instead of the rest of the plan, once a stop has come; `None`: it ignores that."""
+    """Replaces the rest of the plan after a stop; `None`: it ignores the stop."""
     withstands_kill: float = 0.0
     """Seconds that it exists on after its kill."""
     has_pid: bool = False
@@ -183,7 +183,7 @@ Place: TypeAlias = tuple[str, str, str]
 
 
 def user_of(plan: WorkerPlan, spawn: Spawn) -> str:
-    """Tell whose process it will be; empty where nobody is named."""
+    """Return the owner of the process; empty if there is none."""
     return plan.user_id if plan.user_id is not None else (spawn.user_id or "").strip()
 
 

@@ -200,7 +200,7 @@ class StagedProcess(MemoryProcess):
         self._nap.cancel()
 
     def leave(self) -> None:
-        """Be nobody's concern any more, dead or not."""
+        """Stop counting, dead or not."""
         self._is_left = True
         self._nap.cancel()
         self.close_host_ends()

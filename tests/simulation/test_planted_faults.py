@@ -27,7 +27,7 @@ from spindle_trio._supervision._supervised_process import SupervisedProcess
 from spindle_trio._supervision._supervisor import Supervisor
 
 MOST = 600
-"""Numbers within which each fault is caught."""
+"""Seeds within which each fault is caught."""
 
 Patch = pytest.MonkeyPatch
 
@@ -179,7 +179,7 @@ def a_stop_returns_before_the_end_is_announced(patch: Patch) -> None:
 
 
 def a_deadline_judges_before_it_looks_at_what_has_come(patch: Patch) -> None:
-    """Contract, rule 7. It shows only where a deadline and a frame meet at one instant."""
+    """Contract, rule 7. It shows only if a deadline and a frame meet at one instant."""
 
     def make(original: Any) -> Any:
         def judge(supervisor: Supervisor, launched: Any, intake: Intake) -> None:

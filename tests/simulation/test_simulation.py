@@ -45,7 +45,7 @@ def test_whatever_happens_for_long_the_host_keeps_its_contract(block: int) -> No
 
 
 def test_orders_that_differ_in_what_an_ended_process_was_like_are_told_apart() -> None:
-    """Here a heartbeat and a stop come at one instant, and who asks later about the process sees which was first."""
+    """Here a heartbeat and a stop come at one instant, and a later question about the process shows which was first."""
     assert report(56_240) is None
 
 

@@ -193,7 +193,7 @@ class WorkerModel(WorkerState):
         grace: float | None,
         may_kill: bool = True,
     ) -> None:
-        """Ask it to stop within a grace period, its own or another one; where that is 0, kill it instead."""
+        """Ask it to stop within a grace period, its own or another one; if that is 0, kill it instead."""
         was_starting, kills = process.state == "starting", may_kill and grace == 0
         if process.stop(self.now, reason, host_reason, told, None if kills else grace):
             if not kills:
@@ -286,7 +286,7 @@ class WorkerModel(WorkerState):
             self._release(number)
 
     def _release(self, number: int) -> None:
-        """Pass a place on to whoever waits for it."""
+        """Pass a place on to the next claim."""
         heir = self.keys.release(number, had_process=number in self.started)
         if heir is not None and self.phases[heir] == "queued":
             self.phases[heir] = "turned"
@@ -314,7 +314,7 @@ class WorkerModel(WorkerState):
             raise Refuted(f"command {number} should come to {outcome} at {self.now}; it came to {shown}")
 
     def _ended(self, process: Proc, error: str | None = None) -> None:
-        """Take an ended process off the list, and answer whoever waits for that."""
+        """Take an ended process off the list, and answer the calls that wait for that."""
         number = process.number
         if not process.is_stop_expected and number in self.stops:
             raise Refuted(f"process {number} was asked to stop, and should not have been: {self.stops[number]}")

@@ -14,7 +14,7 @@ Step: TypeAlias = tuple[str, int]
 """What happens, and to which process or command."""
 
 Outcome: TypeAlias = tuple[object, ...]
-"""What a call has come to."""
+"""The outcome of a call."""
 
 
 class WorkerState:

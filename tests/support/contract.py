@@ -30,7 +30,7 @@ async def run(process):
     process.ready()
     await trio.sleep_forever()
 """
-"""Is told of a stop, and leaves it to the host to end it."""
+"""Hears of a stop, and leaves it to the host to end it."""
 
 ENDS_WHEN_TOLD = """
 async def run(process):
@@ -90,7 +90,7 @@ def stderr_of(handle: ProcessHandle) -> str:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process of this number is alive. A zombie is not; the fixtures tell whoever has to reap it."""
+    """Whether a process with this pid is alive. A zombie is not; the fixtures report it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -15,7 +15,7 @@ import trio
 
 
 def waited_for_processor() -> float:
-    """Tell for how many seconds in all the calling thread was ready to run and did not; 0 where nobody counts them."""
+    """Return for how many seconds in all the calling thread was ready to run and did not; 0 if nothing counts them."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError):

@@ -90,7 +90,7 @@ def alive(mark: str) -> list[int]:
 
 
 def describe(pid: int) -> str:
-    """Say what a process is, for whoever has to find out why it is still there."""
+    """Describe a process, to find out why it is still there."""
     try:
         return Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -200,7 +200,7 @@ def as_result(body):
 
 
 async def refuses_each(world, raws, kind, **options):
-    """Let a process say each of these, and see it fail for it while another one goes on."""
+    """Let a process send each of these, and see it fail for it while another one goes on."""
     world.entry(LIAR)
     world.entry(ECHO, "echo.py")
     async with world.quiet_worker(**options) as worker:

@@ -54,10 +54,10 @@ TREE_LEVELS = frozenset({"pidns", "cgroup"})
 """Where whatever a process has started is gone when its end is announced."""
 
 STRONG_LEVELS = TREE_LEVELS | {"sweep"}
-"""Where it is gone a second later at the latest, also what has left its session and its parents."""
+"""Levels at which everything is gone within a second, even what has left its session and its parents."""
 
 NAMESPACE_LEVELS = frozenset({"pidns"})
-"""Where a process sees nobody but its own descendants, and its parent is not everybody's server."""
+"""Levels at which a process sees only its own descendants, and its parent is not the server of all."""
 
 GRACE_SECONDS = 0.5
 FRAME_SECONDS = 0.5
@@ -68,7 +68,7 @@ CONTROL_PATIENCE = LaunchedProcess.control_patience
 """Seconds that a process may live on that has closed its control lane."""
 
 SLACK = 1.0
-"""Seconds of its own time in which a host may be late with a deadline (reliability, row 11)."""
+"""Seconds of its own time by which a host may miss a deadline (reliability, row 11)."""
 
 KILLED = "killed by SIGKILL(, not for lack of memory,)?"
 """What is said of a SIGKILL from elsewhere: not every system tells what it does for lack of memory."""
@@ -77,7 +77,7 @@ PROMPT = (0.0, 2.0)
 """Bounds of the seconds from ready to the end of what ends at once, on a machine that has other things to do."""
 
 GONE_SECONDS = 1.0
-"""How long what a process has started may be there after its end, where that is not exact (reliability, row 14). As
+"""Seconds that what a process has started may outlive it, at levels without an exact end (reliability, row 14). As
 with the next, time in which the host had no processor does not count."""
 
 ANSWER_SECONDS = 5.0
@@ -154,7 +154,7 @@ class Mischief:
     ends: str = "failed"
     """The terminal state. The exit reason is called the same."""
     error: str = ""
-    """A pattern that the whole of the error's text matches; empty where there is none."""
+    """A pattern for the whole of the error's text; empty if there is none."""
     within: tuple[float, float] = PROMPT
     """Bounds of the seconds from ready, or from the stop if there is one, to the end."""
     result: Any = None
@@ -199,7 +199,7 @@ class Fate:
 
 
 class Neighbourhood:
-    """One host with well-behaved processes, in which others do mischief."""
+    """One host with well-behaved processes and mischievous ones."""
 
     def __init__(self, level: str, root: Path, launcher: Launcher, host: Host, worker: Worker) -> None:
         self.level = level

@@ -95,7 +95,7 @@ class WatchedWorker:
         await self._wait_until(lambda: self.said(payload) >= times)
 
     async def wait_state(self, state: ProcessState) -> None:
-        """Wait until some process has come into this state."""
+        """Wait until some process is in this state."""
         await self._wait_until(lambda: any(event.state is state for event in self.events))
 
     async def wait_messages(self, *handles: ProcessHandle, more: int) -> None:

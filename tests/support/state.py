@@ -1,4 +1,4 @@
-"""What the tests of the state table share: an entry that is told of a stop, and a child that is played by hand."""
+"""Shared by the tests of the state table: an entry that hears of a stop, and a child that is played by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LANES = {"control": "process._controls._control_out._lane", "messages": "process
 
 
 def told_then(statement: str) -> str:
-    """An entry that is told of a stop, and then does this."""
+    """An entry that hears of a stop, and then does this."""
     return f"""
         async def run(process):
             asked = trio.Event()

@@ -15,7 +15,7 @@ from support.wire import BOUNDS, LIMITS, Scenario, expected_bodies, expected_fra
 _READER = BodyReader(BOUNDS)
 _REFUSED = object()
 _LONGEST_REASON = 10_000
-"""Characters that a reason may have, with the path to where the fault is: not a megabyte because the frame has one."""
+"""Characters of a reason, at most, with the path to the fault: not a megabyte because the frame has one."""
 
 
 def judge(scenario: Scenario) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What type checkers see of the public API. Never run: mypy reads it, and fails where a type is not what it says."""
+"""The public API for type checkers. Never run: mypy reads it, and fails if a type is not as stated here."""
 
 from __future__ import annotations
 

@@ -34,5 +34,5 @@ def flood(fd: int, frame: bytes, write: int) -> None:
             while True:
                 os.write(fd, frame * 1000)
         except OSError:
-            os._exit(0)  # nobody is there who could hear it
+            os._exit(0)  # nobody is left to read it
     os._exit(0)

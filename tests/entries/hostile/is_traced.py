@@ -30,7 +30,7 @@ def run(process: BlockingProcessContext) -> None:
 
 
 def trace(traced: int, tell: int) -> None:
-    """Trace a process, and report this one's number; 0 where the system does not allow it."""
+    """Trace a process, and report this one's pid; 0 if the system does not allow it."""
     is_allowed = ctypes.CDLL(None).ptrace(PTRACE_SEIZE, traced, 0, 0) == 0
     os.write(tell, b"%d" % (os.getpid() if is_allowed else 0))
     if is_allowed:

@@ -43,7 +43,7 @@ def run(process: BlockingProcessContext) -> None:
         case "may start no process":
             resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
         case "takes on another user":
-            with suppress(OSError):  # who is nobody special cannot
+            with suppress(OSError):  # an ordinary user cannot
                 os.setuid(65534)
         case "is another program":
             os.execv("/bin/sleep", ["sleep", "60"])  # noqa: S606  # there is no need of one

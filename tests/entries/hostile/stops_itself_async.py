@@ -1,4 +1,4 @@
-"""Stops itself by SIGSTOP, while its event loop is to beat."""
+"""Stops itself by SIGSTOP, while its event loop should beat."""
 
 from __future__ import annotations
 

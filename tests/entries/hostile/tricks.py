@@ -54,7 +54,7 @@ def report(write: int) -> None:
 
 
 def in_the_group(write: int) -> None:
-    """Stay in the process group of whoever has forked this."""
+    """Stay in the process group of the parent."""
     report(write)
     wait_for_the_end()
 
