@@ -182,16 +182,15 @@ async def test_an_async_entry_that_swallows_the_cancellation_and_goes_on_is_kill
 CALLS = ["ready()", "heartbeat()", "send('x')", "receive()", "receive(timeout=0)", "sleep(0)", "sleep(3600)"]
 
 
-@pytest.mark.parametrize("call", CALLS)
-async def test_a_blocking_entry_gets_system_exit_at_its_next_call(real_world, call: str) -> None:
+async def test_a_blocking_entry_gets_system_exit_at_its_next_call(real_world) -> None:
     """At its next call, and not before: what it does in between is not disturbed."""
-    gate = Gate(real_world.root)
-    entry = real_world.blocking_entry(f"""
+    entry = real_world.blocking_entry("""
         def run(process):
             process.ready()
-            open("gate").read()
+            number, call = process.payload
+            open(f"gate{number}").read()
             try:
-                process.{call}
+                eval(f"process.{call}")
             except SystemExit as end:
                 process.send(type(end).__mro__[1].__name__)
                 raise
@@ -199,14 +198,17 @@ async def test_a_blocking_entry_gets_system_exit_at_its_next_call(real_world, ca
                 process.send("finally")
     """)
     async with real_world.worker() as worker, trio.open_nursery() as nursery:
-        handle = await worker.backend_processes.spawn(entry)
-        await gate.wait_reached()
-        nursery.start_soon(handle.stop)
-        await wait_state(worker, handle.process_id, ProcessState.STOPPING)
-        gate.open()
-        await handle.wait_ended()
-    assert (handle.info.exit_reason, handle.info.error) == (ExitReason.STOPPED, None)
-    assert real_world.payloads() == ["SystemExit", "finally"]
+        for number, call in enumerate(CALLS):
+            real_world.messages.clear()
+            gate = Gate(real_world.root, f"gate{number}")
+            handle = await worker.backend_processes.spawn(entry, payload=[number, call])
+            await gate.wait_reached()
+            nursery.start_soon(handle.stop)
+            await wait_state(worker, handle.process_id, ProcessState.STOPPING)
+            gate.open()
+            await handle.wait_ended()
+            assert (handle.info.exit_reason, handle.info.error) == (ExitReason.STOPPED, None)
+            assert real_world.payloads() == ["SystemExit", "finally"], call
 
 
 async def test_a_blocking_entry_is_ended_inside_a_call_that_waits(real_world) -> None:

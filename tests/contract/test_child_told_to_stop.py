@@ -145,24 +145,22 @@ async def test_complete_and_fail_within_a_stop_handler_end_the_entry(
     assert handle.info.error in (None, "in handler")
 
 
-@pytest.mark.parametrize(
-    ("word", "state", "result"),
-    [("complete", ProcessState.COMPLETED, "in handler"), ("fail", ProcessState.FAILED, None)],
-)
-async def test_complete_and_fail_within_a_stop_handler_end_a_blocking_entry(
-    real_world, word: str, state: ProcessState, result: object
-) -> None:
-    entry = real_world.blocking_entry(f"""
+async def test_complete_and_fail_within_a_stop_handler_end_a_blocking_entry(real_world) -> None:
+    entry = real_world.blocking_entry("""
         def run(process):
-            process.on_stop(lambda notice: process.{word}("in handler"))
+            process.on_stop(lambda notice: getattr(process, process.payload)("in handler"))
             process.ready()
             process.sleep(3600)
             process.send("never")
     """)
     async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        await handle.stop()
-    assert (handle.info.state, handle.result) == (state, result)
+        for word, state, result in (
+            ("complete", ProcessState.COMPLETED, "in handler"),
+            ("fail", ProcessState.FAILED, None),
+        ):
+            handle = await worker.backend_processes.spawn(entry, payload=word)
+            await handle.stop()
+            assert (handle.info.state, handle.result) == (state, result)
     assert real_world.payloads() == []
 
 

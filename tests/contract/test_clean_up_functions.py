@@ -29,19 +29,26 @@ HANDLER = """
 """
 
 
-async def end_in_that_way(world, entry: str, end: str, **options) -> object:
+async def end_in_each_way(world, entry: str) -> None:
+    """End a process of an entry in each way, and see that each has cleaned up once."""
+    handles = []
     async with world.worker() as worker:
         processes = worker.backend_processes
-        handle = await processes.spawn(entry, key="one", heartbeat_timeout=float("inf"))
-        if end == "stop":
-            await handle.stop()
-        elif end == "replace":
-            await (await processes.spawn(entry, key="one", replace_existing=True)).send("complete")
-            await handle.wait_ended()
-        elif end != "unload":
-            await handle.send(end)
-            await handle.wait_ended()
-    return handle
+        for end, _, _ in ENDS:
+            handle = await processes.spawn(entry, key="one", heartbeat_timeout=float("inf"))
+            handles.append(handle)
+            if end == "stop":
+                await handle.stop()
+            elif end == "replace":
+                other = await processes.spawn(entry, key="one", replace_existing=True)
+                await other.send("complete")
+                await other.wait_ended()
+            elif end != "unload":  # that is what the worker's own end does
+                await handle.send(end)
+                await handle.wait_ended()
+    for handle, (end, state, exit_reason) in zip(handles, ENDS, strict=True):
+        assert (handle.info.state, handle.info.exit_reason) == (state, exit_reason), end
+        assert sent_by(world, handle) == ["cleaned up"], end
 
 
 def sent_by(world, handle) -> list[object]:
@@ -49,9 +56,8 @@ def sent_by(world, handle) -> list[object]:
 
 
 @pytest.mark.parametrize("definition", ["def", "async def"])
-@pytest.mark.parametrize(("end", "state", "exit_reason"), ENDS)
 async def test_it_runs_once_at_each_end_of_an_async_entry_that_lives_on(
-    virtual_world, autojump_clock: MockClock, definition: str, end: str, state: ProcessState, exit_reason: ExitReason
+    virtual_world, autojump_clock: MockClock, definition: str
 ) -> None:
     """In memory only, for there are many ends; the tests below do the same on real processes."""
     entry = virtual_world.entry(f"""
@@ -63,16 +69,10 @@ async def test_it_runs_once_at_each_end_of_an_async_entry_that_lives_on(
                 process.send_nowait("cleaned up")
             return clean_up
     """)
-    handle = await end_in_that_way(virtual_world, entry, end)
-    assert (handle.info.state, handle.info.exit_reason) == (state, exit_reason)
-    assert sent_by(virtual_world, handle) == ["cleaned up"]
+    await end_in_each_way(virtual_world, entry)
 
 
-@pytest.mark.quick(3)
-@pytest.mark.parametrize(("end", "state", "exit_reason"), ENDS)
-async def test_it_runs_once_at_each_end_of_a_blocking_entry_that_lives_on(
-    real_world, end: str, state: ProcessState, exit_reason: ExitReason
-) -> None:
+async def test_it_runs_once_at_each_end_of_a_blocking_entry_that_lives_on(real_world) -> None:
     entry = real_world.blocking_entry(f"""
         def run(process):
             {HANDLER}
@@ -84,9 +84,7 @@ async def test_it_runs_once_at_each_end_of_a_blocking_entry_that_lives_on(
                 process.send("cleaned up")
             return clean_up
     """)
-    handle = await end_in_that_way(real_world, entry, end)
-    assert (handle.info.state, handle.info.exit_reason) == (state, exit_reason)
-    assert sent_by(real_world, handle) == ["cleaned up"]
+    await end_in_each_way(real_world, entry)
 
 
 async def test_an_entry_that_only_returned_a_clean_up_function_lives_on_until_a_stop(

@@ -129,23 +129,22 @@ async def test_beat_while_running_says_no_more_than_that_the_loop_is_alive(real_
     assert info.exit_reason is ExitReason.TIMED_OUT
 
 
-@pytest.mark.parametrize(
-    "statement",
-    ["process.receive()", "process.receive(timeout=3600)", "process.sleep(3600)"],
-    ids=["receive", "receive with a timeout", "sleep"],
-)
-async def test_waiting_in_receive_or_sleep_counts_as_alive_in_a_blocking_entry(real_world, statement: str) -> None:
-    entry = real_world.blocking_entry(f"""
+async def test_waiting_in_receive_or_sleep_counts_as_alive_in_a_blocking_entry(real_world) -> None:
+    entry = real_world.blocking_entry("""
         def run(process):
             process.ready()
-            {statement}
+            eval(f"process.{process.payload}")
     """)
     async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn(entry, heartbeat_timeout=0.15)
+        handles = [
+            await worker.backend_processes.spawn(entry, payload=call, heartbeat_timeout=0.15)
+            for call in ("receive()", "receive(timeout=3600)", "sleep(3600)")
+        ]
         await trio.sleep(0.5)
-        assert handle.state is ProcessState.RUNNING
-        since_beat = handle.info.last_heartbeat_at - handle.info.ready_at
-        assert since_beat.total_seconds() > 0.3
+        for handle in handles:
+            assert handle.state is ProcessState.RUNNING
+            since_beat = handle.info.last_heartbeat_at - handle.info.ready_at
+            assert since_beat.total_seconds() > 0.3
 
 
 async def test_a_waiting_send_counts_as_alive(world, world_clock: MockClock | None) -> None:

@@ -42,28 +42,30 @@ async def test_everything_sent_before_each_end_is_readable_after_it(
     assert handle.statistics().messages_received == COUNT
 
 
-@pytest.mark.quick(3)
-@pytest.mark.parametrize(
-    ("end", "exit_reason"), [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)]
-)
-async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_after_it(
-    real_world, end: str, exit_reason: ExitReason
-) -> None:
-    entry = real_world.blocking_entry(f"""
+async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_after_it(real_world) -> None:
+    ends = [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)]
+    entries = [
+        real_world.blocking_entry(
+            f"""
         import os, sys
         def run(process):
             process.ready()
             for number in range({COUNT}):
                 process.send(number)
             {end}
-    """)
+    """,
+            f"{number}.py",
+        )
+        for number, (end, _) in enumerate(ends)
+    ]
     async with real_world.quiet_worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        messages = handle.messages()
-        info = await handle.wait_ended()
-    assert info.exit_reason is exit_reason
-    assert [payload async for payload in messages] == list(range(COUNT))
-    assert handle.statistics().messages_received == COUNT
+        for entry, (end, exit_reason) in zip(entries, ends, strict=True):
+            handle = await worker.backend_processes.spawn(entry)
+            messages = handle.messages()
+            info = await handle.wait_ended()
+            assert info.exit_reason is exit_reason, end
+            assert [payload async for payload in messages] == list(range(COUNT)), end
+            assert handle.statistics().messages_received == COUNT
 
 
 async def test_what_is_still_with_the_system_when_a_process_is_gone_is_taken_in(real_world) -> None:
