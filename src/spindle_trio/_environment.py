@@ -25,5 +25,5 @@ PASSED_ON: Final = frozenset(
 
 
 def passed_on_environment() -> dict[str, str]:
-    """Take from this program's environment what its processes get where nothing else was asked for."""
+    """Take the default environment of processes from this program's environment."""
     return {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("LC_")}

@@ -83,7 +83,7 @@ class StartupFailedError(SpawnError):
 
     @property
     def result(self) -> JsonValue:
-        """What it completed with, if it returned or completed without ever calling `ready()`; else `None`."""
+        """Its result, if it returned or completed without ever calling `ready()`; otherwise `None`."""
         return self._result
 
 
@@ -105,12 +105,12 @@ class PayloadError(SpindleError, ValueError):
 
     @property
     def size(self) -> int | None:
-        """Its size as JSON, in bytes, where it is too large; otherwise `None`."""
+        """Its size as JSON, in bytes, if it is too large; otherwise `None`."""
         return self._size
 
     @property
     def limit(self) -> int | None:
-        """How many bytes are allowed, where it is too large; otherwise `None`."""
+        """How many bytes are allowed, if it is too large; otherwise `None`."""
         return self._limit
 
 

@@ -1,6 +1,6 @@
-"""What the worker API stands on: implemented by the host for workers in its program, and by a connection for others.
+"""The interfaces below the worker API. The host implements them for workers in its program, a connection for others.
 
-`_worker` is written against these two protocols alone, so that a worker behaves alike on both sides of a stream.
+`_worker` uses only these protocols, so a worker behaves alike on both sides of a stream.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ProcessInterface(Protocol):
-    """One process, as far as a handle can see it. Goes on to work after the process has ended."""
+    """One process, as its handle sees it. It still works after the process has ended."""
 
     @property
     def process_id(self) -> str:
@@ -33,11 +33,11 @@ class ProcessInterface(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """The operating system's number for it; `None` where it has none or lives elsewhere."""
+        """The operating system's pid for it; `None` if it has none or lives elsewhere."""
 
     @property
     def info(self) -> ProcessInfo:
-        """The latest that this side knows."""
+        """The latest snapshot on this side."""
 
     @property
     def state(self) -> ProcessState:
@@ -45,7 +45,7 @@ class ProcessInterface(Protocol):
 
     @property
     def result(self) -> JsonValue:
-        """What the process has completed with; `None` before."""
+        """The result of the process; `None` before it has completed."""
 
     @property
     def post_mortem(self) -> PostMortem | None:
@@ -53,7 +53,7 @@ class ProcessInterface(Protocol):
 
     @property
     def inbox(self) -> Inbox:
-        """What it has sent."""
+        """The messages that it has sent."""
 
     async def send(self, payload: object) -> None:
         """Send a payload as soon as there is room; see `ProcessHandle.send`."""
@@ -111,7 +111,7 @@ class WorkerInterface(Protocol):
 
 
 class ServingInterface(WorkerInterface, Protocol):
-    """What the host offers besides to a worker at the other end of a connection. Both calls are requests: sync."""
+    """Further calls of the host for a worker at the other end of a connection. Both are sync requests."""
 
     def request_stop(self, process_id: str, options: StopOptions) -> object:
         """Ask for a stop and return at once, with `stopping` published. Does nothing for an ended or unknown id.
@@ -128,5 +128,5 @@ class ServingInterface(WorkerInterface, Protocol):
         Raises:
             PayloadError: it is not JSON-safe or is over a limit.
             ProcessAccessError: the process belongs to another user than the one named.
-            trio.BrokenResourceError: the process has ended, takes no messages any more, or there never was one.
+            trio.BrokenResourceError: the process has ended, takes no more messages, or never existed.
         """

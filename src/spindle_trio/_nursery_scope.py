@@ -1,4 +1,4 @@
-"""A nursery around a block of the user's, which the block's own error leaves bare."""
+"""A nursery around a user's block that leaves the block's own error bare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 
 class NurseryScope:
-    """Opens a nursery, and closes it once everything in it has been brought to its end.
+    """Opens a nursery, and closes it once everything in it has ended.
 
     A plain ``async with trio.open_nursery()`` wraps whatever the block raises in a group. Here the block's error never
     meets the nursery: the owner ends its tasks first, and then closes the nursery as if the block had returned. Only
@@ -21,7 +21,7 @@ class NurseryScope:
         self._manager: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
         self.start_soon: Callable[[Callable[[], Awaitable[object]]], None]
-        """Starts a task in the open nursery: one bound method for all who are given it."""
+        """Starts a task in the open nursery. One bound method, shared by all callers."""
 
     @property
     def nursery(self) -> trio.Nursery:

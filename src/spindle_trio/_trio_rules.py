@@ -1,4 +1,4 @@
-"""Keeps Trio's rules: holds back Ctrl-C, and says what is wrong where a program uses this package outside of them."""
+"""Keeps Trio's rules: holds back Ctrl-C, and raises clear errors if a program breaks the rules."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 def uninterrupted(cls: type[T]) -> type[T]:
     """Hold back Ctrl-C while a method of this class runs: it would leave half of a change behind.
 
-    Waiting is interrupted all the same: Ctrl-C is raised at the next checkpoint of the main task. Trio looks at the
-    code that runs, so that a call costs no more than without.
+    Ctrl-C still interrupts waiting: it is raised at the next checkpoint of the main task. Trio inspects the running
+    code, so calls cost nothing more.
     """
     for member in vars(cls).values():
         if isinstance(member, FunctionType):
@@ -24,12 +24,12 @@ def uninterrupted(cls: type[T]) -> type[T]:
 
 
 class AsyncBlock(AbstractAsyncContextManager[T]):
-    """A block for ``async with``, which says so where it is opened in another way."""
+    """A block for ``async with``, which raises a clear error if it is opened in another way."""
 
     __slots__ = ()
 
     typed: ClassVar[str]
-    """How the call that makes it is typed."""
+    """The call that makes it, as typed."""
 
     def __repr__(self) -> str:
         return f"<async with {self.typed}(…)>"
@@ -42,7 +42,7 @@ class AsyncBlock(AbstractAsyncContextManager[T]):
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
-            raise AttributeError(name)  # asked for by the machinery of Python, or by this block too early
+            raise AttributeError(name)  # looked up by Python itself, or by this block too early
         raise AttributeError(
             f"{name!r} belongs to what the block yields, not to the block; type: async with {self.typed}(…) as …:"
         )
@@ -67,10 +67,10 @@ def require_trio() -> None:
 
 
 def other_thread(call: str) -> RuntimeError:
-    """Make the error of a plain call from another thread: none of the objects here may be shared by threads.
+    """Make the error for a call from another thread: threads may not share any of these objects.
 
     Args:
-        call: the name of what was called.
+        call: the name of the method.
     """
     return RuntimeError(
         f"{call}() was called from the wrong thread; in a thread that Trio started, "
@@ -82,8 +82,8 @@ def refuse_stream(channel: object, to_type: str) -> None:
     """Refuse a bare stream where a channel is wanted.
 
     Args:
-        channel: what was given.
-        to_type: how it is right.
+        channel: the argument.
+        to_type: the right call.
 
     Raises:
         TypeError: it is a stream.

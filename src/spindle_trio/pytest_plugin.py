@@ -1,6 +1,6 @@
 """Fixtures for tests of hosts, workers and entries in virtual time. Needs pytest-trio.
 
-Override `spindle_entries` to say which entries there are, and ask for a worker::
+Override `spindle_entries` to provide entries, and ask for a worker::
 
     @pytest.fixture
     def spindle_entries():
@@ -11,11 +11,11 @@ Override `spindle_entries` to say which entries there are, and ask for a worker:
         ...
 
 A test that asks for `spindle_host` or `spindle_worker` runs on a `trio.testing.MockClock` that jumps to the next
-deadline whenever every task waits, so that fifteen seconds without a heartbeat take no time at all. It need not be
-marked, and need not ask for `autojump_clock`; where it asks for a mock clock of its own, it gets that one.
+deadline whenever every task waits, so fifteen seconds without a heartbeat take no time at all. The test needs no mark
+and no `autojump_clock`; if it asks for a mock clock of its own, it gets that one.
 
-Real processes do not live in virtual time: such a clock would fire their startup deadline after some milliseconds. So a
-test that runs on a mock clock must not start them, and launchers of real processes refuse to.
+Real processes do not run in virtual time: such a clock would fire their startup deadline after some milliseconds. So a
+test on a mock clock must not start them, and launchers of real processes refuse to.
 
 This module loads nothing of the library until a test asks for a fixture: pytest imports it in every run.
 """
@@ -58,7 +58,7 @@ def spindle_launcher(
 
 
 async def _spindle_host(spindle_launcher: MemoryLauncher) -> AsyncIterator[Host]:  # noqa: ASYNC900  # a fixture
-    """Open a host in virtual time; at the end of the test it ends all processes, and none may be left."""
+    """Open a host in virtual time. At the end of the test it ends all processes, and none may be left."""
     from spindle_trio import open_host
 
     _make_sure_of_virtual_time()
@@ -86,7 +86,7 @@ if find_spec("pytest_trio") is not None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Say what is missing, before pytest says that there is no such fixture, or that nothing runs it."""
+    """Report what is missing, before pytest reports that a fixture is missing or that nothing runs it."""
     if _needs_virtual_time(item) and not item.config.pluginmanager.hasplugin("trio"):
         pytest.fail("the spindle_trio fixtures need pytest-trio: pip install pytest-trio", pytrace=False)
 

@@ -16,13 +16,13 @@ from spindle_trio.abc import Launcher
 
 
 class HostScope:
-    """What the workers of a host share, and the order in which it all ends."""
+    """The state that the workers of a host share, and the order of shutdown."""
 
     def __init__(self, settings: HostSettings) -> None:
         """Prepare a host with no workers.
 
         Args:
-            settings: what it was opened with.
+            settings: the host's settings.
         """
         self.settings = settings
         self.is_closed: bool = False
@@ -34,7 +34,7 @@ class HostScope:
         """Make the launcher ready and open the nursery.
 
         Raises:
-            RuntimeError: the launcher holds trees of processes together less well than this host requires.
+            RuntimeError: the launcher's level of containment is weaker than this host requires.
         """
         launcher, required = self.settings.launcher, self.settings.require_containment
         await launcher.start()
@@ -79,7 +79,7 @@ class HostScope:
             worker.kill()
 
     def recent(self) -> list[EndedProcess]:
-        """Describe the processes that have ended last."""
+        """Describe the processes that ended most recently."""
         return self._recent.show()
 
     def statistics(self) -> HostStatistics:

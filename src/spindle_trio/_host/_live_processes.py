@@ -1,7 +1,7 @@
-"""One worker's live processes: their keys, their tasks, and those who listen to them.
+"""One worker's live processes: their keys, their tasks, and their subscribers.
 
-`LiveProcesses` claims the key, waits for the process that is to be replaced, and only then begins. Everything from the
-claim to the start of the task happens in one step. So if two spawns ask for one key in the same tick, exactly one wins.
+`LiveProcesses` claims the key, waits for the process to replace, and only then begins. Everything from the claim to the
+start of the task happens in one step. So if two spawns ask for one key in the same tick, exactly one wins.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class LiveProcesses:
 
         Args:
             settings: the host's.
-            config: what they live under.
-            root: below which their entries lie.
-            recent: takes what is kept of them when they have ended.
+            config: the configuration of all processes.
+            root: the folder of their entries.
+            recent: keeps the processes that have ended.
             refuse_closed: raises once the worker takes no more calls.
         """
         self.by_id: dict[str, SupervisedProcess] = {}
@@ -90,7 +90,7 @@ class LiveProcesses:
         return len(self._abandoned)
 
     def find(self, wanted: ProcessFilter) -> list[ProcessInfo]:
-        """List the snapshots of those that match, oldest first."""
+        """List the snapshots of the matching processes, oldest first."""
         return self._registry.find(wanted)
 
     async def open(self) -> None:
@@ -204,7 +204,7 @@ class LiveProcesses:
         try:
             await Supervisor(process).run(launcher, order)
         except BaseException:
-            # A bug of ours or of the launcher's, which leaves the worker's block as a group. Nobody may wait for ever.
+            # A bug of ours or of the launcher; it leaves the worker's block as a group. No caller may wait for ever.
             if self.by_id.get(process.process_id) is process:
                 self._forget(process)()
                 process.crashed()
@@ -227,7 +227,7 @@ class LiveProcesses:
         return None if holder is None else self.by_id[holder.process_id]
 
     def _forget(self, process: SupervisedProcess) -> Callable[[], None]:
-        """Free what an ended process held. Returns what to do once its end has been announced."""
+        """Free what an ended process held. Returns a function to call once its end has been announced."""
         del self.by_id[process.process_id]
         self._rounds.remove(process.deadlines, process.deadlines.heartbeat_timeout)
         if process.is_abandoned:

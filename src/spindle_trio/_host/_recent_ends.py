@@ -1,4 +1,4 @@
-"""The processes that have ended last, bounded in number and in bytes."""
+"""The processes that ended most recently, bounded in number and in bytes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MOST_BYTES: Final = 16 * MEBIBYTE
 
 
 class RecentEnds:
-    """What a host keeps of ended processes; the oldest goes first."""
+    """The ended processes that a host remembers; the oldest goes first."""
 
     def __init__(self, most: int) -> None:
         """Begin with none.
 
         Args:
-            most: how many are kept.
+            most: how many to keep.
         """
         self._most = most
         self._ends: deque[tuple[KeptEnd, int]] = deque()
         self._bytes = 0
 
     def add(self, record: ProcessRecord) -> None:
-        """Keep what is kept of a process that has just ended."""
+        """Keep a process that has just ended."""
         size = _size_of(record.identity)
         self._ends.append((keep_end(record), size))
         self._bytes += size

@@ -1,4 +1,4 @@
-"""The index of live processes: who holds which key, and who may have another process. Sans-IO.
+"""The index of live processes: which process has which key, and whether there may be another one. Sans-IO.
 
 A *claim* is the right to have one live process. A spawn that holds a key and replaces another waits with its claim
 until the other is gone, in order of arrival, and takes over its predecessor's place: a replacement never counts twice.
@@ -38,7 +38,7 @@ class Listed(Protocol):
 
     @property
     def state(self) -> ProcessState:
-        """Where it is in its life."""
+        """Its state."""
 
     @property
     def info(self) -> ProcessInfo:
@@ -58,7 +58,7 @@ class Claim:
     on_turn: Callable[[], None]
     """Called, once, when a claim that had to wait has its turn."""
     replace_grace: float | None = None
-    """Seconds that its predecessor is given to end; `None` for that one's own grace period."""
+    """Seconds that its predecessor has to end; `None` for the predecessor's own grace period."""
     is_waiting: bool = False
     """Whether its predecessor still holds the key."""
     holder: Listed | None = None
@@ -73,7 +73,7 @@ class _Keyed:
 
     current: Claim
     waiting: OrderedDict[Claim, None] = attrs.field(factory=OrderedDict)
-    """In order of arrival. Any of them may give up, and a great many may at once: so no list to search."""
+    """In order of arrival. Many of them may give up at once, so this is no list to search."""
 
 
 class Registry:
@@ -100,7 +100,7 @@ class Registry:
         return [process.info for process in self._candidates(wanted) if _matches(process, wanted)]
 
     def _candidates(self, wanted: ProcessFilter) -> Iterable[Listed]:
-        """Give the processes that may match: where a whole place is named, the one that has it."""
+        """Return the processes that may match: if a whole place is given, only the one that has it."""
         if wanted.user_id is None or wanted.kind is None or wanted.key is None:
             return self._processes.values()
         keyed = self._keys.get((wanted.user_id, wanted.kind, wanted.key))
@@ -118,10 +118,10 @@ class Registry:
     ) -> Claim:
         """Claim a place for one more process.
 
-        A claim whose `is_waiting` is true has to wait for `on_turn`; `holder_of(claim)` is in its way.
+        A claim whose `is_waiting` is true has to wait for `on_turn`; `holder_of(claim)` still has the key.
 
         Args:
-            user_id: whose process it will be.
+            user_id: the owner of the process.
             kind: its label.
             key: its key, or `None`.
             replace: whether a process that has the key gives way.
@@ -130,7 +130,7 @@ class Registry:
 
         Raises:
             DuplicateKeyError: the key is taken, and `replace` is false.
-            ProcessLimitError: there are as many processes as there may be.
+            ProcessLimitError: there are as many processes as the limit allows.
         """
         place = None if key is None else (user_id, kind, key)
         claim = Claim(place, on_turn, replace_grace)
@@ -153,22 +153,22 @@ class Registry:
         return claim
 
     def holder_of(self, claim: Claim) -> Listed | None:
-        """Tell which process has the key that a claim waits for; `None` while that one has not been launched."""
+        """Return the process with the key that a claim waits for; `None` while it has not been launched."""
         assert claim.place is not None, "only a claim on a key can wait"
         return self._keys[claim.place].current.holder
 
     def successors(self, claim: Claim) -> Iterable[Claim]:
-        """Give the claims that wait to replace the process of a claim."""
+        """Return the claims that wait to replace the process of a claim."""
         return () if claim.place is None else self._keys[claim.place].waiting
 
     def add(self, claim: Claim, process: Listed) -> None:
-        """Note the process that is being launched with a claim which has its turn."""
+        """Note the process that is launched with a claim whose turn has come."""
         claim.holder = process
         claim.last_info = None
         self._processes[process.process_id] = process
 
     def release(self, claim: Claim) -> Claim | None:
-        """Give a claim up: its process has ended, or it will have none. Returns the claim whose turn it is now.
+        """Give up a claim: its process has ended, or it will have none. Returns the claim whose turn it is now.
 
         The place has passed on when this returns; the caller tells the other claim, by `on_turn`, once it has
         announced the end.

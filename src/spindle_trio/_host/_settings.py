@@ -1,4 +1,4 @@
-"""The settings of a host, as its workers use them, and what is refused of those that `open_host` is given."""
+"""The settings of a host for its workers, and the checks of the arguments of `open_host`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spindle_trio.abc import Launcher
 
 @attrs.frozen
 class HostSettings:
-    """What a host was opened with."""
+    """The settings of an open host."""
 
     launcher: Launcher
     grace_period: float
@@ -25,13 +25,13 @@ class HostSettings:
     wall_time: Callable[[float], datetime]
     require_containment: Containment | None = None
     replace_grace: float | None = None
-    """Seconds that a process which is replaced has to end; `None` for its own grace period."""
+    """Seconds that a replaced process has to end; `None` for its own grace period."""
     allow: frozenset[str] = frozenset()
     """Which surroundings of its processes a worker at the far end of a channel may set."""
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:
-    """Make what turns times on Trio's clock into wall time: one reading, and monotonic differences from then on."""
+    """Make a function that turns Trio's times into wall time: one reading, then monotonic differences."""
     origin = trio.current_time()
 
     def wall_time(at: float) -> datetime:
@@ -41,7 +41,7 @@ def wall_time_from(reading: datetime) -> Callable[[float], datetime]:
 
 
 def check_kinds(launcher: object, limits: object) -> None:
-    """Refuse what is no launcher, or no limits.
+    """Check launcher and limits.
 
     Raises:
         TypeError: one of them has the wrong type.
@@ -62,7 +62,7 @@ def check_bounds(grace_period: object, replace_grace: object, max_processes: obj
     """Refuse numbers that are out of range.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: a number is out of range.
     """
     check_grace("grace_period", grace_period)
     if replace_grace is not None:
@@ -75,8 +75,8 @@ def checked_allow(allow: Iterable[str]) -> frozenset[str]:
     """Return the surroundings that are allowed.
 
     Raises:
-        TypeError: it is one text.
-        ValueError: a name is none of a surrounding.
+        TypeError: the argument is a str.
+        ValueError: a name is not that of a surrounding.
     """
     if isinstance(allow, str):
         raise TypeError(f"allow must be a collection of names, as in allow={{{allow!r}}}, not one text")
@@ -88,10 +88,10 @@ def checked_allow(allow: Iterable[str]) -> frozenset[str]:
 
 
 def check_environment(environment: object) -> None:
-    """Refuse what is no environment.
+    """Check an environment.
 
     Raises:
-        TypeError: it is no mapping of str to str.
+        TypeError: it is not a mapping of str to str.
     """
     if environment is None:
         return

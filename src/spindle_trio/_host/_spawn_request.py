@@ -1,7 +1,7 @@
-"""What is checked and encoded before a process exists: a spawn's options, and the first frame made from them.
+"""Checks a spawn's options before a process exists, and encodes its first frame.
 
-Payload and metadata are encoded once, when they are checked. The caller's own values are not kept, so later changes to
-them have no effect: the payload is kept as bytes, and the metadata are decoded again from theirs.
+Payload and metadata are encoded once, when they are checked. Later changes to the caller's own values have no effect:
+the request keeps the payload as bytes, and decodes the metadata again from theirs.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class SpawnRequest:
     encoded_metadata: object
     """The same as an `EncodedValue`."""
     options: SpawnOptions
-    """The rest of what was given: without payload and metadata."""
+    """The other options, without payload and metadata."""
     folder: Path | None = None
-    """Where it runs instead of the worker's root."""
+    """The working directory instead of the worker's root."""
 
     def identity(self, process_id: str) -> Identity:
-        """Say who the process is that it asks for."""
+        """Make the identity of the requested process."""
         return Identity(process_id, self.entry.entry, self.kind, self.key, self.user_id, self.metadata)
 
     def encode_init(self, process_id: str, limits: Limits) -> bytes:
-        """Write the first frame of the process that it asks for."""
+        """Write the first frame of the requested process."""
         return encode_init(
             process_id=process_id,
             entry=self.entry.entry,
@@ -60,7 +60,7 @@ class SpawnRequest:
 
 
 class _Spawning(Protocol):
-    """What is asked of a worker about its spawns."""
+    """The worker, for the check of its spawns."""
 
     @property
     def identifier(self) -> str:
@@ -68,30 +68,30 @@ class _Spawning(Protocol):
 
     @property
     def root(self) -> Path:
-        """Below which its entries lie."""
+        """The folder of its entries."""
 
     @property
     def user_id(self) -> str | None:
-        """Whose worker it is; `None` for an operator-scoped one."""
+        """The user of the worker; `None` for an operator-scoped one."""
 
 
 class SpawnChecker:
-    """Checks the spawns of one worker: everything that can be known before its key is looked at."""
+    """Checks the spawns of one worker: everything except the key."""
 
     def __init__(self, worker: _Spawning, launcher: Launcher, config: ProcessConfig) -> None:
         """Begin.
 
         Args:
-            worker: whose spawns are checked.
+            worker: the worker that spawns.
             launcher: accepts or refuses entries.
-            config: what the worker's processes live under.
+            config: the configuration of the worker's processes.
         """
         self._worker = worker
         self._launcher = launcher
         self._config = config
 
     def check(self, options: SpawnOptions) -> SpawnRequest:
-        """Check options, and encode what the entry will be given.
+        """Check options, and encode payload and metadata.
 
         Raises:
             EntryError: the entry may not or cannot be run, or not in the folder.

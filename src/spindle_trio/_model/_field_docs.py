@@ -1,4 +1,4 @@
-"""Lets `help()` of a class tell the meaning of its fields, which Python forgets: it stands below each in the source."""
+"""Adds to `help()` of a class the texts below its fields in the source, which Python drops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def show_fields(kind: type[T]) -> type[T]:
 
 
 class _FieldDocs:
-    """A docstring that is put together when it is read."""
+    """A docstring that is made when it is read."""
 
     def __init__(self, summary: str | None) -> None:
         self._summary = summary
@@ -35,7 +35,7 @@ class _FieldDocs:
 
 
 def _described_fields(kind: type) -> Iterator[tuple[str, str]]:
-    """Find each field that has a text below it, in the order of the source; none where that is not to be had."""
+    """Find each field with a text below it, in the order of the source; none if there is no source."""
     import ast
     import inspect
 

@@ -81,7 +81,7 @@ class Limits:
             elif value is not None or field.default is not None:
                 least = (
                     0 if field.default is None or field.name in ("depth", "recent") else 1
-                )  # those say what a value may contain
+                )  # these bound the content of a value
                 if type(value) is not int or value < least:
                     raise ValueError(f"{field.name} must be an integer, {least} or more, not {value!r}")
 

@@ -1,4 +1,4 @@
-"""What log records about a process have as attributes, beside their text."""
+"""The attributes of log records about a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class _Known(Protocol):
-    """What is known of a process: a snapshot, an event, or who it is."""
+    """A snapshot, an event or the identity of a process."""
 
     @property
     def process_id(self) -> str: ...
@@ -21,11 +21,11 @@ class _Known(Protocol):
 
 
 def log_attributes(worker: str | None, process: _Known | str | None) -> dict[str, str | None]:
-    """Put together the `extra` of a log record; what is not known of a process is `None`.
+    """Make the `extra` of a log record; unknown attributes are `None`.
 
     Args:
         worker: the name of the worker.
-        process: what is known of the process, or its id alone; `None` for a record about the worker.
+        process: the process, or only its id; `None` for a record about the worker.
     """
     if process is None or isinstance(process, str):
         return {"process_id": process, "entry": None, "kind": None, "key": None, "user_id": None, "worker": worker}

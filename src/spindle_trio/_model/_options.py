@@ -1,4 +1,4 @@
-"""What a worker may ask for when it spawns, lists or stops processes; each default stands here and nowhere else."""
+"""The options of spawning, listing and stopping processes. Each default is here and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_TIMEOUT: Final = 15.0
 """Default seconds for starting, and between two heartbeats (contract, spawn options)."""
 
 _LARGEST_FLOAT: Final = sys.float_info.max
-"""An integer may be larger than that and still be less than `math.inf`: no clock could be set by it."""
+"""The largest number of seconds: an integer may be larger and still be less than `math.inf`, which no clock can use."""
 
 
 def _check_startup_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
@@ -32,7 +32,7 @@ def _check_heartbeat_timeout(_: object, attribute: attrs.Attribute[float], value
 
 
 def check_grace(name: str, value: object) -> None:
-    """Refuse what is no grace period.
+    """Check a grace period.
 
     Raises:
         ValueError: it is not a finite number of seconds, 0 or more.
@@ -71,17 +71,17 @@ class _PathLike(Protocol):
 
 
 def _as_entry(value: str | _PathLike) -> str:
-    """Take a path as its text; what is neither is refused when it is spawned."""
+    """Turn a path into its text; spawning refuses anything else."""
     if isinstance(value, str):
         return value  # first, since a look at a protocol is slow
     return value.__fspath__() if isinstance(value, _PathLike) else value  # type: ignore[redundant-expr]  # anything
 
 
 def checked_environment(value: object) -> dict[str, str] | None:
-    """Copy the variables that a process is given, or refuse what is none.
+    """Check and copy the variables for a process.
 
     Raises:
-        TypeError: it maps something else than texts to texts.
+        TypeError: the argument does not map str to str.
         ValueError: no environment can hold one of the names or values.
     """
     if value is None:
@@ -103,10 +103,10 @@ def checked_environment(value: object) -> dict[str, str] | None:
 
 
 def checked_arguments(value: object) -> tuple[str, ...]:
-    """Copy the arguments that a process is given, or refuse what is none.
+    """Check and copy the arguments for a process.
 
     Raises:
-        TypeError: it is not a sequence of str.
+        TypeError: the argument is not a sequence of str.
         ValueError: one of them has a NUL or a lone surrogate in it.
     """
     if value == ():
@@ -124,7 +124,7 @@ def checked_arguments(value: object) -> tuple[str, ...]:
 
 
 def _is_bytes(text: str) -> bool:
-    """Whether the system can be given a text; lone surrogates may stand for bytes that are no UTF-8."""
+    """Whether the system takes a text; lone surrogates may stand for bytes that are no UTF-8."""
     try:
         text.encode(errors="surrogateescape")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What is known of an end that nobody asked for: a frozen value that prints well."""
+"""The explanation of an end that nobody asked for: a frozen value that prints well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 from spindle_trio._model._field_docs import show_fields
 
 NO_HEARTBEAT: Final = "no heartbeat for"
-"""How the watchdog's errors begin."""
+"""The beginning of the watchdog's errors."""
 
 _BEAT: Final = "call process.heartbeat() more often, or process.beat_while_running() in an async entry"
 

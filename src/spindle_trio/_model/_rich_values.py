@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spindle_trio._model._values import JsonValue
 
 Place: TypeAlias = "list[JsonValue]"
-"""Where a text stands for another value: `date` or `bytes`, and then the steps that lead there from the outermost."""
+"""The place of a text that stands for another value: `date` or `bytes`, and then the path from the outermost value."""
 
 DATE: Final = "date"
 BYTES: Final = "bytes"
@@ -25,14 +25,14 @@ _is_date: Final = re.compile(r"\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:\d\d\.\d{3}Z", re
 
 
 def value_from_text(kind: str, text: object) -> object:
-    """Read what a text stands for.
+    """Read the value that a text stands for.
 
     Args:
         kind: `date`, for ISO-8601 in UTC with three decimals and ``Z``, or `bytes`, for base64.
         text: the text.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is none of these.
     """
     if isinstance(text, str):
         if kind == DATE:
@@ -46,7 +46,7 @@ def to_plain(value: JsonValue) -> tuple[JsonValue, list[Place]]:
     """Write the times and bytes in a payload as texts.
 
     Returns:
-        The payload as JSON can say it, which is the same object where it has neither; and where these texts stand.
+        The payload with these texts, or the same object if it has neither times nor bytes; and the places of the texts.
     """
     places: list[Place] = []
     return (value if _is_plain(value) else _plain(value, (), places)), places
@@ -56,8 +56,8 @@ def from_plain(value: JsonValue, places: object) -> JsonValue:
     """Undo `to_plain`, in a copy.
 
     Args:
-        value: a payload as JSON can say it.
-        places: what its sender says of it.
+        value: a payload with texts for times and bytes.
+        places: the places of these texts.
 
     Raises:
         ValueError: there is no such place, or no such text there.
@@ -117,7 +117,7 @@ def _plain(value: object, path: tuple[str | int, ...], places: list[Place]) -> J
 
 
 def date_text(time: datetime) -> str:
-    """Write an aware time to the millisecond; what is finer is cut off: a time may not seem to lie after its cause."""
+    """Write an aware time to the millisecond, cut off, not rounded: an effect must not seem to precede its cause."""
     if time.tzinfo is not UTC:
         time = time.astimezone(UTC)
     return time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
-"""What a payload is once it has been received: the values that JSON can say, by exact type.
+"""A received payload: the values of JSON, by exact type.
 
-From a JavaScript entry it may also hold a `datetime` (aware, in UTC, to the millisecond), where the entry has sent a
-`Date`, and `bytes`, where it has sent a `Buffer`, an `ArrayBuffer` or a typed array. The type leaves these out, since
-code for all other entries would have to rule them out. What is sent to an entry may not hold them.
+From a JavaScript entry it may also hold a `datetime` (aware, in UTC, to the millisecond) for a `Date`, and `bytes` for
+a `Buffer`, an `ArrayBuffer` or a typed array. The type leaves these out, since code for all other entries would have to
+rule them out. A payload sent to an entry may not hold them.
 """
 
 
@@ -72,7 +72,7 @@ class ExitReason(StrEnum):
 
 
 def is_number(value: object) -> bool:
-    """Tell a number from everything else, `True` and `False` included."""
+    """Whether a value is a number; `True` and `False` are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -151,7 +151,7 @@ class LifecycleEvent:
 
 
 def _status_line(state: ProcessState, entry: str, process_id: str, kind: str, key: str | None) -> str:
-    """What a `repr` shows of a process: state, entry, id, and kind and key where they say more."""
+    """The text of a process in a `repr`: state, entry, id, and kind and key if they add something."""
     shown = f"{state} {entry} {process_id}"
     if kind != entry:
         shown += f" kind={kind!r}"
@@ -205,7 +205,7 @@ class Containment(StrEnum):
         raise ValueError(f"{value!r} is not a level of containment; type one of: {', '.join(cls)}")
 
     def is_at_least(self, other: Containment) -> bool:
-        """Tell whether this level is as strong as another one, or stronger."""
+        """Whether this level is as strong as another one, or stronger."""
         levels = list(Containment)
         return levels.index(self) <= levels.index(other)
 
@@ -230,8 +230,8 @@ class HostStatistics:
     containment: Containment | None = None
     """The level of containment of its processes; `None` if the launcher starts no real processes."""
     containment_problems: Mapping[Containment, str] = attrs.field(factory=dict)
-    """Why each stronger level does not work here; none of them where a level was asked for. And, for the level in use,
-    what that does not give here: at `pidns` a `/proc` that fits the namespace."""
+    """Why each stronger level does not work here; none of them if a level was requested. And, for the level in use,
+    what it lacks here: at `pidns` a `/proc` that fits the namespace."""
 
 
 @show_fields
@@ -242,4 +242,4 @@ class ResolvedEntry:
     entry: str
     """The name to show: the path below the root, with forward slashes."""
     path: Path | None = None
-    """The file to run; `None` where the launcher runs no files."""
+    """The file to run; `None` if the launcher runs no files."""

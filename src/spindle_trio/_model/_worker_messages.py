@@ -1,4 +1,4 @@
-"""What travels between a worker and its host: requests, answers and notices."""
+"""The messages between a worker and its host: requests, answers and notices."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ProcessMessage:
     """One payload that a process has sent, with its sender; also travels in the worker protocol."""
 
     process_id: str
-    """Who sent it."""
+    """The id of the process that sent it."""
     payload: JsonValue
-    """What it said."""
+    """The payload."""
     user_id: str | None = None
-    """Whose process that is."""
+    """The owner of that process."""
 
 
 @show_fields
@@ -78,9 +78,9 @@ class ProcessSend:
     process_id: str
     """Which process."""
     payload: JsonValue
-    """What to say."""
+    """The payload."""
     user_id: str | None = None
-    """Whose process the worker believes it to be."""
+    """The expected owner of the process."""
 
 
 @show_fields
@@ -103,34 +103,34 @@ class ProcessSendFailed:
     """
 
     process_id: str
-    """For whom it was."""
+    """The id of the process that it was for."""
     error: str
     """Why it was not delivered."""
     error_type: str | None = None
     """The name of the exception that a send in the host's own program would have raised."""
     size: int | None = None
-    """The payload's size as JSON in bytes, where it was too large."""
+    """The payload's size as JSON in bytes, if it was too large."""
     limit: int | None = None
-    """How many bytes are allowed, where it was too large."""
+    """How many bytes are allowed, if it was too large."""
 
 
 @show_fields
 @attrs.frozen
 class Response:
-    """The host's one answer to one request: `error` is `None` where it succeeded."""
+    """The host's one answer to one request. `error` is `None` if it succeeded."""
 
     request_id: str
     """The id of the request."""
     result: JsonValue = None
-    """What was asked for, in its wire form; with an error what the process completed with that never became ready."""
+    """The answer in its wire form; with an error, the result of a process that completed without becoming ready."""
     error: str | None = None
     """Why the request failed."""
     error_type: str | None = None
     """The name of the exception's class, so that the other end can raise the same."""
     info: ProcessInfo | None = None
-    """The process that the error speaks of."""
+    """The process that the error is about."""
     limit: int | None = None
-    """How many live processes a worker may have, where that was exceeded."""
+    """How many live processes a worker may have, if that was exceeded."""
 
 
 WorkerToHost: TypeAlias = ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessSend

@@ -4,11 +4,11 @@ Its arguments are
 
     NAME        for `ps`: the entry, or what this process is
     PARENT      the pid of the process that starts it
-    MODULE      whose `main` is called
-    NUMBER …    descriptors, which are passed to that
+    MODULE      the module whose `main` to call
+    NUMBER …    descriptors, the arguments of `main`
 
-Before the process is protected against the death of its parent, it imports only what that needs. The guard at the end
-is for `multiprocessing`, which loads the main module once more in processes that an entry starts.
+Until the process is protected against the death of its parent, it imports only what that protection needs. The guard
+at the end is for `multiprocessing`, which loads the main module again in processes that an entry starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _main() -> None:
     # The host's own copy of this package, whatever else is installed. Its folder is first for this one import alone,
     # which needs nothing else: for any longer, what lies beside the package could hide modules of the standard library.
     sys.path.insert(0, home)
-    import spindle_trio  # noqa: F401  # from here on its modules are looked for beside it
+    import spindle_trio  # noqa: F401  # the import system finds its modules beside it from here on
 
     del sys.path[0]
     if home not in sys.path:

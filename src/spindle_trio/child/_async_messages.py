@@ -34,7 +34,7 @@ _BATCH_FRAMES: Final = 1024
 
 
 class MessageIntake:
-    """What has been read for an entry, with a cursor for each of its channels."""
+    """The messages read for an entry, with a cursor for each of its channels."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class MessageIntake:
         """Begin without reading.
 
         Args:
-            lane: where the messages come from; nobody else may receive on it.
+            lane: the messages lane; nothing else may receive on it.
             start_soon: starts the reading task.
-            report: told, as text, when a handler raises or the host sends something that is not JSON.
+            report: called with a text when a handler raises or the host sends something that is not JSON.
             exited: called when a handler raises `SystemExit`.
         """
         self._lane = lane
@@ -56,13 +56,13 @@ class MessageIntake:
         self._report = report
         self._exited = exited
         self._token = trio.lowlevel.current_trio_token()
-        # What changes: the messages held and the number of the first; who has got how far; who waits for what.
+        # The messages held, and the number of the first; the cursors; the waiting tasks.
         self._held: deque[JsonValue] = deque()
         self._first = 0
         self._handlers: Handlers[JsonValue] | None = None
         self._handled = 0
         self._cursors: dict[int, int] = {}
-        self._collected: deque[int] = deque()  # cursors of channels that nobody holds any more
+        self._collected: deque[int] = deque()  # cursors of collected channels
         self._next_cursor = 0
         self._is_reading = self._has_ended = False
         self._arrived = trio.lowlevel.ParkingLot()
@@ -116,7 +116,7 @@ class MessageIntake:
         return payload
 
     def take_many(self, cursor: int, most: int | None) -> list[JsonValue]:
-        """Take all messages that there are for one cursor, or as many as `most`. Raises what `take` does."""
+        """Take all messages for one cursor, at most `most`. Raises what `take` does."""
         offset = self._offset_of(cursor)
         payloads = list(islice(self._held, offset, None if most is None else offset + most))
         self._cursors[cursor] += len(payloads)
@@ -125,7 +125,7 @@ class MessageIntake:
         return payloads
 
     def _offset_of(self, cursor: int) -> int:
-        """Tell where in what is held a cursor's next message is. Raises what `take` does."""
+        """Find the index of a cursor's next message. Raises what `take` does."""
         number = self._cursors.get(cursor)
         if number is None:
             raise trio.ClosedResourceError
@@ -139,7 +139,7 @@ class MessageIntake:
         return cursor in self._cursors
 
     def retire_handlers(self) -> None:
-        """Call no handler any more: the entry has said its final word."""
+        """Stop calling handlers: the entry has said its final word."""
         self._handlers = None
 
     async def wait_arrival(self) -> None:
@@ -161,7 +161,7 @@ class MessageIntake:
             pass
 
     def _give_up_collected(self) -> None:
-        """Forget these cursors now: what they have had is not read again."""
+        """Forget these cursors now."""
         while self._collected:
             self.give_up(self._collected.popleft())
 
@@ -183,7 +183,7 @@ class MessageIntake:
                 self._held.extend(map(read_json, await self._lane.receive(_BATCH_FRAMES)))
                 self._arrived.unpark_all()
         except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the host has ended this lane, and with it the process: the control lane tells the rest
+            pass  # the host has closed this lane, and ends the process; the control lane shows the rest
         except ValueError as error:
             self._report(f"the host sent a message that is not JSON: {error}")
         finally:
@@ -191,7 +191,7 @@ class MessageIntake:
             self._arrived.unpark_all()
 
     def _hand_over(self) -> None:
-        """Call the handlers with what they have not had."""
+        """Call the handlers with the messages that they have not had."""
         try:
             while self._handlers and self._handled < self._first + len(self._held):
                 payload = self._held[self._handled - self._first]
@@ -242,7 +242,7 @@ class MessageChannel(MessageReceiveChannel["JsonValue"]):
         return await take_or_wait(partial(self._intake.take_many, self._cursor, most), self._intake.wait_arrival)
 
     def close(self) -> None:
-        """Give up this channel's place: messages that it has not received wait for other channels and handlers only."""
+        """Give up this channel's place: messages that it has not received only wait for other channels and handlers."""
         self._intake.give_up(self._cursor)
 
     async def aclose(self) -> None:

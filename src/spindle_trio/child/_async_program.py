@@ -1,9 +1,8 @@
-"""The program inside a child, as far as Trio runs in it: an `async` entry, and a spare that waits for its order.
+"""The part of a child's program that runs Trio: for an `async` entry, and for a spare that waits for its order.
 
-A spare is a process that was forked before there was an order for it. Trio runs in it already, since that
-would otherwise be most of the start of an `async` entry. Only once the entry's file is loaded is it known whether the
-entry is `async`. For a blocking one, Trio is ended first: such an entry may want to run Trio itself. In a spare, only
-the entry's module level runs inside Trio.
+A spare is a process that was forked before there was an order for it. It runs Trio already, since starting Trio would
+be most of the start of an `async` entry. Only loading the entry's file shows whether the entry is `async`. For a
+blocking one, Trio ends first: such an entry may want to run Trio itself. So only its module level runs inside Trio.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def run_spare(control_fd: int, messages_fd: int, page_fd: int, rehearse: Callabl
 class _Lanes:
     """The lanes of a child as Trio uses them.
 
-    On duplicates, so that the descriptors stay with the plain lanes: the last frame is still to be said on them.
+    They use duplicates, so that the plain lanes keep their descriptors for the last frame.
     """
 
     def __init__(self, child: ChildProcess) -> None:
@@ -90,7 +89,7 @@ class _Lanes:
 async def _wait_and_run(
     child: ChildProcess, lanes: _Lanes, rehearse: Callable[[], Awaitable[None]]
 ) -> Callable[[], None] | None:
-    """Wait for the first frames, and run the entry if it is `async`; return what runs it if it is not."""
+    """Wait for the first frames, and run the entry if it is `async`; if not, return a function that runs it."""
     await rehearse()
     await trio.lowlevel.wait_readable(child.control.fd)
     order = read_order(*child.fds)

@@ -27,7 +27,7 @@ class Beating:
         """Begin without a reason.
 
         Args:
-            beat: leaves a heartbeat where the host looks for it.
+            beat: leaves a heartbeat for the host.
             timeout: seconds that may pass between two of them; `math.inf` for no watchdog.
             start_soon: starts the task that beats, once there is one to start.
             is_ready: whether the entry has said `ready`; there are no beats before that.
@@ -50,7 +50,7 @@ class Beating:
         self._beat_if_wanted()
 
     def end(self) -> None:
-        """Take one reason back."""
+        """Take back one reason to beat."""
         self._reasons -= 1
 
     def begin_for_good(self) -> None:

@@ -8,7 +8,7 @@ import sys
 def is_coroutine_function(function: object) -> bool:
     """Whether calling this gives a coroutine: as `inspect.iscoroutinefunction`, and through callable objects too.
 
-    `inspect` itself would cost a blocking entry more than all else that is imported for it.
+    Importing `inspect` would take a blocking entry longer than all its other imports.
     """
     while True:
         if _is_marked(function):

@@ -3,10 +3,10 @@
     {"command": [path, argument, …], "runs": what, "root": "/…", "environment": {name: value, …},
      "checked": true, "arguments": [text, …]}
 
-The command starts a runtime: `spindle_trio.child.__main__`, or `main.mjs` of `spindle_trio.javascript`. It is also
-given the number of the process's parent, what it is to run (a module, or a file), the descriptors, and the arguments.
-The last two fields are optional; `checked` makes it refuse a root that is behind a link by now. Later frames belong to
-that program, so the first one is read to its last byte and no further. Any other first frame is an order
+The command starts a runtime: `spindle_trio.child.__main__`, or `main.mjs` of `spindle_trio.javascript`. Its further
+arguments are the pid of the process's parent, what to run (a module, or a file), the descriptors, and `arguments`. The
+last two fields are optional; `checked` makes it refuse a root that is behind a link by now. Later frames belong to that
+program, so this module reads the first one to its last byte and no further. Any other first frame is an order
 (`_launch_order`).
 """
 
@@ -32,9 +32,9 @@ _HEADER_BYTES = 4
 
 
 def read_order(control: int, messages: int, page: int) -> JsonValue:
-    """Read the first frame, and return it if it is an order for this program. Else this process becomes another one.
+    """Read the first frame, and return it if it is an order for this program. Otherwise become another program.
 
-    Where there is no such program or folder, or the system refuses, this process says so to the host, and ends.
+    If there is no such program or folder, or the system refuses, this process reports that to the host, and ends.
 
     Args:
         control: the control lane.
@@ -48,7 +48,7 @@ def read_order(control: int, messages: int, page: int) -> JsonValue:
 
 
 def enter_folder(order: Mapping[str, JsonValue]) -> None:
-    """Enter the working directory that a frame names. One that was checked has to be what it was then.
+    """Enter the working directory that a frame names. A checked one must not have changed.
 
     Raises:
         OSError: it cannot be entered, or has become a link to elsewhere.
@@ -71,7 +71,7 @@ def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: i
     for fd in (control, messages, page):
         os.set_inheritable(fd, True)
     for number in (signals.SIGPIPE, signals.SIGXFSZ):
-        signals.signal(number, signals.SIG_DFL)  # which Python ignores, and what it starts would go on ignoring
+        signals.signal(number, signals.SIG_DFL)  # Python ignores these, and what it starts would inherit that
     arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], control, messages, page]
     if isinstance(given, list):
         arguments += given
@@ -82,20 +82,20 @@ def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: i
             {name: str(environment[name]) for name in environment},
         )
     except OSError as error:
-        from errno import E2BIG  # not before there is an error: each module costs every process some time
+        from errno import E2BIG  # only after an error: each import takes every process some time
 
         advice = "; give it shorter arguments and variables, or write them to a file" if error.errno == E2BIG else ""
         _fail(control, f"the system does not start {command[0]} for it: {error.strerror}{advice}")
 
 
 def _fail(control: int, why: str) -> NoReturn:
-    """Say that no program runs, as the program would say it, and end."""
+    """Report that no program runs, as the program would, and end."""
     os.write(control, with_header(write_json({"type": "fail", "error": why, "messages": 0}).encode(errors="replace")))
     os._exit(1)
 
 
 def _read(fd: int, count: int) -> bytes:
-    """Read so many bytes, and no more."""
+    """Read exactly that many bytes."""
     data = b""
     while len(data) < count:
         try:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from spindle_trio.child._facts import ProcessFacts
 
 FAILURE_BYTES = 64 * 1024
-"""Bytes of UTF-8 that the text of one failure may have, its traceback included."""
+"""Bytes of UTF-8 in the text of one failure, traceback included, at most."""
 
 MESSAGE_BYTES = 1000
-"""Bytes of an exception's message that its one-line form has; all of it is in the traceback."""
+"""Bytes of a message in an exception's one-line form, at most. The traceback has the whole message."""
 
 MEMBERS = 3
-"""How many members of a group its one-line form names."""
+"""How many members of a group its one-line form names, at most."""
 
 NO_WORDS = "(an exception that cannot be shown)"
 """Stands for an exception whose own code, such as a `__str__` of a subclass of `str`, fails even here."""
@@ -45,7 +45,7 @@ def encode_complete(result: object, messages: int, facts: ProcessFacts) -> bytes
     """Write the frame that says: the entry has done its work.
 
     Args:
-        result: what it came to.
+        result: the entry's result.
         messages: how many messages the child has put on its messages lane so far.
         facts: have the bounds.
 
@@ -77,7 +77,7 @@ def encode_fail(error: str, messages: int, facts: ProcessFacts, traceback: str |
         facts: have the bounds.
         traceback: of the exception that is the reason.
     """
-    # In JSON one byte of text may become six.
+    # One byte of text may take six in JSON.
     room = min(FAILURE_BYTES, max(0, facts.frame_bytes - _FRAME_NAMES_BYTES) // 6)
     if facts.bounds.text_bytes is not None:
         room = min(room, facts.bounds.text_bytes)
@@ -94,15 +94,15 @@ def encode_stopped(messages: int) -> bytes:
 
 
 def encode_exiting(messages: int, code: int) -> bytes:
-    """Write the last frame: all is done, and the process would now exit with this code."""
+    """Write the last frame: everything is done, and the process would now exit with this code."""
     return encode_body({"type": "exiting", "messages": messages, "code": code})
 
 
 def describe_error(error: BaseException) -> str:
-    """Put an exception into words: ``Type: message``, and below that its traceback from the entry's own code on.
+    """Describe an exception: ``Type: message``, and below that its traceback from the entry's own code on.
 
     Args:
-        error: what the entry, or one of its handlers, has raised; a group shows all that it holds.
+        error: raised by the entry or one of its handlers; a group shows all its members.
     """
     details = _traceback_of(error)
     message = _message_of(error)
@@ -111,7 +111,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def summarise_error(error: BaseException) -> str:
-    """Put an exception into one line: ``Type: message (Traceback: file.py:12 in run)``, a group with members."""
+    """Describe an exception in one line: ``Type: message (Traceback: file.py:12 in run)``, a group with members."""
     try:
         return _summary_of(error)
     except BaseException:  # noqa: ASYNC103  # no Trio runs in what an exception's class may define
@@ -131,9 +131,9 @@ def _summary_of(error: BaseException) -> str:
 
 
 def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int | None:
-    """Tell the code with which an exception exits the program, or `None` if it does not.
+    """Return the code with which an exception exits the program, or `None` if it does not.
 
-    A group exits if all that is in it does; of several codes the first that is not 0 counts. A code that is no int
+    A group exits if all its members do; of several codes the first that is not 0 counts. A code that is no int
     is reported and counts as 1, as everywhere in Python.
     """
     if isinstance(error, SystemExit):
@@ -151,7 +151,7 @@ def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int
 
 
 def members_of(error: BaseException) -> list[BaseException]:
-    """List what is in a group, and in the groups in it; without recursion, for an entry may nest them at will."""
+    """List the members of a group, and of groups in it. Without recursion, since an entry may nest them at will."""
     members: list[BaseException] = []
     remaining = [error]
     while remaining:
@@ -164,7 +164,7 @@ def members_of(error: BaseException) -> list[BaseException]:
 
 
 def _text_of(value: object, otherwise: str) -> str:
-    """Return a value of the entry's as text, whatever its `__str__` does: it is looked at to end the entry in order."""
+    """Return an entry's value as text, whatever its `__str__` does: the orderly end of the entry needs it."""
     try:
         return str.__str__(str(value))  # nothing of a subclass
     except BaseException:  # noqa: ASYNC103  # no Trio runs in a `__str__`
@@ -176,7 +176,7 @@ def _message_of(error: BaseException) -> str:
 
 
 def _name_of(error: BaseException) -> str:
-    # Not by its metaclass, which may say anything.
+    # Without its metaclass, which may return anything.
     name: str = type.__dict__["__qualname__"].__get__(type(error))
     return name
 
@@ -191,16 +191,16 @@ def _traceback_of(error: BaseException) -> str:
         import traceback
 
         return "".join(traceback.format_exception(error)).rstrip()
-    # Groups within groups, deeper than the interpreter can follow; or a file beside the entry that is called like
-    # something which `traceback` loads.
+    # Groups nested deeper than the interpreter can follow; or a file beside the entry with the name of a module that
+    # `traceback` loads.
     except BaseException:  # noqa: ASYNC103  # as above
         return "(its traceback could not be made)"  # noqa: ASYNC104  # as above
 
 
 def _place_of(error: BaseException) -> str:
-    """Say where an exception came out of the user's own files, as ``file.py:12 in run``; empty if out of none at all.
+    """Find the last frame of an exception in the user's own files, as ``file.py:12 in run``; empty if it has no frames.
 
-    Where all is in libraries, it is the call into the first of them: what went on inside tells nobody more.
+    If all frames are in libraries, it is the call into the first of them: what went on inside helps nobody.
     """
     place, trace = "", error.__traceback__
     while trace is not None:
@@ -220,7 +220,7 @@ def _is_of_runtime(trace: TracebackType) -> bool:
 
 
 def _strip_runtime(error: BaseException) -> None:
-    """Take the library's own frames off the head of the traceback: they tell the author of an entry nothing."""
+    """Take the library's own frames off the head of the traceback: they do not help the author of an entry."""
     trace = error.__traceback__
     while trace is not None and _is_of_runtime(trace):
         trace = trace.tb_next
@@ -229,7 +229,7 @@ def _strip_runtime(error: BaseException) -> None:
 
 
 def _cut_middle(text: str, max_bytes: int) -> str:
-    """Return a text of at most so many bytes of UTF-8: its head names the error, its end has the innermost frame.
+    """Cut a text to that many bytes of UTF-8, in the middle: its head names the error, its end has the innermost frame.
 
     Lone surrogates, which no frame can carry, are escaped.
     """

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 FOREVER = float("inf")
-"""Seconds without an end. It is `math.inf`, and `math` would have to be loaded for that."""
+"""Seconds without an end: `math.inf`, without loading `math`."""
 
 PROTOCOL_VERSION = 1
-"""The protocol that this runtime speaks; `_control` has the host's side of it."""
+"""The protocol of this runtime; `_protocol/_control_frames.py` has the host's side."""
 
 
 class ProcessFacts:
-    """Who a process is and what it was started with. Nothing here changes while it lives."""
+    """The facts of a process, and its payload. Nothing here changes while it lives."""
 
     __slots__ = (
         "bounds",
@@ -60,17 +60,17 @@ class ProcessFacts:
         self.key: str | None = key
         """The key that this process holds."""
         self.user_id: str | None = user_id
-        """Whose process this is."""
+        """The owner of this process."""
         self.payload: JsonValue = payload
-        """The start-up value; `None` also where it was omitted."""
+        """The start-up value; `None` if it was omitted."""
         self.has_payload: bool = has_payload
         """Whether a payload was given at all."""
         self.metadata: dict[str, JsonValue] | None = metadata
-        """What the spawner noted about this process."""
+        """The spawner's notes on this process."""
         self.heartbeat_timeout: float = heartbeat_timeout
         """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
         self.bounds: PayloadBounds = bounds
-        """What a payload that this process sends must keep to."""
+        """The bounds on payloads that this process sends."""
         self.frame_bytes: int = frame_bytes
         """Bytes that the body of one frame may have."""
 

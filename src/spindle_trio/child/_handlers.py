@@ -26,8 +26,8 @@ class Handlers(Generic[T]):
         """Begin with none.
 
         Args:
-            kind: what they are called in reports, as in ``on_stop``.
-            report: told, as text, when one raises.
+            kind: names them in reports, as in ``on_stop``.
+            report: called with a text when one raises.
         """
         self._kind = kind
         self._report = report
@@ -37,7 +37,7 @@ class Handlers(Generic[T]):
         return bool(self._registered)
 
     def add(self, handler: Callable[[T], object]) -> Callable[[], None]:
-        """Register a handler and return a function that takes it back, as often as it is called.
+        """Register a handler and return a function that unregisters it. That may be called again.
 
         Raises:
             TypeError: it is not callable, or it is a coroutine function: nobody would await what it returns.
@@ -63,12 +63,12 @@ class Handlers(Generic[T]):
         return unsubscribe
 
     def call(self, value: T) -> None:
-        """Call each that is registered now; one that raises is reported, and the others still run.
+        """Call each registered handler. If one raises, that is reported, and the others still run.
 
         `SystemExit` is the one exception that passes through: it is the entry's way to end.
         """
         for registration in tuple(self._registered):
-            if registration not in self._registered:  # an earlier handler has taken it back
+            if registration not in self._registered:  # an earlier handler has unregistered it
                 continue
             try:
                 returned = registration.handler(value)
@@ -81,7 +81,7 @@ class Handlers(Generic[T]):
                 self._refuse_awaitable(registration.handler, returned)
 
     def _refuse_awaitable(self, handler: object, returned: object) -> None:
-        """Say so where a plain function has returned a coroutine, which would otherwise be lost in silence."""
+        """Report a plain function that has returned a coroutine, which would otherwise be lost in silence."""
         close = getattr(returned, "close", None)
         if callable(close) and hasattr(returned, "__await__"):
             close()
@@ -92,7 +92,7 @@ class Handlers(Generic[T]):
 
 
 class _Registration(Generic[T]):
-    """One handler's place in the order, compared by identity: an old `unsubscribe` takes back no newer place."""
+    """One handler's place in the order, compared by identity: an old `unsubscribe` removes no newer place."""
 
     __slots__ = ("handler",)
 

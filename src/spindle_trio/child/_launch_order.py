@@ -1,12 +1,11 @@
-"""The first frame that a child reads: the order of its launcher, which says what the process is to run.
+"""The first frame that a child reads: its launcher's order, which says what to run.
 
     {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …},
      "checked": true, "arguments": [text, …]}
 
 `path`, `root` and `environment` are null if the process has them already: an exec'ed one was started with the last two,
-and a forked one has those of its server. `checked` makes it refuse a root that is behind a link by now; it and
-`arguments` are optional. Strings are as the file system and the environment have them, with lone surrogates for bytes
-that are not UTF-8.
+and a forked one has its server's. `checked` makes it refuse a root that is behind a link by now; it and `arguments` are
+optional. Strings are as in the file system and the environment, with lone surrogates for bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ if TYPE_CHECKING:
 
 
 def take_on(order: JsonValue, entry: str, process_id: str) -> str:
-    """Make this process what an entry may expect, and return the file that is to be run.
+    """Prepare this process for an entry, and return the file to run.
 
     Args:
         order: the decoded frame.
-        entry: the entry's name, for `sys.argv`, and for people who look at a list of processes.
-        process_id: the host's id for this process, for the same.
+        entry: the entry's name, for `sys.argv` and for lists of processes.
+        process_id: the host's id for this process, for lists of processes.
 
     Raises:
         OSError: the working directory cannot be entered.
-        PeerProtocolError: this is no order.
+        PeerProtocolError: the frame is no order.
     """
     if not isinstance(order, dict):
         raise PeerProtocolError("the first frame from the launcher is not an order")
@@ -49,7 +48,7 @@ def take_on(order: JsonValue, entry: str, process_id: str) -> str:
         replace_environment(environment)
     if isinstance(root, str):
         enter_folder(order)
-        show_command_line(entry, process_id)  # whoever has still to enter its root was forked, and has another one
+        show_command_line(entry, process_id)  # only a forked process still enters its root, and it has another line
     name_process(file.rpartition("/")[2])
     folder = file.rpartition("/")[0]
     sys.path[:] = [folder, *(path if isinstance(path, list) else sys.path)]
@@ -59,7 +58,7 @@ def take_on(order: JsonValue, entry: str, process_id: str) -> str:
 
 
 def replace_environment(environment: Mapping[str, JsonValue]) -> None:
-    """Make this the environment, touching only what differs: mostly nothing, and each variable costs system calls."""
+    """Make this the environment, but set only what differs: mostly nothing, and each variable takes system calls."""
     old = dict(os.environ)
     if old == environment:
         return

@@ -1,4 +1,4 @@
-"""Frames over a bare descriptor, without an event loop: what a blocking child reads and writes.
+"""Frames over a bare descriptor, without an event loop, for a blocking child.
 
 Nothing here waits. The descriptor is non-blocking; to wait, poll it.
 """
@@ -20,7 +20,7 @@ def end_without_host() -> NoReturn:
 
 
 class PlainLane:
-    """One lane, as the child sees it. The host is trusted, and its end is the end of this process."""
+    """The child's end of one lane. It trusts the host; if the host ends, this process ends."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -28,7 +28,7 @@ class PlainLane:
         self.fd = fd
         """The socket."""
         self.decoder: FrameDecoder = FrameDecoder(None)
-        """What has been read."""
+        """Cuts the bytes read into frames."""
         self.written: int = 0
         """Bytes that have left for the host's system."""
         self.queued: int = 0
@@ -38,7 +38,7 @@ class PlainLane:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether all that was given to `push` has left."""
+        """Whether everything given to `push` has left."""
         return not self._pending
 
     def take(self) -> bytes | None:
@@ -46,7 +46,7 @@ class PlainLane:
         return self.decoder.take_one()
 
     def fill(self) -> bool:
-        """Read once, and say whether anything came. If the host has closed the lane, this process ends."""
+        """Read once, and return whether anything came. If the host has closed the lane, this process ends."""
         try:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:

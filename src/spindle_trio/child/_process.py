@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from spindle_trio.child._facts import ProcessFacts
 
 LINGER_SECONDS = 0.5
-"""How long this process waits, after its last frame, for the host to end it with all that descends from it."""
+"""Seconds that this process waits, after its last frame, for the host to end it with its descendants."""
 
 
 def report(text: str) -> None:
     """Show a text to the author of the entry, on stderr."""
     try:
         print(text, file=sys.stderr, flush=True)
-    except Exception:  # noqa: S110  # the entry may have closed or replaced it, and there is nowhere else to say it
+    except Exception:  # noqa: S110  # the entry may have closed or replaced it, and there is no other place to report
         pass
 
 
 class ChildProcess:
-    """This process: its lanes and page, and how far it has come."""
+    """This process: its lanes and page, and its state."""
 
     def __init__(self, control_fd: int, messages_fd: int, page_fd: int) -> None:
         self.fds: tuple[int, int, int] = (control_fd, messages_fd, page_fd)
@@ -58,17 +58,17 @@ class ChildProcess:
         self.pid: int = os.getpid()
         self.facts: ProcessFacts
         self.code: int = 0
-        """What it exits with."""
+        """Its exit code."""
         self.sent: int = 0
         """How many messages it has put on its messages lane in all."""
         os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd))
 
 
 def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object], object] | None:
-    """Become what the first two frames say, and load the entry; `None` if that was its end already."""
+    """Follow the first two frames, and load the entry; `None` if the process ends with that."""
     child.facts = facts_from_init(read_json(init))
     if child.words[STOP]:
-        # What the file does when it is loaded is part of the entry.
+        # Loading the file is part of the entry.
         _push(child.control, encode_stopped(0))
         return None
     try:
@@ -92,23 +92,23 @@ def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> N
 
 
 def end(child: ChildProcess) -> NoReturn:
-    """Do what the interpreter does at its end, say the last frame, and end."""
+    """Do what the interpreter does at its end, send the last frame, and end."""
     _finalise()
     if os.getpid() != child.pid:
-        os._exit(child.code)  # a forked copy that has come out of the entry: its end is not the end of this process
+        os._exit(child.code)  # a forked copy that has left the entry: its end is not the end of this process
     _push(child.control, encode_exiting(child.sent, child.code))
     _linger(child.control)
     os._exit(child.code)
 
 
 def end_if_copy(child: ChildProcess, error: BaseException | None) -> None:
-    """End a forked copy of this process that has come out of the entry's own code, as a program that has done so ends.
+    """End a forked copy of this process that has left the entry's own code, as any finished program ends.
 
-    It must not go on: it shares the epoll instance of a Trio run, and to leave that would make the original deaf.
+    It must not go on: it shares the epoll instance of a Trio run, and leaving that run would make the original deaf.
 
     Args:
         child: the process, as the copy knows it.
-        error: what the entry's code has raised in the copy.
+        error: raised by the entry's code in the copy.
     """
     if os.getpid() == child.pid:
         return
@@ -122,7 +122,7 @@ def end_if_copy(child: ChildProcess, error: BaseException | None) -> None:
 
 
 def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLane) -> int:
-    """Say what follows from what loading the entry has raised, and return the exit code."""
+    """Report the error of loading the entry, and return the exit code."""
     code = system_exit_code(error, report)
     if code is None:
         before = f"the entry {facts.entry!r} could not be loaded: "
@@ -137,7 +137,7 @@ def _end_by_loading(error: BaseException, facts: ProcessFacts, control: PlainLan
 
 
 def mute(*lanes: int) -> None:
-    """Take lanes, and the page, away from a forked copy of this process: what it says is not this process's word."""
+    """Take lanes and page away from a forked copy of this process: it must not speak for this process."""
     try:
         nowhere = os.open(os.devnull, os.O_RDWR)
     except OSError:
@@ -150,7 +150,7 @@ def mute(*lanes: int) -> None:
 
 
 def _finalise() -> None:
-    """Do what the interpreter does when it ends: join threads, call what is registered with `atexit`, flush output."""
+    """Do what the interpreter does when it ends: join threads, call `atexit` functions, flush output."""
     threading = sys.modules.get("threading")
     try:
         if threading is not None:
@@ -166,7 +166,7 @@ def _finalise() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: S110  # closed, replaced or broken: there is nowhere left to say it
+        except Exception:  # noqa: S110  # closed, replaced or broken: there is no place left to report
             pass
 
 
@@ -179,7 +179,7 @@ def wait_for_frame(control: PlainLane) -> bytes:
 
 
 def _push(control: PlainLane, body: bytes) -> None:
-    """Send a control frame, and return when it is with the system."""
+    """Send a control frame, and return when the system has it."""
     control.push(body)
     while not control.is_flushed:
         _wait(control.fd, select.POLLOUT, None)
@@ -187,7 +187,7 @@ def _push(control: PlainLane, body: bytes) -> None:
 
 
 def _linger(control: PlainLane) -> None:
-    """Wait to be killed, or for the host to close the lane, or until the time is over."""
+    """Wait for the kill, for the host to close the lane, or until the time is over."""
     deadline = monotonic() + LINGER_SECONDS
     while (left := deadline - monotonic()) > 0:
         if _wait(control.fd, select.POLLIN, left):

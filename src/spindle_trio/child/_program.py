@@ -3,16 +3,16 @@
 Theory of operation
 -------------------
 
-1. The lanes and the page are taken over; no process that the entry starts will inherit them.
+1. The program takes over the lanes and the page; no process that the entry starts will inherit them.
 2. The first frame is the launcher's order: which file to run, and in which surroundings, or which program to become
-   (`_exec`). The second one, `init`, is the host's, and has the facts. Nothing more is read before the kind of runtime
-   is known; bytes that came with it stay in the lane's decoder, which is passed on together with the lane.
-3. `sys.path`, `sys.argv` and the like are set up for the entry, and its file is loaded. Only then is it known whether
-   the entry is `async`. A blocking one never loads Trio.
+   (`_exec`). The second one, `init`, is the host's, and has the facts. The program reads no more before it knows the
+   kind of runtime; bytes that came with it stay in the lane's decoder, which goes with the lane.
+3. It sets up `sys.path`, `sys.argv` and the like for the entry, and loads its file. Only that shows whether the entry
+   is `async`. A blocking one never loads Trio.
 4. The runtime of its kind runs the entry and sends the final word (`_blocking_runtime`, `_async_runtime`).
    `_async_program` has what an `async` entry needs, and the spare that waits for its order with Trio running.
-5. What the interpreter does at its own end is done here, while the host can still see it: threads are joined, functions
-   registered with `atexit` called, output flushed. The last frame, `exiting`, says that all this is done.
+5. The program does what the interpreter would do at its end, while the host can still see it: it joins threads, calls
+   functions registered with `atexit`, and flushes output. The last frame, `exiting`, says that all this is done.
 6. The host now ends the whole tree at once. If it does not, this process ends itself by `os._exit` half a second later.
 
 If the host is gone, the control lane ends; the next read of it ends this process at once.
@@ -44,22 +44,22 @@ def main(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
 
 
 def prepare_output() -> None:
-    """Make the output streams what an entry may expect; a fork server does it once, for all its processes."""
+    """Set up the output streams for an entry. A fork server does it once, for all its processes."""
     for stream in (sys.stdout, sys.stderr):
-        # A line at a time, since whoever is killed flushes nothing, and somebody may be reading along.
+        # Line by line: a killed process flushes nothing, and somebody may be reading along.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
-    """Do the same as `main`, in a process whose output is prepared."""
+    """Do the same as `main`, in a process with prepared output streams."""
     child = ChildProcess(control_fd, messages_fd, page_fd)
     order = read_order(*child.fds)
     init = wait_for_frame(child.control)
     function = load(child, order, init)
     if function is not None and is_coroutine_function(function):
-        # Not before: a blocking entry never pays for Trio.
+        # Only now: a blocking entry never loads Trio.
         from spindle_trio.child._async_program import run_async
 
         run_async(child, function)

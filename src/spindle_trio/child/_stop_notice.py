@@ -1,4 +1,4 @@
-"""What an entry is told when it is asked to stop."""
+"""The notice that an entry gets when the host asks it to stop."""
 
 from __future__ import annotations
 

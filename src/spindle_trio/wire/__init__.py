@@ -5,9 +5,9 @@ apart by their field `type`. What is absent in Python (`None` as the default, an
 too, never null. Times are ISO-8601 in UTC with three decimals and ``Z``, durations integer milliseconds.
 
 A field of a wrong type is refused with its path, as in ``options.kind: expected a string, got a number``; unknown
-fields are ignored, so that either end may be the newer one. Payloads, results and metadata pass as they are, but for
-the times and bytes in what a process has sent: these travel as texts, beside a field that says where they stand. Each
-receiver checks whether payloads are JSON-safe, against its own limits.
+fields are ignored, so that either end may be the newer one. Payloads, results and metadata pass unchanged, except for
+times and bytes from a process: these travel as texts, beside a field with their places. Each receiver checks whether
+payloads are JSON-safe, against its own limits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ T = TypeVar("T", bound=WireValue)
 
 
 def to_json(value: WireValue) -> JsonObject:
-    """Write a value in its wire form, with its `type` where it is a member of one of the two unions.
+    """Write a value in its wire form, with its `type` if it belongs to one of the two unions.
 
     Payload, result and the values in metadata are not copied.
 
@@ -70,7 +70,7 @@ def to_json(value: WireValue) -> JsonObject:
 
 
 def plain_payload(payload: JsonValue) -> JsonValue:
-    """Write a payload or result as JSON can say it: with texts for its times (ISO-8601) and bytes (base64).
+    """Write a payload or result as JSON, with texts for its times (ISO-8601) and bytes (base64).
 
     Only JavaScript entries send those. A payload without them is returned as it is.
     """
@@ -81,8 +81,8 @@ def from_json(data: object, kind: type[T]) -> T:
     """Read a value from its wire form.
 
     Args:
-        data: what has arrived.
-        kind: the class that it should be.
+        data: the received value.
+        kind: the expected class.
 
     Raises:
         PeerProtocolError: a field is missing or of a wrong type; names each with its path.

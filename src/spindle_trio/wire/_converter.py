@@ -1,4 +1,4 @@
-"""The one cattrs converter of the worker protocol: which class has which fields, and how each reads and writes."""
+"""The one cattrs converter of the worker protocol: the fields of each class, and how they read and write."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ TAG_OF: Final[Mapping[type[attrs.AttrsInstance], str]] = {
 
 
 def problems_in(error: Exception, path: str = "") -> Iterator[str]:
-    """Tell each problem in cattrs's tree of errors with the path of the field that has it."""
+    """List each problem in cattrs's tree of errors, with the path of its field."""
     if isinstance(error, ClassValidationError):
         noted, _ = error.group_exceptions()
         for inner, note in noted:
@@ -126,7 +126,7 @@ def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
         read_field, write_field = _hooks_for(kind, field.name)
         overrides[field.name] = override(
             rename=_camel_case(field.name),
-            # A timeout is always said, so that nothing hangs on both ends having the same default.
+            # A timeout is always written, so the two ends need not have the same default.
             omit_if_default=not field.name.endswith("_timeout"),
             struct_hook=read_field,
             unstruct_hook=write_field,
@@ -142,7 +142,7 @@ def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
 
     def write_rich_fields(value: attrs.AttrsInstance) -> JsonObject:
         written: JsonObject = write(value)
-        # A success has a result, which may well be null; what was not asked for is left out by whoever answers.
+        # A success has a result, which may be null; an answer leaves out what was not requested.
         if isinstance(value, Response) and value.error is None:
             written["result"] = value.result
         return write_rich_field(written, str(rich_field))
@@ -156,7 +156,7 @@ _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
     LifecycleEvent: "result",
     Response: "result",
 }
-"""Which field of a class holds what a process has sent, which may hold times and bytes."""
+"""The field of a class with a value from a process, which may hold times and bytes."""
 
 _ReadHook: TypeAlias = Callable[[object, object], object]
 _WriteHook: TypeAlias = (
@@ -169,7 +169,7 @@ _WriteHook: TypeAlias = (
 
 
 def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook | None, _WriteHook | None]:
-    """Name the functions that read and write one field where its type does not."""
+    """Return the functions that read and write a field whose type does not determine them."""
     match field:
         case "startup_timeout":
             return read_startup_timeout, write_startup_timeout

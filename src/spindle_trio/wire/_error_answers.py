@@ -26,7 +26,7 @@ from spindle_trio._model import ProcessInfo, ProcessSendFailed, Response
 
 
 def error_response(request_id: str, error: Exception) -> Response:
-    """Build the answer that says why a request failed, so that the other end can raise the same."""
+    """Build the error answer to a request, so that the other end can raise the same."""
     info: ProcessInfo | None = None
     if isinstance(error, SpawnError):
         info = error.info
@@ -43,7 +43,7 @@ def error_response(request_id: str, error: Exception) -> Response:
 
 
 def exception_from(response: Response) -> SpindleError:
-    """Build the exception that an error answer stands for; a `SpindleError` if it is of no class known here."""
+    """Build the exception of an error answer; a `SpindleError` if its class is unknown here."""
     text = response.error or "the request failed"
     name = response.error_type or ""
     if response.info is not None:
@@ -59,7 +59,7 @@ def exception_from(response: Response) -> SpindleError:
 
 
 def send_failure(process_id: str, error: Exception) -> ProcessSendFailed:
-    """Build the notice that says why a payload did not reach a process."""
+    """Build the notice for a payload that did not reach its process."""
     size, limit = (error.size, error.limit) if isinstance(error, PayloadError) else (None, None)
     text = str(error) or type(error).__name__
     return ProcessSendFailed(process_id, text, type(error).__name__, size=size, limit=limit)

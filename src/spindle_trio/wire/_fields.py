@@ -1,6 +1,6 @@
 """How single fields read and write their values: texts, counts, times, durations, states.
 
-A reader raises `WrongTypeError` for what its field does not want. The path of the field is added on the way up.
+A reader raises `WrongTypeError` for a wrong value. The path of the field is added on the way up.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GRACE_MILLISECONDS: Final = (0, 120_000)
 
 
 class WrongTypeError(Exception):
-    """A value is not what its field wants. The message says so without the field's path."""
+    """A value is wrong for its field. The message lacks the field's path."""
 
 
 def as_it_is(value: object, _: object = None) -> object:
@@ -46,7 +46,7 @@ def as_it_is(value: object, _: object = None) -> object:
 
 
 def read_rich_field(fields: JsonObject, name: str) -> JsonObject:
-    """Read the times and bytes in a field, of which another field says where they stand."""
+    """Read the times and bytes in a field; another field has their places."""
     places = fields.get(f"{name}Types")
     if places is None or name not in fields:
         return fields
@@ -57,7 +57,7 @@ def read_rich_field(fields: JsonObject, name: str) -> JsonObject:
 
 
 def write_rich_field(fields: JsonObject, name: str) -> JsonObject:
-    """Write the times and bytes in a field as texts, and say where they stand; a peer that ignores that has texts."""
+    """Write the times and bytes in a field as texts, and their places; a peer that ignores these has texts."""
     if name in fields:
         fields[name], places = to_plain(fields[name])
         if places:
@@ -168,7 +168,7 @@ def read_state(value: object, _: object) -> ProcessState:
 def read_wanted_state(value: object, _: object) -> ProcessState:
     """Read the state of a filter."""
     text = read_text(value)
-    # A state that this side does not know is nobody's: like any terminal one, it matches no live process.
+    # A state that this side does not know matches no live process, like any terminal one.
     return ProcessState(text) if text in _STATES else ProcessState.STOPPED
 
 
@@ -208,7 +208,7 @@ def write_heartbeat_timeout(seconds: float) -> int:
 
 
 def read_grace(value: object, _: object) -> float:
-    """Read a grace period, in seconds. Unlike a timeout's a wrong type is refused: 0 and the default differ much."""
+    """Read a grace period, in seconds. Unlike for a timeout, a wrong type is refused: 0 and the default differ much."""
     return min(read_span(value, None), GRACE_MILLISECONDS[1] / 1000)
 
 
@@ -233,7 +233,7 @@ def write_span(seconds: float | None) -> int | None:
 
 
 def _seconds(milliseconds: object, least: int, greatest: int) -> float:
-    """Read a duration. Here alone a wrong type is no error: what is not a finite number means the default."""
+    """Read a duration. Only here a wrong type is no error: anything but a finite number means the default."""
     if not isinstance(milliseconds, int | float) or isinstance(milliseconds, bool):
         return DEFAULT_TIMEOUT
     if isinstance(milliseconds, float) and not math.isfinite(milliseconds):
