@@ -27,7 +27,6 @@ from spindle_trio import (
     LifecycleEvent,
     ProcessHandle,
     ProcessMessage,
-    ProcessState,
     Worker,
     open_host,
 )
@@ -199,11 +198,6 @@ class Pending:
             self.is_over.set()
 
 
-def exists(pid: int | None) -> bool:
-    """Whether there is a process of this number, zombies included."""
-    return pid is not None and Path(f"/proc/{pid}").exists()
-
-
 HEADER = """\
 from __future__ import annotations
 import math, os, sys, signal
@@ -216,10 +210,6 @@ def load(path: Path) -> ModuleType:
     module = ModuleType(path.stem)
     exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
     return module
-
-
-def terminal(state: str) -> bool:
-    return ProcessState(state).is_terminal
 
 
 # Fresh interpreters come from the same kind of server as forked processes, and show the contract once more.

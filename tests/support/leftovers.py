@@ -49,7 +49,10 @@ def nothing_left() -> Iterator[None]:
     yield
     if (own_children(), open_descriptors()) != before:
         gc.collect()  # only then: it takes longer than many a test
-        assert (own_children(), open_descriptors()) == before
+        children, descriptors = own_children() - before[0], open_descriptors() - before[1]
+        assert not children, f"left behind: {[describe(pid) for pid in children]}"
+        assert not descriptors, f"left open: {sorted(descriptors)}"
+        assert (own_children(), open_descriptors()) == before, "a process or a descriptor of somebody else has gone"
 
 
 @pytest.fixture
@@ -73,7 +76,8 @@ def none_survives(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             continue
         select.select([pidfd], [], [], max(0.0, deadline - monotonic()))
         os.close(pidfd)
-    assert [describe(pid) for pid in alive(mark)] == []
+    survivors = [describe(pid) for pid in alive(mark)]
+    assert not survivors, f"still alive: {survivors}"
 
 
 def alive(mark: str) -> list[int]:
