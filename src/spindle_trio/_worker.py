@@ -10,11 +10,9 @@ import inspect
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from difflib import get_close_matches
 from threading import get_ident
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
-import attrs
 import trio
 
 from spindle_trio._model import (
@@ -24,9 +22,9 @@ from spindle_trio._model import (
     ProcessMessage,
     ProcessState,
     SpawnArguments,
-    SpawnOptions,
     StopOptions,
 )
+from spindle_trio._model._spawn_arguments import options_from, with_options_shown
 from spindle_trio._process_handle import OpenProcess, ProcessHandle
 from spindle_trio._trio_rules import other_thread, uninterrupted
 
@@ -34,23 +32,6 @@ if TYPE_CHECKING:
     from spindle_trio._interfaces import WorkerInterface
     from spindle_trio._messages._broadcast import LifecycleChannel
     from spindle_trio._messages._channel import MessageReceiveChannel
-
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-def _with_options_shown(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Have `help()` show each option with its default, as type checkers do: `**options` alone says nothing."""
-    signature = inspect.signature(method)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in attrs.fields(SpawnOptions)
-        if field.name not in signature.parameters
-    ]
-    method.__dict__["__signature__"] = signature.replace(parameters=[*own, *options])
-    return method
 
 
 @uninterrupted
@@ -105,7 +86,7 @@ class BackendProcesses:
     def __repr__(self) -> str:
         return f"<BackendProcesses {'closed ' if self._port.is_closed else ''}of worker {self._port.identifier}>"
 
-    @_with_options_shown
+    @with_options_shown
     async def spawn(self, entry: str | os.PathLike[str], **options: Unpack[SpawnArguments]) -> ProcessHandle:
         """Spawn a process, and return a handle on it once its entry has called `ready()`.
 
@@ -149,9 +130,9 @@ class BackendProcesses:
             StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
             trio.ClosedResourceError: the worker is closed, or closed while this spawn waited for its key.
         """
-        return ProcessHandle(self._port, await self._port.spawn(_options("spawn", entry, options)))
+        return ProcessHandle(self._port, await self._port.spawn(options_from("spawn", entry, options)))
 
-    @_with_options_shown
+    @with_options_shown
     def open(
         self, entry: str | os.PathLike[str], **options: Unpack[SpawnArguments]
     ) -> AbstractAsyncContextManager[ProcessHandle]:
@@ -161,7 +142,7 @@ class BackendProcesses:
         stops the process and waits until it is gone: shielded, for at most the grace period and the kill. An error of
         the block is raised bare.
         """
-        return OpenProcess(self._port, _options("open", entry, options))
+        return OpenProcess(self._port, options_from("open", entry, options))
 
     async def list(
         self,
@@ -295,18 +276,6 @@ class BackendProcesses:
             raise other_thread(call)
         if self._port.is_closed:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
-
-
-def _options(call: str, entry: str | os.PathLike[str], options: SpawnArguments) -> SpawnOptions:
-    try:
-        return SpawnOptions(entry, **options)
-    except TypeError:
-        known = [field.name for field in attrs.fields(SpawnOptions)]
-        for name in options.keys() - known:
-            near = [other for other in known if other.startswith(name)] or get_close_matches(name, known, 1)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise TypeError(f"{call}() has no argument {name!r}{hint}") from None
-        raise
 
 
 def _check_id(process_id: object) -> None:
