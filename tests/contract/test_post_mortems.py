@@ -27,6 +27,7 @@ from spindle_trio import (
 from spindle_trio.abc import Launcher
 from spindle_trio.wire import from_json, to_json
 from support.contract import run_to_end
+from support.lateness import waited_for_processor
 from support.numbers import outside
 
 HEARTBEAT = 0.4
@@ -56,12 +57,14 @@ async def hang(world: Any, source: str, **host: Any) -> ProcessHandle:
     entry = world.blocking_entry(source)
     async with world.worker(**host) as worker:
         handle: ProcessHandle = await worker.backend_processes.spawn(entry, heartbeat_timeout=HEARTBEAT)
+        began = waited_for_processor()
         await handle.wait_ended()
+        waited = waited_for_processor() - began
     info = handle.info
     assert info.state is ProcessState.TIMED_OUT
     assert info.ended_at is not None
     assert info.last_heartbeat_at is not None
-    world.assert_was(HEARTBEAT, (info.ended_at - info.last_heartbeat_at).total_seconds())
+    world.assert_was(HEARTBEAT, (info.ended_at - info.last_heartbeat_at).total_seconds(), waited=waited)
     assert handle.post_mortem is not None
     assert world.events[-1].error == str(handle.post_mortem)
     return handle
