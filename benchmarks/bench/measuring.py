@@ -69,12 +69,12 @@ class Series:
         return statistics.median(self.samples)
 
     def quantile(self, q: float) -> float:
-        """Give the value below which the share `q` of the samples lies."""
+        """Return the value below which the share `q` of the samples lies."""
         return quantile(self.samples, q)
 
 
 def quantile(samples: list[float], q: float) -> float:
-    """Give the value below which the share `q` of the samples lies."""
+    """Return the value below which the share `q` of the samples lies."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 

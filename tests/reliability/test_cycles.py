@@ -121,7 +121,7 @@ async def end(worker: Worker, how: str) -> None:
 
 
 def unique_bytes(pid: int) -> int:
-    """Tell how much memory a process has for itself: what would come back if it ended."""
+    """Return how much memory a process has for itself: what would be freed if it ended."""
     gc.collect()
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Private_"))

@@ -187,6 +187,6 @@ async def test_a_process_that_a_daemon_traces_ends_all_the_same_and_is_reaped_wh
 
 
 def processor_seconds(pid: int) -> float:
-    """Tell how much processor time a process has used."""
+    """Return how much processor time a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

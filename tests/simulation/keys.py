@@ -19,7 +19,7 @@ class Keys:
         return new
 
     def key(self) -> tuple[object, ...]:
-        """Tell apart what is not the same."""
+        """Return a key that differs if the state does."""
         return tuple(sorted(self._claims)), tuple(self._queues.items())
 
     @property
@@ -32,7 +32,7 @@ class Keys:
         return next((number for number, taken in self._claims.items() if taken == place), None)
 
     def process_before(self, number: int) -> int:
-        """Tell which process had the key last, for a claim that has no process yet."""
+        """Return the process that had the key last, for a claim that has no process yet."""
         return self._before[number]
 
     def heirs(self, number: int) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ class Keys:
         self._queues[place] = (*self._queues.get(place, ()), number)
 
     def leave(self, number: int) -> bool:
-        """Stop waiting. Says whether that was so, and not its turn already."""
+        """Stop waiting. Returns false if its turn has come already."""
         if number in self._claims:
             return False
         for place, queue in self._queues.items():

@@ -281,7 +281,7 @@ class WorkerModel(WorkerState):
         process.kill(self.now, told)
 
     def _leave_queue(self, number: int) -> None:
-        """Give a claim up that waits, or has its turn and no process."""
+        """Give up a claim that waits, or has its turn and no process."""
         if not self.keys.leave(number):
             self._release(number)
 

@@ -60,7 +60,7 @@ class WorkerState:
         return new
 
     def key(self) -> tuple[object, ...]:
-        """Tell apart what is not the same."""
+        """Return a key that differs if the state does."""
         return (
             self.now,
             self.is_closed,
@@ -108,7 +108,7 @@ class WorkerState:
         return steps
 
     def next_time(self) -> float:
-        """Tell when something is due next, if nothing happens before."""
+        """Return when something is due next, if nothing happens before."""
         times = [at for at, _ in self.ahead]
         for number, begin in self.begins.items():
             if self.phases.get(number) is None:
@@ -119,7 +119,7 @@ class WorkerState:
         return min(times, default=math.inf)
 
     def overdue(self) -> str | None:
-        """Tell what should have happened at this instant, and has not."""
+        """Return what should have happened at this instant, and has not."""
         for process in self.live.values():
             if process.launch == "asked for" or (
                 process.launch == "called off" and not process.part.is_launched_regardless

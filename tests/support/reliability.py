@@ -99,7 +99,7 @@ def make_launcher(level: str, **options: Any) -> Launcher:
 
 
 def server_of(launcher: Launcher) -> int | None:
-    """Tell the number of the fork server; `None` while there is none."""
+    """Return the pid of the fork server; `None` while there is none."""
     assert isinstance(launcher, ForkServerLauncher)
     return launcher.server_pid
 
@@ -185,7 +185,7 @@ class Fate:
         return [str(event.state) for event in self.events]
 
     def seconds(self, since: str) -> float:
-        """Tell how long it has lived on after it had entered a state."""
+        """Return how long it lived on after entering a state."""
         entered = next(event.at for event in self.events if event.state == since)
         return (self.events[-1].at - entered).total_seconds()
 
