@@ -193,9 +193,12 @@ async def test_an_entry_need_not_be_under_dist(world, world_clock):
 
 # Files that are there, and cannot be run: they end before they are ready, and say why.
 
+TAKES_THE_CONTEXT = "an entry's run takes the process's context; write: def run(process)"
+
 BROKEN_FILES = {
-    "without run": ("x = 3\n", ["run", "default"]),
-    "run is no function": ("run = 3\n", ["run", "default"]),
+    "empty": ("", ["neither a callable 'run' nor a callable 'default'"]),
+    "without run": ("x = 3\n", ["neither a callable 'run' nor a callable 'default'"]),
+    "no functions": ("run = 3\ndefault = None\n", ["neither a callable 'run' nor a callable 'default'"]),
     "syntax error": ("def run(process:\n    pass\n", ["SyntaxError", "line 1"]),
     "raises at import": (
         "def helper():\n    raise LookupError('no database')\nhelper()\n",
@@ -203,28 +206,27 @@ BROKEN_FILES = {
     ),
     "missing import": ("import nowhere_to_be_found\n", ["ModuleNotFoundError", "nowhere_to_be_found"]),
     "not text": (b"\xff\xfe\x00def", ["Error"]),
-    "takes no process": ("def run(): pass\n", ["an entry's run takes the process's context"]),
-    "async, takes no process": ("async def run(): pass\n", ["an entry's run takes the process's context"]),
+    "takes no process": ("def run(): pass\n", [TAKES_THE_CONTEXT]),
+    "async, takes no process": ("async def run(): pass\n", [TAKES_THE_CONTEXT]),
 }
 
 
-@pytest.mark.quick(6)
-@pytest.mark.parametrize(("source", "says"), BROKEN_FILES.values(), ids=list(BROKEN_FILES))
-async def test_a_file_that_cannot_be_run_fails_before_ready_and_says_why(real_world, source, says):
+async def test_a_file_that_cannot_be_run_fails_before_ready_and_says_why(real_world):
     """On real processes only: the memory launcher is given callables, which have been loaded already."""
-    file = real_world.root / "broken_one.py"
-    file.write_bytes(source if isinstance(source, bytes) else source.encode())
     async with real_world.worker() as worker:
-        with pytest.raises(spindle.StartupFailedError) as caught:
-            await worker.backend_processes.spawn("broken_one.py", key="k")
-        info = caught.value.info
-        assert (info.state, info.exit_reason) == ("failed", "failed")
-        assert info.error is not None
-        for text in (info.error, str(caught.value), real_world.events[-1].error):
-            assert text is not None
-            assert [part for part in says if part not in text] == [], text
-        assert [part for part in ("broken_one.py", info.process_id) if part not in str(caught.value)] == []
-        assert real_world.states() == ["starting", "failed"]
+        for number, (source, says) in enumerate(BROKEN_FILES.values()):
+            file = real_world.root / f"broken_{number}.py"
+            file.write_bytes(source if isinstance(source, bytes) else source.encode())
+            with pytest.raises(spindle.StartupFailedError) as caught:
+                await worker.backend_processes.spawn(file.name, key="k")
+            info = caught.value.info
+            assert (info.state, info.exit_reason) == ("failed", "failed")
+            assert info.error is not None
+            for text in (info.error, str(caught.value), real_world.events[-1].error):
+                assert text is not None
+                assert [part for part in says if part not in text] == [], text
+            assert [part for part in (file.name, info.process_id) if part not in str(caught.value)] == []
+            assert real_world.states(info.process_id) == ["starting", "failed"]
         assert await worker.backend_processes.list() == []
 
 

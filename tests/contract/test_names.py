@@ -385,26 +385,6 @@ async def test_the_context_shows_the_facts_of_its_process(world, world_clock):
         }
 
 
-@pytest.mark.parametrize(
-    ("source", "result"),
-    [
-        (
-            "def run(process): process.ready(); return 'run'\ndef default(process): process.ready(); return 'default'",
-            "default",
-        ),
-        ("async def run(process): process.ready(); return 'run'\ndefault = 3", "run"),
-    ],
-    ids=["default wins", "default cannot be called"],
-)
-async def test_an_entry_module_exports_default_or_run(real_world, source, result):
-    """On real processes only: the memory launcher is given callables, and has no modules to look into."""
-    (real_world.root / "entry.py").write_text(source)
-    async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn("entry.py")
-        await handle.wait_ended()
-        assert handle.result == result
-
-
 async def test_lifecycle_and_messages_come_by_channel_and_by_handler(world, world_clock):
     """The two forms of `onLifecycle` and `onMessage`, with the same values in both."""
     name = world.entry("""
