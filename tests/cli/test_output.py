@@ -1,4 +1,4 @@
-"""What the commands do when nobody reads what they print, or when it cannot be written."""
+"""The commands when nobody reads their output, or when it cannot be written."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ async def test_of_a_large_group_the_first_members_are_named(autojump_clock: Mock
 async def test_an_exception_whose_message_cannot_be_made_fails_all_the_same(
     autojump_clock: MockClock, raised: type[BaseException]
 ) -> None:
-    """Also where making it exits the program: what an entry raises must not end its runtime."""
+    """Even if making it exits the program: an entry's exception must not end its runtime."""
 
     is_unspeakable = True  # while the entry runs: a test that fails has to show it
 

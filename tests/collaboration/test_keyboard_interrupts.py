@@ -186,7 +186,7 @@ def tracing(play: Play, see: Callable[[Place], None]) -> Iterator[None]:
 
 
 def places_of_a_play(*, is_far: bool) -> dict[Place, bool]:
-    """Where in the library the program comes, and whether Ctrl-C is held back there."""
+    """The lines of the library that the program reaches, and whether Ctrl-C is held back there."""
     places: dict[Place, bool] = {}
     play = Play(goes_on=False, is_far=is_far)
     with tracing(play, lambda place: places.setdefault(place, trio.lowlevel.currently_ki_protected())):

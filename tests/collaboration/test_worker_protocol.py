@@ -145,7 +145,7 @@ Serving: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Host, spind
 
 @pytest.fixture(params=[values, objects, lines], ids=lambda make: make.__name__)
 def serving(request: pytest.FixtureRequest) -> Serving:
-    """What serves a worker over one kind of channel, and connects to it."""
+    """Serves a worker over one kind of channel, and connects to it."""
     return functools.partial(_serving, request.param)
 
 

@@ -1,4 +1,4 @@
-"""What somebody new types at first: each mistake is answered by what is wrong and what to type."""
+"""First mistakes of new users: each error says what is wrong and what to type."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ ANY_BEAT: Final = "*"
 
 
 class MismatchError(AssertionError):
-    """What was heard is not what was expected."""
+    """The observed events differ from the expected ones."""
 
 
 @attrs.define

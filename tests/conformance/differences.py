@@ -1,4 +1,4 @@
-"""Where this host deliberately does otherwise than the recorded one: each difference with its reason, in one table.
+"""The deliberate differences from the recorded host, each with its reason, in one table.
 
 A difference says, for each scenario that it is about, what is expected instead of what was recorded: as a change of the
 recording, so that all else is compared as it stands. `test_differences.py` sees to it that each is needed.
@@ -39,7 +39,7 @@ from conformance.recording import Output, Scenario
 
 FAILED: Final = {"exitReason": "failed", "error": True}
 STARTED_AND_LEFT: Final = begins("P1", "s1")
-"""What is heard of a process that is spawned, and then left alone."""
+"""The events of a process that is spawned, and then left alone."""
 
 
 @attrs.frozen

@@ -43,7 +43,7 @@ GUARD_SECONDS = 60
 
 @attrs.define
 class Play:
-    """What came of a scenario."""
+    """The outcome of a scenario."""
 
     outputs: list[Output] = attrs.field(factory=list)
     """All that the worker heard up to the last step."""

@@ -1,4 +1,4 @@
-"""What has been recorded of the reference host: one scenario a line in `scenarios.jsonl`, as data.
+"""The recordings of the reference host: one scenario a line in `scenarios.jsonl`, as data.
 
 Each says what a worker asks for, step by step, what the entries are, and which messages the worker got. Where a later
 version of that host answers otherwise, `outputs` is what that one says, and `first_outputs` what the earlier one said.

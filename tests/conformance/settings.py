@@ -25,7 +25,7 @@ SHORTER: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ('"sleep": 1800', '"sleep": 400'),
     ]
 }
-"""What is replaced in the entries and steps of scenarios that take their time, where they need not be as recorded."""
+"""Replacements in the entries and steps of slow scenarios, where they need not be as recorded."""
 
 SLEEP_LONG: Final = frozenset({"exit_starting_before_startup_timer", "heartbeat_keeps_alive", "heartbeat_timeout"})
 """Scenarios that wait for a second and more; tests of the contract show in less time what they do."""

@@ -18,7 +18,7 @@ JAVASCRIPT_VALUES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "bigint": lambda value: int(value["value"]),
     "Uint8Array": lambda _: b"",
 }
-"""What stands for values that JSON does not have: the channel in memory carries them, and the host must refuse them."""
+"""Stand-ins for values that JSON does not have: the channel in memory carries them, and the host must refuse them."""
 
 
 def value_of(written: Any) -> Any:

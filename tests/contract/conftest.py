@@ -158,11 +158,11 @@ class World:
         return [str(event.state) for event in self.events if process_id in (None, event.process_id)]
 
     def payloads(self) -> list[Any]:
-        """What processes have sent."""
+        """The messages of processes."""
         return [message.payload for message in self.messages]
 
     def system_state(self) -> tuple[set[str], set[int]]:
-        """What this program holds of the operating system: descriptors and child processes."""
+        """The descriptors and child processes of this program."""
         gc.collect()
         return open_descriptors(), own_children()
 

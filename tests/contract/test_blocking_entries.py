@@ -1,4 +1,4 @@
-"""What only a `def` entry has: handlers inside its calls, timeouts, and one thread. Only real processes can run it."""
+"""Only for `def` entries: handlers inside their calls, timeouts, and one thread. Only real processes can run them."""
 
 from __future__ import annotations
 

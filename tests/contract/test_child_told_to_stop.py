@@ -86,7 +86,7 @@ async def test_wait_stop_is_a_level_and_returns_the_same_notice_at_once_when_cal
 async def test_it_looks_once_at_who_is_there_when_the_stop_arrives(
     world, world_clock: MockClock | None, register: str
 ) -> None:
-    """Who has been there before, and comes after, is not asked: the entry is cancelled."""
+    """Earlier and later waiters do not count: the entry is cancelled."""
     entry = world.entry(f"""
         async def run(process):
             {register}

@@ -1,4 +1,4 @@
-"""What an entry finds at its start, and what becomes of what it prints.
+"""An entry's surroundings at its start, and its output.
 
 Real processes only, but for the facts that its context tells: in memory an entry lives in its host's surroundings.
 """

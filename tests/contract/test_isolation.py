@@ -127,7 +127,7 @@ def run(process):
 
 @pytest.fixture
 def family(monkeypatch: pytest.MonkeyPatch) -> str:
-    """What those whom the entries of a test start have among their arguments: in a namespace they know no number."""
+    """A mark in the arguments of what the entries of a test start: in a namespace they do not know their outer pids."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("LC_FAMILY", mark)
     return mark
@@ -217,7 +217,7 @@ async def test_the_whole_tree_of_an_async_entry_is_gone_after_a_stop(real_world,
 
 @pytest.mark.parametrize("statement", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
 async def test_a_process_that_ends_without_a_word_loses_its_group(real_world, family: str, statement: str) -> None:
-    """What is in a session of its own is out of reach then, at this level of containment; the test ends it itself."""
+    """At this level of containment a process in a session of its own is then out of reach; the test ends it itself."""
     entry = real_world.blocking_entry(f"{FAMILY}    {statement}")
     async with real_world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn(entry)

@@ -1,4 +1,4 @@
-"""What was sent before an end is readable after it, however the end comes about, and however much it is."""
+"""Messages sent before an end are readable after it, however the end comes about, and however many they are."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ async def test_a_payload_of_none_is_a_payload(world, world_clock):
 
 
 async def test_payload_and_metadata_are_those_of_the_moment_of_the_call(world, world_clock):
-    """What the caller changes afterwards reaches neither the entry, nor the info, nor an event."""
+    """Later changes by the caller reach neither the entry, nor the info, nor an event."""
     world.entry("""
     async def run(process):
         process.ready()

@@ -1,4 +1,4 @@
-"""What may travel as a payload, and what a payload that may not gets: at the sender, and from a child that lies."""
+"""Payloads: which may travel, and the errors for others, at the sender and from a child that lies."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def pick(raws):
 
 
 async def test_a_child_that_sends_what_is_not_json_safe_ends_as_failed(world, world_clock):
-    """What it sent before is delivered, nothing that came after is believed, and nobody else is disturbed."""
+    """Its earlier messages are delivered, its later ones are not trusted, and no other process is disturbed."""
     await refuses_each(world, RAW_MESSAGES if world.is_virtual else pick(RAW_MESSAGES), "messages")
 
 

@@ -176,7 +176,7 @@ async def test_a_process_that_takes_no_notice_is_killed_all_the_same(real_world,
 
 
 async def test_what_is_never_ready_shows_where_it_hangs(real_world) -> None:
-    """Also while its file is loaded, which is when most of them hang."""
+    """Even while its file is loaded, which is when most of them hang."""
     entry = real_world.blocking_entry("""
         import sys
         print("connecting to the library", file=sys.stderr)

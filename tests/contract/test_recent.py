@@ -1,4 +1,4 @@
-"""What a host remembers of processes that have ended."""
+"""A host's memory of ended processes."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def test_a_child_that_lies_over_the_reference_limits_ends_as_failed(world,
 
 @pytest.mark.parametrize(("option", "most"), [("kind", 128), ("key", 256)])
 async def test_kind_and_key_are_bounded_in_bytes(world, world_clock, option, most):
-    """What is trimmed away does not count, and neither does a kind that nobody gave."""
+    """Trimmed characters do not count, nor does a default kind."""
     world.entry(ECHO)
     limits = spindle.REFERENCE_LIMITS
     async with world.quiet_worker(limits=limits) as worker:

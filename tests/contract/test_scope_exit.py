@@ -133,7 +133,7 @@ async def test_many_stubborn_children_take_one_grace_period_in_all(world, world_
 
 
 async def test_several_workers_are_ended_side_by_side(world, world_clock: MockClock | None) -> None:
-    """Not one grace period each, also where their blocks are left one after another: the host has asked them all."""
+    """Not one grace period each, even if their blocks end one after another: the host has asked them all."""
     entry = world.entry(STUBBORN)
     kept = trio.Event()
 

@@ -166,7 +166,7 @@ async def test_ready_and_heartbeats_while_stopping_change_nothing(world, world_c
 
 
 ANY_END = ["process.complete(1)", "process.fail('no disk')", "sys.exit(7)", ""]
-"""What a child says about its end, or that it says nothing and is killed: the host's reason wins over all of it."""
+"""The host's reason wins over anything that a child says about its end, and over a kill."""
 
 
 async def test_a_replacement_while_stopping_takes_over_and_does_not_extend_the_grace_period(

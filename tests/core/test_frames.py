@@ -107,7 +107,7 @@ def test_as_many_values_as_allowed_are_taken_also_if_they_are_empty_containers()
 
 @pytest.mark.parametrize("tail", [b'"' + b'\\"' * 500_000, b'"' * 1_000_000, b"\\" * 1_000_000, b'"\\' * 500_000])
 def test_a_hostile_body_costs_no_more_time_than_it_is_long(tail: bytes) -> None:
-    """What looks for texts must not go back: 1 MiB of quotes would otherwise hold the host up for hours."""
+    """The search for texts must not backtrack: 1 MiB of quotes would otherwise hold up the host for hours."""
     begin = time.process_time()
     with pytest.raises(PeerProtocolError):
         decode_body(b"[" * 65 + tail, WIDE)

@@ -311,7 +311,7 @@ async def test_a_lag_is_told_to_whoever_waits_and_the_next_receive_goes_on() -> 
 
 @pytest.mark.parametrize("lossy", [False, True])
 def test_beside_one_message_beyond_the_bound_of_bytes_others_are_held_up_to_it(lossy: bool) -> None:
-    """So what is larger than all the bound reaches its reader, however little comes behind it."""
+    """So a message larger than the whole bound reaches its reader, even if more come behind it."""
     inbox = inbox_of(lossy=lossy, size=10)
     channel = inbox.subscribe() if lossy else None
     put(inbox, "huge", size=11)

@@ -1,4 +1,4 @@
-"""What an entry is given, what it may call, and how its function is found."""
+"""The context of an entry, and the search for its function."""
 
 from __future__ import annotations
 

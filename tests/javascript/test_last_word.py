@@ -1,4 +1,4 @@
-"""What an entry has sent before its last word arrives, whatever it does then."""
+"""Messages sent before an entry's last word arrive, whatever it does then."""
 
 from __future__ import annotations
 

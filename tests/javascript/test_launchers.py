@@ -1,4 +1,4 @@
-"""What runs a JavaScript entry: found, missing, named, removed, too old; and Python entries beside it."""
+"""The program for a JavaScript entry: found, missing, named, removed, too old; and Python entries beside it."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ async def test_a_program_that_is_none_fails_as_a_start(stage: Stage) -> None:
 
 
 async def test_a_variable_that_no_program_can_be_started_with_is_named(stage: Stage) -> None:
-    """What is forked does not mind."""
+    """It does not affect forked processes."""
     most = 32 * os.sysconf("SC_PAGESIZE") - len("LONG=") - 1
     ask = body("p.ready(); p.complete(process.env.LONG.length);")
     async with stage.host(DefaultLauncher(preload=()), environment={"LONG": "x" * most}):

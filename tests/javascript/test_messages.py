@@ -274,7 +274,7 @@ async def test_20_megabytes_arrive_whole_where_nobody_reads_until_the_end(stage:
 
 
 async def test_many_small_messages_at_once_are_no_slower_for_being_many(stage: Stage) -> None:
-    """What waits in the process is not copied for each that leaves it."""
+    """Waiting messages are not copied whenever one leaves."""
     async with stage.host():
         handle = await stage.spawn(body(f"{GO} for (let n = 0; n < 100_000; n += 1) p.send(n); p.complete();"))
         messages = handle.messages()

@@ -1,4 +1,4 @@
-"""What surrounds a JavaScript process: its folder, environment, output, descriptors, kin, and the end of its host."""
+"""A JavaScript process's folder, environment, output, descriptors, kin, and the end of its host."""
 
 from __future__ import annotations
 

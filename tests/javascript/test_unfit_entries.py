@@ -1,4 +1,4 @@
-"""What cannot become ready says so at once, and not when its startup deadline is over."""
+"""An entry that cannot become ready fails at once, not at its startup deadline."""
 
 from __future__ import annotations
 

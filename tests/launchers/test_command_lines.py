@@ -1,4 +1,4 @@
-"""What a list of processes shows of one: its entry and its id, whatever runs it."""
+"""A process in a list of processes: its entry and its id, whatever runs it."""
 
 from __future__ import annotations
 

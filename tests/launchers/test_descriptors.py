@@ -214,7 +214,7 @@ async def test_a_process_takes_as_many_descriptors_as_doctor_says(launcher: Laun
 def test_a_program_without_standard_streams_starts_processes(
     tmp_path: Path, launcher: str, closed: tuple[int, ...]
 ) -> None:
-    """What it opens then has their numbers, which mean something else in a process."""
+    """Descriptors that it opens then get their numbers, which mean something else in a process."""
     (tmp_path / "entry.py").write_text("def run(process):\n    process.ready()\n    process.send(process.receive())")
     program = WITHOUT_STREAMS.format(launcher=launcher, closed=closed)
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What a process is that a fork server has forked, and what stays out of it."""
+"""A process of a fork server: what it is, and what it does not inherit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_survivors")
 async def test_a_process_has_the_environment_that_the_host_names_and_nothing_of_the_hosts_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spares: int
 ) -> None:
-    """What the kernel shows of the process (`/proc/self/environ`) is its server's, which has the short list as well."""
+    """The kernel's view of the process (`/proc/self/environ`) is its server's, which has the short list as well."""
     monkeypatch.setenv("SPINDLE_SECRET", "told to nobody")
     async with fork_host(tmp_path, spares=spares, preload=("trio",), environment={"ONE": "1", "TZ": "UTC"}) as forked:
         await forked.wait_spares(spares)

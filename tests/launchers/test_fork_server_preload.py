@@ -1,4 +1,4 @@
-"""What modules do when a fork server loads them, and what becomes of it: one clear error, and nothing left."""
+"""Modules that misbehave when a fork server loads them: one clear error, and nothing left."""
 
 from __future__ import annotations
 

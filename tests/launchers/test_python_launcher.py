@@ -174,7 +174,7 @@ async def test_each_kind_of_callable_is_called_as_what_it_is(launch: Launch, sou
 
 
 async def test_an_async_entry_hears_a_stop_that_came_in_one_piece_with_the_first_frame(launch: Launch) -> None:
-    """What is read beyond the first frame is handed over to Trio's side and not lost."""
+    """Bytes read beyond the first frame go to Trio's side, and are not lost."""
     async with launch("async def run(process): raise RuntimeError", begin=False) as child:
         await child.process.control.send_pending([child.init, b'{"type":"stop","reason":"early"}'])
         assert [frame["type"] for frame in await child.last_frames()] == ["stopped", "exiting"]

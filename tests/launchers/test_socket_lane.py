@@ -88,7 +88,7 @@ async def test_receive_nowait_says_that_there_is_nothing_whole(lane: SocketLane,
 async def test_receive_nowait_reads_until_a_frame_that_is_longer_than_one_read_is_whole(
     lane: SocketLane, peer: socket.socket
 ) -> None:
-    """Who looks at a deadline or after an exit does not look again: half a frame would be a frame that is lost."""
+    """A look at a deadline or after an exit is the last one: half a frame would be a lost frame."""
     body = b"x" * (READ_BYTES + READ_BYTES // 2)
     peer.send(with_header(body) + with_header(b"next"))
     assert lane.receive_nowait(10) == [body, b"next"]

@@ -1,4 +1,4 @@
-"""What was checked is what is loaded, also where somebody swaps a folder and a link in between."""
+"""The checked file is the loaded one, even if somebody swaps a folder and a link in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where `close_range(2)` is not to be had: old kernels, filters, and interpreters that were built without it.
+"""Without `close_range(2)`: old kernels, filters, and interpreters that were built without it.
 
 `os.closerange` then becomes a loop, which a number beyond all keeps busy for minutes.
 """

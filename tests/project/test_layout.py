@@ -1,4 +1,4 @@
-"""What is promised about the package as such: lazy, lean, layered, and described as it is."""
+"""Promises about the package itself: lazy, lean, layered, and truly described."""
 
 from __future__ import annotations
 

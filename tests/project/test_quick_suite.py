@@ -1,4 +1,4 @@
-"""What `pytest` runs by itself shows each promise; what is left out shows one once more."""
+"""The quick suite shows each promise; slow tests only repeat one."""
 
 from __future__ import annotations
 

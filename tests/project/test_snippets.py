@@ -28,7 +28,7 @@ FILES = {"python": "#", "toml": "#", "js": "//", "ts": "//"}
 """The kinds of blocks that are files, with the sign of their comments."""
 
 SHOWN = {"text", "mermaid", "sh clone"}
-"""What nothing runs."""
+"""Blocks that nothing runs."""
 
 VECTORS = {"notes/protocol.md"}
 """Pages whose other blocks a test of their own reads: `test_protocol_page.py`."""
@@ -50,7 +50,7 @@ class Block(NamedTuple):
     kind: str
     text: str
     after: str
-    """What stands between the block before and this one."""
+    """The text between the previous block and this one."""
 
     @property
     def file(self) -> str | None:

@@ -64,7 +64,7 @@ NOT_LAUNCHED = (
     r"OSError: (the fork server \(pid \d+\) has ended; another one is started|the fork server .* has not .*"
     r"|the process has ended before it could be used)"
 )
-"""What is said of a process that there has never been, or that ended unused, since its server was gone."""
+"""Errors of a process that never existed, or ended unused, since its server was gone."""
 
 STARTUP_SECONDS = 3.0
 """Less than the longest pause before another server is started, if servers keep being killed."""
@@ -73,7 +73,7 @@ UNKNOWN = (
     r"(ended together with its fork server \(pid \d+\)|ended with an unknown status|killed by SIGKILL.*)"
     r",? without complete\(\) or fail\(\)"
 )
-"""What is said of an end that came with the server's, or that the server was to tell of and did not."""
+"""Errors of an end that came with the server's, or that the server did not report."""
 
 
 @attrs.define(eq=False)
@@ -117,7 +117,7 @@ class Case:
 
 
 class Chaos:
-    """What is done in one neighbourhood, and a note of all of it."""
+    """Acts on one neighbourhood, and notes everything."""
 
     def __init__(self, place: Neighbourhood, dice: random.Random) -> None:
         self.place = place

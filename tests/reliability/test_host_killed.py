@@ -33,13 +33,13 @@ QUICK_REPEATS = 4
 SOAK_REPEATS = 200
 
 STOPPED = ["nobody", "the server", "a child", "the server and a child"]
-"""Who is stopped by SIGSTOP before the host is killed. The repeats take turns."""
+"""The program to stop by SIGSTOP before the kill of the host. The repeats take turns."""
 
 LONGEST_DELAY = 0.02
 """Seconds within which the host is killed after it has said the number at which that is to happen."""
 
 PLAIN = ["hostile/loops.py", "hostile/loops_in_c.py", "hostile/loops_async.py", "well_behaved.py"]
-"""What dies by its parent-death signal, whether it listens or not."""
+"""Entries that die by their parent-death signal, whether they listen or not."""
 
 RESISTING = ("hostile/resists.py", "clears its parent-death signal")
 

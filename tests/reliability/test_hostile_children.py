@@ -24,7 +24,7 @@ from support.reliability import (
 )
 
 STOPPED = "it was stopped by a signal"
-"""What is said of a process that was found so."""
+"""The error of a process that was found so."""
 
 
 def hangs(entry: str, payload: object = None, error: str = "no heartbeat for 0.5 s") -> Mischief:

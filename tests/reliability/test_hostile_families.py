@@ -1,4 +1,4 @@
-"""What hostile children start, and what is left of it at their end: nothing (reliability, rows 14 to 16).
+"""Nothing that hostile children start is left at their end (reliability, rows 14 to 16).
 
 What has left both its session and its parents can be found at the stronger levels of containment alone, and so can the
 own-session descendants of a process that ends by itself, without its host's doing.
@@ -147,7 +147,7 @@ async def test_a_fork_bomb_is_gone_with_its_process(level: str, tmp_path: Path, 
 async def test_who_goes_on_talking_on_the_lanes_of_a_process_that_has_ended_holds_up_nobody(
     level: str, tmp_path: Path, at_once: int
 ) -> None:
-    """What a process has sent before its end is taken in, and nothing that others send afterwards.
+    """The host takes in a process's messages from before its end, and nothing that others send afterwards.
 
     So the end is the process's own. It is not told as a breach of the protocol, which it would be if the flood counted.
     """

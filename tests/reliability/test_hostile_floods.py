@@ -168,7 +168,7 @@ async def test_who_sends_to_what_never_reads_waits_and_can_be_cancelled(level: s
 # ---- output
 
 KEPT_BYTES = 64 * 1024
-"""What is kept of each stream."""
+"""How many bytes of each stream are kept."""
 
 
 async def test_what_is_printed_before_ready_holds_nothing_up(level: str, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ BAD_BODIES = [
     '"\\ud800"',
     '{"\\udc00":1}',
 ]
-"""What no lane carries."""
+"""Bodies that no lane carries."""
 
 BAD_NAMES = {
     "a number of 100 000 digits": NOT_SAFE,
@@ -52,7 +52,7 @@ BAD_NAMES = {
     "an encoded surrogate": NOT_SAFE,
     "nothing": NOT_SAFE,
 }
-"""What no lane carries, and is too long or no text to be written here (see `lies.BODIES`), and the reason given."""
+"""More bodies that no lane carries, too long or no text (see `lies.BODIES`), with the reason given."""
 
 BAD_FRAMES = {
     '"hello"': "a control frame that is a str, not an object",
@@ -66,7 +66,7 @@ BAD_FRAMES = {
     '{"type":"fail","messages":0}': "a fail frame whose error is not a string",
     '{"type":"exiting","messages":0,"code":"0"}': "an exiting frame whose code is not an integer from 0 to 255",
 }
-"""What is good JSON, and no frame for the control lane."""
+"""Good JSON that is no frame for the control lane."""
 
 
 def lies(lane: str, error: str, entry: str = "lies", **order: object) -> Mischief:

@@ -130,7 +130,7 @@ async def test_a_host_in_memory_ends_each_process_as_its_frames_deserve(
 async def test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve(
     recorded: Traffic, processes: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where headers lie, frames are cut off and reads end anywhere."""
+    """Headers lie, frames are cut off, and reads end anywhere."""
     caplog.set_level(logging.INFO, "spindle_trio")
     written = [Scenario(seed, ("control", "messages")[seed // 2 % 2], recorded) for seed in range(processes)]
     launcher = WireLauncher(written)
@@ -186,7 +186,7 @@ def test_the_script_replays_what_a_failure_names_and_says_what_it_needs_for_more
 
 
 class Ends:
-    """What has become of processes, held against what should have."""
+    """Compares the outcomes of processes with the expected ones."""
 
     def __init__(self) -> None:
         self.breaches = 0

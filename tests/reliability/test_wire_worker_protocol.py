@@ -150,7 +150,7 @@ async def test_each_mutated_request_is_answered_once_and_the_connection_stays(
 async def test_an_answer_that_quotes_more_than_a_line_holds_is_shortened(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What came in one line is up to five times as long once it is quoted, and ended the connection."""
+    """A received line is up to five times as long once it is quoted; that used to end the connection."""
     near, far = trio.testing.memory_stream_pair()
     async with open_host(MemoryLauncher({"child": child})) as host, trio.open_nursery() as nursery:
         nursery.start_soon(host.serve_worker, StreamChannel(near), "tests")
@@ -243,7 +243,7 @@ QUESTIONS: list[Callable[[Worker], Awaitable[object]]] = [
 
 
 def refuse_errors(caplog: pytest.LogCaptureFixture) -> None:
-    """What the other end says is never this end's error."""
+    """Nothing that the other end sends is this end's error."""
     for record in caplog.records:
         assert record.levelno < logging.ERROR, record.getMessage()
     caplog.clear()

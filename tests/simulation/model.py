@@ -15,7 +15,7 @@ from support.state_table import follows
 
 
 class Refuted(Exception):
-    """What happened is not what the contract says."""
+    """The log breaks the contract."""
 
 
 class Told:

@@ -201,7 +201,7 @@ def _sound_messages(log: Log) -> dict[int, list[tuple[float, int]]]:
 
 
 def _held(scenario: Scenario, end: Entry, sent: list[int], shown: tuple[list[object], int, int]) -> Iterator[str]:
-    """What nobody listened to is held for a late reader: the newest, up to the bound."""
+    """Messages that nobody listened to are held for a late reader: the newest, up to the bound."""
     waiting = [] if scenario.workers[end.worker].listens else sent
     most = scenario.inbox_messages
     wanted = waiting[-most:], len(sent), max(0, len(waiting) - most)
@@ -210,7 +210,7 @@ def _held(scenario: Scenario, end: Entry, sent: list[int], shown: tuple[list[obj
 
 
 def _sent_to_them(scenario: Scenario, log: Log) -> Iterator[str]:
-    """What `send` has sent has arrived, once, in order; what it has not has not."""
+    """Every message that `send` has sent arrives once, in order; no other message arrives."""
     returned: dict[int, list[int]] = {}
     when: dict[int, float] = {}
     for entry in log.entries:

@@ -1,4 +1,4 @@
-"""What happens in one simulation, as frozen values: what each child is going to do, and what is asked of the host when.
+"""One simulation, as frozen values: the plan of each child, and the commands to the host with their times.
 
 Times are seconds since the beginning, on a grid of binary fractions, so that sums of them are exact and "at the very
 same instant" means something.
@@ -44,7 +44,7 @@ class Moment:
 
 @attrs.frozen
 class Part:
-    """What a child is going to do."""
+    """The plan of a child."""
 
     launch_seconds: float = 0.0
     launch_fails: bool = False

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 @attrs.define
 class Log:
-    """What happened, in order."""
+    """The log, in order."""
 
     entries: list[Entry] = attrs.field(factory=list)
     stops: dict[int, list[tuple[float, str | None]]] = attrs.field(factory=dict)
@@ -57,7 +57,7 @@ class Log:
     held: dict[int, tuple[list[object], int, int]] = attrs.field(factory=dict)
     """Process → the messages held for a late reader, and how many have been received and dropped."""
     remarks: list[str] = attrs.field(factory=list)
-    """What must not be, wherever it was seen."""
+    """Breaches of the contract, wherever they were seen."""
 
     def note(self, worker: int, what: str, number: int, detail: object = None) -> None:
         """Add a line."""

@@ -1,4 +1,4 @@
-"""What the simulation has found, each as small as it gets."""
+"""Findings of the simulation, each as small as it gets."""
 
 from __future__ import annotations
 

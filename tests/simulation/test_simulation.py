@@ -57,7 +57,7 @@ def test_a_seed_gives_the_same_log_each_time() -> None:
 
 
 def test_a_replay_in_another_interpreter_gives_the_same_lines() -> None:
-    """Where objects lie in memory and how texts are hashed must not matter, or a failure could not be replayed."""
+    """Addresses of objects and hashes of texts must not matter, or a failure could not be replayed."""
     shown = set()
     for hash_seed in ("1", "2"):
         environment = {
@@ -74,7 +74,7 @@ def test_a_replay_in_another_interpreter_gives_the_same_lines() -> None:
 
 @pytest.mark.parametrize("scenarios", [100, pytest.param(300, marks=pytest.mark.slow)])
 def test_scenarios_have_something_of_everything(scenarios: int) -> None:
-    """What never happens is not tested: each answer and each end comes up among the first numbers."""
+    """Each answer and each end occurs among the first seeds: otherwise nothing would test it."""
     seen: set[tuple[str, object]] = set()
     for seed in range(scenarios):
         scenario = draw(seed)

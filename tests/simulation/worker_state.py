@@ -1,4 +1,4 @@
-"""What the oracle knows of one worker at one instant, and what may come next."""
+"""The oracle's knowledge of one worker at one instant, and what may come next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simulation.model import Proc, Stops
 from simulation.scenario import AnyCommand, Scenario, Send, Spawn
 
 Step: TypeAlias = tuple[str, int]
-"""What happens, and to which process or command."""
+"""An event, and its process or command."""
 
 Outcome: TypeAlias = tuple[object, ...]
 """The outcome of a call."""

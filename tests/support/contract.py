@@ -1,4 +1,4 @@
-"""What the contract tests share: entries, running one to its end, and waiting for events instead of time."""
+"""Shared by the contract tests: entries, running one to its end, and waiting for events instead of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the fork server share: a host on one, and its processes."""
+"""Shared by the tests of the fork server: a host on one, and its processes."""
 
 from __future__ import annotations
 

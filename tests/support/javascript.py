@@ -1,4 +1,4 @@
-"""What the tests of JavaScript entries share: a real host with real Node, and entries that are written by the test."""
+"""Shared by the tests of JavaScript entries: a real host with real Node, and entries that the test writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test may not leave: a descriptor, a child process, a zombie, or anything that a fork server has started."""
+"""Leftovers that no test may have: a descriptor, a child process, a zombie, or anything that a fork server started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process calls those that it has started, and what this program calls them: in a PID namespace not the same."""
+"""The pids of what a process has started, as it sees them and as this program does: in a PID namespace they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract tests of payloads and of their limits share: values as source text, and entries that send them.
+"""Shared by the contract tests of payloads and their limits: values as source text, and entries that send them.
 
 The values are written down as source text, since entries have to build the same ones that the host side builds.
 """

@@ -1,4 +1,4 @@
-"""What the tests of reliability share: hosts at each level of containment, good neighbours, and who is still there.
+"""Shared by the tests of reliability: hosts at each level of containment, good neighbours, and lists of survivors.
 
 A *neighbourhood* is one host with well-behaved processes. A *mischief* is what one hostile entry does in it: how
 that must end, in which words, and how soon. After each of them the neighbours have to answer, with the right count.
@@ -51,7 +51,7 @@ MANY_NEIGHBOURS = 20
 """How many there are where mischiefs happen one by one."""
 
 TREE_LEVELS = frozenset({"pidns", "cgroup"})
-"""Where whatever a process has started is gone when its end is announced."""
+"""Levels at which everything that a process has started is gone when its end is announced."""
 
 STRONG_LEVELS = TREE_LEVELS | {"sweep"}
 """Levels at which everything is gone within a second, even what has left its session and its parents."""
@@ -71,7 +71,7 @@ SLACK = 1.0
 """Seconds of its own time by which a host may miss a deadline (reliability, row 11)."""
 
 KILLED = "killed by SIGKILL(, not for lack of memory,)?"
-"""What is said of a SIGKILL from elsewhere: not every system tells what it does for lack of memory."""
+"""The text for a SIGKILL from elsewhere: not every system reports kills for lack of memory."""
 
 PROMPT = (0.0, 2.0)
 """Bounds of the seconds from ready to the end of what ends at once, on a machine that has other things to do."""
@@ -145,7 +145,7 @@ def skip_unless_at(level: str, levels: Iterable[str], what: str) -> None:
 
 @attrs.frozen
 class Mischief:
-    """What one hostile entry does, and what must come of it."""
+    """One hostile entry, and its expected outcome."""
 
     entry: str
     """Its name below `tests/entries/hostile/`, without the suffix."""
@@ -169,14 +169,14 @@ class Mischief:
 
 @attrs.define(eq=False)
 class Fate:
-    """What has become of a process, as its worker's events and messages tell it."""
+    """The outcome of a process, from its worker's events and messages."""
 
     events: list[LifecycleEvent] = attrs.field(factory=list)
     payloads: list[Any] = attrs.field(factory=list)
     numbers: list[int] = attrs.field(factory=list)
     """The numbers of what it has started, which are all the integers that it has sent."""
     survivors: list[str] = attrs.field(factory=list)
-    """Who of those that it had named was alive when its end was announced."""
+    """Which of the processes that it had named were alive when its end was announced."""
     waits: list[float] = attrs.field(factory=list)
     """For each event, how long this program had waited for a processor by then."""
 

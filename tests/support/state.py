@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 LANES = {"control": "process._controls._control_out._lane", "messages": "process._controls._messages"}
-"""Where an `async` entry finds its lanes, to say what its context would refuse."""
+"""Gives an `async` entry its lanes, to send what its context would refuse."""
 
 
 def told_then(statement: str) -> str:

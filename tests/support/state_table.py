@@ -37,7 +37,7 @@ show its stacks, and kills it then."""
 
 
 class Row(NamedTuple):
-    """What follows an input in a state."""
+    """The effect of an input in a state."""
 
     does: str
     """A live state that it enters, what the host does, or `-`."""

@@ -1,4 +1,4 @@
-"""What the tests of the wire share: real traffic of both lanes, seeded damage to it, and what should become of that.
+"""Shared by the tests of the wire: real traffic of both lanes, seeded damage to it, and the expected outcome.
 
 One *scenario* is what one process writes to one lane, made of real frames and a seed. Three things are known of it
 without any code of the library that reads frames: into which bodies its bytes are to be cut, which of these are to be
@@ -188,7 +188,7 @@ _LARGE: Final[list[Callable[[], bytes]]] = [
     lambda: b"x" * (LIMITS.frame_bytes + 1),
     lambda: b" " * LIMITS.frame_bytes,
 ]
-"""What is meant to cost the reader much more than its sender. Rare among scenarios, since it does cost something."""
+"""Bodies meant to cost the reader much more than their sender. Rare among scenarios, since they do cost something."""
 
 _LENGTHS: Final = [0, 1, 2**16, LIMITS.frame_bytes, LIMITS.frame_bytes + 1, 2**31, 2**32 - 1]
 
@@ -274,7 +274,7 @@ class Damage:
 
 
 class Scenario:
-    """What one process writes to one lane, by a seed."""
+    """The bytes that one process writes to one lane, by a seed."""
 
     def __init__(self, seed: int, lane: Lane, recorded: Traffic) -> None:
         self.seed = seed

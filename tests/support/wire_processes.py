@@ -24,7 +24,7 @@ BREACH: Final = "broke the protocol: "
 
 @attrs.frozen
 class Outcome:
-    """What becomes of a process that writes a scenario, and then exits with code 3 if it still can."""
+    """The outcome of a process that writes a scenario, and then exits with code 3 if it still can."""
 
     state: str
     """Its terminal state."""
@@ -88,7 +88,7 @@ class WireLauncher(Launcher):
     def __init__(self, scenarios: Sequence[Scenario]) -> None:
         self._left = list(reversed(scenarios))
         self.outcomes: dict[str, tuple[Scenario, Outcome]] = {}
-        """What should become of each process, by its id."""
+        """The expected outcome of each process, by its id."""
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:
         return ResolvedEntry(entry)

@@ -1,4 +1,4 @@
-"""What the tests of the worker protocol share: a channel in memory, and a host that does as the test says."""
+"""Shared by the tests of the worker protocol: a channel in memory, and a host that does what the test says."""
 
 from __future__ import annotations
 

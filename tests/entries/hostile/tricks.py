@@ -1,4 +1,4 @@
-"""What the hostile entries have in common: their lanes' descriptors, and children of their own.
+"""Shared by the hostile entries: their lanes' descriptors, and children of their own.
 
 Whatever these entries start ends by itself after `LIFE_SECONDS`, should a test leave it behind. It has no other reason
 to end: what is gone before that has been killed.
