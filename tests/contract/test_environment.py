@@ -48,23 +48,24 @@ async def test_the_context_tells_the_facts_and_an_omitted_payload_from_none(
     assert handle.result == {**facts, **told}
 
 
-@pytest.mark.parametrize("payload", [{"a": [1]}, None, OMITTED])
-async def test_a_blocking_context_tells_the_facts_and_an_omitted_payload_from_none(real_world, payload: object) -> None:
-    handle = await run_to_end(
-        real_world, real_world.blocking_entry(FACTS.format("def")), payload=payload, key="k", metadata={"b": None}
-    )
-    given = payload is not OMITTED
-    assert handle.result == {
-        "process_id": handle.process_id,
-        "entry": "entry.py",
-        "kind": "entry.py",
-        "key": "k",
-        "payload": payload if given else None,
-        "has_payload": given,
-        "metadata": {"b": None},
-        "user_id": "ada",
-        "shown": f"<BlockingProcessContext running entry.py {handle.process_id}>",
-    }
+async def test_a_blocking_context_tells_the_facts_and_an_omitted_payload_from_none(real_world) -> None:
+    entry = real_world.blocking_entry(FACTS.format("def"))
+    async with real_world.worker() as worker:
+        for payload in ({"a": [1]}, None, OMITTED):
+            handle = await worker.backend_processes.spawn(entry, payload=payload, key="k", metadata={"b": None})
+            await handle.wait_ended()
+            given = payload is not OMITTED
+            assert handle.result == {
+                "process_id": handle.process_id,
+                "entry": "entry.py",
+                "kind": "entry.py",
+                "key": "k",
+                "payload": payload if given else None,
+                "has_payload": given,
+                "metadata": {"b": None},
+                "user_id": "ada",
+                "shown": f"<BlockingProcessContext running entry.py {handle.process_id}>",
+            }
 
 
 # ---- surroundings

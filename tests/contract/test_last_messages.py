@@ -22,43 +22,10 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("end", "exit_reason"), ENDS)
-async def test_everything_sent_before_each_end_is_readable_after_it(
-    world, world_clock: MockClock | None, end: str, exit_reason: ExitReason
-) -> None:
-    entry = world.entry(f"""
-        async def run(process):
-            process.ready()
-            for number in range({COUNT}):
-                await process.send(number)
-            {end}
-    """)
+async def assert_each_end_lets_all_arrive(world, ends: list[tuple[str, ExitReason]], source: str) -> None:
+    write = world.entry if source.startswith("async") else world.blocking_entry
+    entries = [write(f"import os, sys\n{source}    {end}\n", f"{number}.py") for number, (end, _) in enumerate(ends)]
     async with world.quiet_worker() as worker:
-        handle = await worker.backend_processes.spawn(entry)
-        messages = handle.messages()
-        info = await handle.wait_ended()
-    assert info.exit_reason is exit_reason
-    assert [payload async for payload in messages] == list(range(COUNT))
-    assert handle.statistics().messages_received == COUNT
-
-
-async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_after_it(real_world) -> None:
-    ends = [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)]
-    entries = [
-        real_world.blocking_entry(
-            f"""
-        import os, sys
-        def run(process):
-            process.ready()
-            for number in range({COUNT}):
-                process.send(number)
-            {end}
-    """,
-            f"{number}.py",
-        )
-        for number, (end, _) in enumerate(ends)
-    ]
-    async with real_world.quiet_worker() as worker:
         for entry, (end, exit_reason) in zip(entries, ends, strict=True):
             handle = await worker.backend_processes.spawn(entry)
             messages = handle.messages()
@@ -66,6 +33,17 @@ async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_afte
             assert info.exit_reason is exit_reason, end
             assert [payload async for payload in messages] == list(range(COUNT)), end
             assert handle.statistics().messages_received == COUNT
+
+
+async def test_everything_sent_before_each_end_is_readable_after_it(world, world_clock: MockClock | None) -> None:
+    source = f"async def run(process):\n    process.ready()\n    for n in range({COUNT}): await process.send(n)\n"
+    await assert_each_end_lets_all_arrive(world, ENDS, source)
+
+
+async def test_everything_a_blocking_entry_sent_before_each_end_is_readable_after_it(real_world) -> None:
+    source = f"def run(process):\n    process.ready()\n    for n in range({COUNT}): process.send(n)\n"
+    ends = [*ENDS, ("os._exit(0)", ExitReason.FAILED), ("os.abort()", ExitReason.FAILED)]
+    await assert_each_end_lets_all_arrive(real_world, ends, source)
 
 
 async def test_what_is_still_with_the_system_when_a_process_is_gone_is_taken_in(real_world) -> None:
