@@ -433,6 +433,14 @@ def test_unknown_fields_are_ignored() -> None:
         ({"kind": True}, "options.kind: expected a string, got a boolean"),
         ({"kind": {}}, "options.kind: expected a string, got an object"),
         ({"kind": b"x"}, "options.kind: expected a string, got bytes"),
+        ({"environment": {"A": 7}}, "options.environment: expected a string for 'A', got a number"),
+        (
+            {"environment": {"A=B": "x"}},
+            "options.environment: no environment can hold the variable 'A=B': a name cannot contain '=', nor a name or "
+            "a value a NUL",
+        ),
+        ({"arguments": "--fast"}, "options.arguments: expected an array, got a string"),
+        ({"arguments": ["\0"]}, r"options.arguments: the argument '\x00' contains a NUL, which no argument may"),
         ({"kind": "\ud800"}, "options.kind: the text has a lone surrogate"),
     ],
 )
