@@ -76,7 +76,7 @@ async def test_python_and_javascript_entries_live_side_by_side_in_one_worker(sta
 
 async def test_it_is_what_a_host_uses_where_nothing_else_was_named(stage: Stage) -> None:
     async with (
-        open_host(DefaultLauncher(preload=())) as host,
+        open_host() as host,
         host.open_worker("tests", root=stage.root, user_id="ada") as worker,
     ):
         assert host.statistics().launcher == "DefaultLauncher"
