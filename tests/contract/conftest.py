@@ -8,7 +8,6 @@ seconds of room where it is not. Entries that are `def` only real processes can 
 from __future__ import annotations
 
 import functools
-import gc
 import re
 import textwrap
 from collections.abc import AsyncIterator
@@ -163,7 +162,6 @@ class World:
 
     def system_state(self) -> tuple[set[str], set[int]]:
         """The descriptors and child processes of this program."""
-        gc.collect()
         return open_descriptors(), own_children()
 
     def assert_took(self, since: float, seconds: float) -> None:

@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @levels()
 @pytest.mark.parametrize("end", ["hangs", "exits", "is stopped"])
 async def test_the_next_spawn_of_a_key_finds_what_the_last_one_held_free(
