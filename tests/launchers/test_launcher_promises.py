@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from spindle_trio import ForkServerLauncher, PythonLauncher
-from spindle_trio.launchers import DEFAULT_PRELOAD
+from spindle_trio.abc import Launcher
 from spindle_trio.testing import check_launcher
 
-
-@pytest.mark.slow
-async def test_the_exec_launcher_keeps_all_promises() -> None:
-    await check_launcher(PythonLauncher)
+LAUNCHERS = {
+    "forked, lean": lambda: ForkServerLauncher(preload=(), spares=0),
+    "forked": lambda: ForkServerLauncher(spares=0),
+    "forked, lean, spares": lambda: ForkServerLauncher(preload=(), spares=2),
+    "forked, spares": lambda: ForkServerLauncher(spares=2),
+    "exec": PythonLauncher,
+}
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("spares", [0, 2])
-@pytest.mark.parametrize("preload", [(), DEFAULT_PRELOAD])
-async def test_the_fork_servers_launcher_keeps_all_promises(preload: tuple[str, ...], spares: int) -> None:
-    await check_launcher(lambda: ForkServerLauncher(preload=preload, spares=spares))
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=list(LAUNCHERS))
+async def test_each_launcher_keeps_all_promises(launcher: Callable[[], Launcher]) -> None:
+    await check_launcher(launcher)
