@@ -342,6 +342,12 @@ async def test_an_entry_can_be_a_host_itself(tmp_path: Path) -> None:
             assert await forked.result(NESTED, payload=str(level)) == [str(level), "completed", True]
 
 
+def pidfds_of(pid: int) -> int:
+    """How many processes a program holds by their pidfds."""
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return links.count("anon_inode:[pidfd]")
+
+
 async def test_inits_go_with_their_processes_and_a_few_are_ready(tmp_path: Path) -> None:
     await trio.to_thread.run_sync(require, Containment.PIDNS)
     async with fork_host(tmp_path, containment=Containment.PIDNS) as forked:
@@ -352,7 +358,7 @@ async def test_inits_go_with_their_processes_and_a_few_are_ready(tmp_path: Path)
             return len(children_of(root)), len(os.listdir(f"/proc/{root}/fd"))
 
         await forked.result(ENDS)
-        await wait_until(lambda: len(children_of(root)) == 1 + ready)
+        await wait_until(lambda: len(children_of(root)) == 1 + ready == pidfds_of(root))  # not between fork and pidfd
         before, descriptors_before = holdings(), len(open_descriptors())
         for number in range(40):
             with trio.move_on_after(0.001 * number if number % 2 else 10):
