@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import example, given, settings
@@ -153,6 +154,13 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[JsonValue]:
 )
 def test_what_common_messages_say_is_proved_without_a_walk(value: JsonValue, walks: list[JsonValue]) -> None:
     assert BodyReader(WIDE).read(write_body(value)) == value
+    assert not walks
+
+
+def test_so_is_what_a_tagged_frame_says(walks: list[JsonValue]) -> None:
+    dates = [{"at": {"$date": "2026-03-01T12:00:00.000Z"}}] * 10_000
+    read = BodyReader(WIDE).read(b"$" + write_body(dates))
+    assert read == [{"at": datetime(2026, 3, 1, 12, tzinfo=UTC)}] * 10_000
     assert not walks
 
 

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spindle_trio._model._values import JsonValue
 
 Place: TypeAlias = "list[JsonValue]"
@@ -20,6 +22,10 @@ Place: TypeAlias = "list[JsonValue]"
 
 DATE: Final = "date"
 BYTES: Final = "bytes"
+
+_DIGITS_AS_ZEROS: Final = bytes(ord("0") if chr(byte).isdecimal() else byte for byte in range(256))
+_SHAPE: Final = b"0000-00-00T00:00:00.000Z"
+_HOUR_24: Final = b"T24"
 
 _is_date: Final = re.compile(r"\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII).fullmatch
 
@@ -36,10 +42,24 @@ def value_from_text(kind: str, text: object) -> object:
     """
     if isinstance(text, str):
         if kind == DATE:
-            return _date_from(text)
+            return dates_from_texts([text])[0]
         if kind == BYTES:
             return binascii.a2b_base64(text, strict_mode=True)
     raise ValueError(f"no text that stands for {kind[:20]!a}")
+
+
+def dates_from_texts(texts: Sequence[object]) -> list[datetime]:
+    """Read texts as `value_from_text` reads one of the kind `date`; a message may hold thirty thousand."""
+    # Looked at together: a pattern for each takes three times as long as to read it. No text can hide that it is too
+    # short or too long: only four digits begin a time, and so each begins where the shape does.
+    try:
+        joined = "".join(cast("Sequence[str]", texts)).encode("ascii")
+    except (TypeError, UnicodeEncodeError):
+        joined = b""
+    if joined.translate(_DIGITS_AS_ZEROS) != _SHAPE * len(texts) or _HOUR_24 in joined:
+        wrong = next((text for text in texts if not (isinstance(text, str) and _is_date(text))), joined)
+        raise ValueError(f"{ascii(wrong)[:40]} is not a UTC time with three decimals and Z")
+    return list(map(datetime.fromisoformat, cast("Sequence[str]", texts)))
 
 
 def to_plain(value: JsonValue) -> tuple[JsonValue, list[Place]]:
@@ -121,10 +141,3 @@ def date_text(time: datetime) -> str:
     if time.tzinfo is not UTC:
         time = time.astimezone(UTC)
     return time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-def _date_from(text: str) -> datetime:
-    # A pattern, since a message may hold a hundred thousand times, and to write each again takes ten times as long.
-    if not _is_date(text):
-        raise ValueError(f"{text[:40]!a} is not a UTC time with three decimals and Z")
-    return datetime.fromisoformat(text)
