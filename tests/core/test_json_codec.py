@@ -77,6 +77,8 @@ def is_taken_by_a_walk(body: bytes, within: PayloadBounds) -> bool:
 @example([[], [[]], [[[]]]], json.dumps, PayloadBounds(3, 7))
 @example([[], [[]], [[[]]]], json.dumps, PayloadBounds(2, 7))
 @example({"[": ["]]"]}, json.dumps, PayloadBounds(2, 3))
+@example([[0]] * 20, json.dumps, PayloadBounds(2, 30))
+@example([[], {}, "[]{}", 0] * 7, json.dumps, PayloadBounds(2, 28))
 def test_a_body_is_taken_just_where_a_walk_finds_no_fault(
     value: JsonValue, write: Callable[[JsonValue], str], within: PayloadBounds
 ) -> None:
@@ -150,6 +152,7 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[JsonValue]:
         ["a, b" * 20_000],
         [['quoted "text" and a \\ or two']] * 1_000,
         [{"path": "C:\\"}] * 1_000,
+        [{}, []] * 40_000,
     ],
 )
 def test_what_common_messages_say_is_proved_without_a_walk(value: JsonValue, walks: list[JsonValue]) -> None:

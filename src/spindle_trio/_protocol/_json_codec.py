@@ -122,7 +122,8 @@ class BodyReader:
         marks = _marks_of(body)
         containers = marks.count(b"[")
         # A value follows a comma, or is the first in its container, or is the outermost.
-        if containers + marks.count(b",") + 1 > bounds.values:
+        values = containers + marks.count(b",") + 1
+        if values > bounds.values and values - _count_empty(body) > bounds.values:
             _refuse_too_many_values(marks, bounds)
             return False
         return bounds.are_plain and (containers <= bounds.depth or _is_shallow(marks, bounds.depth))
@@ -209,6 +210,11 @@ def has_too_many_values(text: bytes, most: int) -> bool:
 def _may_have_large_integer(body: bytes) -> bool:
     """Whether there are as many digits in a row, anywhere, as in an integer that is not JSON-safe."""
     return len(body) >= _DIGITS_OF_LARGE and _LARGE_INTEGER in body.translate(_DIGITS_AS_ZEROS)
+
+
+def _count_empty(body: bytes) -> int:
+    """Count empty containers, which have no first value. Within texts, each has a bracket that counts as a value."""
+    return body.count(b"[]") + body.count(b"{}")
 
 
 def _marks_of(body: bytes) -> bytes:
