@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,17 +57,39 @@ class _Instrument(trio.abc.Instrument):
 
 
 class StepTimes(_Instrument):
-    """Notes the longest step of any task, in seconds: nothing else could run in that time."""
+    """Notes the longest step of any task, in seconds: nothing else could run in that time.
+
+    Full garbage collections count aside: how long one takes depends on all objects of the program.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self._began = perf_counter()
+        self.longest_collection = 0.0
+        self._began = self._collection_began = perf_counter()
+
+    def __enter__(self) -> Self:
+        gc.callbacks.append(self._collect)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        gc.callbacks.remove(self._collect)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._began = perf_counter()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self.longest = max(self.longest, perf_counter() - self._began)
+
+    def _collect(self, phase: str, about: dict[str, int]) -> None:
+        if phase == "start":
+            self._collection_began = perf_counter()
+        elif about["generation"] == 2:
+            span = perf_counter() - self._collection_began
+            self._began += span
+            self.longest_collection = max(self.longest_collection, span)
 
 
 class WakeUps(_Instrument):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -43,6 +44,7 @@ TEXT_UP = "text, child to host"
 TEXT_DOWN = "text, host to child"
 RECORDS_UP = "records, child to host"
 RECORDS_DOWN = "records, host to child"
+TIMES_UP = "times, JavaScript to host"
 LONGEST_STEP = "longest scheduler step, "
 
 TEXT = "x" * 98  # 100 bytes as JSON
@@ -119,7 +121,7 @@ async def host_to_child(settings: Settings) -> Measurement:
 
 
 async def large_payloads(settings: Settings) -> Measurement:
-    """Pass on payloads just under 1 MiB, one long text or many small records, and time each scheduler step."""
+    """Pass on payloads just under 1 MiB, a long text, many small records or times, and time each scheduler step."""
     count = settings.amount(20, 2)
     steps: dict[str, list[float]] = {}
     async with (
@@ -131,6 +133,9 @@ async def large_payloads(settings: Settings) -> Measurement:
             await peer.handle.send(payload)
             race.add(Role.OURS, up, _watched(steps, up, functools.partial(_take_large, peer, count)))
             race.add(Role.OURS, down, _watched(steps, down, functools.partial(_send_large, peer, payload, count)))
+        if shutil.which("node"):
+            peer = await race.open(open_partner(running, "large_times.js"))
+            race.add(Role.OURS, TIMES_UP, _watched(steps, TIMES_UP, functools.partial(_take_large, peer, count)))
         measured = await race.run()
     for label, longest in steps.items():
         measured.add(LONGEST_STEP + label, Role.OURS, "ms", longest)

@@ -161,7 +161,7 @@ ROWS = (
     Row(
         "large-payloads",
         "payloads just under 1 MiB, either way",
-        "≥ 100 MB/s; never more than 15 ms in one scheduler step",
+        "≥ 100 MB/s; never more than 15 ms in one scheduler step, full garbage collections aside",
         messages.large_payloads,
         (
             at_least(messages.TEXT_UP, 100),
