@@ -185,7 +185,7 @@ class LiveProcesses:
                 else {**settings.environment, **options.environment},
                 limits=settings.limits,
                 start_soon=self._scope.start_soon,
-                log_attributes=record.log_attributes,
+                log_attributes=partial(log_attributes, self._config.worker, record.identity),
                 folder=request.folder,
                 arguments=options.arguments,
             ),
@@ -232,8 +232,9 @@ class LiveProcesses:
         self._rounds.remove(process.deadlines, process.deadlines.heartbeat_timeout)
         if process.is_abandoned:
             self._abandoned.add(process)
-        assert process.claim is not None, "no process is started without a claim"
-        pass_turn = self._release(process.claim)
+        claim, process.claim = process.claim, None
+        assert claim is not None, "no process is started without a claim"
+        pass_turn = self._release(claim)
 
         def announced() -> None:
             pass_turn()

@@ -120,8 +120,11 @@ class WorkerScope:
             with trio.CancelScope(shield=True):
                 await process.wait_let_go()
             raise
-        if refusal is not None:
-            raise refusal
+        try:
+            if refusal is not None:
+                raise refusal
+        finally:
+            del refusal  # its traceback has this frame, which would keep it, and the process, from being freed
         return process
 
     # Everything else that a worker asks.

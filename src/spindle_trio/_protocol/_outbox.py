@@ -184,6 +184,7 @@ class Outbox:
     def close(self) -> None:
         """Drop the frames that wait; tasks that wait for room get `trio.BrokenResourceError`."""
         self._is_broken = True
+        self._start_soon = _start_nothing  # the other one may lead back to whoever owns this outbox
         if self._queue is not None:
             self._queue.take()
             self._queue.room.unpark_all()
@@ -217,6 +218,10 @@ class Outbox:
             self._in_a_row = 0
             queue.room.unpark()
             queue.flushed.unpark_all()
+
+
+def _start_nothing(_: Callable[[], Awaitable[object]]) -> None:
+    raise AssertionError("an outbox that was closed starts no task")
 
 
 class _Queue:

@@ -246,8 +246,11 @@ class Intake:
             breach = error
         if payloads:
             self._inbox.put_many(payloads, sizes[: len(payloads)])
-        if breach is not None:
-            raise breach
+        try:
+            if breach is not None:
+                raise breach
+        finally:
+            del breach  # its traceback has this frame
 
     def _count_at_end(self, sizes: list[int]) -> int:
         """Count what arrives while the process is ending, and return how many of these messages are within bounds."""

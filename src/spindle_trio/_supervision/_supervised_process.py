@@ -97,7 +97,7 @@ class SupervisedProcess:
             hub=hub,
         )
         self.claim: Claim | None = None
-        """The claim that it lives under; its worker manages it."""
+        """The claim that it lives under, until its end; its worker manages it."""
         self.is_abandoned: bool = False
         self.abandoned_wait: trio.CancelScope | None = None
         """The scope in which its supervisor waits for an exit that may never come."""

@@ -89,6 +89,7 @@ class Supervisor:
                 process.reports.launch_ended(deadlines)
         if process.record.launched is None:
             self._conclude_unlaunched(failure)
+            failure = None  # its traceback has this frame
         process.let_go()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:

@@ -142,8 +142,11 @@ class RemoteWorker:
         except (trio.Cancelled, KeyboardInterrupt):
             pending.is_abandoned = True
             raise
-        if pending.error is not None:
-            raise pending.error
+        try:
+            if pending.error is not None:
+                raise pending.error
+        finally:
+            pending.error = None  # its traceback has this frame, and the caller's
         return pending.result
 
     def _check_open(self) -> None:

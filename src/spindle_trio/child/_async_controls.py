@@ -280,6 +280,9 @@ class AsyncControls:
     def release(self) -> None:
         """Let go of what refers back here, so that what the entry held is freed without waiting for a collection."""
         self.nursery = self._intake = self._stop_handlers = self._beating = None
+        for outbox in (self._control_out, self._messages_out):
+            if outbox is not None:
+                outbox.close()
 
     def start_soon(self, function: Callable[[], Awaitable[object]]) -> None:
         """Start a task of this entry's run."""

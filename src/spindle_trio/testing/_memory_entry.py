@@ -106,24 +106,27 @@ class EntryProcess(MemoryProcess):
 class EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
     """The life of an entry's task, which is one of the host's where there is a host, and else of a nursery in here."""
 
-    __slots__ = ("_complaints", "_live", "_nursery_manager", "_process")
+    __slots__ = ("_complaints", "_entry", "_live", "_nursery_manager", "_order", "_process")
 
-    def __init__(self, live: set[MemoryProcess], complaints: list[str], process: EntryProcess) -> None:
+    def __init__(self, live: set[MemoryProcess], complaints: list[str], order: LaunchOrder, entry: MemoryEntry) -> None:
         """Begin.
 
         Args:
             live: has the process while it exists.
             complaints: takes what is to be said if the entry survives its kill.
-            process: what lives in this block.
+            order: the launch order.
+            entry: what to run.
         """
         self._live = live
         self._complaints = complaints
-        self._process = process
+        self._order = order
+        self._entry = entry
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery] | None = None
 
     async def __aenter__(self) -> LaunchedProcess:
         await trio.lowlevel.checkpoint()  # before anything exists, so that a cancellation leaves nothing
-        start_soon = self._process.order.start_soon
+        self._process = EntryProcess(self._order, self._entry)
+        start_soon = self._order.start_soon
         if start_soon is None:
             self._nursery_manager = trio.open_nursery()
             start_soon = (await self._nursery_manager.__aenter__()).start_soon

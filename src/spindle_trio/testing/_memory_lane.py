@@ -153,6 +153,8 @@ class MemoryLane(FrameLane):
         self._listener = None
         self._wake_readers()
         self._peer._tell_of_arrival()
+        if self._peer._is_closed:
+            self._peer._peer = self._peer = _CLOSED  # neither has anything left from the other
 
     def silence(self) -> None:
         """Let nothing more out, as if the process behind this end did not exist any more; it stays open."""
@@ -212,3 +214,9 @@ class MemoryLane(FrameLane):
 class _Channel(NamedTuple):
     sending: trio.MemorySendChannel[bytes]
     receiving: trio.MemoryReceiveChannel[bytes]
+
+
+_CLOSED: Final = MemoryLane(None, 0)
+"""The peer of each lane whose ends are both closed."""
+_CLOSED._peer = _CLOSED
+_CLOSED.close()

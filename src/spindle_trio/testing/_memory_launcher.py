@@ -15,7 +15,7 @@ from pathlib import Path
 from spindle_trio._errors import EntryError
 from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
 from spindle_trio.launchers._entry_path import normalise_entry, normalise_folder
-from spindle_trio.testing._memory_entry import EntryBlock, EntryProcess, MemoryEntry
+from spindle_trio.testing._memory_entry import EntryBlock, MemoryEntry
 from spindle_trio.testing._memory_process import MemoryProcess
 from spindle_trio.testing._scripted import ScriptedChild
 from spindle_trio.testing._scripted_process import ScriptedBlock, ScriptedProcess
@@ -82,7 +82,7 @@ class MemoryLauncher(Launcher):
         """
         entry = self._entries[order.entry.entry]
         if callable(entry):
-            return EntryBlock(self._live, self._complaints, EntryProcess(order, entry))
+            return EntryBlock(self._live, self._complaints, order, entry)
         # From where the last look ended, so that a list of thousands is not gone through for each of them.
         number = self._looked_through.get(order.entry.entry, 0)
         while number < len(entry) and entry[number].was_launched:
