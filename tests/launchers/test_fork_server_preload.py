@@ -382,3 +382,19 @@ def test_surroundings_that_cannot_be_are_refused(
 def test_the_default_preload_is_where_the_launchers_are() -> None:
     assert spindle_trio.DEFAULT_PRELOAD is spindle_trio.launchers.DEFAULT_PRELOAD  # type: ignore[attr-defined]
     assert spindle_trio.DEFAULT_PRELOAD == ("trio",)
+
+
+async def test_code_that_async_entries_need_is_adapted_in_the_server_already(tmp_path: Path) -> None:
+    """Otherwise each process would copy the pages with the code when its interpreter adapts it."""
+    async with fork_host(tmp_path, preload=("trio",), spares=0) as forked:
+        assert await forked.result("""
+            import dis
+            from spindle_trio._protocol._socket_lane import SocketLane
+            def run(process):
+                process.ready()
+                written, adapted = (
+                    [line.opname for line in dis.get_instructions(SocketLane._read_once, adaptive=adaptive)]
+                    for adaptive in (False, True)
+                )
+                return written != adapted
+        """)

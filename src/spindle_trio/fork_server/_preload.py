@@ -23,6 +23,9 @@ _ABOUT_THREADS = (
     "OMP_NUM_THREADS or MKL_NUM_THREADS), or "
 )
 
+_REHEARSALS = 9
+"""An interpreter adapts a function after eight calls."""
+
 
 def preload(
     modules: Sequence[str], folders: list[str], *, known_fds: set[int], announce: Callable[[int], None]
@@ -51,12 +54,28 @@ def preload(
         verify_safe(f"the module {name!r}", _ADVICE, known_fds, about_threads=_ABOUT_THREADS)
     sys.path = path  # a module may have put anything in its place
     if "trio" in sys.modules:
-        import spindle_trio.child._async_program
-        import spindle_trio.fork_server._rehearsal  # noqa: F401  # all that a spare needs
+        _rehearse(known_fds)
     _reset_signals()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # otherwise every process would print what is in the buffer
     _program.prepare_output()
+
+
+def _rehearse(known_fds: set[int]) -> None:
+    """Do what each spare does, with Trio running, until the interpreter has adapted the code to it.
+
+    Adapting writes to the code. So each process would copy those pages.
+    """
+    import trio
+
+    from spindle_trio.fork_server._rehearsal import rehearse
+
+    try:
+        for _ in range(_REHEARSALS):
+            trio.run(rehearse)
+    except Exception:  # noqa: S110  # each process tells its host what is wrong, if it still is
+        pass
+    verify_safe("Trio, run once in advance,", "remove trio from preload=", known_fds, about_threads=_ABOUT_THREADS)
 
 
 def _advice(error: BaseException) -> str:
