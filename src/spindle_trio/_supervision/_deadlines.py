@@ -65,9 +65,14 @@ class Deadlines:
         return self._nap
 
     def wake(self) -> None:
-        """Have its task look again: at what has come, and at when the next deadline is."""
+        """Have its task look at what has come."""
         if self._nap is not None:
             self._nap.cancel()
+
+    def follow(self) -> None:
+        """Have its task sleep until the next look, after a change that may have moved it: this wakes nobody early."""
+        if self._nap is not None:
+            self._nap.deadline = self.next_look()
 
     def end_late_launch(self) -> None:
         """End a launch that takes longer than the startup timeout; see `StartupMonitor`."""
@@ -79,8 +84,8 @@ class Deadlines:
         life = self._record.life
         before = life.heartbeat_at
         self._record.look_at_heartbeat()
-        if self._nap is not None and life.heartbeat_at != before:
-            self._nap.deadline = self.next_look()
+        if life.heartbeat_at != before:
+            self.follow()
 
     def extend_by_pause(self, seconds: float) -> None:
         """Leave time in which a full inbox kept this side from reading out of the startup deadline."""
@@ -114,5 +119,4 @@ class Deadlines:
         record.look_at_heartbeat()  # beats that came meanwhile count from when they came
         if record.life.phase is not Phase.STARTING:
             record.life.extend_deadline(now - since, now)
-        if self._nap is not None:
-            self._nap.deadline = self.next_look()
+        self.follow()

@@ -282,7 +282,7 @@ class SupervisedProcess:
         if kills:
             self.feed(Input.KILL)
         elif grace is not None:
-            self.deadlines.wake()  # a grace period that runs may have become shorter
+            self.deadlines.follow()  # a grace period that runs may have become shorter
 
     # Its life.
 
@@ -334,7 +334,7 @@ class SupervisedProcess:
         if step.transition is None and step.action is Action.NOTHING:
             return
         # The deadline may have changed, and a reader that waits for room need not wait any more.
-        self.deadlines.wake()
+        self.deadlines.follow()
         self.inbox.wake_room()
         if step.transition is not None:
             self.reports.publish(self, step.transition)

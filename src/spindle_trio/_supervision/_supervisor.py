@@ -219,7 +219,7 @@ class Supervisor:
         launched = self._process.record.launched
         assert launched is not None, "a lane is read once the process has been launched"
         self._life.note_control_closed(trio.current_time(), launched.control_patience)
-        self._process.deadlines.wake()
+        self._process.deadlines.follow()
 
     def breach(self, error: PeerProtocolError) -> None:
         about = self._process.record.log_attributes()
