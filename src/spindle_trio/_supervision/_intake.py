@@ -149,7 +149,9 @@ class Intake:
             self._launched.control.tell_arrival(self)
 
     def arrived(self, lane: FrameLane) -> None:
-        """Note that there is something to take in."""
+        """Note that there is something to take in, unless the process has ended: `take_in_all` sees to that."""
+        if self._launched.has_exited():
+            return
         if lane is self._launched.control:
             self._has_control = True
         else:

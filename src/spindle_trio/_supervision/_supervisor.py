@@ -112,7 +112,8 @@ class Supervisor:
             intake = Intake(launched, process.inbox, config.limits, config.bounds, config.reader, self)
             intake.start(nursery.start_soon)
             status = await self._until_exit(launched, intake, nursery)
-            nursery.cancel_scope.cancel()
+            if nursery.child_tasks:
+                nursery.cancel_scope.cancel()
         if status is not None:
             self._noted.note_exit(status, self._life)
             intake.take_in_all()

@@ -142,8 +142,9 @@ class EntryBlock(AbstractAsyncContextManager[LaunchedProcess]):
         try:
             # Bounded: the entry has been killed, and where that is not enough its shields are taken away.
             with trio.CancelScope(shield=True):
-                with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
-                    await self._process.wait()
+                if not self._process.has_exited():
+                    with trio.move_on_at(self._process.killed_at + ABANDON_SECONDS):
+                        await self._process.wait()
                 is_late = self._process.ended_at > self._process.killed_at + ABANDON_SECONDS
                 if is_late:
                     complaint = self._complain()

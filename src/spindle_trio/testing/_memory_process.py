@@ -88,9 +88,9 @@ class MemoryProcess(LaunchedProcess):
         if self._status is not None:
             return
         self._status = status
+        self._ended.unpark_all()
         self.child_control.close()
         self.child_messages.close()
-        self._ended.unpark_all()
 
     def write_stderr(self, text: str) -> None:
         """Take in a text that the process shows to its author; each is a line of its own at least."""
