@@ -295,3 +295,20 @@ async def test_beats_wake_no_watchdog(autojump_clock: MockClock) -> None:
     beats = 20 * 149
     # Each look is a few steps: the clock cuts the sleep short, and what is due at the same time goes first.
     assert steps.count - beats < 20 * 12 * 5
+
+
+async def test_a_kill_in_memory_takes_four_steps_a_process() -> None:
+    """The entry is cancelled, and its nursery ends; the supervisor wakes up at the exit, and its nursery ends."""
+    steps = _Steps()
+    async with (
+        spindle.open_host(MemoryLauncher({"idle": idle}), max_processes=50) as host,
+        host.open_worker("crowd", user_id="ada") as worker,
+    ):
+        for _ in range(50):
+            await worker.backend_processes.spawn("idle")
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(steps)
+        host.kill()
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+    assert steps.count < 4.5 * 50

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from contextvars import copy_context
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -154,6 +155,8 @@ class _Runtime:
                 value = await function(ProcessContext(controls))
         except BaseException as error:  # noqa: ASYNC103  # what an entry raises is data, and the next lines see to the rest
             # Who is killed has no word of its own, whatever its `finally` blocks have raised.
+            if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
+                raise
             await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or goes on at once
             return self._end_by_raising(error)  # noqa: ASYNC104  # as above
         clean_up = value if callable(value) else None
