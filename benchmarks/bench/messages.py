@@ -135,7 +135,9 @@ async def large_payloads(settings: Settings) -> Measurement:
             race.add(Role.OURS, down, _watched(steps, down, functools.partial(_send_large, peer, payload, count)))
         if shutil.which("node"):
             peer = await race.open(open_partner(running, "large_times.js"))
-            race.add(Role.OURS, TIMES_UP, _watched(steps, TIMES_UP, functools.partial(_take_large, peer, count)))
+            with trio.move_on_after(2):  # an old revision, with which another is compared, may refuse times
+                await _take_large(peer, 1)
+                race.add(Role.OURS, TIMES_UP, _watched(steps, TIMES_UP, functools.partial(_take_large, peer, count)))
         measured = await race.run()
     for label, longest in steps.items():
         measured.add(LONGEST_STEP + label, Role.OURS, "ms", longest)
