@@ -398,3 +398,24 @@ async def test_code_that_async_entries_need_is_adapted_in_the_server_already(tmp
                 )
                 return written != adapted
         """)
+
+
+async def test_nothing_of_the_runtime_is_left_for_a_process_to_load(tmp_path: Path) -> None:
+    async with fork_host(tmp_path, preload=("trio",), spares=0) as forked:
+        assert (
+            await forked.result("""
+            import sys
+            loaded = {name for name in sys.modules if name.startswith("spindle_trio")}
+            async def run(process):
+                process.ready()
+                await process.send(None)
+                return sorted({name for name in sys.modules if name.startswith("spindle_trio")} - loaded)
+        """)
+            == []
+        )
+        assert await forked.result("""
+            import sys
+            def run(process):
+                process.ready()
+                return "spindle_trio.child._async_program" in sys.modules
+        """)

@@ -68,6 +68,7 @@ def _rehearse(known_fds: set[int]) -> None:
     """
     import trio
 
+    import spindle_trio.child._async_program  # noqa: F401  # with this, each process has all that it needs
     from spindle_trio.fork_server._rehearsal import rehearse
 
     try:
