@@ -361,6 +361,9 @@ class Launcher(ABC):
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
         """Run a process for as long as the block lasts.
 
+        The call itself may begin what needs no waiting, such as handing the order to a warm process. The host enters
+        every block that it has asked for.
+
         Leaving the block, in whatever way, kills the process if it is alive, and always reaps it. If entering it is
         cancelled or fails, no process is left. A process that survives its kill for `ABANDON_SECONDS` is reaped in
         the background.

@@ -239,7 +239,8 @@ async def test_spares_are_processes_that_wait_and_the_next_launches_take_them(tm
     async with fork_host(tmp_path, preload=("trio",), spares=2) as forked:
         await forked.wait_spares(2)
         waiting = [spare.pid for spare in forked.launcher._pool.spares]
-        handles = [await forked.spawn(WAITS) for _ in range(2)]
+        # Of two entries: a later spare would be prepared for the first one, and taken for it.
+        handles = [await forked.spawn(WAITS, entry=entry) for entry in ("one.py", "two.py")]
         assert [handle._process.record.launched.pid for handle in handles] == waiting  # type: ignore[attr-defined]
         await forked.wait_spares(2)
         assert not {spare.pid for spare in forked.launcher._pool.spares} & set(waiting)

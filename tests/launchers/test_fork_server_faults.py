@@ -350,6 +350,7 @@ async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: P
                 await forked.spawn(source)
             await forked.wait_spares(spares)
             await stop_server(forked)
+            (tmp_path / "waits.py").write_text(WAITS)
             for _ in range(spares + 1):  # one of them will wait for the server
                 nursery.start_soon(spawn_in_vain, forked)
             await wait_until(lambda: forked.launcher._pool.waiting)
@@ -359,7 +360,7 @@ async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: P
 
 async def spawn_in_vain(forked: Forked) -> None:
     with suppress(StartupCancelledError):
-        await forked.spawn(WAITS)
+        await forked.worker.backend_processes.spawn("waits.py")
 
 
 async def test_a_forked_copy_of_the_host_does_not_hold_up_its_end(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_server_reaps_before_it_forks_and_forks_in_order(monkeypatch: pytest.M
     with here, there:
         server = _Server(Link(there), Level())
         server._unreaped[7] = 70
-        monkeypatch.setattr(server, "_fork", lambda *, is_spare: done.append(is_spare))
+        monkeypatch.setattr(server, "_fork", lambda is_spare, ahead: done.append(is_spare))
         monkeypatch.setattr(server, "_reap", done.append)
         for request in (
             {"type": "fork", "spare": False},
@@ -75,7 +75,7 @@ def test_a_server_whose_host_is_gone_makes_no_process_that_it_was_asked_for(monk
     done: list[object] = []
     with there:
         server = _Server(Link(there), Level())
-        monkeypatch.setattr(server, "_fork", lambda *, is_spare: done.append(is_spare))
+        monkeypatch.setattr(server, "_fork", lambda is_spare, ahead: done.append(is_spare))
         with here:
             for _ in range(3):
                 here.send(json.dumps({"type": "fork", "spare": False}).encode())

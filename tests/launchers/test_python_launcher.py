@@ -785,6 +785,7 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
     order = LaunchOrder("p-1", launcher.resolve("entry.py", tmp_path), tmp_path, {}, Limits())
 
     async def launching() -> None:
+        await launcher.start()
         block = launcher.launch(order)
         real = block._start
 
@@ -794,7 +795,6 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
             return process
 
         block._start = start
-        await launcher.start()
         try:
             async with block:
                 await trio.sleep_forever()

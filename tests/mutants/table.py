@@ -380,4 +380,50 @@ MUTANTS: Final = (
         "launcher.containment",
         ("launchers/test_containment.py::test_a_host_that_demands_more_than_it_gets_does_not_open",),
     ),
+    # ---- spares
+    Mutant(
+        "what was read ahead is used whatever has become of the file",
+        "child/_entry.py",
+        "if ahead is not None and ahead[0] == identity_of(status):",
+        "if ahead is not None:",
+        ("launchers/test_read_ahead.py::test_an_entry_that_was_edited_after_it_was_read_ahead_runs_as_it_is_now",),
+    ),
+    Mutant(
+        "a compiled file is believed by the second and the size that it notes",
+        "child/_entry.py",
+        "if os.fstat(fd).st_mtime_ns < self._status.st_ctime_ns + _SETTLED_NS:",
+        "if False:",
+        ("launchers/test_read_ahead.py::test_random_edits_against_spawns_make_no_stale_run",),
+    ),
+    Mutant(
+        "an entry that was accepted once is accepted by its inode's number",
+        "launchers/_entry_path.py",
+        "status.st_dev, status.st_ino, status.st_mode, status.st_ctime_ns",
+        "status.st_dev, status.st_mode",
+        (
+            "launchers/test_read_ahead.py::"
+            "test_an_entry_that_is_replaced_linked_elsewhere_or_removed_is_not_run_as_it_was",
+        ),
+    ),
+    Mutant(
+        "an order that reaches a spare which has died is lost with it",
+        "launchers/_local/_server_launcher.py",
+        "            except trio.BrokenResourceError:\n                spare.discard()",
+        "            except ZeroDivisionError:\n                spare.discard()",
+        ("launchers/test_read_ahead.py::test_a_spare_that_has_just_died_costs_its_launch_nothing",),
+    ),
+    Mutant(
+        "a launch does not wake up whoever asks for spares",
+        "launchers/_local/_process_pool.py",
+        "self._look_at = self._sleep.deadline = at",
+        "self._look_at = at",
+        ("launchers/test_fork_server.py::test_spares_are_processes_that_wait_and_the_next_launches_take_them",),
+    ),
+    Mutant(
+        "a spare for a plain function runs Trio all the same",
+        "fork_server/_forked.py",
+        "and expects_trio(birth.expected)",
+        "and True",
+        ("launchers/test_read_ahead.py::test_a_spare_for_a_blocking_entry_runs_no_trio",),
+    ),
 )

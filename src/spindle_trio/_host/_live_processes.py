@@ -7,8 +7,10 @@ start of the task happens in one step. So if two spawns ask for one key in the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
@@ -28,7 +30,10 @@ from spindle_trio._supervision._snapshots import write_event
 from spindle_trio._supervision._startup_monitor import StartupMonitor
 from spindle_trio._supervision._supervised_process import Reports, SupervisedProcess
 from spindle_trio._supervision._supervisor import Supervisor
-from spindle_trio.abc import Launcher, LaunchOrder
+from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder
+
+_Launch: TypeAlias = AbstractAsyncContextManager[LaunchedProcess] | Exception
+"""A launch that is to be entered, or what the launcher has raised instead."""
 
 
 class LiveProcesses:
@@ -171,26 +176,26 @@ class LiveProcesses:
         process.claim = claim
         self._registry.add(claim, process)
         self.by_id[process.process_id] = process
+        order = LaunchOrder(
+            process_id=process.process_id,
+            entry=request.entry,
+            root=self._root,
+            environment=settings.environment
+            if not options.environment
+            else {**settings.environment, **options.environment},
+            limits=settings.limits,
+            start_soon=self._scope.start_soon,
+            log_attributes=partial(log_attributes, self._config.worker, record.identity),
+            folder=request.folder,
+            arguments=options.arguments,
+        )
+        # Here, and not in the task: the process can work on its order while this program makes the rest.
+        block = _begin_launch(settings.launcher, order)
         self._tasks += 1
         self._scope.nursery.start_soon(
-            self._own,
-            process,
-            settings.launcher,
-            LaunchOrder(
-                process_id=process.process_id,
-                entry=request.entry,
-                root=self._root,
-                environment=settings.environment
-                if not options.environment
-                else {**settings.environment, **options.environment},
-                limits=settings.limits,
-                start_soon=self._scope.start_soon,
-                log_attributes=partial(log_attributes, self._config.worker, record.identity),
-                folder=request.folder,
-                arguments=options.arguments,
-            ),
-            name=f"spindle_trio process {process.process_id} ({request.entry.entry})",
+            self._own, process, block, name=f"spindle_trio process {process.process_id} ({request.entry.entry})"
         )
+        del block  # the traceback of an error would have this frame
         self._startup_monitor.add(process.deadlines)
         process.begin()
         # Other replacements queued up while this one waited. The shortest grace period counts, so each is given once.
@@ -199,10 +204,10 @@ class LiveProcesses:
         return process
 
     @trio.lowlevel.enable_ki_protection
-    async def _own(self, process: SupervisedProcess, launcher: Launcher, order: LaunchOrder) -> None:
+    async def _own(self, process: SupervisedProcess, block: _Launch) -> None:
         """Be the task of one process."""
         try:
-            await Supervisor(process).run(launcher, order)
+            await Supervisor(process).run(block)
         except BaseException:
             # A bug of ours or of the launcher; it leaves the worker's block as a group. No caller may wait for ever.
             if self.by_id.get(process.process_id) is process:
@@ -254,6 +259,13 @@ class LiveProcesses:
     def _log_attributes(self, process_id: str) -> dict[str, str | None]:
         process = self.by_id.get(process_id)
         return log_attributes(self._config.worker, process_id if process is None else process.record.identity)
+
+
+def _begin_launch(launcher: Launcher, order: LaunchOrder) -> _Launch:
+    try:
+        return launcher.launch(order)
+    except Exception as error:
+        return error
 
 
 def _first_given(*values: float | None) -> float | None:

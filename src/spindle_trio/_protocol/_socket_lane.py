@@ -46,7 +46,6 @@ class SocketLane(FrameLane):
         max_bytes: int | None,
         frame_seconds: float = math.inf,
         decoder: FrameDecoder | None = None,
-        first_frames: Sequence[bytes] = (),
     ) -> None:
         """Take over a socket and make it non-blocking.
 
@@ -55,8 +54,6 @@ class SocketLane(FrameLane):
             max_bytes: how long the body of a received frame may be; `None` trusts the peer.
             frame_seconds: how many seconds this lane waits for the rest of a frame.
             decoder: one that has got the first bytes already; its `max_bytes` counts then.
-            first_frames: bodies of frames that leave in one piece with the first frame sent, so that the peer wakes up
-                once.
         """
         sock.setblocking(False)
         self._socket = sock
@@ -66,7 +63,7 @@ class SocketLane(FrameLane):
         self._is_dry = False  # whether the last read emptied the socket
         self._at_end = False
         self._breach: str | None = None
-        self._pending = memoryview(b"".join(map(with_header, first_frames))) if first_frames else _NOTHING
+        self._pending = _NOTHING
         self._closed = False
         self._frames_sent = 0
 

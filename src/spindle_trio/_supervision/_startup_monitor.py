@@ -44,8 +44,7 @@ class StartupMonitor:
         self._launching[launching] = None
         look_at = launching.next_look()
         if look_at < self._sleeps_until:
-            self._sleeps_until = look_at
-            self._sleep.cancel()
+            self._sleeps_until = self._sleep.deadline = look_at
 
     def remove(self, launching: Launching) -> None:
         """Watch a launch no more. Does nothing if it is not watched."""

@@ -46,9 +46,11 @@ from spindle_trio._supervision._state_table import Input, Phase
 from spindle_trio.abc import ExitStatus
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from spindle_trio._errors import SpawnError
     from spindle_trio._supervision._supervised_process import SupervisedProcess
-    from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder
+    from spindle_trio.abc import LaunchedProcess
 
 _log = logging.getLogger("spindle_trio.supervisor")
 
@@ -70,8 +72,12 @@ class Supervisor:
         self._last_words: LastWords | None = None
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, launcher: Launcher, order: LaunchOrder) -> None:
-        """Own the process from launch to reaping. Raises nothing for what a process does."""
+    async def run(self, block: AbstractAsyncContextManager[LaunchedProcess] | Exception) -> None:
+        """Own the process from launch to reaping. Raises nothing for what a process does.
+
+        Args:
+            block: its launch, which may have begun, or what the launcher has raised instead.
+        """
         process, deadlines, life = self._process, self._process.deadlines, self._life
         deadlines.extend_by_lateness(life.started_at)  # nothing has been done for it before this turn
         if life.phase is not Phase.STARTING:
@@ -79,7 +85,9 @@ class Supervisor:
         failure: Exception | None = None
         with deadlines.startup_scope:
             try:
-                async with launcher.launch(order) as launched:
+                if isinstance(block, Exception):
+                    raise block
+                async with block as launched:
                     await self._supervise(launched)
             except Exception as error:
                 if process.record.launched is not None:
@@ -89,7 +97,7 @@ class Supervisor:
                 process.reports.launch_ended(deadlines)
         if process.record.launched is None:
             self._conclude_unlaunched(failure)
-            failure = None  # its traceback has this frame
+            del block, failure  # the traceback of an error has this frame
         process.let_go()
 
     def _conclude_unlaunched(self, failure: Exception | None) -> None:

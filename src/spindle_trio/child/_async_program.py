@@ -20,7 +20,6 @@ from spindle_trio._linux._shared_page import BEAT
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.child._async_runtime import run_async_child
 from spindle_trio.child._callables import is_coroutine_function
-from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import describe_error
 from spindle_trio.child._plain_lane import end_without_host
 from spindle_trio.child._process import ChildProcess, end, end_if_copy, load, mute, report, run_blocking
@@ -91,10 +90,8 @@ async def _wait_and_run(
 ) -> Callable[[], None] | None:
     """Wait for the first frames, and run the entry if it is `async`; if not, return a function that runs it."""
     await rehearse()
-    await trio.lowlevel.wait_readable(child.control.fd)
-    order = read_order(*child.fds)
-    init = await _wait_for_frame(child)
-    function = load(child, order, init)
+    # This blocks the loop, which has nothing else to do: to be woken up by way of it takes longer.
+    function = load(child)
     if function is not None and is_coroutine_function(function):
         await _run_entry(child, lanes, function)
         return None
@@ -103,13 +100,6 @@ async def _wait_and_run(
         return None
     # In the context in which its module level has set variables, such as the precision of `decimal`.
     return partial(copy_context().run, run_blocking, child, function)
-
-
-async def _wait_for_frame(child: ChildProcess) -> bytes:
-    while (body := child.control.take()) is None:
-        await trio.lowlevel.wait_readable(child.control.fd)
-        child.control.fill()
-    return body
 
 
 async def _run_entry(child: ChildProcess, lanes: _Lanes, function: Callable[[object], object]) -> None:

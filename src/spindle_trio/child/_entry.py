@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, ModuleType
 
+    Identity = tuple[int, int, int, int, int]
+
+AHEAD: dict[str, tuple[Identity, CodeType]] = {}
+"""By path, the code of entries that a spare has read ahead, and which version of the file it is."""
+
 _NAMES = ("default", "run")
 
 _ATTEMPTS = 3
@@ -28,20 +33,24 @@ _KIND, _REGULAR = 0o170000, 0o100000  # avoids loading `stat` for their names
 
 _READ_BYTES = 64 * 1024
 
+_SETTLED_NS = 2_000_000_000
+"""Nanoseconds that a compiled file must be younger than the last change of its source."""
+
 
 class EntryFileError(Exception):
     """The file is not where it was when it was checked, or has nothing in it to call."""
 
 
-def load_entry(path: str) -> Callable[[object], object]:
+def load_entry(path: str, code: CodeType) -> Callable[[object], object]:
     """Run an entry file as a module, named by the file's stem, and return its `default` if callable, else its `run`.
 
     Args:
         path: an absolute path of a ``.py`` file, without links in it.
+        code: the file's, by `read_code`.
 
     Raises:
-        EntryFileError: the path has links in it by now, or neither name is callable.
-        BaseException: whatever reading, compiling or running the file raises.
+        EntryFileError: neither name is callable.
+        BaseException: whatever running the file raises.
     """
     name = path.rpartition("/")[2].removesuffix(".py")
     loader = SourceFileLoader(name, path)
@@ -53,7 +62,7 @@ def load_entry(path: str) -> Callable[[object], object]:
     if name in sys.stdlib_module_names and name not in sys.modules:
         _load_standard_module(name, hidden_by=path.rpartition("/")[0])
     sys.modules.setdefault(name, module)
-    exec(_read_code(name, path), module.__dict__)  # noqa: S102  # what every loader does
+    exec(code, module.__dict__)  # noqa: S102  # what every loader does
     for candidate in _NAMES:
         function: object = getattr(module, candidate, None)
         if callable(function):
@@ -77,14 +86,14 @@ _CO_VARARGS = 0x04  # `inspect.CO_VARARGS`
 class _CheckedLoader(SourceFileLoader):
     """Reads an open file, and the compiled file that belongs to it."""
 
-    def __init__(self, name: str, path: str, fd: int) -> None:
+    def __init__(self, name: str, path: str, fd: int, status: os.stat_result) -> None:
         super().__init__(name, path)
         self._fd = fd
+        self._status = status
 
     def path_stats(self, path: str) -> dict[str, float]:
         """Return the data that shows whether the compiled file belongs to the source."""
-        status = os.fstat(self._fd)
-        return {"mtime": status.st_mtime, "size": status.st_size}
+        return {"mtime": self._status.st_mtime, "size": self._status.st_size}
 
     def get_data(self, path: str) -> bytes:
         """Read one of the two.
@@ -94,27 +103,46 @@ class _CheckedLoader(SourceFileLoader):
         """
         if path == self.path:
             return _read(self._fd)
-        if sys.pycache_prefix is not None:  # a folder that the user has chosen, wherever it is
-            return bytes(super().get_data(path))
-        fd = _open_checked(path)
+        # A prefix is a folder that the user has chosen, wherever it is.
+        fd = _open_checked(path) if sys.pycache_prefix is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if os.fstat(fd).st_mtime_ns < self._status.st_ctime_ns + _SETTLED_NS:
+                raise OSError(
+                    "the source may have changed since: a compiled file notes its time in seconds, and its size"
+                )
             return _read(fd)
         finally:
             os.close(fd)
 
 
-def _read_code(name: str, path: str) -> CodeType:
+def read_code(path: str) -> tuple[os.stat_result, CodeType]:
+    """Read the code of an entry, or take what was read ahead; returns it with the status of the file.
+
+    Raises:
+        EntryFileError: the path has links in it by now.
+        BaseException: whatever reading or compiling the file raises.
+    """
     fd = -1
     try:
         fd = _open_checked(path)
-        code = _CheckedLoader(name, path, fd).get_code(name)
+        status = os.fstat(fd)
+        ahead = AHEAD.get(path)
+        if ahead is not None and ahead[0] == identity_of(status):
+            return status, ahead[1]
+        name = path.rpartition("/")[2].removesuffix(".py")
+        code = _CheckedLoader(name, path, fd, status).get_code(name)
         assert code is not None, "a source file has code"
-        return code
+        return status, code
     except _MovedError as moved:
         raise EntryFileError(f"{path} was replaced by {moved} after it was checked") from None
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Return what tells a file, and this version of it, from all others."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class _MovedError(OSError):

@@ -1,7 +1,7 @@
 """The first frame that a child reads: its launcher's order, which says what to run.
 
-    {"file": "/…/entry.py", "path": [folder, …], "root": "/…", "environment": {name: value, …},
-     "checked": true, "arguments": [text, …]}
+    {"file": "/…/entry.py", "entry": "entry.py", "processId": "…", "path": [folder, …], "root": "/…",
+     "environment": {name: value, …}, "checked": true, "arguments": [text, …]}
 
 `path`, `root` and `environment` are null if the process has them already: an exec'ed one was started with the last two,
 and a forked one has its server's. `checked` makes it refuse a root that is behind a link by now; it and `arguments` are
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 
-def take_on(order: JsonValue, entry: str, process_id: str) -> str:
+def take_on(order: JsonValue) -> str:
     """Prepare this process for an entry, and return the file to run.
 
     Args:
         order: the decoded frame.
-        entry: the entry's name, for `sys.argv` and for lists of processes.
-        process_id: the host's id for this process, for lists of processes.
 
     Raises:
         OSError: the working directory cannot be entered.
@@ -44,11 +42,14 @@ def take_on(order: JsonValue, entry: str, process_id: str) -> str:
     root, environment = order.get("root"), order.get("environment")
     if not isinstance(file, str):
         raise PeerProtocolError("an order that names no file")
+    entry = str(order.get("entry"))
     if isinstance(environment, dict):
         replace_environment(environment)
     if isinstance(root, str):
         enter_folder(order)
-        show_command_line(entry, process_id)  # only a forked process still enters its root, and it has another line
+        show_command_line(
+            entry, str(order.get("processId"))
+        )  # only a forked process still enters its root, and it has another line
     name_process(file.rpartition("/")[2])
     folder = file.rpartition("/")[0]
     sys.path[:] = [folder, *(path if isinstance(path, list) else sys.path)]

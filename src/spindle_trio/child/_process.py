@@ -12,7 +12,8 @@ from time import monotonic
 
 from spindle_trio._linux._shared_page import STOP, leave_stacks, map_page
 from spindle_trio._protocol._json_text import read_json
-from spindle_trio.child._entry import EntryFileError, load_entry
+from spindle_trio.child._entry import EntryFileError, load_entry, read_code
+from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import (
     describe_error,
     encode_complete,
@@ -29,6 +30,7 @@ from spindle_trio.child._plain_lane import PlainLane
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
     from typing import NoReturn
 
     from spindle_trio._model import JsonValue
@@ -64,21 +66,38 @@ class ChildProcess:
         os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd))
 
 
-def load(child: ChildProcess, order: JsonValue, init: bytes) -> Callable[[object], object] | None:
-    """Follow the first two frames, and load the entry; `None` if the process ends with that."""
-    child.facts = facts_from_init(read_json(init))
+def load(child: ChildProcess) -> Callable[[object], object] | None:
+    """Follow the first two frames, and load the entry; `None` if the process ends with that.
+
+    The host is still writing the second one when the first arrives. So whatever the first one asks for is done before
+    this waits for the second, and only the entry's own code runs after it.
+    """
+    order = read_order(*child.fds)
+    file, code, error = _prepare(order)
+    child.facts = facts_from_init(read_json(wait_for_frame(child.control)))
     if child.words[STOP]:
         # Loading the file is part of the entry.
         _push(child.control, encode_stopped(0))
         return None
     try:
-        function = load_entry(take_on(order, child.facts.entry, child.facts.process_id))
-    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        end_if_copy(child, error)
-        child.code = _end_by_loading(error, child.facts, child.control)
+        if code is None:
+            raise error or EntryFileError("nothing was read")
+        function = load_entry(file, code)
+    except BaseException as raised:  # noqa: ASYNC103  # no Trio runs in here
+        end_if_copy(child, raised)
+        child.code = _end_by_loading(raised, child.facts, child.control)
         return None  # noqa: ASYNC104  # as above
     end_if_copy(child, None)
     return function
+
+
+def _prepare(order: JsonValue) -> tuple[str, CodeType | None, BaseException | None]:
+    """Follow an order, and read the code of its entry; returns what went wrong until the host can be told."""
+    try:
+        file = take_on(order)
+        return file, read_code(file)[1], None
+    except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
+        return "", None, error  # noqa: ASYNC104  # as above
 
 
 def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:

@@ -23,8 +23,7 @@ from __future__ import annotations
 import sys
 
 from spindle_trio.child._callables import is_coroutine_function
-from spindle_trio.child._exec import read_order
-from spindle_trio.child._process import ChildProcess, end, load, run_blocking, wait_for_frame
+from spindle_trio.child._process import ChildProcess, end, load, run_blocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ def prepare_output() -> None:
 def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
     """Do the same as `main`, in a process with prepared output streams."""
     child = ChildProcess(control_fd, messages_fd, page_fd)
-    order = read_order(*child.fds)
-    init = wait_for_frame(child.control)
-    function = load(child, order, init)
+    function = load(child)
     if function is not None and is_coroutine_function(function):
         # Only now: a blocking entry never loads Trio.
         from spindle_trio.child._async_program import run_async

@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 class Birth:
     """One process, from the request for it to its end, as the server and the process's init know it."""
 
-    def __init__(self, number: int, link: Link, *, is_spare: bool) -> None:
+    def __init__(self, number: int, link: Link, *, is_spare: bool, expected: str | None) -> None:
         """Make its lanes, pipes and page.
 
         Args:
             number: identifies it between host and server.
             link: to the host.
             is_spare: whether it is a spare, which no launch waits for.
+            expected: the file that a spare is prepared to run; it can run any other as well.
 
         Raises:
             OSError: the system has refused, and nothing is left.
         """
         self.number: int = number
         self.is_spare: bool = is_spare
+        self.expected: str | None = expected
         self.group: str | None = None
         """Its control group, if it has one of its own."""
         self._link = link
@@ -57,6 +59,8 @@ class Birth:
             other: its init's if the init is not its parent, otherwise the process's.
         """
         message: dict[str, JsonValue] = {"type": "forked", "number": self.number, "spare": self.is_spare}
+        if self.expected is not None:
+            message["for"] = self.expected
         if self.group is not None:
             message["group"] = self.group
         fds = [pidfd, self._control, self._messages, self._stdout, self._stderr, self._page, other]

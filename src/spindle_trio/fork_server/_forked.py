@@ -13,17 +13,21 @@ from spindle_trio.child._exec import read_order
 from spindle_trio.child._exit_frames import summarise_error
 from spindle_trio.child._process import report
 from spindle_trio.fork_server._birth import Birth
+from spindle_trio.fork_server._blocking_rehearsal import rehearse_blocking
+from spindle_trio.fork_server._read_ahead import expects_trio, read_ahead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
 
-def become_process(birth: Birth, *, execs: bool) -> NoReturn:
+def become_process(birth: Birth, ahead: Sequence[str], *, execs: bool) -> NoReturn:
     """Turn the copy of the server into a process of its own. Never returns, and never raises.
 
     Args:
         birth: its lanes, pipes and page.
+        ahead: the files of entries that it may have to run, if it is a spare.
         execs: whether it then becomes another program.
     """
     has_begun = False
@@ -40,12 +44,15 @@ def become_process(birth: Birth, *, execs: bool) -> NoReturn:
         _seed_again()
         gc.enable()
         has_begun = True
-        if birth.is_spare and "trio" in sys.modules:
-            # The server has loaded these already, for all its processes.
-            from spindle_trio.child._async_program import run_spare
-            from spindle_trio.fork_server._rehearsal import rehearse
+        if birth.is_spare:
+            read_ahead(ahead)
+            if "trio" in sys.modules and expects_trio(birth.expected):
+                # The server has loaded it already, for all its processes.
+                from spindle_trio.child._async_program import run_spare
+                from spindle_trio.fork_server._rehearsal import rehearse
 
-            run_spare(*birth.lanes, rehearse)
+                run_spare(*birth.lanes, rehearse)
+            rehearse_blocking()
         _program.run_process(*birth.lanes)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         what = "the runtime of this process has failed" if has_begun else "a forked process could not start"

@@ -12,7 +12,9 @@ Host and server exchange datagrams, one JSON object each:
 
     host → server   {"type": "preload", "modules": [name, …], "folders": [folder, …], "variables": {name: value, …},
                      "path": [folder, …], "execs": bool}    once, at first: what to load, and how
-                    {"type": "fork", "spare": bool}         fork a process, for a launch that waits or as a spare
+                    {"type": "fork", "spare": bool, "ahead": [file, …]}    fork a process, for a launch that waits, or
+                                                            as a spare that reads these entries ahead, and
+                                                            is prepared for the first one
                     {"type": "reap", "number": n}           reap a process that has ended; its pid is no longer needed
                     {"type": "discard", "number": n}        kill and reap a process, whatever it is doing
     guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    the group of all
@@ -20,7 +22,8 @@ Host and server exchange datagrams, one JSON object each:
                     {"type": "loading", "module": n}        it loads the module of that index next
                     {"type": "up"}                          it is ready to fork
                     {"type": "refused", "error": text}      it is not ready, and ends; the guard may send it, too
-                    {"type": "forked", "number": n, "spare": bool, "group": path}   with seven descriptors, see `Birth`
+                    {"type": "forked", "number": n, "spare": bool, "for": file, "group": path}   with descriptors,
+                                                            see `Birth`
                     {"type": "not forked", "errno": n, "error": text, "spare": bool, "number": n}
                     {"type": "reaped", "number": n, "status": n}      from waitpid(2), of a process that it has forked
     init → host     {"type": "ended", "number": n, "status": n}       from waitpid(2), of its process (`sweep`)
@@ -96,7 +99,7 @@ class _Server:
         self._level = level
         self._poll = select.poll()
         self._poll.register(link.fileno(), select.POLLIN)
-        self._asked: list[bool] = []  # processes still to fork: whether each is a spare
+        self._asked: list[tuple[bool, list[str]]] = []  # processes still to fork: is it a spare, what it reads ahead
         self._last_number = 0
         self._execs = False
         self._unreaped: dict[int, int] = {}  # number → pid
@@ -145,7 +148,7 @@ class _Server:
         """Wait for the next thing to do, and do it. Forks come last: the end of a process must not wait for them."""
         events = self._poll.poll(0 if self._asked else _TRACED_PAUSE_MS if self._traced else None)
         if self._asked and not events:
-            self._fork(is_spare=self._asked.pop(0))
+            self._fork(*self._asked.pop(0))
         for fd, _ in events:
             if fd == self._link.fileno():
                 self._obey(self._link.receive())
@@ -175,21 +178,24 @@ class _Server:
     def _obey(self, request: dict[str, JsonValue]) -> None:
         kind, number = request["type"], request.get("number")
         if kind == "fork":
-            self._asked.append(bool(request["spare"]))
+            ahead = request.get("ahead", [])
+            assert isinstance(ahead, list)
+            self._asked.append((bool(request["spare"]), [str(file) for file in ahead]))
         elif isinstance(number, int) and number in self._unreaped and number not in self._ending.values():
             if kind == "discard":
                 os.kill(self._unreaped[number], signals.SIGKILL)
             if number not in self._traced:
                 self._reap(number)
 
-    def _fork(self, *, is_spare: bool) -> None:
+    def _fork(self, is_spare: bool, ahead: list[str]) -> None:
         self._last_number += 1
         try:
-            birth = Birth(self._last_number, self._link, is_spare=is_spare)
+            expected = ahead[0] if ahead else None
+            birth = Birth(self._last_number, self._link, is_spare=is_spare, expected=expected)
             try:
                 pid = self._level.fork(birth)
                 if pid == 0:
-                    become_process(birth, execs=self._execs)
+                    become_process(birth, ahead, execs=self._execs)
             finally:
                 birth.close()
         except OSError as error:

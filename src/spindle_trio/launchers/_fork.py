@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -32,14 +33,15 @@ class ForkedPythonEngine(Engine):
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the order; see `Engine.prepare`."""
         # The order leaves out what the process has from its server.
-        path, environment = search_path(), order.environment
+        environment = order.environment
+        path = sys.path if sys.path == parent.path else search_path()  # which takes a while
         frame = encode_order(
             order,
             None if path == parent.path else path,
             root=order.root,
             environment=None if environment == parent.environment else environment,
         )
-        return Program([frame])
+        return Program([frame], file=str(order.entry.path))
 
 
 class ForkServerLauncher(ServerLauncher):

@@ -20,7 +20,9 @@ class Program:
     """What a process runs, and how that behaves."""
 
     first_frames: Sequence[bytes]
-    """The bodies of the first frames on its control lane. They leave together with `init`."""
+    """The bodies of the first frames on its control lane. They leave before `init` is written."""
+    file: str | None = None
+    """What spares may read ahead for later launches of the same entry."""
     leaves_stacks: bool = True
     """Whether it writes its stacks into the page on request."""
     waits_to_send: bool = True

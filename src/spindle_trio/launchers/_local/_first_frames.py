@@ -23,7 +23,7 @@ def check_surroundings(order: LaunchOrder) -> None:
         OSError: the working directory does not exist.
         ValueError: no environment can hold one of the names or values, or no program can get one of the arguments.
     """
-    os.stat((order.folder or order.root) / ".")
+    os.stat(f"{order.folder or order.root}/.")
     for name, value in order.environment.items():
         if not name or "=" in name or "\0" in name + value:
             raise ValueError(f"no environment can hold the variable {name!r}")
@@ -49,6 +49,8 @@ def encode_order(
     """
     frame: dict[str, object] = {
         "file": str(order.entry.path),
+        "entry": order.entry.entry,
+        "processId": order.process_id,
         "path": path,
         "root": None if root is None else str(order.folder or root),
         "environment": None if environment is None else dict(environment),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -115,9 +115,9 @@ class ForkServer:
                 reaping.is_over.set()
             nursery.cancel_scope.cancel()
 
-    def request(self, *, spare: bool) -> None:
-        """Ask for a process: for a launch that waits, or as a spare."""
-        self._send({"type": "fork", "spare": spare})
+    def request(self, *, spare: bool, ahead: Sequence[str] = ()) -> None:
+        """Ask for a process: for a launch that waits, or as a spare, which reads these entries ahead."""
+        self._send({"type": "fork", "spare": spare, "ahead": list(ahead)})
 
     def discard(self, number: int) -> None:
         """Have a process killed and reaped; see `ProcessParent.discard`."""
@@ -203,7 +203,9 @@ class ForkServer:
             case {"type": "forked", "number": int(number), "spare": bool(is_spare)}:
                 group = message.get("group")
                 assert group is None or isinstance(group, str)
-                hear(take_process(self, number, fds, group=group, is_spare=is_spare))
+                expected = message.get("for")
+                assert expected is None or isinstance(expected, str)
+                hear(take_process(self, number, fds, group=group, is_spare=is_spare, expected=expected))
             case {"type": "not forked", "errno": int(errno), "error": str(text), "spare": bool(is_spare)}:
                 init = message.get("number")
                 if isinstance(init, int):

@@ -77,7 +77,7 @@ class ProcessParent(Protocol):
         """
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class ForkedProcess:
     """A process that waits for its first frame."""
 
@@ -103,6 +103,8 @@ class ForkedProcess:
     """The page that it writes its heartbeats to."""
     is_spare: bool
     """Whether it was forked ahead of any need, and has warmed itself up."""
+    expected: str | None = None
+    """The file of the entry that it is prepared for; it runs any other as well."""
 
     def discard(self) -> None:
         """Have it killed and reaped, and close everything. Never blocks."""
@@ -138,10 +140,17 @@ class NotForked:
 
     error: OSError
     is_spare: bool
+    expected: str | None = None
 
 
 def take_process(
-    parent: ProcessParent, number: int, fds: list[int], *, group: str | None, is_spare: bool
+    parent: ProcessParent,
+    number: int,
+    fds: list[int],
+    *,
+    group: str | None,
+    is_spare: bool,
+    expected: str | None = None,
 ) -> ForkedProcess | NotForked:
     """Take over a process, or have it killed if this program has no descriptor left for it."""
     with ExitStack() as undo:
@@ -178,4 +187,5 @@ def take_process(
         stderr=stderr,
         page=mapped,
         is_spare=is_spare,
+        expected=expected,
     )

@@ -28,6 +28,7 @@ import trio
 
 from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable
 from spindle_trio._linux._shared_page import DUMP_SIGNAL
+from spindle_trio._model import Limits
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.launchers._local._descriptors import RESERVE
@@ -39,7 +40,29 @@ from spindle_trio.launchers._local._output import LineLog, OutputPipe
 from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
-__all__ = ["LocalProcess", "ProcessBlock"]
+__all__ = ["LocalProcess", "ProcessBlock", "ToldProcess", "tell"]
+
+
+@attrs.frozen(eq=False)
+class ToldProcess:
+    """A process that has been sent its first frames."""
+
+    forked: ForkedProcess
+    program: Program
+    control: SocketLane
+    """Its control lane, from now on."""
+
+
+def tell(forked: ForkedProcess, program: Program, limits: Limits) -> ToldProcess:
+    """Send a process its first frames.
+
+    Raises:
+        trio.BrokenResourceError: it has ended.
+    """
+    control = SocketLane(forked.control, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds)
+    for body in program.first_frames:
+        control.send_nowait(body)  # what the system does not take yet leaves with the host's own first frame
+    return ToldProcess(forked, program, control)
 
 
 class LocalProcess(LaunchedProcess):
@@ -48,25 +71,21 @@ class LocalProcess(LaunchedProcess):
     control: SocketLane
     messages: SocketLane
 
-    def __init__(
-        self, order: LaunchOrder, forked: ForkedProcess, program: Program, memory_events: MemoryEvents | None
-    ) -> None:
+    def __init__(self, order: LaunchOrder, told: ToldProcess, memory_events: MemoryEvents | None) -> None:
         """Take over a process.
 
         Args:
             order: the launch order.
-            forked: the process, which waits for its first frame.
-            program: its first frames, and how it behaves.
+            told: the process, which has its first frames.
             memory_events: tells whether a SIGKILL that the host did not send came from the out-of-memory killer.
         """
-        limits = order.limits
+        forked, program = told.forked, told.program
         self.pid: int = forked.pid
-        self.control, self.messages = (
-            SocketLane(sock, max_bytes=limits.frame_bytes, frame_seconds=frame_seconds, first_frames=first_frames)
-            for sock, frame_seconds, first_frames in (
-                (forked.control, limits.frame_seconds, program.first_frames),
-                (forked.messages, limits.frame_seconds if program.waits_to_send else math.inf, ()),
-            )
+        self.control = told.control
+        self.messages = SocketLane(
+            forked.messages,
+            max_bytes=order.limits.frame_bytes,
+            frame_seconds=order.limits.frame_seconds if program.waits_to_send else math.inf,
         )
         self._order: Final = order
         self._pidfd = forked.pidfd

@@ -38,6 +38,11 @@ else:
     Logger = logging.LoggerAdapter
 
 
+_LOGGERS: Final = {
+    stream: logging.getLogger(f"spindle_trio.process.{stream}") for stream in ("stdout", "stderr", "fork_server")
+}
+
+
 class OutputTail:
     """The last bytes of a stream, and how many came before them."""
 
@@ -112,7 +117,7 @@ class OutputPipe:
         self._fd = fd
         self._log = log
         attributes = {**log.attributes, "stream": stream}
-        self._logger = Logger(logging.getLogger(f"spindle_trio.process.{stream}"), attributes)
+        self._logger = Logger(_LOGGERS[stream], attributes)
         self._line = b""
         self._at_end = False
 

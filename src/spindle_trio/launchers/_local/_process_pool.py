@@ -34,6 +34,9 @@ SILENT_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 0.005
 """Seconds after a launch during which the pool asks for no spares."""
 
+READ_AHEAD: Final = 4
+"""How many entries a spare reads ahead: those launched last."""
+
 _log = logging.getLogger("spindle_trio.launchers")
 
 
@@ -51,20 +54,22 @@ class ProcessPool:
         self.waiting: Final[deque[_WaitingLaunch]] = deque()
         self.server: ForkServer | None = None
         """The current server; `None` while there is none."""
-        self._spares_owed = 0
-        self._is_short = trio.lowlevel.ParkingLot()
+        self._owed: list[str | None] = []  # spares that were asked for: what each is prepared for
+        self._sleep = trio.CancelScope()  # of the task that asks for spares
+        self._look_at = -math.inf  # when it looks next
         self._launched_at = -math.inf
+        self._lately: dict[str, None] = {}  # files of Python entries that were launched, the last one last
 
     def use(self, server: ForkServer) -> None:
         """Have a server fork from now on, first for the launches that wait."""
         self.server = server
-        self._spares_owed = 0
+        self._owed.clear()
         self._launched_at = -math.inf  # the clock of another Trio run means nothing in this one
         for launch in self.waiting:
             launch.began_at = trio.current_time()
             launch.nap.deadline = launch.began_at + ANSWER_SECONDS
             server.request(spare=False)
-        self._is_short.unpark_all()
+        self._look_soon(-math.inf)
 
     async def drop_server(self, error: OSError) -> None:
         """End a server that is gone, with its spares. Launches that wait for it fail; later ones wait for the next.
@@ -87,27 +92,39 @@ class ProcessPool:
         while self.waiting:
             self.waiting.popleft().refuse(error)
 
-    async def take(self) -> ForkedProcess:
+    async def take(self, file: str) -> ForkedProcess:
         """Take a spare, or wait for a process. While there is no server, it waits for as long as its caller lets it.
 
         If cancelled, it still waits for the process that it asked for, and gives it back. So after the cancellation
         nothing is on its way, unless the server was silent for `SILENT_SECONDS`.
 
+        Args:
+            file: what it is to run; a spare that is prepared for that comes first.
+
         Raises:
             OSError: the server could not fork, has not answered, or has ended; or none could be started.
         """
-        forked = self._take_spare()
+        forked = self.take_spare(file)
         return await self._wait_for_process() if forked is None else forked
 
-    def note_launch(self) -> None:
-        """Note that a process was launched: spares are missing, but the pool asks for them later."""
+    def note_launch(self, file: str | None) -> None:
+        """Note that a process was launched: spares are missing, but are not asked for at once.
+
+        Args:
+            file: what it runs, if spares are to read that ahead.
+        """
         self._launched_at = trio.current_time()
-        self._is_short.unpark_all()
+        if file is not None:
+            self._lately.pop(file, None)
+            self._lately[file] = None
+            if len(self._lately) > READ_AHEAD:
+                del self._lately[next(iter(self._lately))]
+        self._look_soon(self._launched_at + QUIET_SECONDS)
 
     def hear(self, said: ForkedProcess | NotForked) -> None:
         """Take a process from the server, or its report that it could not fork."""
-        if said.is_spare:
-            self._spares_owed -= 1
+        if said.is_spare and self._owed:
+            self._owed.remove(said.expected if said.expected in self._owed else self._owed[0])
         if isinstance(said, ForkedProcess):
             if self.waiting:
                 self.waiting.popleft().give(said)
@@ -122,24 +139,46 @@ class ProcessPool:
     async def keep_spares(self) -> None:
         """Ask for missing spares, a moment after each last launch; never returns."""
         while True:
-            quiet_at = self._launched_at + QUIET_SECONDS
-            if trio.current_time() < quiet_at:
-                await trio.sleep_until(quiet_at)
+            with trio.CancelScope(deadline=self._look_at) as self._sleep:
+                await trio.sleep_forever()
+            self._look_at = self._launched_at + QUIET_SECONDS
+            if trio.current_time() < self._look_at:
                 continue
+            self._look_at = math.inf
             if self.server is not None and not self.waiting:
-                for _ in range(self.wanted_spares - len(self.spares) - self._spares_owed):
-                    self._spares_owed += 1
-                    self.server.request(spare=True)
-            await self._is_short.park()
+                for file in self._missing_spares():
+                    self._owed.append(file)
+                    others = [other for other in self._lately if other != file]
+                    self.server.request(spare=True, ahead=others if file is None else [file, *others])
 
-    def _take_spare(self) -> ForkedProcess | None:
-        """Take a spare that is alive, if there is one."""
+    def _look_soon(self, at: float) -> None:
+        """Have `keep_spares` look then. To move its deadline costs a launch less than to wake it."""
+        if at < self._look_at:
+            self._look_at = self._sleep.deadline = at
+
+    def take_spare(self, file: str) -> ForkedProcess | None:
+        """Take a spare that is alive, if there is one: the one prepared for this file, or else the oldest."""
         while self.spares:
-            spare = self.spares.popleft()
+            spare = next((spare for spare in self.spares if spare.expected == file), self.spares[0])
+            self.spares.remove(spare)
             if not has_ended(spare.pidfd):
                 return spare
             spare.discard()
         return None
+
+    def _missing_spares(self) -> list[str | None]:
+        """Tell which spares are missing: what each should be prepared for.
+
+        All entries launched lately have one, as far as the spares suffice, and the one launched last has the rest.
+        """
+        lately: list[str | None] = [*reversed(self._lately)] or [None]
+        wanted = lately[: self.wanted_spares]
+        wanted += lately[:1] * (self.wanted_spares - len(wanted))
+        there = [*(spare.expected for spare in self.spares), *self._owed]
+        for expected in there:
+            if expected in wanted:
+                wanted.remove(expected)
+        return wanted[: max(0, self.wanted_spares - len(there))]
 
     def _keep(self, forked: ForkedProcess) -> bool:
         """Keep an unneeded process as a spare, unless there are enough; return whether it was kept."""
@@ -161,7 +200,7 @@ class ProcessPool:
                     await launch.is_over.wait()
                 if launch.process is not None and not self._keep(launch.process):
                     await launch.process.end()
-            self._is_short.unpark_all()  # the pool asked for no spares while this waited
+            self._look_soon(-math.inf)  # the pool asked for no spares while this waited
             raise
         finally:
             if not launch.is_over.is_set():

@@ -20,13 +20,13 @@ import trio
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import Launcher, LaunchOrder
-from spindle_trio.launchers._entry_path import resolve_entry, resolve_folder
+from spindle_trio.launchers._entry_path import KnownEntries, resolve_folder
 from spindle_trio.launchers._local._descriptors import RESERVE, raise_limit
 from spindle_trio.launchers._local._engine import Engine
 from spindle_trio.launchers._local._first_frames import check_surroundings
 from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._local._fork_server_start import ServerOrder
-from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock
+from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock, ToldProcess, tell
 from spindle_trio.launchers._local._memory_events import MemoryEvents
 from spindle_trio.launchers._local._preload import NO_PRELOAD, Preload
 from spindle_trio.launchers._local._process_pool import ProcessPool
@@ -72,7 +72,7 @@ class ServerLauncher(Launcher):
         if type(spares) is not int or spares < 0:
             raise ValueError(f"spares must be an integer, 0 or more, not {spares!r}")
         self._engines: Final = engines
-        self._suffixes: Final = tuple(suffix for engine in engines for suffix in engine.suffixes)
+        self._entries: Final = KnownEntries(tuple(suffix for engine in engines for suffix in engine.suffixes))
         self._preload: Final = preload
         self._wanted_containment = None if containment is None else Containment(containment)
         self._execs: Final = execs
@@ -159,7 +159,7 @@ class ServerLauncher(Launcher):
         Raises:
             EntryError: as there, and if nothing can run it.
         """
-        resolved = resolve_entry(entry, root, self._suffixes)
+        resolved = self._entries.resolve(entry, root)
         self._engine_for(resolved).require(resolved)
         return resolved
 
@@ -168,27 +168,55 @@ class ServerLauncher(Launcher):
         return resolve_folder(folder, root)
 
     def launch(self, order: LaunchOrder) -> ProcessBlock:
-        """Give a process the entry to run; see `Launcher.launch`."""
-        return ProcessBlock(order, lambda: self._launch(order))
+        """Give a process the entry to run; see `Launcher.launch`.
+
+        A spare gets it at once, and works on it while the host still prepares for it. What goes wrong with that is
+        raised when the block is entered.
+        """
+        told: ToldProcess | None = None
+        failure: Exception | None = None
+        try:
+            self._check(order)
+            told = self._tell_spare(order)
+        except Exception as error:
+            failure = error
+        return ProcessBlock(order, lambda: self._launch(order, told, failure))
 
     def _engine_for(self, entry: ResolvedEntry) -> Engine:
         return next(engine for engine in self._engines if entry.entry.endswith(engine.suffixes))
 
-    async def _launch(self, order: LaunchOrder) -> LocalProcess:
+    def _check(self, order: LaunchOrder) -> None:
         check_surroundings(order)
         if _credentials() != self._credentials:
             raise PermissionError(
                 "this program has changed its user or groups since its fork server was started, and processes would "
                 "have the old ones; open the host after the change"
             )
-        forked = await self._pool.take()
+
+    def _tell_spare(self, order: LaunchOrder) -> ToldProcess | None:
+        """Send a spare its first frames, if there is one that is alive."""
+        if self._pool.server is None:
+            return None
+        program = self._engine_for(order.entry).prepare(order, self._pool.server)
+        while (spare := self._pool.take_spare(str(order.entry.path))) is not None:
+            try:
+                return tell(spare, program, order.limits)
+            except trio.BrokenResourceError:
+                spare.discard()  # it has just ended
+        return None
+
+    async def _launch(self, order: LaunchOrder, told: ToldProcess | None, failure: Exception | None) -> LocalProcess:
+        if failure is not None:
+            raise failure
+        forked = await self._pool.take(str(order.entry.path)) if told is None else told.forked
         try:
-            program = self._engine_for(order.entry).prepare(order, forked.parent)
-            process = LocalProcess(order, forked, program, self._memory_events)
+            if told is None:
+                told = tell(forked, self._engine_for(order.entry).prepare(order, forked.parent), order.limits)
+            process = LocalProcess(order, told, self._memory_events)
         except BaseException:
             await forked.end()  # noqa: ASYNC102  # bounded; as for any launch that is given up
             raise
-        self._pool.note_launch()
+        self._pool.note_launch(told.program.file)
         return process
 
     # The server's life.

@@ -1,0 +1,233 @@
+"""Spares read the code of likely entries ahead. What a launch runs is what a fresh read would have found."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from spindle_trio import EntryError, ProcessHandle, StartupFailedError
+from spindle_trio.launchers import DEFAULT_PRELOAD
+from support.fork_server import Forked, fork_host, wait_until
+
+SPARES = 2
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(no_survivors: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have compiled files written, and refuse a test that leaves a server or a process."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+
+
+def source(value: int, head: str = "def") -> str:
+    """An entry that completes with a number, always of the same length."""
+    return f"VALUE = {value:08d}\n{head} run(process):\n    process.ready()\n    return VALUE\n".replace(" 0", " 10")
+
+
+def value_of(text: str) -> int:
+    return int(text.partition("\n")[0].rpartition(" ")[2])
+
+
+async def spawn(forked: Forked, entry: str = "entry.py") -> ProcessHandle:
+    handle = await forked.worker.backend_processes.spawn(entry)
+    await handle.wait_ended()
+    return handle
+
+
+def settle(path: Path) -> None:
+    """Make a file look as if it had been left alone for a while, as those of users are."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 10_000_000_000))
+
+
+async def prepared(forked: Forked, *names: str) -> None:
+    """Have the spares prepared for these entries, launched in this order."""
+    await trio.sleep(0.11)  # a file that has just changed is not read ahead
+    for name in names:
+        await spawn(forked, name)
+    await forked.wait_spares(SPARES)
+    for name in names:  # those that were forked before are used up
+        await spawn(forked, name)
+    await forked.wait_spares(SPARES)
+
+
+async def test_spares_are_prepared_for_the_entries_that_were_launched_last(tmp_path: Path) -> None:
+    async with fork_host(tmp_path, spares=SPARES) as forked:
+        for name in ("one.py", "two.py", "three.py"):
+            (tmp_path / name).write_text(source(1))
+            await spawn(forked, name)
+        await forked.wait_spares(SPARES)
+        await wait_until(lambda: not forked.launcher._pool._missing_spares())
+        await spawn(forked, "three.py")
+        await forked.wait_spares(SPARES)
+        expected = {spare.expected for spare in forked.launcher._pool.spares}
+        assert str(tmp_path / "three.py") in expected
+
+
+async def test_a_spare_for_a_blocking_entry_runs_no_trio(tmp_path: Path) -> None:
+    (tmp_path / "blocking.py").write_text(source(1))
+    (tmp_path / "async.py").write_text(source(1, "async def"))
+    async with fork_host(tmp_path, spares=SPARES, preload=DEFAULT_PRELOAD) as forked:
+        await prepared(forked, "async.py", "blocking.py")
+        # Those that run it have opened its epoll instance once they wait for their orders.
+        wanted = {str(tmp_path / "blocking.py"): False, str(tmp_path / "async.py"): True}
+        await wait_until(
+            lambda: {spare.expected: has_loop(spare.pid) for spare in forked.launcher._pool.spares} == wanted
+        )
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert {spare.expected: has_loop(spare.pid) for spare in forked.launcher._pool.spares} == wanted
+        for name in ("async.py", "blocking.py", "blocking.py", "async.py", "async.py", "async.py"):
+            assert (await spawn(forked, name)).state == "completed"
+
+
+def has_loop(pid: int) -> bool:
+    """Whether a process has an event loop."""
+    return any("eventpoll" in os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+@pytest.mark.parametrize("keeps_times", [False, True])
+async def test_an_entry_that_was_edited_after_it_was_read_ahead_runs_as_it_is_now(
+    tmp_path: Path, keeps_times: bool
+) -> None:
+    file = tmp_path / "entry.py"
+    file.write_text(source(1))
+    settle(file)
+    async with fork_host(tmp_path, spares=SPARES) as forked:
+        await prepared(forked, "entry.py")
+        status = file.stat()
+        file.write_text(source(2))
+        if keeps_times:  # the time of its last change is another one all the same
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert (await spawn(forked)).result == value_of(source(2))
+
+
+async def test_an_entry_that_is_replaced_linked_elsewhere_or_removed_is_not_run_as_it_was(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path / "entry.py"
+    outside = tmp_path_factory.mktemp("outside") / "entry.py"
+    outside.write_text(source(3))
+    file.write_text(source(1))
+    settle(file)
+    async with fork_host(tmp_path, spares=SPARES) as forked:
+        await prepared(forked, "entry.py")
+        (tmp_path / "new.py").write_text(source(2))
+        (tmp_path / "new.py").replace(file)
+        assert (await spawn(forked)).result == value_of(source(2))
+        await prepared(forked, "entry.py")
+        file.unlink()
+        file.symlink_to(outside)
+        with pytest.raises(EntryError, match="links out"):
+            await spawn(forked)
+        file.unlink()
+        with pytest.raises(EntryError, match="no file"):
+            await spawn(forked)
+        (tmp_path / "inside.py").write_text(source(4))
+        file.symlink_to("inside.py")
+        assert (await spawn(forked)).result == value_of(source(4))
+
+
+async def test_a_file_that_goes_after_its_spare_was_told_fails_that_launch_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check and the load: the order has left when the file goes."""
+    file = tmp_path / "entry.py"
+    file.write_text(source(1))
+    settle(file)
+    async with fork_host(tmp_path, spares=SPARES) as forked:
+        await prepared(forked, "entry.py")
+        resolve = forked.launcher.resolve
+
+        def resolve_and_remove(entry: str, root: Path) -> object:
+            resolved = resolve(entry, root)
+            file.unlink()
+            return resolved
+
+        with monkeypatch.context() as patch:
+            patch.setattr(forked.launcher, "resolve", resolve_and_remove)
+            with pytest.raises(StartupFailedError, match="could not be loaded"):
+                await spawn(forked)
+        file.write_text(source(2))
+        assert (await spawn(forked)).result == value_of(source(2))
+
+
+async def test_what_the_compiler_warns_of_is_said_by_the_process_that_runs_the_entry(tmp_path: Path) -> None:
+    (tmp_path / "warns.py").write_text('TEXT = "\\d"\n' + source(1))
+    (tmp_path / "entry.py").write_text(source(1))
+    async with fork_host(tmp_path, spares=SPARES) as forked:
+        await prepared(forked, "warns.py", "entry.py")
+        quiet = await spawn(forked, "entry.py")
+        assert "invalid escape" not in forked_output(quiet)
+
+
+def forked_output(handle: ProcessHandle) -> str:
+    launched = handle._process.record.launched  # type: ignore[attr-defined]
+    return str(launched.stderr_tail())
+
+
+async def test_a_spare_that_has_just_died_costs_its_launch_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between the look at it and the order: the pool's look is made blind here."""
+    monkeypatch.setattr("spindle_trio.launchers._local._process_pool.has_ended", lambda _pidfd: False)
+    (tmp_path / "entry.py").write_text(source(1))
+    async with fork_host(tmp_path, spares=SPARES) as forked:
+        await forked.wait_spares(SPARES)
+        for spare in forked.launcher._pool.spares:
+            os.kill(spare.pid, 9)
+        await wait_until(lambda: all(is_zombie(spare.pid) for spare in forked.launcher._pool.spares))
+        assert (await spawn(forked)).result == value_of(source(1))
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [150, pytest.param(1_500, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.soak)],
+)
+async def test_random_edits_against_spawns_make_no_stale_run(tmp_path: Path, edits: int) -> None:
+    """In place, by a new file, by way of a removal, and with times set back; now and then nothing changes at all."""
+    chance = random.Random(edits)
+    names = ["one.py", "two.py", "three.py"]
+    values = dict.fromkeys(names, 0)
+    aside = tmp_path / "aside"
+    for name in names:
+        (tmp_path / name).write_text(source(0))
+
+    def edit(name: str, number: int) -> None:
+        file, text = tmp_path / name, source(number)
+        before = file.stat()
+        kind = chance.randrange(5)
+        if kind == 0:
+            return
+        if kind in (1, 2):
+            file.write_text(text)
+        elif kind == 3:
+            aside.write_text(text)
+            aside.replace(file)
+        else:
+            file.unlink()
+            file.write_text(text)
+        if chance.random() < 0.3:
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        values[name] = number
+
+    async with fork_host(tmp_path, spares=SPARES, seconds=60 + edits / 20) as forked:
+        for number in range(1, edits + 1):
+            name = chance.choice(names)
+            edit(name, number)
+            if chance.random() < 0.05:
+                await trio.sleep(0.12)  # so that what is there is read ahead
+            handle = await spawn(forked, name)
+            assert handle.result == value_of(source(values[name])), (number, name)
