@@ -7,6 +7,7 @@ import sys
 # Every process needs these, so they load with this module, whatever the list says.
 import spindle_trio.child._blocking_runtime  # noqa: F401  # as above
 from spindle_trio.child import _program
+from spindle_trio.fork_server._blocking_rehearsal import rehearse_blocking
 from spindle_trio.fork_server._safety import UnsafeError, verify_safe
 
 TYPE_CHECKING = False
@@ -53,8 +54,7 @@ def preload(
             raise UnsafeError(what) from None  # noqa: ASYNC104  # no Trio runs here
         verify_safe(f"the module {name!r}", _ADVICE, known_fds, about_threads=_ABOUT_THREADS)
     sys.path = path  # a module may have put anything in its place
-    if "trio" in sys.modules:
-        _rehearse(known_fds)
+    _rehearse(known_fds)
     _reset_signals()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # otherwise every process would print what is in the buffer
@@ -62,21 +62,26 @@ def preload(
 
 
 def _rehearse(known_fds: set[int]) -> None:
-    """Do what each spare does, with Trio running, until the interpreter has adapted the code to it.
+    """Do what each spare does, until the interpreter has adapted the code to it.
 
     Adapting writes to the code. So each process would copy those pages.
     """
-    import trio
+    run = rehearse_blocking
+    if "trio" in sys.modules:
+        import trio
 
-    import spindle_trio.child._async_program  # noqa: F401  # with this, each process has all that it needs
-    from spindle_trio.fork_server._rehearsal import rehearse
+        import spindle_trio.child._async_program  # noqa: F401  # with this, each process has all that it needs
+        from spindle_trio.fork_server._rehearsal import rehearse
+
+        def run() -> None:
+            trio.run(rehearse)
 
     try:
         for _ in range(_REHEARSALS):
-            trio.run(rehearse)
+            run()
     except Exception:  # noqa: S110  # each process tells its host what is wrong, if it still is
         pass
-    verify_safe("Trio, run once in advance,", "remove trio from preload=", known_fds, about_threads=_ABOUT_THREADS)
+    verify_safe("a process's life, rehearsed in advance,", _ADVICE, known_fds, about_threads=_ABOUT_THREADS)
 
 
 def _advice(error: BaseException) -> str:

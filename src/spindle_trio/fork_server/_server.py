@@ -4,9 +4,10 @@ Theory of operation
 -------------------
 
 The server's guard (`_guard`) is a fresh program, started by `exec`, so no lock, buffer or descriptor of the host comes
-along. The guard forks the server into the level of containment that works here (`_levels`). The server never runs Trio,
-and has no other thread: a fork copies only the thread that calls it, and a lock that another one held would stay locked
-for good. After loading modules for its processes it checks that a fork is still safe (`_preload`).
+along. The guard forks the server into the level of containment that works here (`_levels`). No Trio runs in the server
+when it forks, and it has no other thread: a fork copies only the thread that calls it, and a lock that another one held
+would stay locked for good. After loading modules for its processes, and rehearsing what these will do, it checks that a
+fork is still safe (`_preload`).
 
 Host and server exchange datagrams, one JSON object each:
 
