@@ -426,4 +426,11 @@ MUTANTS: Final = (
         "and True",
         ("launchers/test_read_ahead.py::test_a_spare_for_a_blocking_entry_runs_no_trio",),
     ),
+    Mutant(
+        "whoever listens to a quick stream spins",
+        "_linux/_spinning.py",
+        "if self._is_answer and self._is_quick:",
+        "if self._is_quick:",
+        ("core/test_spinning.py::test_who_only_listens_never_spins",),
+    ),
 )

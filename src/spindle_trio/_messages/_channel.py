@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Generic, TypeVar
 
 import trio
 
+from spindle_trio._linux._spinning import Spinning
 from spindle_trio._trio_rules import uninterrupted
 
 T_co = TypeVar("T_co", covariant=True)
@@ -74,7 +76,9 @@ def check_most(most: int | None) -> None:
         raise ValueError(f"receive_many() returns at least one message, so `most` cannot be {most}")
 
 
-async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[object]]) -> R:
+async def take_or_wait(
+    take: Callable[[], R], wait: Callable[[], Awaitable[object]], spinning: Spinning | None = None
+) -> R:
     """Call `take` until it does not raise `trio.WouldBlock`, and return its value. Always a checkpoint.
 
     If cancelled, nothing was taken.
@@ -82,6 +86,7 @@ async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[objec
     Args:
         take: looks, without waiting.
         wait: waits until another look may succeed.
+        spinning: decides whether to look again for a moment before the first wait.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     try:
@@ -91,9 +96,17 @@ async def take_or_wait(take: Callable[[], R], wait: Callable[[], Awaitable[objec
     else:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return taken
+    spin = 0.0 if spinning is None else spinning.begin()
+    began = perf_counter()
     while True:
-        await wait()
+        if spin and perf_counter() - began < spin:
+            await trio.lowlevel.checkpoint()  # turns the loop, which takes in what has arrived
+        else:
+            await wait()
         try:
-            return take()
+            taken = take()
         except trio.WouldBlock:
             continue
+        if spinning is not None:
+            spinning.end(perf_counter() - began)
+        return taken

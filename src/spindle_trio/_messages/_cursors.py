@@ -10,6 +10,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from spindle_trio._linux._spinning import Spinning
 from spindle_trio._messages._channel import MessageReceiveChannel, check_most, take_or_wait
 from spindle_trio._trio_rules import uninterrupted
 
@@ -57,12 +58,12 @@ class CursorChannel(MessageReceiveChannel[T]):
 
     async def receive(self) -> T:
         """Wait for the next message and return it; see `MessageReceiveChannel.receive`."""
-        return await take_or_wait(self.receive_nowait, self._readers.park)
+        return await take_or_wait(self.receive_nowait, self._readers.park, self._spinning)
 
     async def receive_many(self, most: int | None = None) -> list[T]:
         """Wait for messages and return all that are there; see `MessageReceiveChannel.receive_many`."""
         check_most(most)
-        return await take_or_wait(partial(self._receive_many_nowait, most), self._readers.park)
+        return await take_or_wait(partial(self._receive_many_nowait, most), self._readers.park, self._spinning)
 
     def receive_nowait(self) -> T:
         """Return the next message if there is one; see `MessageReceiveChannel.receive_nowait`."""
@@ -101,6 +102,11 @@ class CursorChannel(MessageReceiveChannel[T]):
             self._token.run_sync_soon(self._give_up)
         except trio.RunFinishedError:
             pass
+
+    @property
+    def _spinning(self) -> Spinning | None:
+        """Decides whether a reader looks again before it sleeps; `None` for never."""
+        return None
 
     @abstractmethod
     def _next(self) -> T:

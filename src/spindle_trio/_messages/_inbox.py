@@ -32,6 +32,7 @@ from typing import Final, Protocol, TypeAlias
 import trio
 
 from spindle_trio._errors import LaggedError
+from spindle_trio._linux._spinning import Spinning
 from spindle_trio._messages._cursors import Cursor, Subscription
 from spindle_trio._messages._process_channel import ProcessMessageChannel
 from spindle_trio._model import JsonValue
@@ -75,6 +76,9 @@ class InboxGroup(Protocol):
 @uninterrupted
 class Inbox:
     """The messages of one process that may still be read."""
+
+    spinning: Spinning | None = None
+    """Decides whether readers spin; made for the first message to a process in another program."""
 
     def __init__(
         self,
@@ -151,6 +155,12 @@ class Inbox:
         """Wake the tasks that wait for room."""
         if self._room is not None:
             self._room.unpark_all()
+
+    def note_sent(self) -> None:
+        """Note that the process was sent a message, so that a reader may spin for the answer."""
+        if self.spinning is None:
+            self.spinning = Spinning()
+        self.spinning.note_sent()
 
     def put(self, payload: JsonValue, size: int) -> None:
         """Take in one message, even beyond the bound; call handlers, then wake channels."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from spindle_trio._linux._spinning import Spinning
 from spindle_trio._messages._cursors import Cursor, CursorChannel, Subscription
 from spindle_trio._model import JsonValue
 from spindle_trio._trio_rules import uninterrupted
@@ -14,6 +15,8 @@ from spindle_trio._trio_rules import uninterrupted
 class _ReadableInbox(Protocol):
     """The side of `Inbox` that this channel reads."""
 
+    @property
+    def spinning(self) -> Spinning | None: ...
     def open_cursor(self, subscription: Subscription, wake: Callable[[], None]) -> Cursor: ...
     def close_cursor(self, cursor: Cursor) -> None: ...
     def read(self, cursor: Cursor) -> JsonValue: ...
@@ -32,6 +35,10 @@ class ProcessMessageChannel(CursorChannel[JsonValue]):
 
     def __repr__(self) -> str:
         return f"<ProcessMessageChannel {'closed ' if self._is_closed else ''}of {self._inbox!r}>"
+
+    @property
+    def _spinning(self) -> Spinning | None:
+        return self._inbox.spinning
 
     def _next(self) -> JsonValue:
         return self._inbox.read(self._cursor)

@@ -180,6 +180,8 @@ class SupervisedProcess:
     async def send(self, payload: object) -> None:
         """Send a payload as soon as there is room; see `ProcessHandle.send`."""
         await self._outgoing.send(payload)
+        if not self.record.is_in_this_run:
+            self.inbox.note_sent()
 
     def send_nowait(self, payload: object) -> None:
         """Send a payload if there is room; see `ProcessHandle.send_nowait`."""

@@ -162,6 +162,8 @@ class AsyncControls:
             outbox.send_nowait(body)
             self.sent += 1
             if outbox.is_flushed:
+                if self._intake is not None:
+                    self._intake.spinning.note_sent()
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
         except trio.WouldBlock:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spindle_trio._linux._spinning import Spinning
 from spindle_trio._messages._channel import MessageReceiveChannel, check_most, take_or_wait
 from spindle_trio._protocol._json_text import read_json
 from spindle_trio.child._handlers import Handlers
@@ -65,6 +66,8 @@ class MessageIntake:
         self._collected: deque[int] = deque()  # cursors of collected channels
         self._next_cursor = 0
         self._is_reading = self._has_ended = False
+        self.spinning: Spinning = Spinning()
+        """Decides whether a channel's reader looks again before it sleeps."""
         self._arrived = trio.lowlevel.ParkingLot()
         self._passed = trio.lowlevel.ParkingLot()
 
@@ -234,12 +237,13 @@ class MessageChannel(MessageReceiveChannel["JsonValue"]):
 
     async def receive(self) -> JsonValue:
         """Wait for the next message and return it; see `MessageReceiveChannel.receive`."""
-        return await take_or_wait(self.receive_nowait, self._intake.wait_arrival)
+        return await take_or_wait(self.receive_nowait, self._intake.wait_arrival, self._intake.spinning)
 
     async def receive_many(self, most: int | None = None) -> list[JsonValue]:
         """Wait for messages and return all that have been read; see `MessageReceiveChannel.receive_many`."""
         check_most(most)
-        return await take_or_wait(partial(self._intake.take_many, self._cursor, most), self._intake.wait_arrival)
+        take = partial(self._intake.take_many, self._cursor, most)
+        return await take_or_wait(take, self._intake.wait_arrival, self._intake.spinning)
 
     def close(self) -> None:
         """Give up this channel's place: messages that it has not received only wait for other channels and handlers."""

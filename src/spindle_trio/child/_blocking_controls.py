@@ -21,6 +21,7 @@ from time import monotonic
 
 from spindle_trio._errors import LocalProtocolError
 from spindle_trio._linux._shared_page import BEAT, STOP
+from spindle_trio._linux._spinning import Spinning
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio._protocol._json_text import read_json
 from spindle_trio._protocol._payload import check_payload
@@ -86,6 +87,7 @@ class BlockingControls:
         self._poll = select.poll()
         self._wanted: tuple[bool, bool, bool] | None = None  # what it was registered for
         self._thread = get_ident()
+        self._spinning = Spinning()
         self._beat_interval = facts.heartbeat_timeout / 3
         self._is_ending = False  # the entry is to end
         self._is_delivering = False  # message handlers run at this moment
@@ -148,6 +150,7 @@ class BlockingControls:
         messages.push(encode_body(payload, facts.frame_bytes))
         self.sent += 1
         if messages.is_flushed:
+            self._spinning.note_sent()
             return  # as nearly always
         target = messages.queued  # a handler that runs meanwhile may send more
         while messages.written < target:
@@ -164,15 +167,19 @@ class BlockingControls:
                 "receive() gets nothing while an on_message handler takes the messages; unsubscribe the handler first"
             )
         self._beat()
-        deadline = None
+        began = None
         while True:
             self._serve()
             body = self._messages.take()
             if body is not None:
+                if began is not None:
+                    self._spinning.end(monotonic() - began)
                 return read_json(body)
-            if deadline is None:
-                deadline = monotonic() + timeout
-            left = deadline - monotonic()
+            if began is None:
+                began = monotonic()
+                if self._spin(began + min(timeout, self._spinning.begin())):
+                    continue
+            left = began + timeout - monotonic()
             if not self._pause(left, wants_messages=True) and left <= 0:
                 self.look_for_stop()
                 raise TimeoutError(f"no message within {timeout:g} s")
@@ -289,6 +296,13 @@ class BlockingControls:
                     has_read = messages.fill()
         self._beat()
         return has_read
+
+    def _spin(self, until: float) -> bool:
+        """Look for messages until a moment, a stop, or the first that come; say whether some have."""
+        while monotonic() < until and not self.words[STOP]:
+            if self._messages.fill():
+                return True
+        return False
 
     def _beat(self) -> None:
         if self.beats:
