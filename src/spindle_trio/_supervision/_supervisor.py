@@ -6,7 +6,8 @@ Theory of operation
 A `Supervisor` is one task with one nursery, shielded from beginning to end. The deadlines of its process bound it, and
 no caller's cancellation does. `run` is straight-line code:
 
-1. Launch, under a scope that is cancelled at the startup deadline (`StartupMonitor`), and by a stop or a kill.
+1. Enter the launch, which may have begun in the spawn, under a scope that is cancelled at the startup deadline
+   (`StartupMonitor`), and by a stop or a kill.
 2. `Intake` reads the two lanes; the main task waits for the exit. It wakes up at each deadline, and when
    something arrives on a lane that no task reads (`_until_exit`).
 3. At the exit, or when the process is abandoned, it takes in all that was sent, and publishes the end.
