@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import py_compile
 import random
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ import trio
 import trio.testing
 
 from spindle_trio import EntryError, ProcessHandle, StartupFailedError
+from spindle_trio.child._entry import read_code
+from spindle_trio.fork_server import _read_ahead
+from spindle_trio.fork_server._read_ahead import MOST_SOURCE, read_ahead
 from spindle_trio.launchers import DEFAULT_PRELOAD
 from support.fork_server import Forked, fork_host, wait_until
 
@@ -155,6 +160,34 @@ async def test_a_file_that_goes_after_its_spare_was_told_fails_that_launch_alone
                 await spawn(forked)
         file.write_text(source(2))
         assert (await spawn(forked)).result == value_of(source(2))
+
+
+async def test_a_root_whose_name_is_not_utf8_does_its_server_no_harm(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"\xff")
+    root.mkdir()
+    (root / "entry.py").write_text(source(1))
+    async with fork_host(root, spares=SPARES) as forked:
+        server = forked.server_pid
+        await prepared(forked, "entry.py")
+        assert str(root / "entry.py") in {spare.expected for spare in forked.launcher._pool.spares}
+        assert (await spawn(forked)).result == value_of(source(1))
+        assert forked.server_pid == server
+
+
+async def test_only_a_short_source_is_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch of another entry may get this spare, and would have to wait."""
+    monkeypatch.setattr("spindle_trio.fork_server._read_ahead.AHEAD", {})
+    monkeypatch.setattr("spindle_trio.child._entry.AHEAD", {})
+    short, long, compiled = tmp_path / "short.py", tmp_path / "long.py", tmp_path / "compiled.py"
+    for file in (short, long, compiled):
+        file.write_text(source(1) + "#" * (0 if file is short else MOST_SOURCE))
+    await trio.sleep(0.11)
+    py_compile.compile(str(compiled))
+    later = compiled.stat().st_mtime + 10  # as if it had been compiled long after the last edit
+    os.utime(importlib.util.cache_from_source(compiled), (later, later))
+    read_ahead(map(str, (short, long, compiled)))
+    assert set(_read_ahead.AHEAD) == {str(short), str(compiled)}
+    assert read_code(str(long))[1].co_filename == str(long)
 
 
 async def test_what_the_compiler_warns_of_is_said_by_the_process_that_runs_the_entry(tmp_path: Path) -> None:

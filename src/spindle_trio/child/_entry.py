@@ -86,10 +86,11 @@ _CO_VARARGS = 0x04  # `inspect.CO_VARARGS`
 class _CheckedLoader(SourceFileLoader):
     """Reads an open file, and the compiled file that belongs to it."""
 
-    def __init__(self, name: str, path: str, fd: int, status: os.stat_result) -> None:
+    def __init__(self, name: str, path: str, fd: int, status: os.stat_result, most_source: int | None) -> None:
         super().__init__(name, path)
         self._fd = fd
         self._status = status
+        self._most_source = most_source
 
     def path_stats(self, path: str) -> dict[str, float]:
         """Return the data that shows whether the compiled file belongs to the source."""
@@ -100,8 +101,11 @@ class _CheckedLoader(SourceFileLoader):
 
         Raises:
             OSError: there is no compiled file, or it is elsewhere. Then the source is compiled.
+            EntryFileError: the source is too long for that.
         """
         if path == self.path:
+            if self._most_source is not None and self._status.st_size > self._most_source:
+                raise EntryFileError(f"{path} is not compiled yet, and long")
             return _read(self._fd)
         # A prefix is a folder that the user has chosen, wherever it is.
         fd = _open_checked(path) if sys.pycache_prefix is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -115,11 +119,15 @@ class _CheckedLoader(SourceFileLoader):
             os.close(fd)
 
 
-def read_code(path: str) -> tuple[os.stat_result, CodeType]:
+def read_code(path: str, *, most_source: int | None = None) -> tuple[os.stat_result, CodeType]:
     """Read the code of an entry, or take what was read ahead; returns it with the status of the file.
 
+    Args:
+        path: as for `load_entry`.
+        most_source: how many bytes of source to compile at most; `None` for any number.
+
     Raises:
-        EntryFileError: the path has links in it by now.
+        EntryFileError: the path has links in it by now, or there is more to compile.
         BaseException: whatever reading or compiling the file raises.
     """
     fd = -1
@@ -130,7 +138,7 @@ def read_code(path: str) -> tuple[os.stat_result, CodeType]:
         if ahead is not None and ahead[0] == identity_of(status):
             return status, ahead[1]
         name = path.rpartition("/")[2].removesuffix(".py")
-        code = _CheckedLoader(name, path, fd, status).get_code(name)
+        code = _CheckedLoader(name, path, fd, status, most_source).get_code(name)
         assert code is not None, "a source file has code"
         return status, code
     except _MovedError as moved:

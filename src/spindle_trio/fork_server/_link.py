@@ -57,7 +57,7 @@ class Link:
         """
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if fds else []
-        data = [write_json(message).encode()]
+        data = [write_json(message).encode(errors="surrogatepass")]  # a file's name may have bytes that are not UTF-8
         while True:
             try:
                 self._socket.sendmsg(data, ancillary, _socket.MSG_NOSIGNAL)

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 SETTLED_NS = 100_000_000
 """Nanoseconds for which a file must have been left alone: several steps of the clock that stamps files."""
 
+MOST_SOURCE = 16 * 1024
+"""Bytes of a source that a spare compiles ahead: it may get an order for another entry meanwhile, which has to wait.
+
+A compiled file is read ahead at any length, since that is quick.
+"""
+
 _NAMES = ("default", "run")
 _CO_COROUTINE = 0x80  # `inspect.CO_COROUTINE`
 
@@ -35,7 +41,7 @@ def read_ahead(paths: Iterable[str]) -> None:
         try:
             with warnings.catch_warnings():  # else they would appear among the output of whatever this process runs
                 warnings.simplefilter("error")
-                status, code = read_code(path)
+                status, code = read_code(path, most_source=MOST_SOURCE)
         except Exception:  # noqa: S112  # the launch says what is wrong
             continue
         if max(status.st_mtime_ns, status.st_ctime_ns) + SETTLED_NS < began_at:
