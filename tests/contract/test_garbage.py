@@ -12,6 +12,7 @@ import trio
 import spindle_trio as spindle
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from support.contract import ENDS_WHEN_TOLD, WAITS
+from support.fork_server import ENDS, fork_host
 
 RAISES = """
 async def run(process):
@@ -154,3 +155,12 @@ async def test_nor_does_one_that_ends_in_an_unusual_way(autojump_clock, end):
                 await end(worker.backend_processes, child)
             await trio.testing.wait_all_tasks_blocked()
     assert garbage == []
+
+
+async def test_nor_does_a_real_launch_that_fails(tmp_path, monkeypatch):
+    async with fork_host(tmp_path) as forked:
+        await forked.result(ENDS)
+        monkeypatch.setattr(forked.launcher, "_credentials", ())  # as if this program had become another user
+        with garbage_of_ours() as found, pytest.raises(spindle.LaunchError, match="has changed its user"):
+            await forked.spawn(ENDS)
+        assert found == []

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -173,14 +174,12 @@ class ServerLauncher(Launcher):
         A spare gets it at once, and works on it while the host still prepares for it. What goes wrong with that is
         raised when the block is entered.
         """
-        told: ToldProcess | None = None
-        failure: Exception | None = None
         try:
             self._check(order)
             told = self._tell_spare(order)
         except Exception as error:
-            failure = error
-        return ProcessBlock(order, lambda: self._launch(order, told, failure))
+            return ProcessBlock(order, partial(_fail, [error]))
+        return ProcessBlock(order, partial(self._launch, order, told))
 
     def _engine_for(self, entry: ResolvedEntry) -> Engine:
         return next(engine for engine in self._engines if entry.entry.endswith(engine.suffixes))
@@ -205,9 +204,7 @@ class ServerLauncher(Launcher):
                 spare.discard()  # it has just ended
         return None
 
-    async def _launch(self, order: LaunchOrder, told: ToldProcess | None, failure: Exception | None) -> LocalProcess:
-        if failure is not None:
-            raise failure
+    async def _launch(self, order: LaunchOrder, told: ToldProcess | None) -> LocalProcess:
         forked = await self._pool.take(str(order.entry.path)) if told is None else told.forked
         try:
             if told is None:
@@ -266,6 +263,10 @@ class ServerLauncher(Launcher):
         self._containment_problems = server.containment_problems
         self._credentials = _credentials()
         self._pool.use(server)
+
+
+async def _fail(failure: list[Exception]) -> LocalProcess:
+    raise failure.pop()  # its traceback has this frame, which would keep it from being freed
 
 
 def _credentials() -> tuple[object, ...]:
