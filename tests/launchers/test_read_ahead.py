@@ -8,6 +8,7 @@ import py_compile
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -188,6 +189,20 @@ async def test_only_a_short_source_is_compiled_ahead(tmp_path: Path, monkeypatch
     read_ahead(map(str, (short, long, compiled)))
     assert set(_read_ahead.AHEAD) == {str(short), str(compiled)}
     assert read_code(str(long))[1].co_filename == str(long)
+
+
+@pytest.mark.parametrize(("changed_at", "is_kept"), [(10.0, False), (9.2, True), (8.0, True), (9.95, False)])
+def test_a_file_system_that_keeps_whole_seconds_gets_more_time(
+    monkeypatch: pytest.MonkeyPatch, changed_at: float, is_kept: bool
+) -> None:
+    """It may have been edited in any moment of that second, and again after it was read."""
+    status = SimpleNamespace(st_dev=1, st_ino=1, st_size=1, st_mtime_ns=1, st_ctime_ns=round(changed_at * 1e9))
+    ahead: dict[str, object] = {}
+    monkeypatch.setattr(_read_ahead, "AHEAD", ahead)
+    monkeypatch.setattr(_read_ahead, "time_ns", lambda: 10_001_000_000)
+    monkeypatch.setattr(_read_ahead, "read_code", lambda _path, **_: (status, None))
+    read_ahead(["/entry.py"])
+    assert bool(ahead) == is_kept
 
 
 async def test_what_the_compiler_warns_of_is_said_by_the_process_that_runs_the_entry(tmp_path: Path) -> None:

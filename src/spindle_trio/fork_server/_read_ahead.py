@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SETTLED_NS = 100_000_000
 """Nanoseconds for which a file must have been left alone: several steps of the clock that stamps files."""
 
+SETTLED_COARSELY_NS = 2_000_000_000
+"""The same on a file system that may keep whole seconds only, or every other one."""
+
 MOST_SOURCE = 16 * 1024
 """Bytes of a source that a spare compiles ahead: it may get an order for another entry meanwhile, which has to wait.
 
@@ -44,7 +47,8 @@ def read_ahead(paths: Iterable[str]) -> None:
                 status, code = read_code(path, most_source=MOST_SOURCE)
         except Exception:  # noqa: S112  # the launch says what is wrong
             continue
-        if max(status.st_mtime_ns, status.st_ctime_ns) + SETTLED_NS < began_at:
+        changed_at = max(status.st_mtime_ns, status.st_ctime_ns)
+        if changed_at + (SETTLED_NS if changed_at % 1_000_000_000 else SETTLED_COARSELY_NS) < began_at:
             AHEAD[path] = identity_of(status), code
 
 
