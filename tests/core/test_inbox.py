@@ -841,3 +841,21 @@ async def test_a_full_inbox_of_many_is_read_into_again_once_that_is_worth_a_turn
         channel.receive_nowait()
         await trio.testing.wait_all_tasks_blocked()
         assert resumed.is_set()
+
+
+async def test_a_reader_looks_again_for_a_quick_answer_and_lets_other_tasks_bring_it() -> None:
+    inbox = inbox_of()
+    channel = inbox.subscribe()
+
+    async def answer(number: int) -> None:
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        put(inbox, number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            inbox.note_sent()
+            nursery.start_soon(answer, number)
+            assert await channel.receive() == number
+    assert inbox.spinning is not None
+    assert inbox.spinning.begin() == 0  # nothing was sent since

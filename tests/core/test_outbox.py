@@ -284,6 +284,8 @@ async def test_a_closed_lane_breaks_the_outbox_as_a_gone_peer_does(nursery: trio
     with pytest.raises(trio.BrokenResourceError):
         outbox.send_nowait(b"d")
     assert far.receive_nowait(9) == [b"a"]
+    with pytest.raises(AssertionError, match="starts no task"):
+        outbox._start_soon(outbox.wait_flushed)
 
 
 async def test_an_outbox_whose_draining_is_cancelled_lets_nobody_wait_for_room(tap: Tap) -> None:
