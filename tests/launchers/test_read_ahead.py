@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from spindle_trio import EntryError, ProcessHandle, StartupFailedError
+from spindle_trio.child import _entry
 from spindle_trio.child._entry import read_code
 from spindle_trio.fork_server import _read_ahead
 from spindle_trio.fork_server._read_ahead import MOST_SOURCE, read_ahead
@@ -203,6 +204,31 @@ def test_a_file_system_that_keeps_whole_seconds_gets_more_time(
     monkeypatch.setattr(_read_ahead, "read_code", lambda _path, **_: (status, None))
     read_ahead(["/entry.py"])
     assert bool(ahead) == is_kept
+
+
+def test_a_process_that_stands_still_leaves_no_compiled_file_of_an_older_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source is edited in the second of its last change, and what was read before is compiled much later."""
+    file = tmp_path / "entry.py"
+    file.write_text(source(1))
+    read, compiled = _entry._read, Path(importlib.util.cache_from_source(file))
+
+    def read_and_stand_still(fd: int) -> bytes:
+        data = read(fd)
+        before = file.stat()
+        file.write_text(source(2))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_entry, "_read", read_and_stand_still)
+        read_code(str(file))
+    if compiled.exists():
+        os.utime(compiled, (file.stat().st_ctime + 3,) * 2)
+    found: dict[str, object] = {}
+    exec(read_code(str(file))[1], found)
+    assert found["VALUE"] == value_of(source(2))
 
 
 async def test_what_the_compiler_warns_of_is_said_by_the_process_that_runs_the_entry(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ import sys
 # The same as in `importlib.machinery`, from a module that every interpreter has loaded: saves half a millisecond.
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import SourceFileLoader
+from time import time_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, ModuleType
+
+    from _typeshed import ReadableBuffer
 
     Identity = tuple[int, int, int, int, int]
 
@@ -91,6 +94,7 @@ class _CheckedLoader(SourceFileLoader):
         self._fd = fd
         self._status = status
         self._most_source = most_source
+        self._is_settled = status.st_ctime_ns + _SETTLED_NS < time_ns()
 
     def path_stats(self, path: str) -> dict[str, float]:
         """Return the data that shows whether the compiled file belongs to the source."""
@@ -117,6 +121,14 @@ class _CheckedLoader(SourceFileLoader):
             return _read(fd)
         finally:
             os.close(fd)
+
+    def set_data(self, path: str, data: ReadableBuffer, *, _mode: int = 0o666) -> None:
+        """Write the compiled file, unless the source may change again within the second that the compiled file notes.
+
+        This process may stand still before it writes. Then the compiled file of an older source would look young.
+        """
+        if self._is_settled:
+            super().set_data(path, data, _mode=_mode)
 
 
 def read_code(path: str, *, most_source: int | None = None) -> tuple[os.stat_result, CodeType]:
