@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from spindle_trio._linux import _spinning
-from spindle_trio._linux._spinning import LONGEST_REST, QUICK_SECONDS, SPIN_SECONDS, Spinning
+from spindle_trio._linux._spinning import FIRST_REST, LONGEST_REST, QUICK_SECONDS, SPIN_SECONDS, Spinning
 
 
 @pytest.fixture(autouse=True)
 def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_spinning.os, "sched_getaffinity", lambda _pid: {0, 1})
+    monkeypatch.setattr(_spinning, "_HAS_CORES", True)
 
 
 def exchange(spinning: Spinning, seconds: float) -> float:
@@ -43,15 +43,16 @@ def test_after_vain_spins_they_become_rare_and_a_quick_answer_brings_them_back()
     late = (SPIN_SECONDS + QUICK_SECONDS) / 2  # too late for a spin, and quick all the same
     spins = [exchange(spinning, late) > 0 for _ in range(2000)]
     gaps = [len(gap) for gap in "".join("s" if spun else "." for spun in spins).split("s")][1:-1]
-    assert gaps[:7] == [1, 2, 4, 8, 16, 32, 64]
-    assert set(gaps[6:]) == {LONGEST_REST}
+    assert gaps[:3] == [FIRST_REST, 2 * FIRST_REST, LONGEST_REST]
+    assert set(gaps[2:]) == {LONGEST_REST}
     while not exchange(spinning, SPIN_SECONDS / 2):
         pass
     assert exchange(spinning, late) == SPIN_SECONDS
-    assert [exchange(spinning, SPIN_SECONDS / 2) for _ in range(2)] == [0, SPIN_SECONDS]
+    rest = [exchange(spinning, SPIN_SECONDS / 2) for _ in range(FIRST_REST + 1)]
+    assert rest == [0] * FIRST_REST + [SPIN_SECONDS]
 
 
 def test_on_one_core_nobody_spins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_spinning.os, "sched_getaffinity", lambda _pid: {1})
+    monkeypatch.setattr(_spinning, "_HAS_CORES", False)
     spinning = Spinning()
     assert [exchange(spinning, SPIN_SECONDS / 2) for _ in range(5)] == [0] * 5

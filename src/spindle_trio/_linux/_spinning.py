@@ -2,8 +2,8 @@
 
 Putting a program to sleep and waking it takes longer than a quick answer does. So a receiver *spins*: if it has just
 sent something, and the last answer came within `QUICK_SECONDS`, it looks again for up to `SPIN_SECONDS`. A program that
-only listens never spins. After a vain spin it sleeps for the next answer, after another one for the next two, and so
-on up to `LONGEST_REST`: on a busy machine spins are rare. On one core nobody spins.
+only listens never spins. After a vain spin it sleeps for the next `FIRST_REST` answers, after another one for twice as
+many, up to `LONGEST_REST`: on a busy machine, and between two programs on one core, spins are rare.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ SPIN_SECONDS = 100e-6
 QUICK_SECONDS = 200e-6
 """A receiver whose last answer took longer sleeps at once."""
 
+FIRST_REST = 16
+"""How many answers a receiver sleeps for after its first vain spin."""
+
 LONGEST_REST = 64
 """How many answers a receiver at most sleeps for between two vain spins."""
+
+
+_HAS_CORES = len(os.sched_getaffinity(0)) > 1
+"""As this program was started: one that pins itself later to a core of its own still spins."""
 
 
 class Spinning:
@@ -32,7 +39,7 @@ class Spinning:
         self._is_quick = False  # the last answer was
         self._spin = 0.0
         self._rest = 0
-        self._next_rest = 1
+        self._next_rest = FIRST_REST
 
     def note_sent(self) -> None:
         """Note that something was sent, so that what comes next may be the answer."""
@@ -42,10 +49,10 @@ class Spinning:
         """Begin to wait, and return for how many seconds to look again: 0 to sleep at once."""
         self._spin = 0.0
         self._is_answer, self._has_sent = self._has_sent, False
-        if self._is_answer and self._is_quick:
+        if self._is_answer and self._is_quick and _HAS_CORES:
             if self._rest:
                 self._rest -= 1
-            elif len(os.sched_getaffinity(0)) > 1:  # which a program may change at any time
+            else:
                 self._spin = SPIN_SECONDS
         return self._spin
 
@@ -55,7 +62,7 @@ class Spinning:
             return
         self._is_quick = waited < QUICK_SECONDS
         if waited < self._spin:
-            self._next_rest = 1
+            self._next_rest = FIRST_REST
         elif self._spin:
             self._rest = self._next_rest
             self._next_rest = min(2 * self._rest, LONGEST_REST)
