@@ -140,6 +140,21 @@ async def test_an_entry_that_is_replaced_linked_elsewhere_or_removed_is_not_run_
         assert (await spawn(forked)).result == value_of(source(4))
 
 
+async def test_an_entry_whose_root_has_moved_behind_a_link_runs_all_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "below").mkdir(parents=True)
+    (root / "below" / "entry.py").write_text(source(1))
+    async with fork_host(root, spares=SPARES) as forked:
+        await prepared(forked, "below/entry.py")
+        root.rename(tmp_path / "moved")
+        root.symlink_to(tmp_path / "moved")
+        assert (await spawn(forked, "below/entry.py")).result == value_of(source(1))
+        (root / "below").rename(tmp_path / "outside")
+        (root / "below").symlink_to(tmp_path / "outside")
+        with pytest.raises(EntryError, match="links out"):
+            await spawn(forked, "below/entry.py")
+
+
 async def test_a_file_that_goes_after_its_spare_was_told_fails_that_launch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -396,10 +396,10 @@ MUTANTS: Final = (
         ("launchers/test_read_ahead.py::test_random_edits_against_spawns_make_no_stale_run",),
     ),
     Mutant(
-        "an entry that was accepted once is accepted by its inode's number",
+        "an entry that was accepted once is accepted although it has become a link",
         "launchers/_entry_path.py",
-        "status.st_dev, status.st_ino, status.st_mode, status.st_ctime_ns",
-        "status.st_dev, status.st_mode",
+        'stat.S_ISREG(os.fstat(fd).st_mode) and os.readlink(f"/proc/self/fd/{fd}") == path',
+        "stat.S_ISREG(os.fstat(fd).st_mode)",
         (
             "launchers/test_read_ahead.py::"
             "test_an_entry_that_is_replaced_linked_elsewhere_or_removed_is_not_run_as_it_was",
