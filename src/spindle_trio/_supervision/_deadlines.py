@@ -54,7 +54,7 @@ class Deadlines:
         """Tell when to look next: at the next deadline, and while it starts after a slice of its time at most."""
         life = self._record.life
         if self._record.launched is None and self.startup_scope.cancel_called:
-            return math.inf  # the launch has been called off, and takes as long as it takes: nobody can do more
+            return math.inf  # the launch was cancelled, and ends when it can
         if life.phase is not Phase.STARTING:
             return life.deadline()
         return min(life.deadline(), trio.current_time() + life.startup_timeout / STARTUP_SLICES)

@@ -99,7 +99,7 @@ class Intake:
         self._bounds = bounds
         self._reader = reader
         self._listener = listener
-        self._has_control = self._has_messages = False  # told of by a lane, and not taken in
+        self._has_control = self._has_messages = False  # a lane has announced what was not taken in yet
         self._paused_since: float | None = None
         self._ending_bytes = 0
         self._has_ended = False
@@ -134,12 +134,12 @@ class Intake:
         if self._has_messages:
             self._has_messages = False
             start_soon(self.read_messages)
-        while self._has_control:  # the lane may tell at once of what is left in it, and then nobody wakes the listener
+        while self._has_control:  # the lane may announce at once what is left in it, without waking the listener
             self._has_control = False
             try:
                 self._take_control(self._launched.control.receive_nowait(CONTROL_FRAMES_AT_A_TIME))
             except trio.WouldBlock:
-                pass  # a deadline was first, and has taken it in
+                pass  # a deadline came first, and its judge has taken it in
             except trio.EndOfChannel:
                 self._listener.control_ended()
                 return

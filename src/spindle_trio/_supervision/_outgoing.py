@@ -36,7 +36,7 @@ class Outgoing:
         self._messages: Outbox | None = None  # made for the first message
         self._early: list[bytes] | None = None  # posted before the launch
         self._early_bytes = 0
-        self._launched: trio.Event | None = None  # made for the first who waits for that
+        self._launched: trio.Event | None = None  # made for the first task that waits for the launch
         self._is_closed = False
 
     def open(self, launched: LaunchedProcess, nursery: trio.Nursery, init: bytes) -> None:
@@ -79,7 +79,7 @@ class Outgoing:
         try:
             self._control.send_nowait(body)
         except trio.BrokenResourceError:
-            pass  # it is gone, or has closed the lane: the exit, or the end of the lane, tells the rest
+            pass  # the process has ended, or has closed the lane: the supervisor hears of either
 
     def _encode(self, payload: object) -> bytes:
         """Check a message and write it as a frame's body.

@@ -319,7 +319,7 @@ class SupervisedProcess:
         step = self.record.life.feed(said, now, text=text, result=result, host_reason=host_reason, grace=grace)
         match step.action:
             case Action.ASK if self._is_killing:
-                pass  # it would wake up to hear of it, in the moment in which it is killed
+                pass  # it would only wake up to be killed
             case Action.ASK:
                 self._ask()
             case Action.KILL if self.record.launched is not None:

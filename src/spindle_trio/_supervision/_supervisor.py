@@ -145,15 +145,15 @@ class Supervisor:
             if now < wake_at and not is_due:
                 continue  # woken for news, or since the deadline is another one now
             if launched.is_in_this_run:
-                # Whatever became due together with this deadline runs before
-                # it: the scheduler looks at deadlines during the first checkpoint, and runs whom they wake before it
-                # comes back from the second. A process of the operating system needs nobody's turn for what it does.
+                # What became due together with this deadline runs first: Trio looks at deadlines during the first
+                # checkpoint, and runs the tasks that they wake before the second returns. A process of the operating
+                # system runs by itself.
                 await trio.lowlevel.checkpoint()
                 if is_due:
                     await trio.lowlevel.checkpoint()
             if launched.has_exited():
                 return await launched.wait()
-            # A process in this program's own run stands still with it, and is held up only where it had sent something.
+            # A process in this run stands still with it. The stall delayed it only if it had sent something.
             if not launched.is_in_this_run or process.inbox.received > received:
                 if not launched.is_in_this_run:
                     process.reports.note_stall()

@@ -154,10 +154,10 @@ class _Runtime:
             with controls.entry_scope:
                 value = await function(ProcessContext(controls))
         except BaseException as error:  # noqa: ASYNC103  # what an entry raises is data, and the next lines see to the rest
-            # Who is killed has no word of its own, whatever its `finally` blocks have raised.
+            # A cancelled run says nothing more, whatever the `finally` blocks of its entry have raised.
             if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
                 raise
-            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or goes on at once
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or returns at once
             return self._end_by_raising(error)  # noqa: ASYNC104  # as above
         clean_up = value if callable(value) else None
         is_free = controls.final is None and controls.stop is None and controls.ended_by is None
@@ -185,7 +185,7 @@ class _Runtime:
             if isinstance(returned, Awaitable):
                 await returned
         except BaseException as error:  # noqa: ASYNC103  # as in `_run_entry`
-            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or goes on at once
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102  # raises, or returns at once
             self._report(f"the clean-up function raised {describe_error(error)}")
 
     def _end_by_raising(self, error: BaseException) -> int:

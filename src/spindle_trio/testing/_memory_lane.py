@@ -1,7 +1,7 @@
 """Frame lanes inside one Trio run: what sockets are to real processes, without the operating system.
 
 The bodies travel through Trio memory channels with a small buffer, so that a reader who pauses holds up the sender.
-Whoever waits for frames does not wait in the channel but beside it: a memory channel hands a value to a waiting task
+A task that waits for frames waits beside the channel, not in it: a memory channel hands a value to a waiting task
 before that runs, where `receive_nowait` cannot see it any more, and a deadline that fires in the same tick would judge
 a peer without what it has sent (contract, rule 7).
 

@@ -77,7 +77,7 @@ class ProcessPool:
         Bounded, and shielded.
         """
         server, self.server = self.server, None
-        assert server is not None, "who is dropped was used"
+        assert server is not None, "only a server in use is dropped"
         # Before waiting for anything: launches from now on wait for the next server.
         self.refuse_waiting(error)
         spares = list(self.spares)
