@@ -44,6 +44,9 @@ _log = logging.getLogger("spindle_trio.subscriptions")
 _Held: TypeAlias = tuple[JsonValue, int, int]
 """A payload, its size in bytes, and its place among all messages of the hub."""
 
+_NOTHING_HELD: Final[deque[_Held]] = deque()
+"""What every inbox holds before its first message; an empty deque of its own would take 760 bytes."""
+
 _RESUME_AT: Final = 32
 """The host reads into a full inbox again once this fraction of its bound is free. Otherwise each message that leaves
 would wake the reading task for one more message."""
@@ -104,7 +107,7 @@ class Inbox:
         self.user_id = user_id
         self._max_messages, self._max_bytes, self._is_lossy = max_messages, max_bytes, lossy
         self._hub = hub
-        self._held: deque[_Held] = deque()
+        self._held: deque[_Held] = _NOTHING_HELD
         self._large = (-1, 0)  # number and size of the newest message that alone is larger than the bound
         self.first: int = 0
         """The number of the oldest message held, or of the next that will come."""
@@ -182,6 +185,8 @@ class Inbox:
     def _append(self, payloads: Sequence[JsonValue], sizes: Sequence[int]) -> None:
         count = len(payloads)
         arrival = self.received if self._hub is None else self._hub.number_arrivals(count)
+        if self._held is _NOTHING_HELD:
+            self._held = deque()
         self._held.extend(zip(payloads, sizes, range(arrival, arrival + count), strict=True))
         self.received += count
         size = sum(sizes)

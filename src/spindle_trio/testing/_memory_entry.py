@@ -78,9 +78,11 @@ class EntryProcess(MemoryProcess):
                 (init,) = await self.child_control.receive(1)
         except trio.EndOfChannel:
             return None
+        facts = facts_from_init(json.loads(init))
+        del init  # as long as the process, which may be one of ten thousand
         return await run_async_child(
             self._call,
-            facts_from_init(json.loads(init)),
+            facts,
             self.child_control,
             self.child_messages,
             beat=self.beat,
