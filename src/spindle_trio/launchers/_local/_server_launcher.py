@@ -265,7 +265,7 @@ class ServerLauncher(Launcher):
         self._pool.use(server)
 
 
-async def _fail(failure: list[Exception]) -> LocalProcess:
+async def _fail(failure: list[Exception]) -> LocalProcess:  # noqa: ASYNC124  # a block awaits it, as `_launch`
     raise failure.pop()  # its traceback has this frame, which would keep it from being freed
 
 
