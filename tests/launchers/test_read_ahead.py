@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from spindle_trio import EntryError, ProcessHandle, StartupFailedError
+from spindle_trio import Containment, EntryError, ProcessHandle, StartupFailedError
 from spindle_trio.child import _entry
 from spindle_trio.child._entry import read_code
 from spindle_trio.fork_server import _read_ahead
@@ -101,6 +101,24 @@ def has_loop(pid: int) -> bool:
             if "eventpoll" in os.readlink(link):
                 return True
     return False
+
+
+@pytest.mark.parametrize("preload", [(), DEFAULT_PRELOAD], ids=["lean", "with Trio"])
+async def test_spares_live_although_the_folder_that_the_host_was_started_in_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: tuple[str, ...]
+) -> None:
+    (tmp_path / "entry.py").write_text(source(1))
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    # At `pidns` a process begins at the top of its own mounts.
+    async with fork_host(tmp_path, spares=SPARES, preload=preload, containment=Containment.KILLPG) as forked:
+        (tmp_path / "gone").rmdir()
+        assert (await spawn(forked)).result == value_of(source(1))  # later spares are forked without the folder
+        await forked.wait_spares(SPARES)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for spare in list(forked.launcher._pool.spares):
+            handle = await spawn(forked)
+            assert (handle.pid, handle.result) == (spare.pid, value_of(source(1)))
 
 
 @pytest.mark.parametrize("keeps_times", [False, True])

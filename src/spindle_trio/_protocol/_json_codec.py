@@ -148,6 +148,7 @@ def _untagged(value: JsonValue) -> JsonValue:
     """
     outermost = [value]
     level: list[list[JsonValue] | dict[str, JsonValue]] = [outermost]
+    # A place is a number in a list and a name in an object. The type checker cannot know which of both an owner is.
     # A body may have thirty thousand times. To read each when it is met, by a call, takes three times as long.
     owners: list[list[JsonValue] | dict[str, JsonValue]] = []
     places: list[str | int] = []

@@ -73,16 +73,16 @@ def load(child: ChildProcess) -> Callable[[object], object] | None:
     this waits for the second, and only the entry's own code runs after it.
     """
     order = read_order(*child.fds)
-    file, code, error = _prepare(order)
+    prepared = _prepare(order)
     child.facts = facts_from_init(read_json(wait_for_frame(child.control)))
     if child.words[STOP]:
         # Loading the file is part of the entry.
         _push(child.control, encode_stopped(0))
         return None
     try:
-        if code is None:
-            raise error or EntryFileError("nothing was read")
-        function = load_entry(file, code)
+        if isinstance(prepared, BaseException):
+            raise prepared
+        function = load_entry(*prepared)
     except BaseException as raised:  # noqa: ASYNC103  # no Trio runs in here
         end_if_copy(child, raised)
         child.code = _end_by_loading(raised, child.facts, child.control)
@@ -91,13 +91,13 @@ def load(child: ChildProcess) -> Callable[[object], object] | None:
     return function
 
 
-def _prepare(order: JsonValue) -> tuple[str, CodeType | None, BaseException | None]:
-    """Follow an order, and read the code of its entry; returns what went wrong until the host can be told."""
+def _prepare(order: JsonValue) -> tuple[str, CodeType] | BaseException:
+    """Follow an order, and return the entry's file and code; or what went wrong, until the host can be told."""
     try:
         file = take_on(order)
-        return file, read_code(file)[1], None
+        return file, read_code(file)[1]
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
-        return "", None, error  # noqa: ASYNC104  # as above
+        return error  # noqa: ASYNC104  # as above
 
 
 def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> None:

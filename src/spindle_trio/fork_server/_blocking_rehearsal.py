@@ -51,7 +51,7 @@ def rehearse_loading(file: str) -> tuple[Callable[[object], object], ProcessFact
         "entry": "rehearsal",
         "processId": "",
         "path": None,
-        "root": os.getcwd(),
+        "root": _own_folder(),
         "environment": None,
     }
     here, there = _socket.socketpair()
@@ -66,6 +66,15 @@ def rehearse_loading(file: str) -> tuple[Callable[[object], object], ProcessFact
     name_process(name)
     show_command_line("spindle-trio", "spare")
     return function, child.facts
+
+
+def _own_folder() -> str | None:
+    try:
+        folder = os.getcwd()
+        os.chdir(folder)
+    except OSError:
+        return None  # it has gone, or cannot be reached by its name: that part is not rehearsed
+    return folder
 
 
 def _own_name() -> str:

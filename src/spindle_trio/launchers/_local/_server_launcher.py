@@ -202,6 +202,9 @@ class ServerLauncher(Launcher):
                 return tell(spare, program, order.limits)
             except trio.BrokenResourceError:
                 spare.discard()  # it has just ended
+            except BaseException:
+                spare.discard()
+                raise
         return None
 
     async def _launch(self, order: LaunchOrder, told: ToldProcess | None) -> LocalProcess:
