@@ -27,13 +27,14 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._model._rich_values import DATE, dates_from_texts, value_from_text
+from spindle_trio._model._rich_values import DATE, check_dates, value_from_text
 from spindle_trio._protocol._frames import check_size
 from spindle_trio._protocol._payload import SMALLEST_INTEGER, PayloadBounds, PayloadWalk, check_payload
 
@@ -146,13 +147,22 @@ def _untagged(value: JsonValue) -> JsonValue:
     Raises:
         ValueError: a tag is unknown.
     """
+    dates: list[JsonValue] = []
+    try:
+        return _replace_tags(value, dates)
+    finally:
+        check_dates(dates)
+
+
+def _replace_tags(value: JsonValue, dates: list[JsonValue]) -> JsonValue:
+    """Do as `_untagged`, and add the texts of all times to `dates`, whose shapes are not checked.
+
+    A body may have thirty thousand times, so each is read here: a call for each would take twice as long.
+    """
     outermost = [value]
     level: list[list[JsonValue] | dict[str, JsonValue]] = [outermost]
+    read_date = cast("Callable[[JsonValue], JsonValue]", datetime.fromisoformat)  # see `JsonValue`
     # A place is a number in a list and a name in an object. The type checker cannot know which of both an owner is.
-    # A body may have thirty thousand times. To read each when it is met, by a call, takes three times as long.
-    owners: list[list[JsonValue] | dict[str, JsonValue]] = []
-    places: list[str | int] = []
-    texts: list[JsonValue] = []
     while level:
         below: list[list[JsonValue] | dict[str, JsonValue]] = []
         for owner in level:
@@ -161,9 +171,8 @@ def _untagged(value: JsonValue) -> JsonValue:
             for place, item in items:
                 if type(item) is dict and len(item) == 1:
                     if (text := item.get(_DATE_TAG)) is not None:
-                        owners.append(owner)
-                        places.append(place)
-                        texts.append(text)
+                        dates.append(text)
+                        owner[place] = read_date(text)  # type: ignore[index]
                         continue
                     ((name, text),) = item.items()
                     if name.startswith("$") and not name.startswith("$$"):
@@ -175,8 +184,6 @@ def _untagged(value: JsonValue) -> JsonValue:
                 elif type(item) is dict or type(item) is list:
                     below.append(item)
         level = below
-    for owner, place, time in zip(owners, places, dates_from_texts(texts), strict=True):
-        owner[place] = time  # type: ignore[index, call-overload, assignment]  # see `JsonValue`
     return outermost[0]
 
 
@@ -231,9 +238,12 @@ def _is_shallow(marks: bytes, depth: int) -> bool:
     If no text has marks of its own, the quotes of each are adjacent. Without them only the brackets of containers are
     left; after removing the innermost pairs as often as the depth allows, nothing is left.
     """
-    brackets = marks.replace(b",", b"").replace(b'""', b"")
+    brackets = marks.translate(None, b",")
+    if 2 * brackets.count(b'""') != brackets.count(b'"'):
+        return False
+    brackets = brackets.translate(None, b'"')
     for _ in range(depth):
-        if not brackets or b'"' in brackets:
+        if not brackets:
             break
         brackets = brackets.replace(b"[]", b"")
     return not brackets
