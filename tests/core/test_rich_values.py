@@ -104,6 +104,8 @@ BROKEN = [
     "[" * 70 + "]" * 70,
     "[" * 100_000,
     "[18446744073709551616]",
+    '{"n":-9223372036854775809}',
+    f"[{10**400}]",
 ]
 
 
@@ -111,6 +113,13 @@ BROKEN = [
 def test_a_broken_tag_breaks_the_protocol(text: str) -> None:
     with pytest.raises(PeerProtocolError, match=r"^a tagged frame that is not JSON-safe: |^a frame with more than"):
         READER.read(b"$" + text.encode())
+
+
+@pytest.mark.parametrize("text", [json.dumps("x" * 10_000), "[" + "1," * 10_000 + "1]"])
+def test_a_time_that_is_none_is_shown_in_short(text: str) -> None:
+    with pytest.raises(PeerProtocolError, match="is not a UTC time with three decimals and Z") as refused:
+        READER.read(b'$[{"$date":"2026-03-01T12:00:00.000Z"},{"$date":' + text.encode() + b"}]")
+    assert len(str(refused.value)) < 200
 
 
 def test_limits_hold_for_the_values_that_tags_stand_for() -> None:

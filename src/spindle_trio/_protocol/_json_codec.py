@@ -36,7 +36,7 @@ import msgspec
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model._rich_values import DATE, check_dates, value_from_text
 from spindle_trio._protocol._frames import check_size
-from spindle_trio._protocol._payload import SMALLEST_INTEGER, PayloadBounds, PayloadWalk, check_payload
+from spindle_trio._protocol._payload import LARGEST_INTEGER, SMALLEST_INTEGER, PayloadBounds, PayloadWalk, check_payload
 
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
@@ -106,7 +106,7 @@ class BodyReader:
     def _read_tagged(self, text: bytes, is_proven: bool) -> JsonValue:
         try:
             value = read_large(lambda: _untagged(_decode(text)))
-            if not is_proven or _may_have_large_integer(text):
+            if not is_proven:
                 check_payload(value, self._bounds, "frame", RichWalk)
         except (ValueError, RecursionError) as error:
             raise PeerProtocolError(f"a tagged frame that is not JSON-safe: {error}") from None
@@ -183,6 +183,8 @@ def _replace_tags(value: JsonValue, dates: list[JsonValue]) -> JsonValue:
                     below.append(item)
                 elif type(item) is dict or type(item) is list:
                     below.append(item)
+                elif type(item) is int and not SMALLEST_INTEGER <= item <= LARGEST_INTEGER:
+                    raise ValueError("an integer is outside -2^63…2^64-1")
         level = below
     return outermost[0]
 
