@@ -95,13 +95,20 @@ class FrameDecoder:
         """Add bytes that have been read."""
         if self._too_long is not None:
             return
-        if self._pieces:
-            self._pieces.append(data)
+        pieces = self._pieces
+        if pieces:
             self._missing -= len(data)
             if self._missing > 0:
+                pieces.append(data)
                 return
-            data = b"".join(self._pieces)
             self._pieces = []
+            first = pieces[0]
+            if len(first) < HEADER_BYTES:
+                data = b"".join((*pieces, data))
+            else:
+                end = len(data) + self._missing  # of the frame
+                self._whole.append(b"".join((memoryview(first)[HEADER_BYTES:], *pieces[1:], memoryview(data)[:end])))
+                data = data[end:]
         self._cut(data)
 
     def take(self, max_frames: int) -> list[bytes]:
