@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -419,3 +422,21 @@ async def test_nothing_of_the_runtime_is_left_for_a_process_to_load(tmp_path: Pa
                 process.ready()
                 return "spindle_trio.child._async_program" in sys.modules
         """)
+
+
+@pytest.mark.parametrize("execs", [False, True])
+def test_only_a_server_whose_processes_stay_rehearses_their_lives(execs) -> None:
+    """A process that becomes another program keeps nothing of what was rehearsed. `preload` changes the signals and
+    streams of its program, so it runs in one of its own."""
+    program = f"""
+        from spindle_trio.fork_server import _preload
+
+        lives = []
+        _preload.rehearse_blocking = lambda: lives.append(1)
+        _preload.preload([], [], known_fds={{0, 1, 2}}, announce=print, execs={execs})
+        print(len(lives) > 0)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout == f"{not execs}\n"

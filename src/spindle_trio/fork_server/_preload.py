@@ -29,7 +29,12 @@ _REHEARSALS = 9
 
 
 def preload(
-    modules: Sequence[str], folders: list[str], *, known_fds: set[int], announce: Callable[[int], None]
+    modules: Sequence[str],
+    folders: list[str],
+    *,
+    known_fds: set[int],
+    announce: Callable[[int], None],
+    execs: bool,
 ) -> None:
     """Import modules one by one, and check after each that a fork is still safe.
 
@@ -38,6 +43,7 @@ def preload(
         folders: where to look for them first.
         known_fds: the descriptors that this program has open.
         announce: called with the index of each before it is imported, since the import may never end.
+        execs: whether processes become other programs, so that a rehearsal of their lives would gain nothing.
 
     Raises:
         UnsafeError: a module cannot be imported, has started a thread or a process, has opened a descriptor, or has
@@ -54,7 +60,8 @@ def preload(
             raise UnsafeError(what) from None  # noqa: ASYNC104  # no Trio runs here
         verify_safe(f"the module {name!r}", _ADVICE, known_fds, about_threads=_ABOUT_THREADS)
     sys.path = path  # a module may have put anything in its place
-    _rehearse(known_fds)
+    if not execs:
+        _rehearse(known_fds)
     _reset_signals()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # otherwise every process would print what is in the buffer

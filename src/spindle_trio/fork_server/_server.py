@@ -129,6 +129,7 @@ class _Server:
                 [str(folder) for folder in folders],
                 known_fds={0, 1, 2, self._link.fileno(), *self._level.server_fds()},
                 announce=lambda number: self._link.send({"type": "loading", "module": number}),
+                execs=self._execs,
             )
         except UnsafeError as error:
             text = str(error).encode(errors="backslashreplace")[:_ERROR_BYTES].decode(errors="ignore")
