@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trio
 import trio.testing
 
 from spindle_trio.launchers._local._output import LINE_BYTES, LineLog, OutputPipe, OutputTail
+from spindle_trio.launchers._local._output_drains import PIPES_AT_A_TIME, OutputDrains
+
+
+class _RefusingEpoll:
+    """An epoll instance of a kernel without memory for another descriptor."""
+
+    def register(self, fd: int, events: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        return []
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -33,19 +51,91 @@ def test_a_tail_keeps_the_last_bytes_and_counts_the_others() -> None:
     assert tail.dropped == 29
 
 
-async def test_a_pipe_is_drained_until_its_end(pipe: tuple[OutputPipe, int]) -> None:
-    output, write = pipe
+@pytest.fixture
+async def drains() -> AsyncIterator[OutputDrains]:
+    drains = OutputDrains()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(output.drain)
-        await trio.testing.wait_all_tasks_blocked()
-        os.write(write, b"one\n")
-        await trio.testing.wait_all_tasks_blocked()
-        assert output.tail.text() == "one\n"
-        os.write(write, b"\xfftwo")
-        os.close(write)
+        nursery.start_soon(drains.run)
+        yield drains
+        nursery.cancel_scope.cancel()
+    drains.close()
+
+
+async def test_a_pipe_is_drained_until_its_end(pipe: tuple[OutputPipe, int], drains: OutputDrains) -> None:
+    output, write = pipe
+    drains.add(output)
+    await trio.testing.wait_all_tasks_blocked()
+    os.write(write, b"one\n")
+    await trio.testing.wait_all_tasks_blocked()
+    assert output.tail.text() == "one\n"
+    os.write(write, b"\xfftwo")
+    os.close(write)
+    await trio.testing.wait_all_tasks_blocked()
     assert output.tail.text() == "one\n\ufffdtwo"
-    with trio.testing.assert_checkpoints():
-        await output.drain()
+    assert output.at_end
+
+
+async def test_more_pipes_than_are_read_at_a_time_are_all_drained(drains: OutputDrains) -> None:
+    pipes = [os.pipe() for _ in range(3 * PIPES_AT_A_TIME)]
+    outputs = [OutputPipe(read, "stdout", LineLog("p-1")) for read, _ in pipes]
+    for output, (_, write) in zip(outputs, pipes, strict=True):
+        drains.add(output)
+        os.write(write, b"x")
+        os.close(write)
+    while not all(output.at_end for output in outputs):
+        await trio.lowlevel.checkpoint()
+    assert [output.tail.text() for output in outputs] == ["x"] * len(pipes)
+    for output in outputs:
+        output.close()
+
+
+async def test_a_flood_leaves_other_tasks_and_pipes_their_turns(drains: OutputDrains) -> None:
+    flooding, flood = os.pipe()
+    quiet, say = os.pipe()
+    os.set_blocking(flood, False)
+    outputs = [OutputPipe(fd, "stdout", LineLog("p-1")) for fd in (flooding, quiet)]
+    for output in outputs:
+        drains.add(output)
+    for turn in range(200):
+        try:
+            os.write(flood, bytes(65536))
+        except BlockingIOError:
+            pass
+        if turn == 100:
+            os.write(say, b"heard")
+        await trio.lowlevel.checkpoint()
+    assert outputs[0].tail.dropped > 0
+    assert outputs[1].tail.text() == "heard"
+    for output, fd in zip(outputs, (flood, say), strict=True):
+        output.close()
+        os.close(fd)
+
+
+async def test_a_pipe_that_is_closed_is_left_alone_even_if_a_copy_lives_on(drains: OutputDrains) -> None:
+    read, write = os.pipe()
+    copy = os.dup(read)
+    output = OutputPipe(read, "stdout", LineLog("p-1"))
+    drains.add(output)
+    await trio.testing.wait_all_tasks_blocked()
+    output.close()
+    os.write(write, b"nobody reads this")
+    await trio.testing.wait_all_tasks_blocked()
+    assert os.read(copy, 64) == b"nobody reads this"
+    os.close(copy)
+    os.close(write)
+
+
+async def test_a_pipe_is_drained_although_the_system_refuses_to_watch_it(
+    pipe: tuple[OutputPipe, int], drains: OutputDrains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, write = pipe
+    monkeypatch.setattr(drains, "_epoll", _RefusingEpoll())
+    drains.add(output)
+    os.write(write, b"one\n")
+    with trio.fail_after(5):
+        while output.tail.text() != "one\n":
+            await trio.lowlevel.checkpoint()
+    output.close()
 
 
 async def test_draining_what_is_there_does_not_wait_for_the_end(pipe: tuple[OutputPipe, int]) -> None:

@@ -28,6 +28,7 @@ from spindle_trio.launchers._local._forked_process import (
     take_process,
 )
 from spindle_trio.launchers._local._launch_thread import PATIENCE
+from spindle_trio.launchers._local._output import OutputPipe
 from spindle_trio.launchers._local._reaper import reap_child
 from spindle_trio.launchers._local._system_limits import with_limit
 
@@ -90,18 +91,22 @@ class ForkServer:
         return self._started.containment_problems
 
     @property
+    def output(self) -> OutputPipe:
+        """Its output, which its owner has drained."""
+        return self._started.output
+
+    @property
     def heard_at(self) -> float:
         """When it last sent something, on Trio's clock."""
         return self._link.heard_at
 
     async def serve(self, hear: Callable[[ForkedProcess | NotForked], None]) -> None:
-        """Exchange datagrams with the server, and drain its output, until it is gone.
+        """Exchange datagrams with the server until it is gone.
 
         Args:
             hear: called with each process, which it then owns, and with each failed fork.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._started.output.drain)
             nursery.start_soon(self._link.flush)
             try:
                 while True:

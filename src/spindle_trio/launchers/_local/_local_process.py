@@ -14,7 +14,6 @@ A process that has not ended `PATIENCE` seconds after its first kill is left for
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import signal
@@ -37,6 +36,7 @@ from spindle_trio.launchers._local._forked_process import ForkedProcess
 from spindle_trio.launchers._local._launch_thread import PATIENCE
 from spindle_trio.launchers._local._memory_events import MemoryEvents
 from spindle_trio.launchers._local._output import LineLog, OutputPipe
+from spindle_trio.launchers._local._output_drains import OutputDrains
 from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
@@ -71,12 +71,15 @@ class LocalProcess(LaunchedProcess):
     control: SocketLane
     messages: SocketLane
 
-    def __init__(self, order: LaunchOrder, told: ToldProcess, memory_events: MemoryEvents | None) -> None:
+    def __init__(
+        self, order: LaunchOrder, told: ToldProcess, drains: OutputDrains, memory_events: MemoryEvents | None
+    ) -> None:
         """Take over a process.
 
         Args:
             order: the launch order.
             told: the process, which has its first frames.
+            drains: its output, from now on.
             memory_events: tells whether a SIGKILL that the host did not send came from the out-of-memory killer.
         """
         forked, program = told.forked, told.program
@@ -96,7 +99,6 @@ class LocalProcess(LaunchedProcess):
         log = LineLog(order.process_id, order.log_attributes())
         self._stdout: Final = OutputPipe(forked.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(forked.stderr, "stderr", log)
-        self._drain_scopes: Final = (trio.CancelScope(shield=True), trio.CancelScope(shield=True))
         self._leaves_stacks: Final = program.leaves_stacks
         self._memory_events: Final = memory_events
         self._status: ExitStatus | None = None
@@ -104,6 +106,8 @@ class LocalProcess(LaunchedProcess):
         self._has_dumped = False
         self._no_dump: str | None = None  # why no dump could be requested
         self._was_stopped = False
+        drains.add(self._stdout)
+        drains.add(self._stderr)
 
     def __repr__(self) -> str:
         state = "running" if self._killed_at is None else "killed"
@@ -202,11 +206,6 @@ class LocalProcess(LaunchedProcess):
         """Return how many bytes of output were dropped; see `LaunchedProcess.output_dropped`."""
         return self._stdout.tail.dropped + self._stderr.tail.dropped
 
-    def start_draining(self, start_soon: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
-        """Read the output from now on, until `end`, in two tasks."""
-        for pipe, scope in zip((self._stdout, self._stderr), self._drain_scopes, strict=True):
-            start_soon(functools.partial(_drain, pipe, scope))
-
     async def end(self) -> None:
         """Kill and reap the process unless that has been done, within `PATIENCE` seconds of the first kill.
 
@@ -220,11 +219,9 @@ class LocalProcess(LaunchedProcess):
         if self._status is None and await self._reap() is None:  # it may have ended while this program was late
             self._parent.reap_whenever(self._order, self.pid, self._number, self._pidfd)
             self._pidfd = -1
-        for scope in self._drain_scopes:
-            scope.cancel()
 
     def close(self) -> None:
-        """Close all that is left, once the output is no longer drained."""
+        """Close all that is left."""
         self.control.close()
         self.messages.close()
         self._stdout.close()
@@ -254,30 +251,19 @@ class LocalProcess(LaunchedProcess):
         return status
 
 
-async def _drain(pipe: OutputPipe, scope: trio.CancelScope) -> None:
-    # Shielded: a process in its grace period still prints while its owner is cancelled. `end` cancels it.
-    with scope:
-        await pipe.drain()
-
-
 class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
     """The block around a process: entering starts it, leaving kills and reaps it, always.
 
-    It is a class, so that the inner nursery never sees, or wraps, an exception of the body. Entering and leaving hold
-    back Ctrl-C: no `KeyboardInterrupt` may come between a start and its registration.
+    Entering and leaving hold back Ctrl-C: no `KeyboardInterrupt` may come between a start and its registration.
     """
 
-    def __init__(self, order: LaunchOrder, start: Callable[[], Awaitable[LocalProcess]]) -> None:
+    def __init__(self, start: Callable[[], Awaitable[LocalProcess]]) -> None:
         """Prepare; starts nothing.
 
         Args:
-            order: the launch order.
             start: starts the process. If it returns, there is one, even if it was cancelled meanwhile.
         """
-        self._order = order
         self._start = start
-        self._nursery_manager = trio.open_nursery()
-        self._nursery: trio.Nursery | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> LocalProcess:
@@ -292,11 +278,6 @@ class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
             await process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
             process.close()
             raise
-        start_soon = self._order.start_soon
-        if start_soon is None:
-            self._nursery = await self._nursery_manager.__aenter__()
-            start_soon = self._nursery.start_soon
-        process.start_draining(start_soon)
         self._process = process
         return process
 
@@ -305,12 +286,7 @@ class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Kill and reap the process, and close everything. An exception of the body passes unchanged."""
-        await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
-        # Its two tasks wait for nothing any more, and are about to end.
         try:
-            if self._nursery is not None:
-                # A cancellation from outside has its effect in the body and after the block.
-                self._nursery.cancel_scope.shield = True
-                await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102  # shielded above
+            await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
         finally:
             self._process.close()

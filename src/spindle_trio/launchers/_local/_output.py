@@ -1,20 +1,17 @@
 """Stdout and stderr of a process: always drained, the last part kept, each line passed to the log.
 
-If nobody reads its pipes, a process hangs in `print`. So each pipe has a task that reads it, whatever the process is
-doing, 64 KiB at a time with a checkpoint after each. Nothing waits for a pipe's end: a grandchild may hold it open for
-as long as it likes.
+If nobody reads its pipes, a process hangs in `print`. So a task reads them, whatever the process is doing
+(`_output_drains`). Nothing waits for a pipe's end: a grandchild may hold it open for as long as it likes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
-
-from spindle_trio._linux._readiness import wait_readable
 
 __all__ = ["LineLog", "OutputPipe", "OutputTail"]
 
@@ -114,50 +111,51 @@ class OutputPipe:
         """
         os.set_blocking(fd, False)
         self.tail = OutputTail()
-        self._fd = fd
+        self.at_end: bool = False
+        """Whether nothing more will be read."""
+        self.fd: int = fd
+        """The descriptor; -1 once it is closed."""
         self._log = log
         attributes = {**log.attributes, "stream": stream}
         self._logger = Logger(_LOGGERS[stream], attributes)
         self._line = b""
-        self._at_end = False
-
-    async def drain(self) -> None:
-        """Read what the process writes, until all writing ends are closed or this is cancelled."""
-        if self._at_end:
-            await trio.lowlevel.checkpoint()
-        while not self._at_end:
-            await wait_readable(self._fd)
-            self._read_once()
+        self._stop_draining: Callable[[OutputPipe], None] | None = None
 
     def drain_nowait(self) -> None:
         """Read what is in the pipe, without waiting, and not much more than a pipe holds."""
         for _ in range(_LAST_READS + 1):
-            if self._at_end or not self._read_once():
+            if not self.read_once():
                 break
 
+    def drained_by(self, stop_draining: Callable[[OutputPipe], None]) -> None:
+        """Note who is to be told before this is closed."""
+        self._stop_draining = stop_draining
+
     def close(self) -> None:
-        """Close the pipe; what has been read is kept. Any task in `drain` has been cancelled."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._at_end = True
+        """Close the pipe; what has been read is kept."""
+        if self.fd >= 0:
+            if self._stop_draining is not None:
+                self._stop_draining(self)
+            os.close(self.fd)
+            self.fd = -1
+            self.at_end = True
             if self._line and self._logger.isEnabledFor(logging.INFO):
                 self._log.write(self._logger, [self._line])
             self._line = b""
             self._log.report_suppressed(self._logger)
 
-    def _read_once(self) -> bool:
-        """Read once, and return whether there may be more."""
-        if self._at_end:
-            return False  # closed between the wake-up and this task's turn
+    def read_once(self) -> bool:
+        """Read once, up to 64 KiB, and return whether there may be more now."""
+        if self.at_end:
+            return False
         try:
-            data = os.read(self._fd, _READ_BYTES)
+            data = os.read(self.fd, _READ_BYTES)
         except BlockingIOError:
             return False
         except OSError:
             data = b""  # the rest of the output is lost, and the host lives on
         if not data:
-            self._at_end = True
+            self.at_end = True
             return False
         self.tail.feed(data)
         if self._logger.isEnabledFor(logging.INFO):

@@ -29,6 +29,7 @@ from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._local._fork_server_start import ServerOrder
 from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock, ToldProcess, tell
 from spindle_trio.launchers._local._memory_events import MemoryEvents
+from spindle_trio.launchers._local._output_drains import OutputDrains
 from spindle_trio.launchers._local._preload import NO_PRELOAD, Preload
 from spindle_trio.launchers._local._process_pool import ProcessPool
 from spindle_trio.launchers._local._requirements import require_real_processes
@@ -132,6 +133,7 @@ class ServerLauncher(Launcher):
                 raise RuntimeError(f"{name} cannot start: {said}: {limit}") from error  # noqa: ASYNC104  # no `Cancelled`
             raise
         self._memory_events = MemoryEvents.of_this_program()
+        self._drains = OutputDrains()
         self._scope = trio.CancelScope(shield=True)
         self._use(server)
         # Its one task has a shield of its own until `aclose`: it reaps processes even while the code that opened the
@@ -151,6 +153,7 @@ class ServerLauncher(Launcher):
                 raise
             raise KeyboardInterrupt from None  # came while its task ended; nothing else wraps it in a group
         finally:
+            self._drains.close()
             RESERVE.close()
             self._is_started = False
 
@@ -178,8 +181,8 @@ class ServerLauncher(Launcher):
             self._check(order)
             told = self._tell_spare(order)
         except Exception as error:
-            return ProcessBlock(order, partial(_fail, [error]))
-        return ProcessBlock(order, partial(self._launch, order, told))
+            return ProcessBlock(partial(_fail, [error]))
+        return ProcessBlock(partial(self._launch, order, told))
 
     def _engine_for(self, entry: ResolvedEntry) -> Engine:
         return next(engine for engine in self._engines if entry.entry.endswith(engine.suffixes))
@@ -212,7 +215,7 @@ class ServerLauncher(Launcher):
         try:
             if told is None:
                 told = tell(forked, self._engine_for(order.entry).prepare(order, forked.parent), order.limits)
-            process = LocalProcess(order, told, self._memory_events)
+            process = LocalProcess(order, told, self._drains, self._memory_events)
         except BaseException:
             await forked.end()  # noqa: ASYNC102  # bounded; as for any launch that is given up
             raise
@@ -228,6 +231,7 @@ class ServerLauncher(Launcher):
     async def _run(self, server: ForkServer) -> None:
         with self._scope:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._drains.run)
                 nursery.start_soon(self._pool.keep_spares)
                 await self._keep_servers(server)
 
@@ -265,6 +269,7 @@ class ServerLauncher(Launcher):
         self._containment = server.containment
         self._containment_problems = server.containment_problems
         self._credentials = _credentials()
+        self._drains.add(server.output)
         self._pool.use(server)
 
 
