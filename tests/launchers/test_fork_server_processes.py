@@ -137,6 +137,7 @@ async def test_processes_that_have_ended_leave_nothing_in_the_server_and_the_hos
                 await handle.wait_ended()
             await forked.wait_spares(2)
             await wait_until(lambda: len(children_of(forked.server_pid)) == 2)
+            await wait_until(lambda: state_of(forked.server_pid) == "S")  # it has closed what it handed over
             await trio.testing.wait_all_tasks_blocked()
 
         await cycle(20)
