@@ -12,7 +12,7 @@ import sys
 from spindle_trio._linux._syscalls import call
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
+PR_SET_NAME = 15
 _SIGKILL = 9
 
 
@@ -49,4 +49,4 @@ def outlive_parent() -> None:
 def name_process(name: str) -> None:
     """Give this process a name for lists of processes; the kernel keeps 15 bytes. A fork has its parent's name."""
     if sys.platform == "linux":
-        call("prctl", _PR_SET_NAME, name.encode(errors="replace") + b"\0", 0, 0, 0)
+        call("prctl", PR_SET_NAME, name.encode(errors="replace") + b"\0", 0, 0, 0)

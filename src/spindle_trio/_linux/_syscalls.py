@@ -9,6 +9,10 @@ from __future__ import annotations
 import _ctypes
 import os
 
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+"""New namespaces, of mounts and of pids."""
+
 
 class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # which it does not take at run time
     _type_ = "i"

@@ -1,9 +1,11 @@
 """Inits of namespaces: the first process of each PID namespace, and the program that makes them.
 
 A namespace begins and ends with its first process: at that end the kernel kills all others in it. So that process only
-has to live, and to reap orphans. The server could fork it, but the server has loaded everything that is preloaded for
-processes, and copying that takes most of the time of a fork. So the *root*, the lean program that the server itself was
-forked from, makes inits in advance, and the server forks processes into their namespaces.
+has to live; orphans become its children, and since it ignores SIGCHLD, the kernel reaps them. The server could make it,
+but the server has loaded everything that is preloaded for processes. So the *root*, the lean program that the server
+itself was forked from, makes inits in advance, and the server forks processes into their namespaces.
+
+The root makes *bare* inits (`_bare_inits`), or forks them where that does not work.
 
 The root is the first process of the namespace around all of them. It ends with the server, and everything in its
 namespace ends with it.
@@ -12,8 +14,8 @@ Server and root exchange datagrams:
 
     server → root   make            make an init
                     end NUMBER      kill and reap an init
-    init → server   NUMBER          the init is ready; with its pidfd
-    root → server   !ERRNO          no init could be made; an init may send it, too
+    root → server   NUMBER          the init is ready; with its pidfd
+                    !ERRNO          no init could be made
 """
 
 from __future__ import annotations
@@ -26,25 +28,30 @@ import sys
 
 from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._parent_death import name_process
-from spindle_trio._linux._syscalls import call
+from spindle_trio._linux._syscalls import CLONE_NEWPID, call
+from spindle_trio.fork_server._level import write_kernel_file
+from spindle_trio.fork_server._own_proc import mount_own_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
+
+    from spindle_trio.fork_server._bare_inits import BareInits
+
+    Settings = Callable[[int], Sequence[tuple[str, str]]]
 else:
     import _signal as signals  # `signal` would load `enum`
 
 AHEAD = 3
 """How many inits to make ahead."""
 
-CLONE_NEWPID = 0x20000000
-
 TOO_MANY = "the limit on namespaces is used up (max_pid_namespaces and the like in /proc/sys/user)"
 """The meaning of ENOSPC here."""
 
 _DATAGRAM_BYTES = 64
+_NAME = "spindle init"
 
 
 class Inits:
@@ -94,17 +101,22 @@ class Inits:
         self._socket.send(b"end %d" % number)
 
 
-def make_inits(sock: _socket.socket, server: int, prepare: Callable[[int], None]) -> NoReturn:
+def make_inits(sock: _socket.socket, server: int, *, has_own_proc: bool, settings: Settings) -> NoReturn:
     """Be the root: make inits until the server has ended.
 
     Args:
         sock: to the server.
         server: its number.
-        prepare: called in each init with its number, before it says that it is ready.
+        has_own_proc: whether each namespace has a `/proc` that fits.
+        settings: called with the number of an init; returns what it tries to write, and to which files of the kernel's.
     """
     name_process("spindle root")
+    # An entry or a terminal may send some of these. Inits have all of it from here, and the root needs no status of an
+    # init.
+    for ignored in (signals.SIGCHLD, signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
+        signals.signal(ignored, signals.SIG_IGN)
     try:
-        root = _Root(sock, os.pidfd_open(server), prepare)
+        root = _Root(sock, os.pidfd_open(server), has_own_proc, settings)
         while True:
             root.serve_once()
     except (BrokenPipeError, ConnectionResetError, EOFError):
@@ -116,13 +128,21 @@ def make_inits(sock: _socket.socket, server: int, prepare: Callable[[int], None]
 class _Root:
     """The state of the root: the inits that live."""
 
-    def __init__(self, sock: _socket.socket, server: int, prepare: Callable[[int], None]) -> None:
+    def __init__(self, sock: _socket.socket, server: int, has_own_proc: bool, settings: Settings) -> None:
         self._socket = sock
         self._server = server
-        self._prepare = prepare
+        self._has_own_proc = has_own_proc
+        self._settings = settings
+        self._bare: BareInits | None = None
+        try:
+            # Only here: `ctypes` shall not be in the memory of processes, and need not be there at all.
+            from spindle_trio.fork_server._bare_inits import BareInits
+
+            self._bare = BareInits(_NAME.encode(), has_own_proc=has_own_proc)
+        except (ImportError, OSError):
+            pass
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._last_number = 0
-        self._pids: dict[int, int] = {}  # by number
         self._pidfds: dict[int, int] = {}  # by number
         self._numbers: dict[int, int] = {}  # by pidfd
         self._poll = select.poll()
@@ -141,7 +161,7 @@ class _Root:
             if fd == self._socket.fileno():
                 self._obey(self._socket.recv(_DATAGRAM_BYTES))
             else:
-                self._reap(self._numbers[fd])
+                self._forget(fd)
 
     def _obey(self, request: bytes) -> None:
         if request == b"make":
@@ -149,57 +169,82 @@ class _Root:
         elif request:
             pidfd = self._pidfds.get(int(request[3:]))
             if pidfd is not None:
-                signals.pidfd_send_signal(pidfd, signals.SIGKILL)
+                try:
+                    signals.pidfd_send_signal(pidfd, signals.SIGKILL)
+                except ProcessLookupError:
+                    pass  # it has just ended
         else:
             raise EOFError
 
     def _make(self) -> None:
         self._last_number += 1
+        number = self._last_number
         try:
-            pid = self._fork(self._last_number)
-            pidfd = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(self._start(number))
         except OSError as error:
             self._socket.send(b"!%d" % (error.errno or 0))
             return
-        self._pids[self._last_number] = pid
-        self._pidfds[self._last_number] = pidfd
-        self._numbers[pidfd] = self._last_number
+        self._pidfds[number] = pidfd
+        self._numbers[pidfd] = number
         self._poll.register(pidfd, select.POLLIN)
+        packed = pidfd.to_bytes(4, sys.byteorder)
+        self._socket.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
-    def _fork(self, number: int) -> int:
-        call("unshare", CLONE_NEWPID)
+    def _start(self, number: int) -> int:
+        """Make an init, wait until it is ready, and return its pid."""
+        settings = self._settings(number)
+        if self._bare is None:
+            return self._fork(settings)
         try:
-            pid = os.fork()
-            if pid == 0:
-                _be_init(self._socket, number, self._prepare)
+            return self._bare.make(number, settings)
+        except OSError:
+            pid = self._fork(settings)  # or learn from its error why there can be none
+            self._bare = None
+            return pid
+
+    def _fork(self, settings: Sequence[tuple[str, str]]) -> int:
+        told, tell = os.pipe()
+        try:
+            call("unshare", CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _be_init(tell, settings, has_own_proc=self._has_own_proc)
+            finally:
+                call("setns", self._own_namespace, CLONE_NEWPID)
+                os.close(tell)
+            said = os.read(told, _DATAGRAM_BYTES)
         finally:
-            call("setns", self._own_namespace, CLONE_NEWPID)
+            os.close(told)
+        if said != b"0":
+            raise OSError(int(said or b"%d" % errno.ESRCH), "an init could not be made")
         return pid
 
-    def _reap(self, number: int) -> None:
-        if os.waitpid(self._pids[number], os.WNOHANG)[0]:
-            pidfd = self._pidfds.pop(number)
-            self._poll.unregister(pidfd)
-            os.close(pidfd)
-            del self._numbers[pidfd], self._pids[number]
+    def _forget(self, pidfd: int) -> None:
+        number = self._numbers.pop(pidfd)
+        del self._pidfds[number]
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        if self._bare is not None:
+            self._bare.forget(number)
 
 
-def _be_init(sock: _socket.socket, number: int, prepare: Callable[[int], None]) -> NoReturn:
+def _be_init(tell: int, settings: Sequence[tuple[str, str]], *, has_own_proc: bool) -> NoReturn:
     try:
         os.setsid()
-        name_process("spindle init")
-        # Orphans become its children; with SIGCHLD ignored the kernel reaps them.
-        signals.signal(signals.SIGCHLD, signals.SIG_IGN)
-        for ignored in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
-            signals.signal(ignored, signals.SIG_IGN)
+        name_process(_NAME)
+        if has_own_proc:
+            try:
+                mount_own_proc()
+            except OSError as error:
+                os.write(tell, b"%d" % (error.errno or errno.EIO))
+                raise
         try:
-            prepare(number)
-            pidfd = os.pidfd_open(os.getpid())
-        except OSError as error:
-            sock.send(b"!%d" % (error.errno or 0))
-            raise
-        packed = pidfd.to_bytes(4, sys.byteorder)
-        sock.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+            for path, text in settings:
+                write_kernel_file(path, text)
+        except OSError:
+            pass  # /proc/sys cannot be written to here, as in a container
+        os.write(tell, b"0")
         close_all_but((), first=0)
         while True:
             signals.pause()

@@ -9,10 +9,10 @@ import sys
 
 from spindle_trio._linux._descriptors import close_all_but
 from spindle_trio._linux._parent_death import die_with_parent
-from spindle_trio._linux._syscalls import call
-from spindle_trio.fork_server._inits import CLONE_NEWPID, TOO_MANY, Inits, make_inits
+from spindle_trio._linux._syscalls import CLONE_NEWPID, call
+from spindle_trio.fork_server._inits import TOO_MANY, Inits, make_inits
 from spindle_trio.fork_server._level import Level, announce_child, or_end, read_kernel_file, write_kernel_file
-from spindle_trio.fork_server._own_proc import enter_mounts, mount_own_proc, why_no_own_proc
+from spindle_trio.fork_server._own_proc import enter_mounts, why_no_own_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class PidNamespaceLevel(Level):
         pid = os.fork()
         if pid:
             close_all_but((here.fileno(),), first=3)
-            make_inits(here, pid, self._prepare_init)
+            make_inits(here, pid, has_own_proc=problem is None, settings=self._settings)
         here.close()
         die_with_parent(1)
         self._inits = Inits(there)
@@ -147,16 +147,11 @@ class PidNamespaceLevel(Level):
                 call("setns", self._own_namespace, CLONE_NEWPID)
         return pid
 
-    def _prepare_init(self, number: int) -> None:
-        """Give entries different pids, since programs put them into file names; bound the tree; give it a `/proc`."""
-        if self.lack is None:
-            mount_own_proc()
-        try:
-            if self._bounds_numbers:
-                write_kernel_file("/proc/sys/kernel/pid_max", str(TREE_NUMBERS))
-            write_kernel_file("/proc/sys/kernel/ns_last_pid", str(_FIRST_NUMBER + number % _NUMBERED - 1))
-        except OSError:
-            pass  # /proc/sys cannot be written to here, as in a container
+    def _settings(self, number: int) -> list[tuple[str, str]]:
+        """Give entries different pids, since programs put them into file names; bound the tree."""
+        last = str(_FIRST_NUMBER + number % _NUMBERED - 1)
+        settings = [("/proc/sys/kernel/pid_max", str(TREE_NUMBERS))] if self._bounds_numbers else []
+        return [*settings, ("/proc/sys/kernel/ns_last_pid", last)]
 
     def _become_entry(self, init: int) -> None:
         die_with_parent(0)  # the server is outside of its namespace

@@ -11,11 +11,19 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio._linux._syscalls import call
+from spindle_trio._linux._syscalls import CLONE_NEWNS, call
 from spindle_trio.fork_server._level import read_kernel_file
 
-_CLONE_NEWNS = 0x00020000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
+
+PROC_OF_SELF = b"/proc/self\0"
+"""A link that names the process that reads it, by its number in the namespace of that `/proc`."""
+
+MOUNTS = (
+    (b"none\0", b"/\0", b"none\0", _MS_REC | _MS_SLAVE, b"\0"),
+    (b"proc\0", b"/proc\0", b"proc\0", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"\0"),
+)
+"""The arguments of `mount`, in a new mount namespace."""
 
 _HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
 """A file system of its own is mounted here in an ordinary `/proc`."""
@@ -27,9 +35,9 @@ def mount_own_proc() -> None:
     Raises:
         OSError: the system does not allow it.
     """
-    call("unshare", _CLONE_NEWNS)
-    call("mount", b"none\0", b"/\0", b"none\0", _MS_REC | _MS_SLAVE, b"\0")
-    call("mount", b"proc\0", b"/proc\0", b"proc\0", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"\0")
+    call("unshare", CLONE_NEWNS)
+    for arguments in MOUNTS:
+        call("mount", *arguments)
 
 
 def enter_mounts(fd: int) -> None:
@@ -41,7 +49,7 @@ def enter_mounts(fd: int) -> None:
     Raises:
         OSError: the system does not allow it, or the process has ended.
     """
-    call("setns", fd, _CLONE_NEWNS)
+    call("setns", fd, CLONE_NEWNS)
 
 
 def why_no_own_proc() -> str | None:
@@ -67,7 +75,7 @@ def _problem() -> str | None:
             return f"something is mounted over a part of it ({place}), which a new one would uncover"
     root = os.stat("/")
     try:
-        call("unshare", _CLONE_NEWNS)  # in a user namespace, a process can only enter a mount namespace of its own
+        call("unshare", CLONE_NEWNS)  # in a user namespace, a process can only enter a mount namespace of its own
         enter_mounts(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         if not os.path.samestat(root, os.stat("/")):
             return "this program runs in a chroot, and a process could get out of it"
