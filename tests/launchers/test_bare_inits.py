@@ -137,6 +137,27 @@ def run(process):
     return [os.getpid() >= 300, os.readlink("/proc/self") == str(os.getpid()), os.listdir("/proc/1/fd")]
 """
 
+REACHES_FOR_ITS_INIT = """
+import os
+def run(process):
+    process.ready()
+    return [os.listdir("/proc/1/fd"), attempt(open, "/proc/1/mem", "rb"), attempt(open, "/proc/1/maps")]
+def attempt(call, *arguments):
+    try:
+        return repr(call(*arguments))
+    except PermissionError:
+        return "denied"
+"""
+
+
+def test_an_entry_without_privileges_cannot_reach_the_memory_that_inits_share(tmp_path: Path) -> None:
+    if problem_with(Containment.PIDNS) is not None:
+        pytest.skip("no namespaces")
+    (tmp_path / "entry.py").write_text(REACHES_FOR_ITS_INIT)
+    result = run_program(tmp_path, TELLS_WHO_SHARES, as_nobody=True)
+    assert result == "[[], 'denied', 'denied'] {} {True}\n"
+
+
 REFUSALS = {
     "nothing": ("", True),
     "close_range": (refusing("close_range", ERRORS["ENOSYS"]), False),

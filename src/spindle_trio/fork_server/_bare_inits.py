@@ -8,7 +8,7 @@ there is one interpreter in that memory. It makes a fixed list of calls to the C
 with the first. Until the clone says that it pauses, the root waits in a read. So one at a time uses the memory that
 both have, `errno` included. All signals are blocked in the clone, so that no handler ever runs in it.
 
-Decision 24 (`notes/decisions`) judges the risks. Where any of this does not work, the root forks.
+Decision 23 (`notes/decisions`) judges the risks. Where any of this does not work, the root forks.
 """
 
 from __future__ import annotations
