@@ -99,11 +99,11 @@ class BodyReader:
         except (ValueError, RecursionError) as error:
             # The errors of msgspec, UnicodeDecodeError and PayloadError are ValueErrors.
             if body.startswith(_TAGGED):
-                return self._read_tagged(body[len(_TAGGED) :], is_proven)
+                return self._read_tagged(memoryview(body)[len(_TAGGED) :], is_proven)
             raise PeerProtocolError(f"a frame that is not JSON-safe: {error}") from None
         return value
 
-    def _read_tagged(self, text: bytes, is_proven: bool) -> JsonValue:
+    def _read_tagged(self, text: memoryview[int], is_proven: bool) -> JsonValue:
         try:
             value = read_large(lambda: _untagged(_decode(text)))
             if not is_proven:
