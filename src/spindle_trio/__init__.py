@@ -14,6 +14,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio._errors import (
+        CallError,
+        CallFailedError,
+        CallTimeoutError,
         DuplicateKeyError,
         EntryError,
         LaggedError,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         PeerProtocolError,
         ProcessAccessError,
         ProcessLimitError,
+        ProcessLostError,
         ProtocolError,
         SpawnError,
         SpawnRefusedError,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
         StartupCancelledError,
         StartupFailedError,
         StartupTimeoutError,
+        UnknownMethodError,
         UserRequiredError,
     )
     from spindle_trio._messages._channel import MessageReceiveChannel
@@ -79,6 +84,9 @@ __version__: str = "0.1.0"
 _NAMES = {
     "_worker_protocol": ("StreamChannel", "connect_worker"),
     "_errors": (
+        "CallError",
+        "CallFailedError",
+        "CallTimeoutError",
         "DuplicateKeyError",
         "EntryError",
         "LaggedError",
@@ -88,6 +96,7 @@ _NAMES = {
         "PeerProtocolError",
         "ProcessAccessError",
         "ProcessLimitError",
+        "ProcessLostError",
         "ProtocolError",
         "SpawnError",
         "SpawnRefusedError",
@@ -95,6 +104,7 @@ _NAMES = {
         "StartupCancelledError",
         "StartupFailedError",
         "StartupTimeoutError",
+        "UnknownMethodError",
         "UserRequiredError",
     ),
     "_messages._channel": ("MessageReceiveChannel",),
@@ -141,6 +151,9 @@ __all__ = [
     "OMITTED",
     "REFERENCE_LIMITS",
     "BackendProcesses",
+    "CallError",
+    "CallFailedError",
+    "CallTimeoutError",
     "Containment",
     "DefaultLauncher",
     "DuplicateKeyError",
@@ -170,6 +183,7 @@ __all__ = [
     "ProcessLifecycle",
     "ProcessLimitError",
     "ProcessList",
+    "ProcessLostError",
     "ProcessMessage",
     "ProcessSend",
     "ProcessSendFailed",
@@ -189,6 +203,7 @@ __all__ = [
     "StartupTimeoutError",
     "StopOptions",
     "StreamChannel",
+    "UnknownMethodError",
     "UserRequiredError",
     "Worker",
     "WorkerToHost",

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from spindle_trio._model import JsonValue, ProcessInfo
+    from collections.abc import Sequence
+
+    from spindle_trio._model import JsonValue, PostMortem, ProcessInfo
 
 
 class SpindleError(Exception):
@@ -93,6 +95,79 @@ class StartupCancelledError(SpawnError):
 
 class ProcessAccessError(SpindleError):
     """The process belongs to another user than the one named."""
+
+
+class CallError(SpindleError):
+    """A call to a process, or a stream from it, did not come to its answer."""
+
+
+class CallFailedError(CallError):
+    """The handler of the call raised an exception, or returned what is not JSON-safe."""
+
+    def __init__(self, message: str, *, error_type: str, text: str, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self._error_type = error_type
+        self._text = text
+        self._traceback = traceback
+
+    @property
+    def error_type(self) -> str:
+        """The name of the exception's class, as in ``ValueError``."""
+        return self._error_type
+
+    @property
+    def text(self) -> str:
+        """The exception's message."""
+        return self._text
+
+    @property
+    def traceback(self) -> str | None:
+        """Its traceback in the process, as text; `None` if there is none."""
+        return self._traceback
+
+
+class UnknownMethodError(CallError):
+    """The process has no handler of that name."""
+
+    def __init__(self, message: str, *, known: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self._known = tuple(known)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names that it has handlers for."""
+        return self._known
+
+
+class CallTimeoutError(CallError, TimeoutError):
+    """The call's time was over before its answer came. It has been cancelled in the process."""
+
+
+class ProcessLostError(CallError):
+    """The process ended before it answered, or takes no more calls. The call is not repeated."""
+
+    def __init__(
+        self, message: str, *, info: ProcessInfo, post_mortem: PostMortem | None = None, handed_over: bool
+    ) -> None:
+        super().__init__(message)
+        self._info = info
+        self._post_mortem = post_mortem
+        self._handed_over = handed_over
+
+    @property
+    def info(self) -> ProcessInfo:
+        """The last snapshot of the process."""
+        return self._info
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains the end of the process, if nobody asked for that."""
+        return self._post_mortem
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the process may have begun the call. `False` only if it certainly has not."""
+        return self._handed_over
 
 
 class PayloadError(SpindleError, ValueError):

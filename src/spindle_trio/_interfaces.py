@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from spindle_trio._messages._broadcast import Broadcast
+    from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._messages._hub import MessageHub
     from spindle_trio._messages._inbox import Inbox
     from spindle_trio._model import (
+        CallRequest,
         JsonValue,
         LifecycleEvent,
         PostMortem,
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
         SpawnOptions,
         StopOptions,
     )
+
+
+class CallsInterface(Protocol):
+    """The calls of one process."""
+
+    async def call(self, request: CallRequest) -> JsonValue:
+        """Call a handler and return its answer; see `ProcessHandle.call`."""
+
+    async def open_stream(self, request: CallRequest) -> MessageReceiveChannel[JsonValue]:
+        """Begin a stream; see `ProcessHandle.stream`. Closing the channel cancels it."""
 
 
 class ProcessInterface(Protocol):

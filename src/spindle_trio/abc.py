@@ -129,7 +129,7 @@ class ArrivalListener(Protocol):
 
 
 class FrameLane(ABC):
-    """One of the two lanes between host and process. Carries the bodies of frames, in order each way.
+    """One of the lanes between host and process. Carries the bodies of frames, in order each way.
 
     The host's end and the end of an `async` child are lanes alike. One task receives and one task sends at a time;
     the `nowait` methods may be called by any task at any moment, also while another waits in `receive`.
@@ -217,7 +217,7 @@ class FrameLane(ABC):
 
 
 class LaunchedProcess(ABC):
-    """A running process: two lanes, its last heartbeat, and the means to kill and reap it.
+    """A running process: its lanes, its last heartbeat, and the means to kill and reap it.
 
     Attributes:
         pid: The operating system's number for it, if it has one.
@@ -232,6 +232,14 @@ class LaunchedProcess(ABC):
     control: FrameLane
     messages: FrameLane
     control_patience: ClassVar[float] = 0.5
+
+    @property
+    def calls(self) -> FrameLane | None:
+        """Calls, their answers and the items of streams; it may be made when it is first asked for.
+
+        `None`, the default, is for a launcher of protocol 1: its processes take no calls.
+        """
+        return None
 
     @property
     def is_in_this_run(self) -> bool:

@@ -51,6 +51,7 @@ def test_the_first_frame_leaves_out_what_there_is_not() -> None:
     assert said_at_start() == {
         "type": "init",
         "protocol": 1,
+        "offers": 2,
         "processId": "p1",
         "entry": "a.py",
         "kind": "a.py",

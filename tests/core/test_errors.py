@@ -23,6 +23,11 @@ PARENTS = {
     errors.StartupTimeoutError: errors.SpawnError,
     errors.StartupFailedError: errors.SpawnError,
     errors.StartupCancelledError: errors.SpawnError,
+    errors.CallError: errors.SpindleError,
+    errors.CallFailedError: errors.CallError,
+    errors.UnknownMethodError: errors.CallError,
+    errors.CallTimeoutError: errors.CallError,
+    errors.ProcessLostError: errors.CallError,
     errors.ProcessAccessError: errors.SpindleError,
     errors.PayloadError: errors.SpindleError,
     errors.LaggedError: errors.SpindleError,
@@ -45,6 +50,7 @@ def test_the_tree_has_no_other_errors() -> None:
 def test_what_is_also_a_builtin_error_can_be_caught_as_one() -> None:
     assert issubclass(errors.StartupTimeoutError, TimeoutError)
     assert issubclass(errors.PayloadError, ValueError)
+    assert issubclass(errors.CallTimeoutError, TimeoutError)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +75,15 @@ def test_a_lagged_subscription_says_how_much_it_missed() -> None:
     error = errors.LaggedError(7)
     assert error.missed == 7
     assert "missed 7 value(s)" in str(error)
+
+
+def test_a_failed_call_says_what_was_raised() -> None:
+    error = errors.CallFailedError("no", error_type="ValueError", text="no such folder", traceback="Traceback …")
+    assert (error.error_type, error.text, error.traceback) == ("ValueError", "no such folder", "Traceback …")
+    assert errors.UnknownMethodError("no", known=["a", "b"]).known == ("a", "b")
+
+
+def test_a_lost_process_says_which_and_whether_it_had_the_call() -> None:
+    error = errors.ProcessLostError("gone", info=INFO, handed_over=True)
+    assert (error.info, error.post_mortem, error.handed_over) == (INFO, None, True)
+    assert error.args == ("gone",)

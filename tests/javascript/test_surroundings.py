@@ -139,7 +139,7 @@ async def test_a_process_has_its_lanes_and_page_and_nothing_of_its_hosts(stage: 
         found = await stage.result(f"{DESCRIPTORS}\n{body('p.ready(); p.complete(found);')}")
         await other.stop()
     links = [link for _, link in found]
-    assert len([link for link in links if link.startswith("socket:")]) == 2
+    assert len([link for link in links if link.startswith("socket:")]) == 3
     assert len([link for link in links if "memfd" in link or "spindle" in link]) == 1
     assert not [link for link in links if link.startswith(("/proc", str(stage.root)))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,15 @@ import pytest
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model import Limits, ResolvedEntry
-from spindle_trio._protocol._control_frames import encode_init, encode_stop, parse_child_frame
+from spindle_trio._protocol._call_answers import Answer, CallReader, Failure, Item, StreamEnd, encode_call
+from spindle_trio._protocol._call_frames import encode_answer, encode_end, encode_failure, encode_item, read_call
+from spindle_trio._protocol._control_frames import (
+    encode_cancel,
+    encode_credit,
+    encode_init,
+    encode_stop,
+    parse_child_frame,
+)
 from spindle_trio._protocol._frames import HEADER_BYTES, FrameDecoder, encode_body, with_header
 from spindle_trio._protocol._json_codec import decode_body
 from spindle_trio._protocol._payload import bounds_of
@@ -40,7 +49,7 @@ def vectors(*kinds: str) -> list[str]:
     return found
 
 
-FRAMES = list(blocks("frame", "frame init", "frame stop", "frame up"))
+FRAMES = list(blocks("frame", "frame init", "frame stop", "frame cancel", "frame credit", "frame up"))
 
 
 @pytest.mark.parametrize(("body", "bytes_shown"), FRAMES)
@@ -60,6 +69,8 @@ def test_the_host_understands_each_frame_of_a_process(body: str, bytes_shown: st
     frame = parse_child_frame(body.encode(), BOUNDS)
     said = json.loads(body)
     assert type(frame).__name__.lower() == said.pop("type")
+    if "calls" in said:
+        said["takes_calls"] = said.pop("calls")
     for field, value in said.items():
         assert getattr(frame, field) == value
 
@@ -91,6 +102,73 @@ def test_the_host_says_stop_as_on_the_page() -> None:
     (body, _), *others = blocks("frame stop")
     assert not others
     assert encode_stop("user left") == body.encode()
+
+
+def test_the_host_cancels_and_gives_credit_as_on_the_page() -> None:
+    (cancel, _), *more_cancels = blocks("frame cancel")
+    (credit, _), *more_credit = blocks("frame credit")
+    assert not more_cancels
+    assert not more_credit
+    assert encode_cancel(7) == cancel.encode()
+    assert encode_credit(7, 16) == credit.encode()
+
+
+def kind_and_body(line: str) -> bytes:
+    """Make the body that a line on the page shows."""
+    kind, _, text = line.partition(" ")
+    return bytes([int(kind)]) + text.encode()
+
+
+@pytest.mark.parametrize(("line", "bytes_shown"), list(blocks("calls call", "calls up")))
+def test_each_frame_of_the_calls_lane_is_these_bytes(line: str, bytes_shown: str) -> None:
+    assert with_header(kind_and_body(line)) == bytes.fromhex(bytes_shown)
+
+
+@pytest.mark.parametrize(("line", "_"), list(blocks("calls call")))
+def test_the_host_calls_as_on_the_page_and_a_process_understands(line: str, _: str) -> None:
+    body = kind_and_body(line)
+    call_id, method, left, payload, *window = json.loads(body[1:])
+    seconds = math.inf if left is None else left / 1000
+    assert encode_call(call_id, method, seconds, payload, *(window or [None]), LIMITS.frame_bytes) == body
+    call = read_call(body)
+    assert (call.call_id, call.method, call.payload) == (call_id, method, payload)
+    assert call.seconds == (None if left is None else left / 1000)
+    assert call.window == (window[0] if window else None)
+
+
+@pytest.mark.parametrize(("line", "_"), list(blocks("calls up")))
+def test_a_process_answers_as_on_the_page_and_the_host_understands(line: str, _: str) -> None:
+    body = kind_and_body(line)
+    call_id, *said = json.loads(body[1:])
+    match CallReader(BOUNDS).read(body):
+        case Answer(id_read, value):
+            assert encode_answer(id_read, value, LIMITS.frame_bytes) == body
+        case Item(id_read, value):
+            assert encode_item(id_read, value, LIMITS.frame_bytes) == body
+        case StreamEnd(id_read):
+            assert encode_end(id_read) == body
+        case Failure() as failure:
+            id_read = failure.call_id
+            about = {"error": failure.error_type, "text": failure.text, "traceback": failure.traceback}
+            if failure.known is not None:
+                about = {"known": list(failure.known)}
+            elif failure.is_cancelled:
+                about = {"cancelled": True}
+            assert (call_id, about) == (id_read, said[0])
+            assert encode_failure(id_read, about) == body
+    assert id_read == call_id
+
+
+@pytest.mark.parametrize("line", vectors("refused-calls"))
+def test_what_the_page_calls_a_breach_on_the_calls_lane_is_one(line: str) -> None:
+    with pytest.raises(PeerProtocolError):
+        CallReader(BOUNDS).read(kind_and_body(line))
+
+
+@pytest.mark.parametrize("line", ["2 [7,1]", "1 [7,1,null,2]", '1 [7,"a",null]', '1 [7,"a","soon",2]', "1 {}"])
+def test_what_is_no_call_is_refused_by_a_process(line: str) -> None:
+    with pytest.raises(ValueError, match=r"CALL|kind"):
+        read_call(kind_and_body(line))
 
 
 def launch_order(name: str) -> LaunchOrder:

@@ -5,6 +5,18 @@ Importers name this package; the modules below it say where each value lives.
 
 from __future__ import annotations
 
+from spindle_trio._model._calls import (
+    METHOD_BYTES as METHOD_BYTES,
+)
+from spindle_trio._model._calls import (
+    MOST_WINDOW as MOST_WINDOW,
+)
+from spindle_trio._model._calls import (
+    CallRequest as CallRequest,
+)
+from spindle_trio._model._calls import (
+    Overrun as Overrun,
+)
 from spindle_trio._model._ended_process import (
     EndedProcess as EndedProcess,
 )

@@ -20,12 +20,25 @@ from spindle_trio._protocol._payload import PayloadBounds, check_payload
 
 PROTOCOL_VERSION: Final = 1
 
+NEWEST_PROTOCOL: Final = 2
+"""What `init` offers; a process accepts it in `ready`, or goes on with protocol 1."""
+
 _LARGEST_EXIT_CODE: Final = 255
 
 
 @attrs.frozen
 class Ready:
     """The entry has started up."""
+
+    protocol: int = 1
+    """The protocol that the child speaks from now on."""
+    takes_calls: bool = False
+    """Whether it has a handler for calls by now."""
+
+
+@attrs.frozen
+class TakesCalls:
+    """The entry has registered its first handler for calls, after `ready`."""
 
 
 @attrs.frozen
@@ -73,7 +86,7 @@ class Exiting:
     """The exit code that it uses if the host does not end it."""
 
 
-ChildFrame: TypeAlias = Ready | Heartbeat | Complete | Fail | Stopped | Exiting
+ChildFrame: TypeAlias = Ready | TakesCalls | Heartbeat | Complete | Fail | Stopped | Exiting
 
 _FRAME_VALUES: Final = 64
 """Values that a frame may have around its result: its own fields, and some of later protocols."""
@@ -110,6 +123,7 @@ def encode_init(
     frame: dict[str, object] = {
         "type": "init",
         "protocol": PROTOCOL_VERSION,
+        "offers": NEWEST_PROTOCOL,
         "processId": process_id,
         "entry": entry,
         "kind": kind,
@@ -150,7 +164,9 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
         raise PeerProtocolError(f"a control frame that is a {type(frame).__name__}, not an object")
     match frame.get("type"):
         case "ready":
-            return Ready()
+            return _ready(frame)
+        case "calls":
+            return TakesCalls()
         case "heartbeat":
             return Heartbeat()
         case "complete":
@@ -174,11 +190,30 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
             raise PeerProtocolError(f"a control frame of unknown type {str(unknown)[:60]!r}")
 
 
+def encode_cancel(call_id: int) -> bytes:
+    """Write the frame that cancels a call; the process still ends it, by a frame on its calls lane."""
+    return encode_body({"type": "cancel", "call": call_id})
+
+
+def encode_credit(call_id: int, items: int) -> bytes:
+    """Write the frame that lets a stream send so many items more."""
+    return encode_body({"type": "credit", "call": call_id, "items": items})
+
+
 def bounded_error(error: str, limits: Limits) -> str:
     """Replace a failure's text that is over `Limits.error_bytes` by a general one, as the reference does."""
     if limits.error_bytes is not None and len(error.encode()) > limits.error_bytes:
         return _DEFAULT_FAILURE
     return error
+
+
+def _ready(frame: Mapping[str, JsonValue]) -> Ready:
+    protocol, calls = frame.get("protocol", 1), frame.get("calls", False)
+    if type(protocol) is not int or not 1 <= protocol <= NEWEST_PROTOCOL:
+        raise PeerProtocolError(f"a ready frame whose protocol is not an integer from 1 to {NEWEST_PROTOCOL}")
+    if type(calls) is not bool or (calls and protocol == 1):
+        raise PeerProtocolError("a ready frame whose calls is not a boolean, or true without protocol 2")
+    return Ready(protocol, calls)
 
 
 def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> JsonValue:

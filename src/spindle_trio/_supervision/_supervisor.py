@@ -39,6 +39,7 @@ from spindle_trio._protocol._control_frames import (
     Heartbeat,
     Ready,
     Stopped,
+    TakesCalls,
     bounded_error,
 )
 from spindle_trio._supervision._intake import CONTROL_FRAMES_AT_A_TIME, Intake
@@ -203,6 +204,8 @@ class Supervisor:
         match frame:
             case Ready():
                 process.feed(Input.READY)
+            case TakesCalls():
+                pass
             case Heartbeat():
                 if life.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
                     now = trio.current_time()

@@ -40,16 +40,19 @@ def run_async(child: ChildProcess, function: Callable[[object], object]) -> None
         _note_broken_run(child, error)  # noqa: ASYNC104  # as above
 
 
-def run_spare(control_fd: int, messages_fd: int, page_fd: int, rehearse: Callable[[], Awaitable[None]]) -> NoReturn:
+def run_spare(
+    control_fd: int, messages_fd: int, page_fd: int, calls_fd: int, rehearse: Callable[[], Awaitable[None]]
+) -> NoReturn:
     """Do what `spindle_trio.child._program.main` does, waiting for the first frames with Trio running.
 
     Args:
         control_fd: this end of the control lane.
         messages_fd: this end of the messages lane.
         page_fd: the page for heartbeats.
+        calls_fd: this end of the calls lane.
         rehearse: called once Trio runs, before this waits.
     """
-    child = ChildProcess(control_fd, messages_fd, page_fd)
+    child = ChildProcess(control_fd, messages_fd, page_fd, calls_fd)
     lanes = _Lanes(child)
     go_on: Callable[[], None] | None = None
     try:

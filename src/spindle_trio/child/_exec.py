@@ -31,7 +31,7 @@ else:
 _HEADER_BYTES = 4
 
 
-def read_order(control: int, messages: int, page: int) -> JsonValue:
+def read_order(control: int, messages: int, page: int, calls: int) -> JsonValue:
     """Read the first frame, and return it if it is an order for this program. Otherwise become another program.
 
     If there is no such program or folder, or the system refuses, this process reports that to the host, and ends.
@@ -40,10 +40,11 @@ def read_order(control: int, messages: int, page: int) -> JsonValue:
         control: the control lane.
         messages: the messages lane.
         page: the page for heartbeats.
+        calls: the calls lane.
     """
     order = read_json(_read(control, int.from_bytes(_read(control, _HEADER_BYTES), "big")))
     if isinstance(order, dict) and "command" in order:
-        _become(order, control, messages, page)
+        _become(order, control, messages, page, calls)
     return order
 
 
@@ -59,20 +60,20 @@ def enter_folder(order: Mapping[str, JsonValue]) -> None:
         raise OSError(f"the folder {root!r} was replaced by a link to elsewhere after it was checked")
 
 
-def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: int) -> NoReturn:
+def _become(order: Mapping[str, JsonValue], *lanes: int) -> NoReturn:
     command, environment = order["command"], order["environment"]
     assert isinstance(command, list)
     assert isinstance(environment, dict)
     try:
         enter_folder(order)
     except OSError as error:
-        _fail(control, f"it cannot run where it should: {error}")
+        _fail(lanes[0], f"it cannot run where it should: {error}")
     given = order.get("arguments")
-    for fd in (control, messages, page):
+    for fd in lanes:
         os.set_inheritable(fd, True)
     for number in (signals.SIGPIPE, signals.SIGXFSZ):
         signals.signal(number, signals.SIG_DFL)  # Python ignores these, and what it starts would inherit that
-    arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], control, messages, page]
+    arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], *lanes]
     if isinstance(given, list):
         arguments += given
     try:
@@ -85,7 +86,7 @@ def _become(order: Mapping[str, JsonValue], control: int, messages: int, page: i
         from errno import E2BIG  # only after an error: each import takes every process some time
 
         advice = "; give it shorter arguments and variables, or write them to a file" if error.errno == E2BIG else ""
-        _fail(control, f"the system does not start {command[0]} for it: {error.strerror}{advice}")
+        _fail(lanes[0], f"the system does not start {command[0]} for it: {error.strerror}{advice}")
 
 
 def _fail(control: int, why: str) -> NoReturn:

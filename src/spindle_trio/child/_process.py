@@ -51,10 +51,13 @@ def report(text: str) -> None:
 class ChildProcess:
     """This process: its lanes and page, and its state."""
 
-    def __init__(self, control_fd: int, messages_fd: int, page_fd: int) -> None:
-        self.fds: tuple[int, int, int] = (control_fd, messages_fd, page_fd)
+    def __init__(self, control_fd: int, messages_fd: int, page_fd: int, calls_fd: int) -> None:
+        self.fds: tuple[int, int, int, int] = (control_fd, messages_fd, page_fd, calls_fd)
         self.control: PlainLane = PlainLane(control_fd)
         self.messages: PlainLane = PlainLane(messages_fd)
+        self.calls_fd: int = calls_fd
+        """The calls lane, for which most entries need nothing more."""
+        os.set_inheritable(calls_fd, False)
         self.words: memoryview[float] = map_page(page_fd)
         leave_stacks(page_fd)
         self.pid: int = os.getpid()
@@ -63,7 +66,7 @@ class ChildProcess:
         """Its exit code."""
         self.sent: int = 0
         """How many messages it has put on its messages lane in all."""
-        os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd))
+        os.register_at_fork(after_in_child=lambda: mute(control_fd, messages_fd, page_fd, calls_fd))
 
 
 def load(child: ChildProcess) -> Callable[[object], object] | None:

@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def main(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
+def main(control_fd: int, messages_fd: int, page_fd: int, calls_fd: int) -> NoReturn:
     """Run one process, from its first frame to its end.
 
     Args:
         control_fd: this end of the control lane.
         messages_fd: this end of the messages lane.
         page_fd: the page for heartbeats.
+        calls_fd: this end of the calls lane.
     """
     prepare_output()
-    run_process(control_fd, messages_fd, page_fd)
+    run_process(control_fd, messages_fd, page_fd, calls_fd)
 
 
 def prepare_output() -> None:
@@ -51,9 +52,9 @@ def prepare_output() -> None:
             reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def run_process(control_fd: int, messages_fd: int, page_fd: int) -> NoReturn:
+def run_process(control_fd: int, messages_fd: int, page_fd: int, calls_fd: int) -> NoReturn:
     """Do the same as `main`, in a process with prepared output streams."""
-    child = ChildProcess(control_fd, messages_fd, page_fd)
+    child = ChildProcess(control_fd, messages_fd, page_fd, calls_fd)
     function = load(child)
     if function is not None and is_coroutine_function(function):
         # Only now: a blocking entry never loads Trio.

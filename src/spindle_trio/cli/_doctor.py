@@ -18,7 +18,7 @@ import spindle_trio as spindle
 from spindle_trio.cli._printing import print_out
 from spindle_trio.javascript import OLDEST_NODE
 
-_DESCRIPTORS_A_PROCESS: Final = 7
+_DESCRIPTORS_A_PROCESS: Final = 8
 """Descriptors of one process in its host: two sockets, stdout, stderr, the page, and pidfds of it and its init."""
 _DESCRIPTORS_OF_THE_HOST: Final = 64
 """The host's own descriptors, generously: standard streams, event loop, fork server with its spares."""

@@ -39,6 +39,7 @@ class Birth:
         try:
             self._control, control = self._socket_pair()
             self._messages, messages = self._socket_pair()
+            self._calls, calls = self._socket_pair()
             self._stdout, stdout = self._pipe()
             self._stderr, stderr = self._pipe()
             self._page = make_page()
@@ -46,8 +47,8 @@ class Birth:
         except BaseException:
             self.close()
             raise
-        self.lanes: tuple[int, int, int] = control, messages, self._page
-        """The process's own ends: control, messages, page."""
+        self.lanes: tuple[int, int, int, int] = control, messages, self._page, calls
+        """The process's own ends: control, messages, page, calls."""
         self.output: tuple[int, int] = stdout, stderr
         """The writing ends of its stdout and stderr."""
 
@@ -63,7 +64,7 @@ class Birth:
             message["for"] = self.expected
         if self.group is not None:
             message["group"] = self.group
-        fds = [pidfd, self._control, self._messages, self._stdout, self._stderr, self._page, other]
+        fds = [pidfd, self._control, self._messages, self._calls, self._stdout, self._stderr, self._page, other]
         self._link.send(message, fds)
 
     def refuse(self, error: OSError) -> None:

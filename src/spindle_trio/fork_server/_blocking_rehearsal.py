@@ -33,8 +33,9 @@ class _Rehearsed(ChildProcess):
     """A process that plays: its control lane is a socket of its own, and nobody reads its page."""
 
     def __init__(self, control_fd: int) -> None:
-        self.fds = control_fd, -1, -1
+        self.fds = control_fd, -1, -1, -1
         self.control = PlainLane(control_fd)
+        self.calls_fd = -1
         self.words = memoryview(bytearray(16)).cast("d")
         self.pid = os.getpid()
 

@@ -1,8 +1,8 @@
 // The program inside a JavaScript process: from the first frame to the last. A launcher runs it with
 //
-//     NAME PARENT FILE CONTROL MESSAGES PAGE
+//     NAME PARENT FILE CONTROL MESSAGES PAGE CALLS
 //
-// NAME and PARENT are for people, FILE is the entry. The others are descriptors: two lanes, and the heartbeat page.
+// NAME and PARENT are for people, FILE is the entry. The others are descriptors: two lanes, the heartbeat page, and the calls lane.
 // `spindle_trio/child/_program.py` is its twin; notes/protocol.md has the protocol of both.
 
 import { makeContext } from "./context.mjs";
@@ -48,7 +48,7 @@ const inbox = []; // messages that wait for a handler
 let isDelivering = false;
 const functions = { ready, heartbeat, send, onMessage, complete, fail, onStop };
 
-process.argv = [process.argv[0], file, ...others.slice(3)];
+process.argv = [process.argv[0], file, ...others.slice(4)];
 // Print synchronously: the host always reads, and an exit would lose what is still to be written.
 process.stdout._handle?.setBlocking?.(true);
 process.stderr._handle?.setBlocking?.(true);

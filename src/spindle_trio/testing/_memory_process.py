@@ -22,6 +22,7 @@ class MemoryProcess(LaunchedProcess):
     control_patience: ClassVar[float] = 0.0
 
     __slots__ = (
+        "_calls",
         "_ended",
         "_heartbeat_at",
         "_status",
@@ -44,6 +45,7 @@ class MemoryProcess(LaunchedProcess):
         self.child_messages: MemoryLane
         self.control, self.child_control = memory_lane_pair(order.limits.frame_bytes)
         self.messages, self.child_messages = memory_lane_pair(order.limits.frame_bytes)
+        self._calls: tuple[MemoryLane, MemoryLane] | None = None  # made for the first call
         self._heartbeat_at = -math.inf
         self._status: ExitStatus | None = None
         self._ended = trio.lowlevel.ParkingLot()
@@ -54,6 +56,16 @@ class MemoryProcess(LaunchedProcess):
     def __repr__(self) -> str:
         state = "alive" if self._status is None else self._status.in_words(by_host=self._status is KILLED)
         return f"<{type(self).__name__} {state} {self.order.entry.entry} {self.order.process_id}>"
+
+    @property
+    def calls(self) -> MemoryLane:
+        """The host's end of the calls lane."""
+        return self._call_lanes()[0]
+
+    @property
+    def child_calls(self) -> MemoryLane:
+        """The process's own end of it."""
+        return self._call_lanes()[1]
 
     def last_heartbeat(self) -> float:
         """Tell when the process last beat; see `LaunchedProcess.last_heartbeat`."""
@@ -91,6 +103,8 @@ class MemoryProcess(LaunchedProcess):
         self._ended.unpark_all()
         self.child_control.close()
         self.child_messages.close()
+        if self._calls is not None:
+            self._calls[1].close()
 
     def write_stderr(self, text: str) -> None:
         """Take in a text that the process shows to its author; each is a line of its own at least."""
@@ -112,6 +126,15 @@ class MemoryProcess(LaunchedProcess):
         return self._stderr_dropped
 
     def close_host_ends(self) -> None:
-        """Close the host's ends of both lanes: the launch block is left."""
+        """Close the host's ends of all lanes: the launch block is left."""
         self.control.close()
         self.messages.close()
+        if self._calls is not None:
+            self._calls[0].close()
+
+    def _call_lanes(self) -> tuple[MemoryLane, MemoryLane]:
+        if self._calls is None:
+            self._calls = memory_lane_pair(self.order.limits.frame_bytes)
+            if self._status is not None:
+                self._calls[1].close()
+        return self._calls

@@ -26,8 +26,8 @@ __all__ = ["DESCRIPTORS", "REAP_SECONDS", "ForkedProcess", "NotForked", "Process
 REAP_SECONDS: Final = 0.5
 """Seconds that the server may take to reap a process. It takes microseconds, unless the server was stopped."""
 
-DESCRIPTORS: Final = 7
-"""How many descriptors come with a process: pidfd, control, messages, stdout, stderr, page, and another pidfd."""
+DESCRIPTORS: Final = 8
+"""How many descriptors come with a process: pidfd, three lanes, stdout, stderr, page, and another pidfd."""
 
 
 class ProcessParent(Protocol):
@@ -95,6 +95,8 @@ class ForkedProcess:
     """This end of the control lane."""
     messages: socket.socket
     """This end of the messages lane."""
+    calls: int
+    """This end of the calls lane, which most processes never use."""
     stdout: int
     """The reading end of its stdout."""
     stderr: int
@@ -129,6 +131,7 @@ class ForkedProcess:
         os.close(self.pidfd)
         self.control.close()
         self.messages.close()
+        os.close(self.calls)
         os.close(self.stdout)
         os.close(self.stderr)
         self.page.close()
@@ -161,7 +164,7 @@ def take_process(
             if len(fds) != DESCRIPTORS:
                 raise OSError(errno.EMFILE, "this program has no descriptor left for a process")
             RESERVE.refill()  # a process that could not be killed is not begun
-            pidfd, control, messages, stdout, stderr, page, other = fds
+            pidfd, control, messages, calls, stdout, stderr, page, other = fds
             leader = pid_of(pidfd)
             if leader is None:
                 raise OSError("the process has ended before it could be used")  # and has been reaped
@@ -183,6 +186,7 @@ def take_process(
         tree=tree_of(parent.containment, leader, pidfd, other, group=killed_by),
         control=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control),
         messages=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, messages),
+        calls=calls,
         stdout=stdout,
         stderr=stderr,
         page=mapped,

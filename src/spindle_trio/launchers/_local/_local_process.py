@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -85,11 +86,14 @@ class LocalProcess(LaunchedProcess):
         forked, program = told.forked, told.program
         self.pid: int = forked.pid
         self.control = told.control
+        self._frame_seconds: Final = order.limits.frame_seconds if program.waits_to_send else math.inf
         self.messages = SocketLane(
             forked.messages,
             max_bytes=order.limits.frame_bytes,
-            frame_seconds=order.limits.frame_seconds if program.waits_to_send else math.inf,
+            frame_seconds=self._frame_seconds,
         )
+        self._calls: SocketLane | None = None
+        self._calls_fd = forked.calls
         self._order: Final = order
         self._pidfd = forked.pidfd
         self._number: Final = forked.number
@@ -114,6 +118,21 @@ class LocalProcess(LaunchedProcess):
         if self._status is not None:
             state = self._status.in_words(by_host=self._killed_at is not None)
         return f"<{type(self).__name__} {state} {self._order.entry.entry} {self._order.process_id} pid={self.pid}>"
+
+    @property
+    def calls(self) -> SocketLane:
+        """The calls lane, made for the first call."""
+        if self._calls is None:
+            if self._calls_fd < 0:
+                raise trio.ClosedResourceError("the launch block of this process was left")
+            lane = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self._calls_fd)
+            self._calls = SocketLane(
+                lane,
+                max_bytes=self._order.limits.frame_bytes,
+                frame_seconds=self._frame_seconds,
+            )
+            self._calls_fd = -1
+        return self._calls
 
     def last_heartbeat(self) -> float:
         """Return when the process last beat; see `LaunchedProcess.last_heartbeat`."""
@@ -224,6 +243,11 @@ class LocalProcess(LaunchedProcess):
         """Close all that is left."""
         self.control.close()
         self.messages.close()
+        if self._calls is not None:
+            self._calls.close()
+        elif self._calls_fd >= 0:
+            os.close(self._calls_fd)
+            self._calls_fd = -1
         self._stdout.close()
         self._stderr.close()
         self._page.close()
@@ -241,8 +265,9 @@ class LocalProcess(LaunchedProcess):
             status = await self._parent.reap(self._number, self._pidfd)
             if status != ExitStatus():  # otherwise it has not been reaped, and nothing will settle
                 await self._tree.settle()
-        for lane in (self.control, self.messages):
-            lane.shut()  # a daemon may hold it as well, so it may never end
+        for lane in (self.control, self.messages, self._calls):
+            if lane is not None:
+                lane.shut()  # a daemon may hold it as well, so it may never end
         self._stdout.drain_nowait()
         self._stderr.drain_nowait()
         if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:

@@ -1,0 +1,153 @@
+"""The calls lane as the host sees it: what it sends to a child, and what a child may send; see `_call_frames`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import attrs
+
+from spindle_trio._errors import PeerProtocolError
+from spindle_trio._model import JsonValue
+from spindle_trio._protocol._call_frames import ANSWER, CALL, END, FAILURE, ITEM
+from spindle_trio._protocol._json_codec import BodyReader, write_body
+from spindle_trio._protocol._payload import PayloadBounds
+
+
+@attrs.frozen
+class Answer:
+    """What the handler of a call has returned."""
+
+    call_id: int
+    value: JsonValue
+
+
+@attrs.frozen
+class Item:
+    """What the generator of a stream has yielded."""
+
+    call_id: int
+    value: JsonValue
+
+
+@attrs.frozen
+class StreamEnd:
+    """The generator of a stream has ended."""
+
+    call_id: int
+
+
+@attrs.frozen
+class Failure:
+    """A call or a stream has ended without what was asked for."""
+
+    call_id: int
+    error_type: str = ""
+    """The name of the exception's class."""
+    text: str = ""
+    """The exception's message."""
+    traceback: str | None = None
+    """Its traceback."""
+    known: tuple[str, ...] | None = None
+    """The names of all handlers, if that is what was wrong."""
+    is_cancelled: bool = False
+    """Whether it ended because it was cancelled."""
+
+
+CallFrame: TypeAlias = Answer | Item | StreamEnd | Failure
+
+_SURROUNDINGS: Final = 2
+"""Values around the one that counts: the array, and the id."""
+
+
+def encode_call(
+    call_id: int, method: str, seconds: float, payload: object, window: int | None, max_bytes: int
+) -> bytes:
+    """Write the frame that begins a call.
+
+    Args:
+        call_id: identifies it; larger than all before.
+        method: which handler is to be called.
+        seconds: how much time is left; `math.inf` for any.
+        payload: already checked by `check_payload`.
+        window: how many items of a stream may be under way; `None` for a call with one answer.
+        max_bytes: how long the body may be.
+
+    Raises:
+        PayloadError: it would be longer.
+    """
+    left = None if math.isinf(seconds) else max(0.0, round(seconds * 1000, 3))
+    frame = [call_id, method, left, payload] if window is None else [call_id, method, left, payload, window]
+    return CALL + write_body(frame, max_bytes - 1)
+
+
+class CallReader:
+    """Reads what children send on their calls lanes, under one set of bounds."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, bounds: PayloadBounds) -> None:
+        """Prepare.
+
+        Args:
+            bounds: on answers and items; the array around them comes on top.
+        """
+        entries = bounds.container_entries
+        self._reader = BodyReader(
+            PayloadBounds(
+                bounds.depth + 1,
+                bounds.values + _SURROUNDINGS,
+                bounds.text_bytes,
+                None if entries is None else max(entries, _SURROUNDINGS),
+            )
+        )
+
+    def read(self, body: bytes) -> CallFrame:
+        """Read one body.
+
+        Raises:
+            PeerProtocolError: a child may not send this frame; says why.
+        """
+        kind = body[:1]
+        if kind not in _KINDS:
+            raise PeerProtocolError(f"a frame of unknown kind {kind!r} on the calls lane")
+        frame = self._reader.read(body[1:])
+        if not isinstance(frame, list) or len(frame) != _KINDS[kind]:
+            raise PeerProtocolError(f"a frame of kind {kind!r} that is not an array of {_KINDS[kind]}")
+        call_id = frame[0]
+        if type(call_id) is not int or call_id < 1:
+            raise PeerProtocolError(f"a frame of kind {kind!r} whose id is not an integer, 1 or more")
+        if kind == ANSWER:
+            return Answer(call_id, frame[1])
+        if kind == ITEM:
+            return Item(call_id, frame[1])
+        if kind == END:
+            return StreamEnd(call_id)
+        about = frame[1]
+        if not isinstance(about, dict):
+            raise PeerProtocolError("a failure that is not an object")
+        return _read_failure(call_id, about)
+
+
+_KINDS: Final[Mapping[bytes, int]] = {ANSWER: 2, ITEM: 2, END: 1, FAILURE: 2}
+"""How long the array of each kind is."""
+
+
+def _read_failure(call_id: int, about: Mapping[str, JsonValue]) -> Failure:
+    if about.get("cancelled") is True:
+        return Failure(call_id, is_cancelled=True)
+    known = about.get("known")
+    if known is not None:
+        if not isinstance(known, list):
+            raise PeerProtocolError("a failure whose known names are not an array")
+        names = [name for name in known if isinstance(name, str)]
+        if len(names) < len(known):
+            raise PeerProtocolError("a failure whose known names are not strings")
+        return Failure(call_id, known=tuple(names))
+    error, text, traceback = about.get("error"), about.get("text"), about.get("traceback")
+    if not (isinstance(error, str) and isinstance(text, str)):
+        raise PeerProtocolError("a failure without error and text")
+    if not (traceback is None or isinstance(traceback, str)):
+        raise PeerProtocolError("a failure whose traceback is not a string")
+    return Failure(call_id, error, text, traceback)

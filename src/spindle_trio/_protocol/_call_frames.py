@@ -1,0 +1,106 @@
+"""Bodies on the calls lane: one byte that says the kind, and then JSON. `notes/protocol.md` has the same in prose.
+
+Every call is ended by one ANSWER, END or FAILURE, also a cancelled one; only the end of the process ends it as well.
+Cancellations and credit are frames of the control lane, which waits for no call. Standard library only, since children
+use it too; the host reads what comes from children with `_call_answers`.
+"""
+
+from __future__ import annotations
+
+from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._json_text import read_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from spindle_trio._model import JsonValue
+
+CALL: Final = b"\x01"
+"""From the host: ``[id, method, milliseconds left or null, payload]``, and a fifth element for a stream: its window."""
+
+ANSWER: Final = b"\x02"
+"""From the process: ``[id, value]``. Ends a call."""
+
+ITEM: Final = b"\x03"
+"""From the process: ``[id, value]``. The next item of a stream."""
+
+END: Final = b"\x04"
+"""From the process: ``[id]``. Ends a stream."""
+
+BYTES: Final = b"\x05"
+"""From either: no JSON, but a piece of the bytes that the frame before has announced."""
+
+FAILURE: Final = b"\x06"
+"""From the process: ``[id, {…}]``. Ends a call or a stream.
+
+The object has `error` and `text`, and perhaps `traceback`, of what the handler raised; or `known`, the names of the
+handlers, if the method is not among them; or ``"cancelled": true``.
+"""
+
+
+class IncomingCall:
+    """A CALL as the process reads it."""
+
+    __slots__ = ("call_id", "method", "payload", "seconds", "window")
+
+    def __init__(
+        self, call_id: int, method: str, seconds: float | None, payload: JsonValue, window: int | None
+    ) -> None:
+        self.call_id: int = call_id
+        """Identifies it; each is larger than all before."""
+        self.method: str = method
+        """Which handler is to be called."""
+        self.seconds: float | None = seconds
+        """How much time is left for it; `None` for any."""
+        self.payload: JsonValue = payload
+        """The handler's argument."""
+        self.window: int | None = window
+        """How many items of a stream may be under way; `None` if one answer is expected."""
+
+
+def read_call(body: bytes) -> IncomingCall:
+    """Read a frame from the host, which a process trusts.
+
+    Raises:
+        ValueError: it is not a CALL.
+    """
+    if not body.startswith(CALL):
+        raise ValueError(f"a frame of kind {body[:1]!r} on the calls lane")
+    match read_json(body[1:]):
+        case [int(call_id), str(method), (int() | float() | None) as left, payload]:
+            window = None
+        case [int(call_id), str(method), (int() | float() | None) as left, payload, int(window)]:
+            pass
+        case _:
+            raise ValueError("a CALL that is not [id, method, milliseconds, payload]")
+    return IncomingCall(call_id, method, None if left is None else left / 1000, payload, window)
+
+
+def encode_answer(call_id: int, value: object, max_bytes: int) -> bytes:
+    """Write the answer of a call.
+
+    Args:
+        call_id: the call's.
+        value: already checked by `check_payload`.
+        max_bytes: how long the body may be.
+
+    Raises:
+        PayloadError: it would be longer.
+    """
+    return ANSWER + encode_body([call_id, value], max_bytes - 1, "answer")
+
+
+def encode_item(call_id: int, value: object, max_bytes: int) -> bytes:
+    """Write an item of a stream; see `encode_answer`."""
+    return ITEM + encode_body([call_id, value], max_bytes - 1, "item")
+
+
+def encode_end(call_id: int) -> bytes:
+    """Write the end of a stream."""
+    return END + encode_body([call_id])
+
+
+def encode_failure(call_id: int, about: dict[str, object]) -> bytes:
+    """Write why a call or stream has no answer; see `FAILURE` for the object."""
+    return FAILURE + encode_body([call_id, about])
