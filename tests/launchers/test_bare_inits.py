@@ -176,11 +176,12 @@ def test_where_a_system_refuses_what_it_takes_inits_are_forked(tmp_path: Path, r
 
 MAKES_ONE = """
 import os, signal
-from spindle_trio.fork_server._bare_inits import BareInits
+from spindle_trio.fork_server import _bare_inits
+settings = []
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 descriptors = os.listdir("/proc/self/fd")
 try:
-    print(BareInits(b"one", has_own_proc=True).make(1, []))
+    print(_bare_inits.BareInits(b"one", has_own_proc=True).make(1, settings))
 except OSError as error:
     print(error)
 print(os.listdir("/proc/self/fd") == descriptors)
@@ -198,6 +199,16 @@ def test_an_init_that_could_not_mount_is_none(tmp_path: Path, refused: str) -> N
         pytest.skip("only a superuser can make these surroundings")
     program, before = MAKES_ONE, refusing("mount", ERRORS["EPERM"])
     if refused == "nothing":  # so that the other case fails for its reason alone
-        program, before = MAKES_ONE.replace("print(Bare", "os.kill(Bare").replace("[]))", "[]), 9)"), ""
-    first = ["an init has ended, or could not mount"] if refused == "mount" else []
+        program, before = MAKES_ONE.replace("print(_bare", "os.kill(_bare").replace("settings))", "settings), 9)"), ""
+    first = ["an init has ended, or could not mount, or hangs"] if refused == "mount" else []
     assert run_program(tmp_path, program, before=before).splitlines() == [*first, "True", "none is left"]
+
+
+def test_an_init_that_never_becomes_ready_is_killed(tmp_path: Path) -> None:
+    if problem_with(Containment.PIDNS) is not None or os.geteuid() != 0:
+        pytest.skip("only a superuser can make these surroundings")
+    os.mkfifo(tmp_path / "nobody_reads")
+    settings = f"settings = [({str(tmp_path / 'nobody_reads')!r}, 'x')]; _bare_inits._READY_MS = 50"
+    program = MAKES_ONE.replace("settings = []", settings)
+    lines = run_program(tmp_path, program).splitlines()
+    assert lines == ["an init has ended, or could not mount, or hangs", "True", "none is left"]

@@ -381,8 +381,8 @@ MUTANTS: Final = (
     Mutant(
         "no init is forked where a clone is refused",
         "fork_server/_inits.py",
-        "        except OSError:\n            pid = self._fork(settings)",
-        "        except OSError:\n            raise\n            pid = self._fork(settings)",
+        "                pass  # a fork may work",
+        "                raise  # a fork may work",
         ("launchers/test_bare_inits.py::test_where_a_system_refuses_what_it_takes_inits_are_forked",),
     ),
     Mutant(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 
 from spindle_trio._linux._parent_death import PR_SET_NAME
 from spindle_trio._linux._syscalls import CLONE_NEWNS, CLONE_NEWPID
@@ -32,6 +33,10 @@ _MACHINES = ("x86_64",)
 
 _CLONE_VM = 0x00000100
 _SIGCHLD = 17
+
+_READY_MS = 1000
+"""Milliseconds that an init may take to be ready, which takes a quarter of one. With an emulator it might hang."""
+
 _LAST_FD = 0x7FFFFFFF
 
 _CONTEXT_BYTES = 1024  # sizeof(ucontext_t) is 968
@@ -75,7 +80,7 @@ class BareInits:
         self._name = name
         self._has_own_proc = has_own_proc
         self._addresses: dict[str, int | None] = {}
-        self._memory: dict[int, ctypes.Array[ctypes.c_char]] = {}  # by number
+        self._memory: dict[int, tuple[ctypes.Array[ctypes.c_char], ...]] = {}  # by number
         try:
             for function in (
                 *("setcontext", "setsid", "mount", "readlink", "open", "write"),
@@ -117,6 +122,7 @@ class BareInits:
         told, tell = os.pipe()
         try:
             memory, first = self._write_down(self._calls(seen, told, tell, settings))
+            self._memory[number] = memory, seen
             stack = ctypes.addressof(memory) + _FIRST_STACK_BYTES
             flags = _CLONE_VM | CLONE_NEWPID | (CLONE_NEWNS if self._has_own_proc else 0) | _SIGCHLD
             pid = int(self._clone(self._addresses["setcontext"], stack, flags, first))
@@ -124,19 +130,20 @@ class BareInits:
                 raise OSError(ctypes.get_errno(), "clone")
             os.close(tell)
             tell = -1
-            is_ready = os.read(told, 1)
+            answer = select.poll()
+            answer.register(told, select.POLLIN)
+            is_ready = bool(answer.poll(_READY_MS)) and os.read(told, 1) == b"1"
         finally:
             os.close(told)
             if tell >= 0:
                 os.close(tell)
-        self._memory[number] = memory
         if not is_ready or (self._has_own_proc and seen.value != b"1"):
             os.kill(pid, signals.SIGKILL)
-            raise OSError("an init has ended, or could not mount")
+            raise OSError("an init has ended, or could not mount, or hangs")
         return pid
 
     def forget(self, number: int) -> None:
-        """Free the memory of an init that has ended."""
+        """Free the memory of an init that has ended, if this object has made it."""
         self._memory.pop(number, None)
 
     def _calls(

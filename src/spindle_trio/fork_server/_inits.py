@@ -134,6 +134,7 @@ class _Root:
         self._has_own_proc = has_own_proc
         self._settings = settings
         self._bare: BareInits | None = None
+        self._forks = False  # a fork has worked where a clone had not
         try:
             # Only here: `ctypes` shall not be in the memory of processes, and need not be there at all.
             from spindle_trio.fork_server._bare_inits import BareInits
@@ -179,28 +180,36 @@ class _Root:
     def _make(self) -> None:
         self._last_number += 1
         number = self._last_number
+        pidfd = -1
         try:
-            pidfd = os.pidfd_open(self._start(number))
+            pid = self._start(number)
+            try:
+                pidfd = os.pidfd_open(pid)
+                packed = pidfd.to_bytes(4, sys.byteorder)
+                self._socket.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+            except OSError:
+                os.kill(pid, signals.SIGKILL)
+                raise
         except OSError as error:
-            self._socket.send(b"!%d" % (error.errno or 0))
+            if pidfd >= 0:
+                os.close(pidfd)
+            self._socket.send(b"!%d" % (error.errno or 0))  # which fails as well if the server has ended
             return
         self._pidfds[number] = pidfd
         self._numbers[pidfd] = number
         self._poll.register(pidfd, select.POLLIN)
-        packed = pidfd.to_bytes(4, sys.byteorder)
-        self._socket.sendmsg([b"%d" % number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
     def _start(self, number: int) -> int:
         """Make an init, wait until it is ready, and return its pid."""
         settings = self._settings(number)
-        if self._bare is None:
-            return self._fork(settings)
-        try:
-            return self._bare.make(number, settings)
-        except OSError:
-            pid = self._fork(settings)  # or learn from its error why there can be none
-            self._bare = None
-            return pid
+        if self._bare is not None and not self._forks:
+            try:
+                return self._bare.make(number, settings)
+            except OSError:
+                pass  # a fork may work, or its error says why none can be made
+        pid = self._fork(settings)
+        self._forks = True
+        return pid
 
     def _fork(self, settings: Sequence[tuple[str, str]]) -> int:
         told, tell = os.pipe()
