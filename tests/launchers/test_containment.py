@@ -171,18 +171,22 @@ def test_where_no_namespace_can_be_made_the_next_level_is_taken_and_the_reason_i
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("most", [4, 5, 3, 6])
 def test_where_few_namespaces_can_be_made_the_host_opens_at_this_level_or_the_next(tmp_path: Path, most: int) -> None:
-    """Trying the level out takes some, which are not given back at once: with 6 a spawn may find none, and says so."""
+    """The host needs two, one for all and one for its process, and trying the level out takes some.
+
+    The kernel gives those back when their inits have ended, at once or later. So the host may find too few for the
+    level, and a spawn may find none: either says so.
+    """
     (tmp_path / "entry.py").write_text(ENDS)
     if problem_with(Containment.PIDNS) is not None:
         pytest.skip("no namespaces at all: then every other test here runs so")
     report, _ = run_program(tmp_path, REPORT, before=at_most_namespaces(most)).splitlines()
     level, problems, error, _ = json.loads(report)
-    assert error is None or (most == 6 and "the limit on namespaces is used up" in error)
-    if level != "pidns":
-        assert level in ("cgroup", "sweep")
-        assert "the limit on namespaces is used up (max_pid_namespaces" in problems["pidns"]
+    if level == "pidns":
+        assert error is None or "the limit on namespaces is used up" in error
     else:
-        assert most > 4
+        assert level in ("cgroup", "sweep")
+        assert error is None
+        assert "the limit on namespaces is used up (max_pid_namespaces" in problems["pidns"]
 
 
 def test_what_a_level_needed_and_did_not_get_is_named() -> None:
