@@ -170,6 +170,22 @@ class ProcessLostError(CallError):
         return self._handed_over
 
 
+class PoolBrokenError(CallError):
+    """The pool has given up: its processes kept ending, or cannot be started. It takes no more calls.
+
+    Its cause, where there is one, is the error of the last start.
+    """
+
+    def __init__(self, message: str, *, post_mortem: PostMortem | None = None) -> None:
+        super().__init__(message)
+        self._post_mortem = post_mortem
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains the last end; `None` if no process was launched, or if it completed."""
+        return self._post_mortem
+
+
 class PayloadError(SpindleError, ValueError):
     """A payload is not JSON-safe, or over a limit. Raised at the sender; nothing was sent."""
 

@@ -35,6 +35,12 @@ class CallsInterface(Protocol):
     async def open_stream(self, request: CallRequest) -> MessageReceiveChannel[JsonValue]:
         """Begin a stream; see `ProcessHandle.stream`. Closing the channel cancels it."""
 
+    async def wait_idle(self) -> None:
+        """Wait until the process has ended every call, also those whose callers have gone on, or has ended itself.
+
+        A pool gives no call to a process before that. At once where there is none; if cancelled, only the waiting ends.
+        """
+
 
 class ProcessInterface(Protocol):
     """One process, as its handle sees it. It still works after the process has ended."""

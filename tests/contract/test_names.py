@@ -231,6 +231,7 @@ ERRORS = {
     "UnknownMethodError": (spindle.CallError,),
     "CallTimeoutError": (spindle.CallError, TimeoutError),
     "ProcessLostError": (spindle.CallError,),
+    "PoolBrokenError": (spindle.CallError,),
     "ProcessAccessError": (spindle.SpindleError,),
     "PayloadError": (spindle.SpindleError, ValueError),
     "LaggedError": (spindle.SpindleError,),

@@ -28,6 +28,7 @@ PARENTS = {
     errors.UnknownMethodError: errors.CallError,
     errors.CallTimeoutError: errors.CallError,
     errors.ProcessLostError: errors.CallError,
+    errors.PoolBrokenError: errors.CallError,
     errors.ProcessAccessError: errors.SpindleError,
     errors.PayloadError: errors.SpindleError,
     errors.LaggedError: errors.SpindleError,
