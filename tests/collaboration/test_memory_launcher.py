@@ -131,7 +131,7 @@ async def test_a_launched_entry_hears_its_first_frame_and_exits_by_itself(autoju
         assert await process.wait() == ExitStatus(code=0)
         assert process.has_exited()
         assert await frames_until_end(process) == [
-            {"type": "ready"},
+            {"type": "ready", "protocol": 2},
             {"type": "complete", "result": payload, "messages": 0},
         ]
     assert launcher.live_processes == 0
@@ -273,7 +273,7 @@ async def test_a_process_feels_no_cancellation_of_its_hosts_but_the_kill(autojum
                 assert not process.has_exited()
                 process.kill()
                 frames += await frames_until_end(process)
-    assert frames == [{"type": "ready"}]
+    assert frames == [{"type": "ready", "protocol": 2}]
 
 
 async def test_entering_when_cancelled_leaves_nothing() -> None:

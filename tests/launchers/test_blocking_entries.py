@@ -64,7 +64,7 @@ async def test_complete_ends_it_through_its_finally_blocks_whose_messages_count(
                     process.send(3)
     """) as child:
         assert await child.last_frames() == [
-            {"type": "ready"},
+            {"type": "ready", "protocol": 2},
             {"type": "complete", "result": "first", "messages": 1},
             {"type": "exiting", "messages": 3, "code": 0},
         ]

@@ -1,4 +1,5 @@
-"""What an entry file imports: the contexts that its `run(process)` is given, and the notice of a stop.
+"""What an entry file imports: the contexts that its `run(process)` is given, the notice of a stop, and what tells a
+handler of its call.
 
 Lazy, so that ``from spindle_trio.child import BlockingProcessContext`` in a blocking entry loads no Trio.
 """
@@ -9,12 +10,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spindle_trio.child._async_context import ProcessContext as ProcessContext
     from spindle_trio.child._blocking_context import BlockingProcessContext as BlockingProcessContext
+    from spindle_trio.child._calls import CallCancelled as CallCancelled
+    from spindle_trio.child._calls import CallContext as CallContext
     from spindle_trio.child._stop_notice import StopNotice as StopNotice
 
-__all__ = ["BlockingProcessContext", "ProcessContext", "StopNotice"]  # made on first use, see below
+__all__ = [
+    "BlockingProcessContext",
+    "CallCancelled",
+    "CallContext",
+    "ProcessContext",
+    "StopNotice",
+]  # made on first use, see below
 
 _HOMES = {
     "BlockingProcessContext": "spindle_trio.child._blocking_context",
+    "CallCancelled": "spindle_trio.child._calls",
+    "CallContext": "spindle_trio.child._calls",
     "ProcessContext": "spindle_trio.child._async_context",
     "StopNotice": "spindle_trio.child._stop_notice",
 }

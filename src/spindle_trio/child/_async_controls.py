@@ -15,7 +15,7 @@ from spindle_trio._protocol._outbox import Outbox
 from spindle_trio._protocol._payload import check_payload
 from spindle_trio.child._async_messages import MessageIntake
 from spindle_trio.child._beating import Beating
-from spindle_trio.child._exit_frames import encode_complete, encode_fail
+from spindle_trio.child._exit_frames import encode_complete, encode_fail, encode_ready
 from spindle_trio.child._handlers import Handlers
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class AsyncControls:
             return
         self._is_ready = True
         self._beat()
-        self._send_control(encode_body({"type": "ready"}))
+        self._send_control(encode_ready(self.facts))
         if self._beating is not None:
             self._beating.ready()
 

@@ -109,7 +109,7 @@ class BlockingControls:
         if not self.beats and self.final is None:
             self.beats = True
             self._beat()
-            self._say(encode_ready())
+            self._say(encode_ready(self.facts))
 
     def complete(self, result: object) -> None:
         self._refuse_other_thread()

@@ -1,8 +1,12 @@
-"""Tells whether calling something gives a coroutine, without loading `inspect`."""
+"""Tells whether calling something gives a coroutine or a generator, without loading `inspect`."""
 
 from __future__ import annotations
 
 import sys
+
+GENERATOR = 0x20  # `inspect.CO_GENERATOR`
+COROUTINE = 0x80  # `inspect.CO_COROUTINE`
+ASYNC_GENERATOR = 0x200  # `inspect.CO_ASYNC_GENERATOR`
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -10,9 +14,14 @@ def is_coroutine_function(function: object) -> bool:
 
     Importing `inspect` would take a blocking entry longer than all its other imports.
     """
+    return bool(code_flags(function) & COROUTINE)
+
+
+def code_flags(function: object) -> int:
+    """Return the flags of the code that calling this runs, as in `inspect`: they tell what the call gives."""
     while True:
         if _is_marked(function):
-            return True
+            return COROUTINE
         inner = getattr(function, "func" if _is_partial(function) else "__func__", None)
         if inner is None:
             break
@@ -20,10 +29,8 @@ def is_coroutine_function(function: object) -> bool:
     code = getattr(function, "__code__", None)
     if code is None and not isinstance(function, type):
         code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004  # its code is wanted
-    return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
-
-
-_CO_COROUTINE = 0x80  # `inspect.CO_COROUTINE`
+    flags: int = getattr(code, "co_flags", 0)
+    return flags
 
 
 def _is_marked(function: object) -> bool:

@@ -47,12 +47,14 @@ class EntryFileError(Exception):
 def load_entry(path: str, code: CodeType) -> Callable[[object], object]:
     """Run an entry file as a module, named by the file's stem, and return its `default` if callable, else its `run`.
 
+    A module with neither may have `calls` instead, a mapping of names to functions.
+
     Args:
         path: an absolute path of a ``.py`` file, without links in it.
         code: the file's, by `read_code`.
 
     Raises:
-        EntryFileError: neither name is callable.
+        EntryFileError: neither name is callable, and `calls` is not there or no such mapping.
         BaseException: whatever running the file raises.
     """
     name = path.rpartition("/")[2].removesuffix(".py")
@@ -74,6 +76,14 @@ def load_entry(path: str, code: CodeType) -> Callable[[object], object]:
                     f"{path}: an entry's {candidate} takes the process's context; write: def {candidate}(process)"
                 )
             return function
+    calls: object = getattr(module, "calls", None)
+    if calls is not None:
+        from spindle_trio.child._calls import entry_of
+
+        try:
+            return entry_of(calls, path)  # type: ignore[return-value]  # it is called with a context, as any entry
+        except ValueError as error:
+            raise EntryFileError(str(error)) from None
     raise EntryFileError(f"{path} defines neither a callable 'run' nor a callable 'default'; write: def run(process)")
 
 

@@ -32,13 +32,30 @@ NO_WORDS = "(an exception that cannot be shown)"
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
+_NAMES_BYTES = 24
+"""Bytes of text in the names of the fields that have the texts."""
+
 _FRAME_NAMES_BYTES = 100
 """Bytes that a `fail` frame needs beside its texts."""
 
 
-def encode_ready() -> bytes:
-    """Write the frame that says: the entry has started up."""
-    return encode_body({"type": "ready"})
+def encode_ready(facts: ProcessFacts, *, takes_calls: bool = False) -> bytes:
+    """Write the frame that says: the entry has started up.
+
+    Args:
+        facts: have the protocol.
+        takes_calls: whether it has a handler for calls; a host of protocol 1 is not told.
+    """
+    if facts.protocol == 1:
+        return encode_body({"type": "ready"})
+    if takes_calls:
+        return encode_body({"type": "ready", "protocol": 2, "calls": True})
+    return encode_body({"type": "ready", "protocol": 2})
+
+
+def encode_takes_calls() -> bytes:
+    """Write the frame that says, after a `ready` without it: the entry takes calls from now on."""
+    return encode_body({"type": "calls"})
 
 
 def encode_complete(result: object, messages: int, facts: ProcessFacts) -> bytes:
@@ -77,15 +94,46 @@ def encode_fail(error: str, messages: int, facts: ProcessFacts, traceback: str |
         facts: have the bounds.
         traceback: of the exception that is the reason.
     """
-    # One byte of text may take six in JSON.
-    room = min(FAILURE_BYTES, max(0, facts.frame_bytes - _FRAME_NAMES_BYTES) // 6)
-    if facts.bounds.text_bytes is not None:
-        room = min(room, facts.bounds.text_bytes)
-    frame: dict[str, object] = {"type": "fail", "error": _cut_middle(error, room), "messages": messages}
+    room = room_for_texts(facts)
+    frame: dict[str, object] = {"type": "fail", "error": cut_middle(error, room), "messages": messages}
     room -= len(str(frame["error"]).encode())
     if traceback is not None and room > 0:
-        frame["traceback"] = _cut_middle(traceback, room)
+        frame["traceback"] = cut_middle(traceback, room)
     return encode_body(frame)
+
+
+def failure_texts(
+    error: BaseException, facts: ProcessFacts, *, has_traceback: bool = True
+) -> tuple[str, str, str | None]:
+    """Describe an exception by its type's name, its message and its traceback, cut to what a frame can carry.
+
+    Args:
+        error: the exception; the message of a group names its first members.
+        facts: have the bounds.
+        has_traceback: whether its traceback is wanted.
+    """
+    room = max(0, room_for_texts(facts) - _NAMES_BYTES)
+    name = cut_middle(_name_of(error), min(room, MESSAGE_BYTES))
+    room -= len(name.encode())
+    try:
+        text = _message_of(error)
+        if isinstance(error, BaseExceptionGroup):
+            text = f"{cut_middle(text, MESSAGE_BYTES)}{_shown_members(error)}"
+        traceback = _traceback_of(error) if has_traceback else None
+    except BaseException:  # noqa: ASYNC103  # no Trio runs in what an exception's class may define
+        return name, cut_middle(NO_WORDS, room), None  # noqa: ASYNC104  # as above
+    text = cut_middle(text, room)
+    room -= len(text.encode())
+    return name, text, cut_middle(traceback, room) if traceback is not None and room > 0 else None
+
+
+def room_for_texts(facts: ProcessFacts) -> int:
+    """Return how many bytes of text about a failure a frame can carry."""
+    # One byte of text may take six in JSON.
+    room = min(FAILURE_BYTES, max(0, facts.frame_bytes - _FRAME_NAMES_BYTES) // 6)
+    if facts.bounds.text_bytes is None:
+        return room
+    return min(room, max(0, facts.bounds.text_bytes - _NAMES_BYTES))
 
 
 def encode_stopped(messages: int) -> bytes:
@@ -119,15 +167,19 @@ def summarise_error(error: BaseException) -> str:
 
 
 def _summary_of(error: BaseException) -> str:
-    message = _cut_middle(_one_line(_message_of(error)), MESSAGE_BYTES)
+    message = cut_middle(_one_line(_message_of(error)), MESSAGE_BYTES)
     text = f"{_name_of(error)}: {message}" if message else _name_of(error)
     if isinstance(error, BaseExceptionGroup):
-        members = members_of(error)
-        shown = [_summary_of(member) for member in members[:MEMBERS]]
-        text += f" [{'; '.join(shown)}{'; …' if len(members) > MEMBERS else ''}]"
+        text += _shown_members(error)
     else:
         text += _place_of(error)
     return _one_line(text)
+
+
+def _shown_members(error: BaseException) -> str:
+    members = members_of(error)
+    shown = [summarise_error(member) for member in members[:MEMBERS]]
+    return f" [{'; '.join(shown)}{'; …' if len(members) > MEMBERS else ''}]"
 
 
 def system_exit_code(error: BaseException, report: Callable[[str], None]) -> int | None:
@@ -228,7 +280,7 @@ def _strip_runtime(error: BaseException) -> None:
         error.__traceback__ = trace
 
 
-def _cut_middle(text: str, max_bytes: int) -> str:
+def cut_middle(text: str, max_bytes: int) -> str:
     """Cut a text to that many bytes of UTF-8, in the middle: its head names the error, its end has the innermost frame.
 
     Lone surrogates, which no frame can carry, are escaped.

@@ -16,7 +16,10 @@ FOREVER = float("inf")
 """Seconds without an end: `math.inf`, without loading `math`."""
 
 PROTOCOL_VERSION = 1
-"""The protocol of this runtime; `_protocol/_control_frames.py` has the host's side."""
+"""The protocol that `init` has to name; `_protocol/_control_frames.py` has the host's side."""
+
+NEWEST_PROTOCOL = 2
+"""The protocol of this runtime, which `ready` accepts if `init` offers it."""
 
 
 class ProcessFacts:
@@ -33,6 +36,7 @@ class ProcessFacts:
         "metadata",
         "payload",
         "process_id",
+        "protocol",
         "user_id",
     )
 
@@ -50,6 +54,7 @@ class ProcessFacts:
         has_payload: bool = False,
         metadata: dict[str, JsonValue] | None = None,
         heartbeat_timeout: float = FOREVER,
+        protocol: int = 1,
     ) -> None:
         self.process_id: str = process_id
         """The host's id for this process."""
@@ -69,6 +74,8 @@ class ProcessFacts:
         """The spawner's notes on this process."""
         self.heartbeat_timeout: float = heartbeat_timeout
         """Seconds that may pass between two heartbeats; `math.inf` for no watchdog."""
+        self.protocol: int = protocol
+        """The newest protocol that both the host and this child speak; 2 has calls."""
         self.bounds: PayloadBounds = bounds
         """The bounds on payloads that this process sends."""
         self.frame_bytes: int = frame_bytes
@@ -106,6 +113,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
     milliseconds = frame.get("heartbeatTimeoutMs")
     if not isinstance(milliseconds, int | float):
         raise PeerProtocolError("an init frame whose heartbeatTimeoutMs is not a number")
+    offers = frame.get("offers")
     return ProcessFacts(
         process_id=_text(frame, "processId"),
         entry=_text(frame, "entry"),
@@ -123,6 +131,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
             _optional_count(limits, "containerEntries"),
         ),
         frame_bytes=_count(limits, "frameBytes"),
+        protocol=NEWEST_PROTOCOL if isinstance(offers, int) and offers >= NEWEST_PROTOCOL else PROTOCOL_VERSION,
     )
 
 

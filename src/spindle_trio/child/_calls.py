@@ -1,0 +1,280 @@
+"""What both runtimes share about calls: the registry of handlers, the object behind `process.call`, and failures.
+
+Loaded at the first `on_call`, or for an entry that defines `calls`. Standard library only.
+"""
+
+from __future__ import annotations
+
+from _collections_abc import Mapping  # without the package around it
+
+from spindle_trio._protocol._payload import check_text
+from spindle_trio.child._callables import ASYNC_GENERATOR, COROUTINE, GENERATOR, code_flags
+from spindle_trio.child._exit_frames import cut_middle, failure_texts, room_for_texts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, Never, Protocol, TypeAlias, TypeVar
+
+    from spindle_trio._protocol._call_frames import IncomingCall
+    from spindle_trio.child._facts import ProcessFacts
+
+    CallFunction: TypeAlias = Callable[[Never], object]
+    """Any function of one argument."""
+    F = TypeVar("F", bound=CallFunction)
+
+    class TakesCalls(Protocol):
+        """What an entry made of `calls` needs of either context."""
+
+        def on_call(self, method: str, function: CallFunction, /) -> object:
+            """Register a handler."""
+
+        def ready(self) -> None:
+            """Say that the entry has started up."""
+
+
+NAME_BYTES: Final = 1024
+"""How long the name of a method may be, in bytes of UTF-8; the host allows no longer ones either."""
+
+NO_CALL: Final = "process.call is there inside a handler of a call, while it serves one"
+"""What the error says for a use of `process.call` elsewhere."""
+
+_FAILURE_ENTRIES: Final = 3
+"""Entries of the object in a FAILURE."""
+
+_KNOWN_NAMES: Final = 1000
+"""How many names of handlers a FAILURE lists at most."""
+
+_DEPTH_OF_KNOWN: Final = 2
+"""How deep they are, beside what the host allows for."""
+
+_AROUND_KNOWN: Final = 2
+"""Values around them that count: the object and the list, beside what the host allows for."""
+
+
+class CallCancelled(BaseException):  # like trio.Cancelled, it is no error of the handler
+    """Raised inside a handler whose call was cancelled. Let it through; ``finally`` blocks run as for any exception."""
+
+
+class CallContext:
+    """The call that a handler serves, as `process.call` shows it."""
+
+    __slots__ = {
+        "_is_cancelled": None,
+        "deadline": "When its time is over: in seconds of `trio.current_time()` in an `async` entry, of "
+        "`time.monotonic()` in a blocking one; `math.inf` for never.",
+        "method": "The name that was called.",
+    }
+
+    method: str
+    deadline: float
+
+    def __init__(self, method: str, deadline: float, is_cancelled: Callable[[], bool]) -> None:
+        """Made by the runtime, for each call.
+
+        Args:
+            method: the name that was called.
+            deadline: on the runtime's clock; `math.inf` for none.
+            is_cancelled: tells whether the call was cancelled, by its caller or by its deadline.
+        """
+        self.method = method
+        self.deadline = deadline
+        self._is_cancelled = is_cancelled
+
+    def __repr__(self) -> str:
+        return f"<CallContext {self.method}{' cancelled' if self.is_cancelled else ''}>"
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller has given up, or the time is over: nobody waits for the answer any more."""
+        return self._is_cancelled()
+
+    def check(self) -> None:
+        """Do nothing, unless the call was cancelled. Cheap enough for every turn of a loop.
+
+        Raises:
+            CallCancelled: it was.
+        """
+        if self._is_cancelled():
+            raise CallCancelled(f"the call of {self.method!r} was cancelled")
+
+
+class CallHandler:
+    """A function that answers calls."""
+
+    __slots__ = ("function", "is_async", "is_stream")
+
+    def __init__(self, function: CallFunction) -> None:
+        flags = code_flags(function)
+        self.function: CallFunction = function
+        """Takes the payload."""
+        self.is_stream: bool = bool(flags & (GENERATOR | ASYNC_GENERATOR))
+        """Whether calling it gives a generator, plain or `async`."""
+        self.is_async: bool = bool(flags & (COROUTINE | ASYNC_GENERATOR))
+        """Whether calling it gives a coroutine or an `async` generator."""
+
+
+class CallHandlers:
+    """The functions that answer calls, by the names of their methods."""
+
+    __slots__ = ("_handlers",)
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, CallHandler] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._handlers)
+
+    def add(self, method_or_function: str | F, function: F | None = None) -> F | Callable[[F], F]:
+        """Register a function: alone, by a name, or as a decorator with or without a name.
+
+        Args:
+            method_or_function: the method's name; or the function, whose own name is the method's.
+            function: the function, after a name; without it this returns a decorator.
+
+        Returns:
+            The function as it is; or a decorator that registers its function and returns it.
+
+        Raises:
+            TypeError: the function is not callable, or has no name of its own and none was given.
+            ValueError: the name is empty, too long, or registered already.
+        """
+        if not isinstance(method_or_function, str):
+            if function is not None:
+                raise TypeError(f"on_call takes a name and a function, not {type(method_or_function).__name__} first")
+            return self._register(_own_name(method_or_function), method_or_function)
+        method = method_or_function
+        self._check_name(method)
+        if function is not None:
+            return self._register(method, function)
+
+        def decorate(decorated: F) -> F:
+            return self._register(method, decorated)
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """List the methods, in alphabetical order."""
+        return sorted(self._handlers)
+
+    def find(self, method: str) -> CallHandler | None:
+        """Return the handler of a method, if there is one."""
+        return self._handlers.get(method)
+
+    def refusal_of(self, call: IncomingCall, facts: ProcessFacts) -> dict[str, object] | None:
+        """Say why nothing here can serve a call, as the object of a FAILURE frame; `None` if a handler can."""
+        handler = self._handlers.get(call.method)
+        if handler is None:
+            return {"known": _known_names(self.names(), facts)}
+        if handler.is_stream == (call.window is not None):
+            return None
+        if handler.is_stream:
+            text = f"{call.method!r} is a generator: read it with stream(), not with call()"
+        else:
+            text = f"{call.method!r} is no generator, and answers once: use call(), not stream()"
+        return failure_of(TypeError(text), facts, has_traceback=False)
+
+    def _register(self, method: str, function: F) -> F:
+        self._check_name(method)
+        if not callable(function):
+            raise TypeError(f"on_call takes a function, not {type(function).__name__}")
+        self._handlers[method] = CallHandler(function)
+        return function
+
+    def _check_name(self, method: str) -> None:
+        if not method:
+            raise ValueError("the name of a method is empty")
+        check_text("the name of a method", method, NAME_BYTES)
+        if method in self._handlers:
+            raise ValueError(f"the method {method!r} has a handler already; register each name once")
+
+
+def failure_of(error: BaseException, facts: ProcessFacts, *, has_traceback: bool = True) -> dict[str, object]:
+    """Describe what a handler has raised, as the object of a FAILURE frame that no bound of the host refuses.
+
+    Args:
+        error: the exception; a group shows its first members in its text, and all in its traceback.
+        facts: have the bounds.
+        has_traceback: whether its traceback helps the author of the entry.
+    """
+    name, text, traceback = failure_texts(error, facts, has_traceback=has_traceback)
+    about: dict[str, object] = {"error": name, "text": text}
+    entries = facts.bounds.container_entries
+    if traceback and (entries is None or entries >= _FAILURE_ENTRIES):
+        about["traceback"] = traceback
+    return about
+
+
+def entry_of(calls: object, path: str) -> Callable[[TakesCalls], object]:
+    """Make the entry of a module that defines `calls`: it registers all of them and says `ready`.
+
+    Args:
+        calls: what the module has by that name.
+        path: the module's, for an error.
+
+    Returns:
+        A coroutine function if any of the handlers is `async`; otherwise a plain one.
+
+    Raises:
+        ValueError: it is not a mapping of names to functions, or an empty one.
+    """
+    if not isinstance(calls, Mapping):
+        raise ValueError(f"the 'calls' of {path} maps no names to functions, but is of type {type(calls).__name__}")
+    if not calls:
+        raise ValueError(f"the 'calls' of {path} is empty; write: calls = {{\"name\": function}}")
+    functions: dict[str, CallFunction] = {}
+    checked = CallHandlers()
+    for name, function in calls.items():
+        try:
+            if not isinstance(name, str):
+                raise TypeError("names are strings")
+            checked.add(name, function)
+            if function is None:
+                raise TypeError("on_call takes a function, not NoneType")
+        except (TypeError, ValueError) as error:
+            shown = cut_middle(ascii(name), 100)
+            raise ValueError(f"the 'calls' of {path} has an unfit entry, {shown}: {error}") from None
+        functions[name] = function
+
+    def register_all(process: TakesCalls) -> None:
+        for name, function in functions.items():
+            process.on_call(name, function)
+        process.ready()
+
+    async def register_all_async(process: TakesCalls) -> None:
+        register_all(process)
+
+    is_async = any(CallHandler(function).is_async for function in functions.values())
+    return register_all_async if is_async else register_all
+
+
+def _own_name(function: object) -> str:
+    """Return the name of a function, as a method's.
+
+    Raises:
+        TypeError: it is not callable, or its name is none that a caller could use.
+    """
+    if not callable(function):
+        raise TypeError(f"on_call takes a function, or a name and a function, not {type(function).__name__}")
+    name: object = getattr(function, "__name__", None)
+    if type(name) is not str or not name.isidentifier():
+        raise TypeError(f"{type(function).__name__} {name or ''} has no name to call it by; write: on_call(name, it)")
+    return name
+
+
+def _known_names(names: list[str], facts: ProcessFacts) -> list[str]:
+    """Take as many names as fit into any frame and its bounds."""
+    bounds = facts.bounds
+    most = min(_KNOWN_NAMES, bounds.values - _AROUND_KNOWN)
+    if bounds.depth < _DEPTH_OF_KNOWN:
+        most = 0
+    if bounds.container_entries is not None:
+        most = min(most, bounds.container_entries)
+    room = room_for_texts(facts)
+    known: list[str] = []
+    for name in names[: max(0, most)]:
+        room -= len(name.encode()) + 1  # its quotes and its comma
+        if room < 0:
+            break
+        known.append(name)
+    return known
