@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from spindle_trio import PayloadError
-from spindle_trio._protocol._call_answers import CallReader, Failure
+from spindle_trio._protocol._call_answers import Answer, CallReader, Failure, Item
 from spindle_trio._protocol._call_frames import IncomingCall, encode_failure
 from spindle_trio._protocol._payload import PayloadBounds
 from spindle_trio.child import CallCancelled, CallContext
-from spindle_trio.child._calls import CallHandlers, entry_of, failure_of
+from spindle_trio.child._calls import CallHandlers, encode_value, entry_of, failure_of
 from spindle_trio.child._entry import EntryFileError, load_entry, read_code
 from spindle_trio.child._exit_frames import FAILURE_BYTES, encode_ready, encode_takes_calls
 from spindle_trio.child._facts import ProcessFacts, facts_from_init
@@ -224,6 +224,27 @@ def test_a_failure_with_a_lone_surrogate_can_be_sent() -> None:
     assert as_the_host_reads_it(about, PayloadBounds(64, 100_000), 1_000_000).text == "a \\ud800 b"
 
 
+def test_a_value_is_an_answer_or_an_item_or_the_failure_that_says_what_is_wrong_with_it() -> None:
+    reader = CallReader(PayloadBounds(64, 100_000))
+    assert reader.read(encode_value(7, {"n": 9}, facts())) == Answer(7, {"n": 9})
+    assert reader.read(encode_value(7, {"n": 9}, facts(), is_item=True)) == Item(7, {"n": 9})
+    unsafe = reader.read(encode_value(7, {"n": {1}}, facts()))
+    assert unsafe == Failure(7, "PayloadError", "answer.n: set is not JSON-safe: send a list")
+    too_long = reader.read(encode_value(7, "x" * 1000, facts(frame_bytes=1000), is_item=True))
+    assert isinstance(too_long, Failure)
+    assert too_long.text.startswith("item: 1006 bytes as JSON, more than 999 in one frame")
+
+
+def test_handlers_tell_of_each_registration() -> None:
+    told: list[list[str]] = []
+    handlers = CallHandlers(lambda: told.append(handlers.names()))
+    decorate = handlers.add("first")
+    assert told == []
+    decorate(square)
+    handlers.add(square)
+    assert told == [["first"], ["first", "square"]]
+
+
 def test_a_call_tells_whether_it_was_cancelled_and_raises_if_asked() -> None:
     state = [False]
     context = CallContext("square", math.inf, lambda: state[0])
@@ -332,4 +353,4 @@ def test_the_shared_part_loads_nothing_beyond_what_a_child_has() -> None:
         "print(sorted(set(sys.modules) - before))"
     )
     shown = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "['spindle_trio.child._calls']"
+    assert shown.strip() == "['spindle_trio._protocol._call_frames', 'spindle_trio.child._calls']"

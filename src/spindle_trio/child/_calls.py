@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from _collections_abc import Mapping  # without the package around it
 
-from spindle_trio._protocol._payload import check_text
+from spindle_trio._errors import PayloadError
+from spindle_trio._protocol._call_frames import encode_answer, encode_failure, encode_item
+from spindle_trio._protocol._payload import check_payload, check_text
 from spindle_trio.child._callables import ASYNC_GENERATOR, COROUTINE, GENERATOR, code_flags
 from spindle_trio.child._exit_frames import cut_middle, failure_texts, room_for_texts
 
@@ -117,10 +119,16 @@ class CallHandler:
 class CallHandlers:
     """The functions that answer calls, by the names of their methods."""
 
-    __slots__ = ("_handlers",)
+    __slots__ = ("_handlers", "_registered")
 
-    def __init__(self) -> None:
+    def __init__(self, registered: Callable[[], None] | None = None) -> None:
+        """Begin with none.
+
+        Args:
+            registered: called after each registration, also by a decorator that was made before.
+        """
         self._handlers: dict[str, CallHandler] = {}
+        self._registered = registered
 
     def __bool__(self) -> bool:
         return bool(self._handlers)
@@ -179,6 +187,8 @@ class CallHandlers:
         if not callable(function):
             raise TypeError(f"on_call takes a function, not {type(function).__name__}")
         self._handlers[method] = CallHandler(function)
+        if self._registered is not None:
+            self._registered()
         return function
 
     def _check_name(self, method: str) -> None:
@@ -203,6 +213,22 @@ def failure_of(error: BaseException, facts: ProcessFacts, *, has_traceback: bool
     if traceback and (entries is None or entries >= _FAILURE_ENTRIES):
         about["traceback"] = traceback
     return about
+
+
+def encode_value(call_id: int, value: object, facts: ProcessFacts, *, is_item: bool = False) -> bytes:
+    """Write the answer of a call or an item of a stream; or, if it cannot be sent, the FAILURE that says why.
+
+    Args:
+        call_id: the call's.
+        value: what the handler has returned or yielded.
+        facts: have the bounds.
+        is_item: whether it is an item, and no answer.
+    """
+    try:
+        check_payload(value, facts.bounds, "item" if is_item else "answer")
+        return (encode_item if is_item else encode_answer)(call_id, value, facts.frame_bytes)
+    except PayloadError as error:
+        return encode_failure(call_id, failure_of(error, facts, has_traceback=False))
 
 
 def entry_of(calls: object, path: str) -> Callable[[TakesCalls], object]:
