@@ -113,7 +113,7 @@ async def test_the_surroundings_of_a_process_are_those_of_a_fresh_program(
     # Beyond the lanes and the page, which is mapped, and open for a dump of the stacks: Trio's copies of the lanes,
     # its epoll, and its two pairs to be woken up by.
     of_trio = ["anon_inode", *["socket"] * 6] if is_async else []
-    assert sorted(map(str, fds.values())) == sorted(["/memfd", "/memfd", "socket", "socket", *of_trio]), fds
+    assert sorted(map(str, fds.values())) == sorted(["/memfd", "/memfd", "socket", "socket", "socket", *of_trio]), fds
     assert seen == {
         "session": [True, True],
         "masked": [],
