@@ -32,6 +32,15 @@ HOST_MODULES = {
 }
 
 
+CALL_MODULES = {
+    "spindle_trio._protocol._call_frames",
+    "spindle_trio.child._blocking_call",
+    "spindle_trio.child._blocking_calls",
+    "spindle_trio.child._calls",
+}
+"""What only an entry that takes calls needs."""
+
+
 async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the_host(real_world) -> None:
     entry = real_world.blocking_entry("""
         import sys
@@ -67,6 +76,8 @@ async def test_a_blocking_child_loads_neither_trio_nor_attrs_nor_anything_of_the
         "spindle_trio._protocol._json_text",
         "spindle_trio._protocol._payload",
     }
+    # Only the first `on_call` loads what serves calls.
+    assert loaded & CALL_MODULES == set()
 
 
 CHEAP = {"__future__", "_collections", "_ctypes", "_json", "faulthandler", "mmap", "select"}

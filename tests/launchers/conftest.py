@@ -31,8 +31,9 @@ Frame = dict[str, Any]
 class Child:
     """A launched process, in the words of the protocol."""
 
-    def __init__(self, process: LocalProcess, init: bytes) -> None:
+    def __init__(self, process: LocalProcess, init: bytes, root: Path) -> None:
         self.process = process
+        self.root = root
         self.init = init
         """The first frame, for tests that send it themselves."""
         self.frames: list[Frame] = []
@@ -129,7 +130,7 @@ def launching(launcher: Launcher, root: Path) -> Launch:
             try:
                 async with launcher.launch(order) as process:
                     assert isinstance(process, LocalProcess)
-                    child = Child(process, init)
+                    child = Child(process, init, root)
                     if begin:
                         child.begin()
                     yield child

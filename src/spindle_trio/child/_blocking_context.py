@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from time import monotonic
 
+from spindle_trio._errors import LocalProtocolError
 from spindle_trio._linux._shared_page import BEAT, STOP
 from spindle_trio.child._facts import FOREVER
 
 TYPE_CHECKING = False
+if not TYPE_CHECKING:
+    overload = staticmethod  # `typing` would have to be loaded for something that only type checkers need
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar, overload
 
     from spindle_trio._model import JsonValue
     from spindle_trio.child._blocking_controls import BlockingControls
+    from spindle_trio.child._calls import CallContext, CallFunction
     from spindle_trio.child._facts import ProcessFacts
     from spindle_trio.child._stop_notice import StopNotice
+
+    F = TypeVar("F", bound=CallFunction)
 
 
 class BlockingProcessContext:
@@ -30,8 +37,8 @@ class BlockingProcessContext:
     `SystemExit`, each time they are called, so that ``finally`` blocks run. Only `send` raises it once, so that such a
     block can still say something. Nothing raises for a stop that the entry has seen in `stop_requested`.
 
-    Handlers run on the main thread as well: inside `receive`, `sleep`, a `send` that waits, and after the entry has
-    returned. While it waits there, the runtime beats.
+    Handlers run on the main thread as well, one at a time: inside `receive`, `sleep`, a `send` that waits, and after
+    the entry has returned. While it waits there, the runtime beats.
     """
 
     __slots__ = ("__weakref__", "_controls", "_facts", "_words")
@@ -95,7 +102,8 @@ class BlockingProcessContext:
         """Whether this process was asked to stop. Costs no system call before that.
 
         An entry that has read `True` here must end by itself within the grace period: no call raises `SystemExit`
-        for this stop afterwards. Registered `on_stop` handlers are still called.
+        for this stop afterwards. Registered `on_stop` handlers are still called. In the handler of a call it is for
+        the handler alone: it may end early, and the entry is ended after it as if nobody had looked.
         """
         return self._controls.stop_requested()
 
@@ -112,13 +120,16 @@ class BlockingProcessContext:
 
         Raises:
             SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
+            CallCancelled: the call that this handler serves was cancelled. Raised once by `heartbeat` and `send`.
         """
-        # Two words of shared memory and no system call: about 0.1 µs.
-        words = self._words
+        # Two words of shared memory and no system call: about 0.1 µs. One system call in the handler of a call.
+        words, controls = self._words, self._controls
         if words[STOP]:
-            self._controls.look_for_stop()
-        if self._controls.beats:
+            controls.look_for_stop()
+        if controls.beats:
             words[BEAT] = monotonic()
+        if controls.call is not None:
+            controls.call.raise_if_cancelled(again=False)
 
     def complete(self, result: object = None) -> None:
         """End the process with a result. The first of `complete` and `fail` counts.
@@ -158,6 +169,8 @@ class BlockingProcessContext:
         Raises:
             PayloadError: names the path of what is not JSON-safe or over a limit; nothing was sent.
             SystemExit: the process was asked to stop. If that came while this waited, the message is still delivered.
+            CallCancelled: the call that this handler serves was cancelled. Likewise, and raised once by `heartbeat`
+                and `send`, so that ``finally`` blocks can still say something.
         """
         self._controls.send(payload)
 
@@ -172,6 +185,7 @@ class BlockingProcessContext:
             TimeoutError: none arrived in time.
             LocalProtocolError: an `on_message` handler is registered, and gets the messages. Raised at once.
             SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
+            CallCancelled: the call that this handler serves was cancelled. Raised each time.
         """
         if not (timeout is None or timeout < 0 or timeout >= 0):  # neither is true of what is no number
             raise ValueError(f"receive() takes a number of seconds, not {timeout!r}")
@@ -186,6 +200,7 @@ class BlockingProcessContext:
         Raises:
             ValueError: the time is negative, or not a number.
             SystemExit: the process was asked to stop, or a handler called `complete` or `fail`.
+            CallCancelled: the call that this handler serves was cancelled. Raised each time.
         """
         if not seconds >= 0:
             raise ValueError(f"sleep() takes a number of seconds that is not negative, not {seconds!r}")
@@ -217,3 +232,65 @@ class BlockingProcessContext:
             TypeError: it is not a function, or a coroutine function.
         """
         return self._controls.stop_handlers.add(handler)
+
+    @overload
+    def on_call(self, function: F, /) -> F: ...
+    @overload
+    def on_call(self, method: str, function: F, /) -> F: ...
+    @overload
+    def on_call(self, method: str, /) -> Callable[[F], F]: ...
+    def on_call(self, method_or_function: str | F, function: F | None = None, /) -> F | Callable[[F], F]:
+        """Let the spawner call a function: ``await handle.call("square", 3)``; or a generator, by `handle.stream`.
+
+        Four forms: ``process.on_call(square)``, ``process.on_call("square", function)``, and as a decorator
+        ``@process.on_call`` or ``@process.on_call("square")``. There is no way to unregister one, and the process lives
+        on as for other handlers.
+
+        The function gets the payload and returns the answer, JSON-safe. A generator yields the items of a stream; it
+        is resumed when the reader has room for another one, and closed if the reader has gone. What either raises is
+        raised at the caller; only `SystemExit` (`complete` and `fail` raise it) ends the entry, and the call with it.
+
+        Calls are served one at a time, in order, inside `receive`, `sleep`, a `send` that waits, and after the entry
+        has returned; those behind wait. A handler may use the context: `receive` gives it the next message, and those
+        for `on_message` wait until it has ended, or waits for its reader. Nothing beats while it computes.
+
+        If the caller gives up or the time is over, `process.call.is_cancelled` becomes true, and the next use of the
+        context raises `CallCancelled`, a `BaseException`: let it through. An answer after that is dropped.
+
+        After a stop no call begins, and the one under way may finish within the grace period: then the stop ends the
+        entry. An `on_stop` handler is called at once.
+
+        Args:
+            method_or_function: the method's name; or the function, whose own name is the method's.
+            function: the function, after a name.
+
+        Returns:
+            The function as it is; or, for a name alone, a decorator that registers its function.
+
+        Raises:
+            TypeError: it is no function, or has no name to use, or is async: in a blocking entry nobody would await it.
+            ValueError: the name is empty, longer than 1024 bytes, or registered already.
+            LocalProtocolError: this is not the process's main thread.
+        """
+        controls = self._controls
+        controls.refuse_other_thread()
+        calls = controls.calls
+        if calls is None:
+            from spindle_trio.child._blocking_calls import BlockingCalls
+
+            calls = BlockingCalls(controls)
+        return calls.handlers.add(method_or_function, function)
+
+    @property
+    def call(self) -> CallContext:
+        """The call that the handler at work serves: its `method`, its `deadline`, and whether it `is_cancelled`.
+
+        Raises:
+            LocalProtocolError: no handler of a call is at work here.
+        """
+        call = self._controls.call
+        if call is None:
+            from spindle_trio.child._calls import NO_CALL
+
+            raise LocalProtocolError(NO_CALL)
+        return call

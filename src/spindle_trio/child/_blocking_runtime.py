@@ -17,6 +17,7 @@ from __future__ import annotations
 from spindle_trio._errors import PayloadError
 from spindle_trio.child._blocking_context import BlockingProcessContext
 from spindle_trio.child._blocking_controls import BlockingControls, EntryEnd
+from spindle_trio.child._callables import refuse_coroutine
 from spindle_trio.child._exit_frames import (
     describe_error,
     encode_failure,
@@ -45,7 +46,7 @@ def run_blocking_entry(function: Callable[[BlockingProcessContext], object], con
     clean_up: object = None
     try:
         value = function(BlockingProcessContext(controls))
-        _refuse_coroutine(value)
+        refuse_coroutine(value)
         if callable(value):
             clean_up, value = value, None
         if _lives_on(controls, clean_up):
@@ -62,7 +63,9 @@ def _lives_on(controls: BlockingControls, clean_up: object) -> bool:
     """Whether an entry that has returned wants to live on; not once it was told of a stop."""
     if controls.final is not None or controls.is_told:
         return False
-    return clean_up is not None or bool(controls.stop_handlers) or bool(controls.message_handlers)
+    if clean_up is not None or controls.takes_calls:
+        return True
+    return bool(controls.stop_handlers) or bool(controls.message_handlers)
 
 
 def _end_by_returning(controls: BlockingControls, value: object, clean_up: object) -> int:
@@ -100,7 +103,7 @@ def _clean_up(controls: BlockingControls, clean_up: object) -> None:
     controls.is_over = True
     if callable(clean_up):
         try:
-            _refuse_coroutine(clean_up())
+            refuse_coroutine(clean_up())
         except SystemExit:
             pass
         except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
@@ -109,19 +112,6 @@ def _clean_up(controls: BlockingControls, clean_up: object) -> None:
 
 def _exit_code(controls: BlockingControls) -> int:
     return 1 if controls.final == "failed" else 0
-
-
-def _refuse_coroutine(value: object) -> None:
-    """Fail an entry that looked like a plain function, and was not.
-
-    Raises:
-        TypeError: the value would have to be awaited.
-    """
-    if hasattr(value, "__await__"):
-        close = getattr(value, "close", None)
-        if callable(close):
-            close()  # nobody will await it, and that is said here, not by a warning
-        raise TypeError("a plain function returned an awaitable; make it `async def`, or do not await in it")
 
 
 def _holds_entry_end(error: BaseException) -> bool:

@@ -33,6 +33,19 @@ def code_flags(function: object) -> int:
     return flags
 
 
+def refuse_coroutine(value: object) -> None:
+    """Refuse what a plain function has returned if nobody will await it.
+
+    Raises:
+        TypeError: the value would have to be awaited.
+    """
+    if hasattr(value, "__await__"):
+        close = getattr(value, "close", None)
+        if callable(close):
+            close()  # nobody will await it, and that is said here, not by a warning
+        raise TypeError("a plain function returned an awaitable; make it `async def`, or do not await in it")
+
+
 def _is_marked(function: object) -> bool:
     """Whether `inspect.markcoroutinefunction` (Python 3.12) has been used on it."""
     inspect = sys.modules.get("inspect")

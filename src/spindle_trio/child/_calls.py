@@ -119,14 +119,16 @@ class CallHandler:
 class CallHandlers:
     """The functions that answer calls, by the names of their methods."""
 
-    __slots__ = ("_handlers", "_registered")
+    __slots__ = ("_handlers", "_is_blocking", "_registered")
 
-    def __init__(self, registered: Callable[[], None] | None = None) -> None:
+    def __init__(self, registered: Callable[[], None] | None = None, *, is_blocking: bool = False) -> None:
         """Begin with none.
 
         Args:
             registered: called after each registration, also by a decorator that was made before.
+            is_blocking: whether the entry is, so that no handler can be awaited.
         """
+        self._is_blocking = is_blocking
         self._handlers: dict[str, CallHandler] = {}
         self._registered = registered
 
@@ -186,7 +188,13 @@ class CallHandlers:
         self._check_name(method)
         if not callable(function):
             raise TypeError(f"on_call takes a function, not {type(function).__name__}")
-        self._handlers[method] = CallHandler(function)
+        handler = CallHandler(function)
+        if self._is_blocking and handler.is_async:
+            raise TypeError(
+                f"on_call takes plain functions and generators in a blocking entry, and {method!r} is async; "
+                "make the entry async as well: async def run(process)"
+            )
+        self._handlers[method] = handler
         if self._registered is not None:
             self._registered()
         return function

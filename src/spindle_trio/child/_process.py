@@ -108,7 +108,7 @@ def run_blocking(child: ChildProcess, function: Callable[[object], object]) -> N
     from spindle_trio.child._blocking_controls import BlockingControls
     from spindle_trio.child._blocking_runtime import run_blocking_entry
 
-    controls = BlockingControls(child.facts, child.control, child.messages, child.words, report)
+    controls = BlockingControls(child.facts, child.control, child.messages, child.words, report, child.calls_fd)
     child.code = run_blocking_entry(function, controls)
     child.sent = controls.sent
 

@@ -95,7 +95,7 @@ def rehearse_blocking() -> None:
     sockets = [sock for _ in range(2) for sock in _socket.socketpair()]
     control, _, messages, _ = (PlainLane(sock.fileno()) for sock in sockets)
     words = memoryview(bytearray(16)).cast("d")
-    run_blocking_entry(function, BlockingControls(facts, control, messages, words, ignore))
+    run_blocking_entry(function, BlockingControls(facts, control, messages, words, ignore, -1))
     for sock in sockets:
         sock.close()
 

@@ -1,0 +1,204 @@
+"""Serves the calls of a blocking entry, one at a time, on its own thread. Loaded at the first `on_call`.
+
+`BlockingControls` calls `serve_one` where it runs message handlers, and polls the calls lane while a call may begin.
+While one is under way, those behind it wait in the lane, unread, and the host feels that they do.
+
+Cancellations and credit come on the control lane, perhaps before their call. It is read wherever the entry waits. A
+handler at work also looks there, without waiting, when it asks whether its call was cancelled, and at each call on its
+context. A cancelled call raises `CallCancelled` there: each time where it would wait, but only once in `send` and
+`heartbeat`, so that ``finally`` blocks can still say something. Whatever the handler does after that, only its end
+sends the call's final frame, and the host drops a late answer.
+
+A stream is a generator. It gets no further than its credit: then this waits for more, beating, and meanwhile serves
+messages, since no code of the handler is running. If the stream is cancelled there, the generator is closed.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from spindle_trio._linux._shared_page import STOP
+from spindle_trio._linux._spinning import Spinning
+from spindle_trio._protocol._call_frames import FAILURE, encode_end, encode_failure, read_call
+from spindle_trio.child._blocking_call import BlockingCall
+from spindle_trio.child._callables import refuse_coroutine
+from spindle_trio.child._calls import CallCancelled, CallHandlers, encode_value, failure_of
+from spindle_trio.child._facts import FOREVER
+from spindle_trio.child._plain_lane import PlainLane
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from spindle_trio._model import JsonValue
+    from spindle_trio._protocol._call_frames import IncomingCall
+    from spindle_trio.child._blocking_controls import BlockingControls
+
+_CANCELLED: dict[str, object] = {"cancelled": True}
+"""What a FAILURE says of a call that was cancelled."""
+
+
+class BlockingCalls:
+    """The handlers for calls of one entry, and the lane on which the calls come."""
+
+    def __init__(self, controls: BlockingControls) -> None:
+        """Begin without a handler, for the controls of an entry, which serve calls from now on."""
+        self.handlers: CallHandlers = CallHandlers(controls.say_takes_calls, is_blocking=True)
+        self.lane: PlainLane = PlainLane(controls.calls_fd)
+        self.is_busy: bool = False
+        """Whether a call is under way."""
+        self._controls = controls
+        self._spinning = Spinning()
+        self._waits_since: float | None = None  # when a wait for the next call began
+        self._call: BlockingCall | None = None  # the one under way
+        self._last_id = 0
+        self._early: set[int] = set()  # calls that were cancelled before they came
+        controls.calls = self
+        self._has_served = False  # since it last found nothing to take
+
+    def heed(self, frame: JsonValue) -> bool:
+        """Take a frame from the control lane; say whether it was one about calls."""
+        match frame:
+            case {"type": "cancel", "call": int(call_id)}:
+                if call_id > self._last_id:
+                    self._early.add(call_id)
+                elif self._call is not None and self._call.call_id == call_id:
+                    self._call.was_cancelled = True
+            case {"type": "credit", "call": int(call_id), "items": int(items)}:
+                if self._call is not None and self._call.call_id == call_id:
+                    self._call.credit += items
+            case _:
+                return False
+        return True
+
+    def spin(self, seconds: float) -> bool:
+        """Look for the next call for a moment, once in each wait for it, if it may come quickly; say whether it has."""
+        if self._waits_since is not None:
+            return False
+        self._waits_since = now = monotonic()
+        until = now + min(seconds, self._spinning.begin())
+        words = self._controls.words
+        while monotonic() < until and not words[STOP]:
+            if self.lane.fill():
+                return True
+        return False
+
+    def serve_one(self) -> bool:
+        """Serve the oldest call that has been read, if one may begin; say whether there was one."""
+        controls = self._controls
+        if not controls.can_begin_call:
+            return False
+        body = self.lane.take()
+        if body is None:
+            self._has_served = False
+            return False
+        if self._waits_since is not None:
+            self._spinning.end(monotonic() - self._waits_since)
+            self._waits_since = None
+        if self._has_served:  # so it has waited for another one; what was just read has no older frames to look for
+            controls.read_control()
+            if controls.stop is not None:
+                return False  # nobody will begin it
+        self._has_served = True
+        try:
+            incoming = read_call(body)
+        except ValueError as error:
+            controls.report(f"the host sent an unknown frame: {error}")
+            return True
+        self._call = call = BlockingCall(incoming, controls.look_at_control)
+        self._last_id = call.call_id
+        if self._early:
+            call.was_cancelled = call.call_id in self._early
+            self._early = {early for early in self._early if early > call.call_id}
+        controls.beat()  # as for messages
+        self.is_busy = True
+        try:
+            last = self._last_frame_of(call, incoming)
+        finally:
+            self.is_busy = False
+            self._call = None
+        self._send(last)
+        self._spinning.note_sent()
+        return True
+
+    def _last_frame_of(self, call: BlockingCall, incoming: IncomingCall) -> bytes:
+        """Run the handler of a call to its end, and return the frame that ends the call.
+
+        Raises:
+            SystemExit: the entry is to end, and so has the call.
+        """
+        controls, call_id = self._controls, call.call_id
+        facts = controls.facts
+        about = self.handlers.refusal_of(incoming, facts) or (_CANCELLED if call.was_cancelled else None)
+        if about is not None:
+            return encode_failure(call_id, about)
+        handler = self.handlers.find(incoming.method)
+        assert handler is not None, "refusal_of has found it"
+        self._enter(call)
+        try:
+            # A handler takes what its callers give; nothing checks that.
+            function: Callable[[JsonValue], object] = handler.function  # type: ignore[assignment]
+            value = function(incoming.payload)
+            if handler.is_stream:
+                return self._send_items(call, value)  # type: ignore[arg-type]  # its code is a generator's
+            refuse_coroutine(value)
+            return encode_value(call_id, value, facts)
+        except SystemExit:
+            raise
+        except CallCancelled as error:
+            return encode_failure(call_id, _CANCELLED if call.was_cancelled else failure_of(error, facts))
+        except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
+            return encode_failure(call_id, failure_of(error, facts))  # noqa: ASYNC104  # as above
+        finally:
+            self._leave()
+
+    def _send_items(self, call: BlockingCall, generator: Generator[object, None, object]) -> bytes:
+        """Send what a generator yields, as far as there is credit, and return the frame that ends the stream.
+
+        Raises:
+            CallCancelled: the stream was cancelled.
+            BaseException: what the generator has raised, also in its clean-up.
+        """
+        facts = self._controls.facts
+        try:
+            while True:
+                if call.lacks_credit:
+                    self._wait_for_credit(call)
+                call.raise_if_cancelled()
+                try:
+                    item = next(generator)
+                except StopIteration:
+                    return encode_end(call.call_id)
+                frame = encode_value(call.call_id, item, facts, is_item=True)
+                if frame.startswith(FAILURE):
+                    return frame
+                call.credit -= 1
+                self._send(frame)
+        finally:
+            generator.close()
+
+    def _wait_for_credit(self, call: BlockingCall) -> None:
+        """Wait until a stream has credit or was cancelled, while messages are served: no code of its handler runs."""
+        controls = self._controls
+        self._leave()
+        try:
+            controls.serve()
+            while call.lacks_credit:
+                controls.pause(call.time_left, wants_messages=controls.can_deliver)
+                controls.serve()
+        finally:
+            self._enter(call)
+
+    def _enter(self, call: BlockingCall) -> None:
+        self._controls.call = call
+        self._controls.is_at_work = True
+
+    def _leave(self) -> None:
+        self._controls.call = None
+        self._controls.is_at_work = False
+
+    def _send(self, frame: bytes) -> None:
+        """Send a frame, and return when it is with the system. No handler runs meanwhile."""
+        self.lane.push(frame)
+        while not self.lane.is_flushed:
+            self._controls.pause(FOREVER)
