@@ -230,9 +230,9 @@ def test_a_value_is_an_answer_or_an_item_or_the_failure_that_says_what_is_wrong_
     assert reader.read(encode_value(7, {"n": 9}, facts(), is_item=True)) == Item(7, {"n": 9})
     unsafe = reader.read(encode_value(7, {"n": {1}}, facts()))
     assert unsafe == Failure(7, "PayloadError", "answer.n: set is not JSON-safe: send a list")
-    too_long = reader.read(encode_value(7, "x" * 1000, facts(frame_bytes=1000), is_item=True))
+    too_long = reader.read(encode_value(7, "x" * 10_000, facts(frame_bytes=10_000), is_item=True))
     assert isinstance(too_long, Failure)
-    assert too_long.text.startswith("item: 1006 bytes as JSON, more than 999 in one frame")
+    assert too_long.text.startswith("item: 10006 bytes as JSON, more than 9999 in one frame")
 
 
 def test_handlers_tell_of_each_registration() -> None:
