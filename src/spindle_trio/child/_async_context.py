@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING, overload
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import JsonValue
     from spindle_trio.child._async_controls import AsyncControls
+    from spindle_trio.child._calls import CallContext, CallFunction
     from spindle_trio.child._stop_notice import StopNotice
+
+    F = TypeVar("F", bound=CallFunction)
 
 
 class ProcessContext:
@@ -185,6 +190,67 @@ class ProcessContext:
             TypeError: it is not a function, or a coroutine function.
         """
         return self._controls.on_stop(handler)
+
+    @overload
+    def on_call(self, method: str, function: F, /) -> F: ...
+
+    @overload
+    def on_call(self, method: str, /) -> Callable[[F], F]: ...
+
+    @overload
+    def on_call(self, method: F, /) -> F: ...
+
+    def on_call(self, method: str | F, function: F | None = None, /) -> F | Callable[[F], F]:
+        """Answer calls that the host makes by `ProcessHandle.call` and `ProcessHandle.stream`.
+
+        Either ``process.on_call(function)``, which also works as a decorator, for a method with the function's own
+        name; or ``process.on_call("name", function)``, or the decorator ``@process.on_call("name")``.
+
+        The function gets the payload. What a plain or `async` function returns is the answer; a generator or `async`
+        generator serves a stream, and its items are sent as the reader takes them. Answers and items are JSON-safe.
+        What it raises goes to the caller as `CallFailedError`; only `SystemExit` ends the process, as everywhere.
+
+        Calls begin in order, and several run at a time: see `limit_calls`. A plain function holds up everything else in
+        this process while it runs. A call that is cancelled, by its caller or by its deadline, has its task cancelled.
+
+        A process that takes calls lives on after its `run` has returned, and the runtime beats for it. A stop begins no
+        more calls, and those that run may finish within the grace period; `complete` and `fail` cancel them.
+
+        Args:
+            method: the method's name, up to 1024 bytes of UTF-8; or the function.
+            function: takes the payload.
+
+        Returns:
+            The function as it is; or the decorator.
+
+        Raises:
+            TypeError: it is not callable; or it has no name of its own, and none is given.
+            ValueError: the name is empty, too long, or has a handler already.
+        """
+        return self._controls.call_service().handlers.add(method, function)
+
+    def limit_calls(self, concurrency: int) -> None:
+        """Run so many handlers of calls at a time; the others wait in order. Without this, 16.
+
+        A stream that waits for its reader counts.
+
+        Args:
+            concurrency: 1 or more.
+
+        Raises:
+            TypeError: it is not an int.
+            ValueError: it is below 1.
+        """
+        self._controls.call_service().limit(concurrency)
+
+    @property
+    def call(self) -> CallContext:
+        """The call that the running handler serves: its `method`, its `deadline`, and whether it was cancelled.
+
+        Raises:
+            LocalProtocolError: this is not a handler of a call, nor a task that one has started.
+        """
+        return self._controls.call_service().current()
 
     async def wait_stop(self) -> StopNotice:
         """Wait until the process is asked to stop, and return the notice. Cancelling it has no effect on the stop.

@@ -15,7 +15,7 @@ from spindle_trio._protocol._outbox import Outbox
 from spindle_trio._protocol._payload import check_payload
 from spindle_trio.child._async_messages import MessageIntake
 from spindle_trio.child._beating import Beating
-from spindle_trio.child._exit_frames import encode_complete, encode_fail, encode_ready
+from spindle_trio.child._exit_frames import encode_complete, encode_fail, encode_ready, encode_takes_calls
 from spindle_trio.child._handlers import Handlers
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import JsonValue
     from spindle_trio.abc import FrameLane
+    from spindle_trio.child._async_calls import AsyncCalls
     from spindle_trio.child._facts import ProcessFacts
     from spindle_trio.child._stop_notice import StopNotice
 
@@ -39,14 +40,17 @@ class AsyncControls:
         "_beat",
         "_beating",
         "_control_out",
+        "_ends_when_idle",
         "_intake",
         "_is_ready",
+        "_make_calls_lane",
         "_messages",
         "_messages_out",
         "_report",
         "_stop_handlers",
         "_stop_waiters",
         "_waiting",
+        "calls",
         "ended_by",
         "entry_scope",
         "facts",
@@ -62,6 +66,7 @@ class AsyncControls:
         facts: ProcessFacts,
         control: FrameLane,
         messages: FrameLane,
+        calls: Callable[[], FrameLane] | None,
         beat: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
@@ -72,6 +77,7 @@ class AsyncControls:
         self.nursery: trio.Nursery | None = None
         """For the tasks of this entry's run, which sets it."""
         self._messages = messages
+        self._make_calls_lane = calls
         self._beat = beat
         self._report = report
         self._control_out = Outbox(control, self.start_soon)
@@ -79,14 +85,17 @@ class AsyncControls:
         self._beating: Beating | None = None  # made for the first reason to beat
         self._intake: MessageIntake | None = None
         self._stop_handlers: Handlers[StopNotice] | None = None
+        self.calls: AsyncCalls | None = None
+        """The calls that the host makes, once the entry asks for them."""
         self._waiting: trio.lowlevel.ParkingLot | None = None  # made for the first task that waits
         # What changes: how far the entry is and what has ended it; the stop, and how many tasks wait for one; how many
         # messages were sent.
         self._is_ready = False
         self.final: str | None = None
         self.ended_by: Ender | None = None
-        self.handler_exit: SystemExit | None = None
+        self.handler_exit: BaseException | None = None
         self.stop: StopNotice | None = None
+        self._ends_when_idle = False  # a stop is to end the entry, when the calls that run have ended
         self._stop_waiters = 0
         self.sent: int = 0
 
@@ -106,7 +115,7 @@ class AsyncControls:
             return
         self._is_ready = True
         self._beat()
-        self._send_control(encode_ready(self.facts))
+        self._send_control(encode_ready(self.facts, takes_calls=self.calls is not None and self.calls.are_taken))
         if self._beating is not None:
             self._beating.ready()
 
@@ -199,23 +208,56 @@ class AsyncControls:
             self._intake = MessageIntake(self._messages, self.start_soon, self._report, self._exit_by_handler)
         return self._intake
 
+    def call_service(self) -> AsyncCalls:
+        if self.calls is None:
+            from spindle_trio.child._async_calls import AsyncCalls
+
+            self.calls = AsyncCalls(
+                self._make_calls_lane,
+                self.facts,
+                self.start_soon,
+                report=self._report,
+                takes_calls=self._tell_of_calls,
+                idle=self._note_idle,
+                exited=self._exit_by_handler,
+            )
+        return self.calls
+
+    def _tell_of_calls(self) -> None:
+        self.beat_while_running()
+        if self._is_ready and self.final is None:
+            self._send_control(encode_takes_calls())
+
+    def _note_idle(self) -> None:
+        if self._ends_when_idle:
+            self._end_entry("stop")
+        self._wake()
+
     # What the run, and what comes from the host, does to the entry.
 
     @property
     def has_handlers(self) -> bool:
-        """Whether a handler is registered, for stops or messages, so that the entry lives on after its return."""
-        return bool(self._stop_handlers) or (self._intake is not None and self._intake.has_handlers)
+        """Whether a handler is registered, so that the entry lives on after its return."""
+        return (
+            bool(self._stop_handlers)
+            or (self._intake is not None and self._intake.has_handlers)
+            or (self.calls is not None and bool(self.calls.handlers))
+        )
 
     def take_stop(self, notice: StopNotice) -> None:
         """Judge a stop once: tell its handlers and waiters; without any, end the entry."""
         if self.stop is not None:
             return
         self.stop = notice
+        if self.calls is not None:
+            self.calls.stop()
         if self.final is not None:
             self._wake()
             return
         if not self._stop_handlers and not self._stop_waiters:
-            self._end_entry("stop")
+            self._ends_when_idle = True
+            if not self.has_running_calls:
+                self._end_entry("stop")
             return
         self._wake()
         if self._stop_handlers:
@@ -224,7 +266,17 @@ class AsyncControls:
             except SystemExit as asked:
                 self._exit_by_handler(asked)
 
-    def _exit_by_handler(self, asked: SystemExit) -> None:
+    @property
+    def has_running_calls(self) -> bool:
+        """Whether the handler of a call runs."""
+        return self.calls is not None and self.calls.is_running
+
+    async def wait_calls(self) -> None:
+        """Wait until no handler of a call runs: those that do have been told to end, or may finish during a stop."""
+        while self.has_running_calls:
+            await self.wait()
+
+    def _exit_by_handler(self, asked: BaseException) -> None:
         """End the entry because one of its handlers has called ``sys.exit()``."""
         if self.handler_exit is None:
             self.handler_exit = asked
@@ -239,6 +291,7 @@ class AsyncControls:
     def _end_entry(self, ender: Ender) -> None:
         if self.ended_by is None:
             self.ended_by = ender
+        self._retire_calls()
         self.entry_scope.cancel()
         self._wake()
 
@@ -248,8 +301,13 @@ class AsyncControls:
         self._send_control(body)
         if self._intake is not None:
             self._intake.retire_handlers()
+        self._retire_calls()
         self.entry_scope.cancel()
         self._wake()
+
+    def _retire_calls(self) -> None:
+        if self.calls is not None:
+            self.calls.retire()
 
     def _send_control(self, body: bytes) -> None:
         try:
@@ -277,11 +335,15 @@ class AsyncControls:
         """Wait until all frames are with the operating system."""
         if self._messages_out is not None:
             await self._messages_out.wait_flushed()
+        if self.calls is not None:
+            await self.calls.wait_flushed()
         await self._control_out.wait_flushed()
 
     def release(self) -> None:
         """Let go of what refers back here, so that what the entry held is freed without waiting for a collection."""
-        self.nursery = self._intake = self._stop_handlers = self._beating = None
+        if self.calls is not None:
+            self.calls.close()
+        self.nursery = self._intake = self._stop_handlers = self._beating = self.calls = self._make_calls_lane = None
         for outbox in (self._control_out, self._messages_out):
             if outbox is not None:
                 outbox.close()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import NoReturn
 
+    from spindle_trio._protocol._frames import FrameDecoder
     from spindle_trio.child._async_context import ProcessContext
     from spindle_trio.child._async_runtime import EntryFunction
 
@@ -71,21 +72,32 @@ class _Lanes:
     """
 
     def __init__(self, child: ChildProcess) -> None:
-        duplicates = [os.dup(lane.fd) for lane in (child.control, child.messages)]
-        os.register_at_fork(after_in_child=lambda: None if self.is_closed else mute(*duplicates))
+        self._duplicates: list[int] = []
+        self._calls_fd = child.calls_fd
+        os.register_at_fork(after_in_child=lambda: None if self.is_closed else mute(*self._duplicates))
         self.is_closed: bool = False
-        self.control: SocketLane
-        self.messages: SocketLane
-        self.control, self.messages = (
-            SocketLane(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd), max_bytes=None, decoder=lane.decoder)
-            for fd, lane in zip(duplicates, (child.control, child.messages), strict=True)
-        )
+        self.control: SocketLane = self._lane(child.control.fd, child.control.decoder)
+        self.messages: SocketLane = self._lane(child.messages.fd, child.messages.decoder)
+        self._calls: SocketLane | None = None
+
+    def calls(self) -> SocketLane:
+        """Make the calls lane, when it is first needed."""
+        if self._calls is None:
+            self._calls = self._lane(self._calls_fd)
+        return self._calls
 
     def close(self) -> None:
         """Close the duplicates: there is no `async` entry to use them."""
         self.is_closed = True
         self.control.close()
         self.messages.close()
+
+    def _lane(self, fd: int, decoder: FrameDecoder | None = None) -> SocketLane:
+        duplicate = os.dup(fd)
+        self._duplicates.append(duplicate)
+        return SocketLane(
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, duplicate), max_bytes=None, decoder=decoder
+        )
 
 
 async def _wait_and_run(
@@ -128,6 +140,7 @@ async def _run_entry(child: ChildProcess, lanes: _Lanes, function: Callable[[obj
             child.facts,
             lanes.control,
             lanes.messages,
+            lanes.calls,
             beat=beat,
             report=report,
             host_gone=end_without_host,

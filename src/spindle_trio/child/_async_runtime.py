@@ -67,6 +67,7 @@ async def run_async_child(
     facts: ProcessFacts,
     control: FrameLane,
     messages: FrameLane,
+    calls: Callable[[], FrameLane] | None = None,
     *,
     beat: Callable[[], None],
     report: Callable[[str], None],
@@ -82,7 +83,8 @@ async def run_async_child(
         function: the entry's `run` or `default`.
         facts: what the first frame told.
         control: what follows the first frame; a stop may be there already, and then the entry is not called.
-        messages: the other lane.
+        messages: the messages lane.
+        calls: makes the calls lane, for an entry that takes calls; `None` if there is none.
         beat: leaves a heartbeat where the host looks for it; cheap.
         report: shows a text to the author of the entry, on stderr in a real process.
         host_gone: called once when the control lane has ended or is broken, before the entry is cancelled: a
@@ -92,7 +94,7 @@ async def run_async_child(
     Returns:
         The exit code, and the number of messages sent.
     """
-    controls = AsyncControls(facts, control, messages, beat, report)
+    controls = AsyncControls(facts, control, messages, calls, beat, report)
     runtime = _Runtime(controls, control, report, host_gone)
     try:
         if nursery is not None:
@@ -163,6 +165,7 @@ class _Runtime:
         is_free = controls.final is None and controls.stop is None and controls.ended_by is None
         if is_free and (clean_up is not None or controls.has_handlers):
             await self._live_on()
+        await controls.wait_calls()
         if clean_up is not None:
             value = None
             await self._clean_up(clean_up)
@@ -236,16 +239,20 @@ class _Runtime:
             self._lose_host(error)
 
     def _take_control(self, bodies: list[bytes]) -> None:
-        """Take in frames of the control lane; a stop is the only kind that there is."""
+        """Take in frames of the control lane."""
         for body in bodies:
             try:
                 frame: JsonValue = read_json(body)
             except ValueError as error:
                 raise PeerProtocolError(f"a control frame that is not JSON: {error}") from None
-            if not isinstance(frame, dict) or frame.get("type") != "stop":
-                raise PeerProtocolError("a control frame other than 'stop'")
-            reason = frame.get("reason")
-            self._controls.take_stop(StopNotice(reason if isinstance(reason, str) else None))
+            kind = frame.get("type") if isinstance(frame, dict) else None
+            if not isinstance(frame, dict) or kind not in ("stop", "cancel", "credit"):
+                raise PeerProtocolError("a control frame other than 'stop', 'cancel' and 'credit'")
+            if kind == "stop":
+                reason = frame.get("reason")
+                self._controls.take_stop(StopNotice(reason if isinstance(reason, str) else None))
+            elif self._controls.calls is not None:
+                self._controls.calls.take_control(frame)
 
     def _lose_host(self, error: BaseException) -> None:
         if isinstance(error, PeerProtocolError):

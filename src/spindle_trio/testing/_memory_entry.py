@@ -16,6 +16,7 @@ from spindle_trio.abc import ABANDON_SECONDS, ExitStatus, LaunchedProcess, Launc
 from spindle_trio.child import ProcessContext
 from spindle_trio.child._async_runtime import ChildEnd, run_async_child
 from spindle_trio.child._facts import facts_from_init
+from spindle_trio.testing._memory_lane import MemoryLane
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
 from spindle_trio.testing._shields import take_shields_away
 
@@ -45,6 +46,8 @@ class EntryProcess(MemoryProcess):
             self.killed_at = trio.current_time()
             self.child_control.silence()
             self.child_messages.silence()
+            if self._calls is not None:
+                self.child_calls.silence()
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
 
@@ -85,10 +88,17 @@ class EntryProcess(MemoryProcess):
             facts,
             self.child_control,
             self.child_messages,
+            self._calls_lane,
             beat=self.beat,
             report=self.write_stderr,
             nursery=nursery,
         )
+
+    def _calls_lane(self) -> MemoryLane:
+        lane = self.child_calls
+        if self.killed_at < math.inf:
+            lane.silence()
+        return lane
 
     @trio.lowlevel.disable_ki_protection
     async def _call(self, context: ProcessContext) -> object:
