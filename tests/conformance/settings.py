@@ -38,7 +38,7 @@ CHANNEL: Final = (
     "  header.writeUInt32BE(body.length);\n"
     "  fs.writeSync(fd, Buffer.concat([header, body]));\n"
     "};\n"
-    'const control = Number(fs.readFileSync("/proc/self/cmdline", "utf8").split("\\0").at(-4));\n'
+    'const control = Number(fs.readFileSync("/proc/self/cmdline", "utf8").split("\\0").at(-5));\n'
 )
 """Finds the control lane of a process by its command line, and writes frames to it behind the runtime's back."""
 
