@@ -73,6 +73,10 @@ class ProcessInterface(Protocol):
     def inbox(self) -> Inbox:
         """The messages that it has sent."""
 
+    @property
+    def calls(self) -> CallsInterface:
+        """Calls its handlers."""
+
     async def send(self, payload: object) -> None:
         """Send a payload as soon as there is room; see `ProcessHandle.send`."""
 

@@ -58,6 +58,7 @@ def open_host(
     require_containment: Containment | str | None = None,
     replace_grace: float | None = None,
     allow: Iterable[str] = (),
+    cancel_grace: float = 1.0,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -84,6 +85,8 @@ def open_host(
             period. A spawn may set another.
         allow: which options of `spawn` a worker at the far end of a channel may use: any of ``"environment"``,
             ``"folder"`` and ``"arguments"``; by default none. Workers in this program may use all of them.
+        cancel_grace: seconds that a handler has to end after its call was cancelled or its time was over, if the call
+            was made with ``overrun="kill"``; after that its process is killed.
 
     Raises:
         ValueError: a grace period or `max_processes` is out of range, or `require_containment` is not a level.
@@ -92,7 +95,7 @@ def open_host(
         TypeError: `launcher` or `limits` has the wrong type, or `environment` does not map str to str.
     """
     check_kinds(launcher, limits)
-    check_bounds(grace_period, replace_grace, max_processes)
+    check_bounds(grace_period, replace_grace, max_processes, cancel_grace)
     check_environment(environment)
     settings = partial(
         HostSettings,
@@ -103,6 +106,7 @@ def open_host(
         require_containment=None if require_containment is None else Containment(require_containment),
         replace_grace=replace_grace,
         allow=checked_allow(allow),
+        cancel_grace=cancel_grace,
     )
     return _HostBlock(launcher, environment, _utc_now if wall_clock is None else wall_clock, settings)
 

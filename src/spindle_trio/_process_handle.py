@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
@@ -9,12 +10,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spindle_trio._model import JsonValue, ProcessInfo, ProcessState, ProcessStatistics, SpawnOptions, StopOptions
+from spindle_trio._messages._channel import MessageReceiveChannel
+from spindle_trio._model import (
+    CallRequest,
+    JsonValue,
+    Overrun,
+    ProcessInfo,
+    ProcessState,
+    ProcessStatistics,
+    SpawnOptions,
+    StopOptions,
+)
+from spindle_trio._protocol._call_requests import check_request
 from spindle_trio._trio_rules import AsyncBlock, other_thread, uninterrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spindle_trio._interfaces import ProcessInterface, WorkerInterface
-    from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import PostMortem
 
 
@@ -105,6 +118,89 @@ class ProcessHandle:
             self._refuse("send_nowait")
         self._process.send_nowait(payload)
 
+    async def call(
+        self, method: str, payload: object = None, *, timeout: float = math.inf, overrun: Overrun = "leave"
+    ) -> JsonValue:
+        """Call a handler in the process, and return its answer; as in ``await handle.call("square", {"n": 3})``.
+
+        The entry registers handlers by ``process.on_call``. Calls are begun in the order in which they are made. A call
+        is sent once: nothing repeats it. While much waits for a process that does not read, a call waits for room.
+
+        Its deadline is the earlier of `timeout` and the deadlines of the cancel scopes around it. The process learns
+        how much time is left, and cancels the handler then. If this is cancelled, or its time is over, the process is
+        told, and this goes on at once: an async handler is cancelled; a blocking one sees
+        ``process.call.is_cancelled``, and gets an exception when it next uses its context. A call that waits for room
+        is then never sent.
+
+        Args:
+            method: the name of the handler: at most 1024 bytes of UTF-8.
+            payload: its argument, JSON-safe.
+            timeout: seconds until the call is cancelled, more than 0; `math.inf` for no bound of its own.
+            overrun: what becomes of the process if the handler goes on for more than the host's `cancel_grace` after
+                the call was cancelled: ``"leave"`` it, or ``"kill"`` it; then it ends as `timed_out`, and its
+                post-mortem has the stacks of its threads.
+
+        Returns:
+            What the handler has returned.
+
+        Raises:
+            CallFailedError: the handler raised an exception, or returned what is not JSON-safe.
+            CallTimeoutError: `timeout` is over; a `TimeoutError` as well.
+            UnknownMethodError: the process has no such handler, or takes no calls.
+            ProcessLostError: the process has ended without an answer, or takes no calls any more; says whether the
+                handler may have begun.
+            CallError: 65 536 calls of this process have not ended.
+            PayloadError: `method` or `payload` cannot be sent, or is over a limit; nothing was sent.
+            TypeError: `method` is no str.
+            ValueError: `method` is empty, or `timeout` or `overrun` is out of range.
+            trio.ClosedResourceError: the worker is closed.
+            RuntimeError: it was called from another thread than Trio's.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._refuse("call")
+        request = check_request(CallRequest(method, payload, timeout, overrun))
+        return await self._process.calls.call(request)
+
+    def stream(
+        self,
+        method: str,
+        payload: object = None,
+        *,
+        timeout: float = math.inf,
+        window: int = 16,
+        overrun: Overrun = "leave",
+    ) -> AsyncBlock[MessageReceiveChannel[JsonValue]]:
+        """Read what a generator in the process yields, for as long as a block lasts.
+
+        As in ``async with handle.stream("index", {"folder": "."}) as items:`` and, in the block,
+        ``async for item in items:``. The channel also has ``receive``, ``receive_nowait`` and ``receive_many``.
+
+        The process may be `window` items ahead of what has been received here; then its generator waits. So a slow
+        reader holds up the generator, and nothing else in the process. The channel ends when the generator has. What
+        else ends the stream is raised by the channel, after the items before it: the errors of `call`. Leaving the
+        block cancels the stream if it has not ended, and waits for nothing.
+
+        Args:
+            method: the name of the handler, a generator function.
+            payload: its argument, JSON-safe.
+            timeout: seconds until the stream is cancelled, from entering the block; `math.inf` for no bound of its own.
+                As in `call`, the deadlines of the cancel scopes around it count too.
+            window: how many items may be under way, from 1 to 65 536.
+            overrun: as in `call`.
+
+        Raises:
+            CallError: on entering or from the channel, as in `call`, with its subclasses.
+            PayloadError: raised here or on entering, as in `call`.
+            TypeError: `method` is no str.
+            ValueError: `method` is empty, or `timeout`, `window` or `overrun` is out of range.
+            trio.ClosedResourceError: raised on entering: the worker is closed.
+            RuntimeError: it was called from another thread than Trio's.
+        """
+        if get_ident() != self._thread:
+            raise other_thread("stream")
+        request = check_request(CallRequest(method, payload, timeout, overrun, window))
+        return _StreamBlock(self._process, request, self._refuse_closed)
+
     async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
         """Stop it, and return when it is gone; see `BackendProcesses.stop`. Does nothing after its end.
 
@@ -163,6 +259,32 @@ class ProcessHandle:
     def _refuse_closed(self) -> None:
         if self._worker.is_closed:
             raise trio.ClosedResourceError(f"worker {self._worker.identifier!r} is closed")
+
+
+@uninterrupted
+class _StreamBlock(AsyncBlock[MessageReceiveChannel[JsonValue]]):
+    """The block in which a stream is read."""
+
+    typed = "handle.stream"
+
+    def __init__(self, process: ProcessInterface, request: CallRequest, check_open: Callable[[], None]) -> None:
+        self._process = process
+        self._request = request
+        self._check_open = check_open
+        self._items: MessageReceiveChannel[JsonValue] | None = None
+
+    async def __aenter__(self) -> MessageReceiveChannel[JsonValue]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_open()
+        self._items = await self._process.calls.open_stream(self._request)
+        return self._items
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._items is not None, "the block was entered"
+        self._items.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @uninterrupted

@@ -28,6 +28,8 @@ class HostSettings:
     """Seconds that a replaced process has to end; `None` for its own grace period."""
     allow: frozenset[str] = frozenset()
     """Which surroundings of its processes a worker at the far end of a channel may set."""
+    cancel_grace: float = 1.0
+    """Seconds that a handler has to end after its call was cancelled, where its process is killed otherwise."""
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:
@@ -58,7 +60,7 @@ def check_kinds(launcher: object, limits: object) -> None:
         raise TypeError(f"limits must be of the type Limits, not {limits!r}; type: Limits(frame_bytes=…), for example")
 
 
-def check_bounds(grace_period: object, replace_grace: object, max_processes: object) -> None:
+def check_bounds(grace_period: object, replace_grace: object, max_processes: object, cancel_grace: object) -> None:
     """Refuse numbers that are out of range.
 
     Raises:
@@ -67,6 +69,7 @@ def check_bounds(grace_period: object, replace_grace: object, max_processes: obj
     check_grace("grace_period", grace_period)
     if replace_grace is not None:
         check_grace("replace_grace", replace_grace)
+    check_grace("cancel_grace", cancel_grace)
     if type(max_processes) is not int or max_processes < 1:
         raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
 

@@ -51,7 +51,9 @@ class WorkerScope:
         self.limits: Limits = settings.limits
         self.is_closed: bool = False
         bounds = bounds_of(settings.limits)
-        config = ProcessConfig(settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier)
+        config = ProcessConfig(
+            settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier, settings.cancel_grace
+        )
         self._checker = SpawnChecker(self, settings.launcher, config)
         self._live = LiveProcesses(settings, config, root, recent, self._refuse_closed)
         self.lifecycle: Broadcast[LifecycleEvent] = self._live.lifecycle

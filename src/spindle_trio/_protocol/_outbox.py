@@ -117,11 +117,24 @@ class Outbox:
             else:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
+        await self.send_in_turn(lambda: body)
+
+    async def send_in_turn(self, make: Callable[[], bytes]) -> None:
+        """Wait for room, first come, first served, and send a frame; one that is made anew for each attempt.
+
+        If cancelled, it was not sent. After the frame has been taken no other task runs before this returns.
+
+        Args:
+            make: writes the frame's body; what it raises is raised here.
+
+        Raises:
+            trio.BrokenResourceError: as in `send`.
+        """
         queue = self._waiting()
         async with queue.turn:
             while True:
                 try:
-                    self._put(body)
+                    self._put(make())
                 except trio.WouldBlock:
                     pass  # as above
                 else:
@@ -174,6 +187,11 @@ class Outbox:
         if not self._is_draining:
             self._is_draining = True
             self._start_soon(self._drain)
+
+    def try_again(self) -> None:
+        """Have the task whose turn it is make its frame anew, though there may be no room."""
+        if self._queue is not None:
+            self._queue.room.unpark_all()
 
     async def wait_flushed(self) -> None:
         """Wait until everything sent is with the peer's system, or is lost."""

@@ -6,7 +6,7 @@ Theory of operation
 A process is in one of five *phases*. Three of them are the live states that users see:
 
 * ``STARTING``: the startup deadline runs. It ends by `ready`, by an end, or by a stop.
-* ``RUNNING``: the heartbeat deadline runs.
+* ``RUNNING``: the heartbeat deadline runs, and those of calls that were cancelled (`Overruns`).
 * ``STOPPING``: it was asked to stop; the grace period runs. The watchdog is off.
 
 The fourth, ``ENDING``, is internal: *how* the process ends is settled, but it has not exited yet. After `complete` it
@@ -31,13 +31,16 @@ against a process: `Lifecycle.extend_deadline` extends the deadline that was run
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from spindle_trio._model import ExitReason, JsonValue, ProcessState
 from spindle_trio._supervision._state_table import COMPLETED, OWN_WORDS, TABLE, Action, End, Input, Phase
 from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
+
+if TYPE_CHECKING:
+    from spindle_trio._supervision._overruns import Overruns
 
 _STATE_OF_PHASE: Final = {
     Phase.STARTING: ProcessState.STARTING,
@@ -86,6 +89,7 @@ class Lifecycle:
         "heartbeat_timeout",
         "host_reason",
         "kill_deadline",
+        "overruns",
         "phase",
         "ready_at",
         "result",
@@ -126,6 +130,7 @@ class Lifecycle:
         self.grace_deadline: float = math.inf
         self.kill_deadline: float = math.inf
         self.closed_deadline: float = math.inf
+        self.overruns: Overruns | None = None  # made for the first one
 
     @property
     def is_settled(self) -> bool:
@@ -248,6 +253,8 @@ class Lifecycle:
                 self.startup_deadline = _put_off(self.startup_deadline, seconds, now + self.startup_timeout)
             case Phase.RUNNING:
                 self.heartbeat_deadline = _put_off(self.heartbeat_deadline, seconds, now + self.heartbeat_timeout)
+                if self.overruns is not None:
+                    self.overruns.put_off(seconds, now)
             case Phase.STOPPING | Phase.ENDING:
                 self.grace_deadline = _put_off(self.grace_deadline, seconds, now + self.grace_period)
                 self.kill_deadline = _put_off(self.kill_deadline, seconds, now + ABANDON_SECONDS)
@@ -264,7 +271,8 @@ class Lifecycle:
             case Phase.STARTING:
                 return min(self.startup_deadline, self.closed_deadline)
             case Phase.RUNNING:
-                return min(self.heartbeat_deadline, self.closed_deadline)
+                deadline = min(self.heartbeat_deadline, self.closed_deadline)
+                return deadline if self.overruns is None else min(deadline, self.overruns.deadline)
             case Phase.STOPPING:
                 return min(self.grace_deadline, self.closed_deadline)
             case Phase.ENDING:
@@ -286,7 +294,7 @@ class Lifecycle:
             case Phase.STARTING:
                 return Input.STARTUP_DEADLINE
             case Phase.RUNNING:
-                return Input.HEARTBEAT_DEADLINE
+                return Input.HEARTBEAT_DEADLINE if now >= self.heartbeat_deadline else Input.CALL_OVERRUN
             case Phase.ENDING if self.kill_deadline < math.inf:
                 return Input.ABANDON_DEADLINE
             case _:

@@ -15,6 +15,8 @@ from spindle_trio._protocol._payload import check_payload
 from spindle_trio._supervision._snapshots import refuse_message
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from spindle_trio._supervision._process_record import ProcessRecord
     from spindle_trio.abc import LaunchedProcess
 
@@ -62,6 +64,11 @@ class Outgoing:
         for outbox in (self._control, self._messages):
             if outbox is not None:
                 outbox.close()
+
+    def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Start a task that lives as long as the lanes of the process, which must have been launched."""
+        assert self._nursery is not None, "a process that has been launched has a nursery"
+        self._nursery.start_soon(task)
 
     @property
     def waiting_messages(self) -> int:

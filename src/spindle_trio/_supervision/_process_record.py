@@ -48,12 +48,14 @@ class ProcessConfig:
     """Turns a time on Trio's clock into wall time."""
     worker: str
     """The name of the worker, for log records."""
+    cancel_grace: float
+    """Seconds that a handler has to end after its call was cancelled, where its process is killed otherwise."""
 
 
 class ProcessRecord:
     """One process: who, under which bounds, and where in its life."""
 
-    __slots__ = ("config", "identity", "launched", "life", "post_mortem")
+    __slots__ = ("config", "identity", "launched", "life", "post_mortem", "takes_calls")
 
     def __init__(self, identity: Identity, config: ProcessConfig, life: Lifecycle) -> None:
         """Note a process that has not been launched.
@@ -68,6 +70,8 @@ class ProcessRecord:
         self.life: Lifecycle = life
         self.launched: LaunchedProcess | None = None
         self.post_mortem: PostMortem | None = None
+        self.takes_calls: bool | None = None
+        """Whether its entry has a handler for calls; `None` before it is ready, and for one that speaks protocol 1."""
 
     @property
     def process_id(self) -> str:

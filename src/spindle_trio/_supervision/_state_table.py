@@ -37,6 +37,7 @@ class Input(enum.Enum):
     LAUNCH_FAILED = "launch fails"
     STARTUP_DEADLINE = "startup deadline"
     HEARTBEAT_DEADLINE = "heartbeat deadline"
+    CALL_OVERRUN = "cancelled call goes on"
     GRACE_DEADLINE = "grace period over"
     ABANDON_DEADLINE = "outlives its kill"
     STOP = "stop"
@@ -103,6 +104,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.RUNNING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.RUNNING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
+    (Phase.RUNNING, Input.CALL_OVERRUN): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.RUNNING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.RUNNING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
     # The caller was cancelled in the very moment in which the process became ready: nobody holds its handle.

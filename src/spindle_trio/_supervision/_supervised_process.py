@@ -37,6 +37,7 @@ from spindle_trio._supervision._state_table import Action, Input, Phase
 
 if TYPE_CHECKING:
     from spindle_trio._host._registry import Claim
+    from spindle_trio._supervision._calls import ProcessCalls
     from spindle_trio._supervision._process_record import ProcessRecord
     from spindle_trio.abc import LaunchedProcess
 
@@ -61,6 +62,7 @@ class SupervisedProcess:
     __slots__ = (
         "__weakref__",
         "_answered",
+        "_calls",
         "_ended",
         "_init",
         "_is_killing",
@@ -102,6 +104,7 @@ class SupervisedProcess:
         self.abandoned_wait: trio.CancelScope | None = None
         """The scope in which its supervisor waits for an exit that may never come."""
         self._outgoing = Outgoing(record)
+        self._calls: ProcessCalls | None = None
         self._answered = trio.Event()  # `spawn` can return or raise
         self._refusal: type[SpawnError] | None = None
         self._ended = trio.Event()  # the terminal event has been published
@@ -175,6 +178,22 @@ class SupervisedProcess:
             output_dropped=0 if launched is None else launched.output_dropped(),
         )
 
+    @property
+    def calls(self) -> ProcessCalls:
+        """Its calls; made when they are first asked for."""
+        if self._calls is None:
+            from spindle_trio._supervision._calls import ProcessCalls  # most processes have none
+
+            self._calls = ProcessCalls(
+                self.record,
+                self._outgoing,
+                self.deadlines,
+                self.feed,
+                answered=self._answered,
+                ended=self._ended,
+            )
+        return self._calls
+
     # What the worker and the host say.
 
     async def send(self, payload: object) -> None:
@@ -244,7 +263,7 @@ class SupervisedProcess:
         self._answer(StartupFailedError)
         self._outgoing.close()
         self.inbox.close()
-        self._ended.set()
+        self._release()
         self._let_go.set()
 
     async def wait_answered(self) -> SpawnError | None:
@@ -338,6 +357,8 @@ class SupervisedProcess:
         # The deadline may have changed, and a reader that waits for room need not wait any more.
         self.deadlines.follow()
         self.inbox.wake_room()
+        if self._calls is not None:
+            self._calls.follow()
         if step.transition is not None:
             self.reports.publish(self, step.transition)
             if step.transition.state is ProcessState.RUNNING:
@@ -350,6 +371,17 @@ class SupervisedProcess:
         if not self._answered.is_set():
             self._refusal = refusal
             self._answered.set()
+
+    def _release(self) -> None:
+        """Wake those who wait for its end, and for answers that will not come."""
+        self._ended.set()
+        if self._calls is not None:
+            self._calls.end()
+
+    def take_in_calls(self) -> None:
+        """Take in what it has sent on its calls lane, without waiting."""
+        if self._calls is not None:
+            self._calls.take_in()
 
     def _ask(self) -> None:
         if self.record.launched is None:
@@ -378,7 +410,7 @@ class SupervisedProcess:
         if refusal is None:
             refusal = StartupTimeoutError if transition.state is ProcessState.TIMED_OUT else StartupFailedError
         self._answer(refusal)
-        self._ended.set()
+        self._release()
         if self.is_abandoned:
             self._let_go.set()
         pass_turn()

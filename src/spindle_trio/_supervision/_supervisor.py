@@ -127,6 +127,7 @@ class Supervisor:
         if status is not None:
             self._noted.note_exit(status, self._life)
             intake.take_in_all()
+            process.take_in_calls()
             process.feed(Input.EXIT, text=self._noted.judge_exit(status, self._life))
         self._conclude(None)
         if process.is_abandoned:
@@ -170,6 +171,7 @@ class Supervisor:
         if life.due(trio.current_time()) is None:
             return
         intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)
+        process.take_in_calls()
         process.record.look_at_heartbeat()
         intake.account_for_pause()
         due = life.due(trio.current_time())
@@ -181,7 +183,8 @@ class Supervisor:
             )
             process.feed(due, text=f"SIGKILL has not ended it in time, and it was abandoned{pid}")
         elif due is not None:
-            process.feed(due)
+            overruns = life.overruns if due is Input.CALL_OVERRUN else None
+            process.feed(due, text=None if overruns is None else overruns.words)
 
     @property
     def _noted(self) -> LastWords:
@@ -202,10 +205,15 @@ class Supervisor:
         """Take in one control frame."""
         process, life = self._process, self._life
         match frame:
-            case Ready():
+            case Ready(protocol, takes_calls):
+                if protocol > 1 and process.record.takes_calls is None:
+                    process.record.takes_calls = takes_calls
                 process.feed(Input.READY)
             case TakesCalls():
-                pass
+                if process.record.takes_calls is None:
+                    self.breach(PeerProtocolError("it takes calls, and has not said ready in protocol 2"))
+                else:
+                    process.record.takes_calls = True
             case Heartbeat():
                 if life.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
                     now = trio.current_time()

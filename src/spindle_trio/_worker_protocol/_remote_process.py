@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from spindle_trio._errors import LocalProtocolError
 from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import (
     JsonValue,
@@ -28,6 +29,7 @@ from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._mirror import info_after
 
 if TYPE_CHECKING:
+    from spindle_trio._interfaces import CallsInterface
     from spindle_trio._messages._hub import MessageHub
     from spindle_trio._model import PostMortem
     from spindle_trio._worker_protocol._writer import TwoLaneWriter
@@ -188,6 +190,15 @@ class RemoteProcess:
         if not self._has_ended:
             raise trio.BrokenResourceError(f"the connection was lost before process {self.process_id} had ended")
         return self._info
+
+    @property
+    def calls(self) -> CallsInterface:
+        """Not there yet.
+
+        Raises:
+            LocalProtocolError: always.
+        """
+        raise LocalProtocolError("this connection carries no calls: call the process where its host is")
 
     def statistics(self) -> ProcessStatistics:
         """Count what waits here. What waits in the host, and what it has drained, is not known at this end."""

@@ -13,6 +13,7 @@ from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import ExitStatus, FrameLane
 from spindle_trio.child._facts import ProcessFacts, facts_from_init
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
+from spindle_trio.testing._scripted_calls import ScriptedCalls
 
 
 class ScriptedChild:
@@ -41,6 +42,7 @@ class ScriptedChild:
         self._is_reading = False
         self._messages_sent = 0
         self._hangs = self._resists = self._was_killed = False
+        self._calls = ScriptedCalls(self._driven, self._read_control_until)
 
     def __repr__(self) -> str:
         if self._process is None:
@@ -69,6 +71,11 @@ class ScriptedChild:
     def messages_sent(self) -> int:
         """How many messages it has sent, raw ones included."""
         return self._messages_sent
+
+    @property
+    def calls(self) -> ScriptedCalls:
+        """What it hears and says about calls, once it has said that it takes them."""
+        return self._calls
 
     @property
     def init(self) -> JsonValue:
@@ -112,10 +119,22 @@ class ScriptedChild:
 
     # What it says.
 
-    def ready(self) -> None:
-        """Say `ready`, and beat for the first time."""
+    def ready(self, *, protocol: int = 1, calls: bool = False) -> None:
+        """Say `ready`, and beat for the first time.
+
+        Args:
+            protocol: which protocol it speaks from now on; 2 has calls.
+            calls: whether it takes calls.
+        """
         self._driven().beat()
-        self._say({"type": "ready"})
+        if protocol == 1 and not calls:
+            self._say({"type": "ready"})
+        else:
+            self._say({"type": "ready", "protocol": protocol, "calls": calls})
+
+    def take_calls(self) -> None:
+        """Say that it takes calls from now on."""
+        self._say({"type": "calls"})
 
     def heartbeat(self) -> None:
         """Beat, as a real child does in its shared page: no frame is sent."""
@@ -273,3 +292,5 @@ class ScriptedChild:
             elif isinstance(frame, dict) and frame.get("type") == "stop":
                 reason = frame.get("reason")
                 self._stops.append(reason if isinstance(reason, str) else None)
+            elif isinstance(frame, dict):
+                self._calls.hear({**frame})

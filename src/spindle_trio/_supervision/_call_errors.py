@@ -1,0 +1,64 @@
+"""The errors of calls: each says what happened, in which process, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spindle_trio._errors import CallError, CallFailedError, CallTimeoutError, ProcessLostError, UnknownMethodError
+from spindle_trio._supervision._snapshots import take_snapshot
+
+if TYPE_CHECKING:
+    from spindle_trio._protocol._call_answers import Failure
+    from spindle_trio._supervision._process_record import ProcessRecord
+
+
+def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallError:
+    """Make the error for what a process says about a call."""
+    if failure.known is not None:
+        names = ", ".join(map(repr, failure.known))
+        text = f"{_name(record)} has no handler of {method!r}; it has {names or 'none'}"
+        return UnknownMethodError(text, known=failure.known)
+    if failure.is_cancelled:
+        error_type, words = "Cancelled", "its handler was cancelled, and the caller had not asked for that"
+    else:
+        error_type, words = failure.error_type, failure.text
+    text = f"{method!r} failed in {_name(record)}: {error_type}: {words}" if words else error_type
+    error = CallFailedError(text, error_type=error_type, text=words, traceback=failure.traceback)
+    if failure.traceback:
+        error.add_note(f"In the process:\n{failure.traceback}")
+    return error
+
+
+def timeout_error(record: ProcessRecord, method: str, timeout: float) -> CallTimeoutError:
+    """Make the error for a call whose time is over."""
+    return CallTimeoutError(f"{method!r} was not answered by {_name(record)} within {timeout:g} s, and was cancelled")
+
+
+def lost_error(record: ProcessRecord, method: str, *, handed_over: bool) -> ProcessLostError:
+    """Make the error for a call that its process does not answer any more, or does not take."""
+    info = take_snapshot(record)
+    if not info.state.is_terminal:
+        text = f"{_name(record)} is {info.state} and takes no calls any more: {method!r} was not sent"
+    else:
+        end = f"{info.state}: {info.error}" if info.error else str(info.state)
+        what = "may have begun, and is not repeated" if handed_over else "was not sent"
+        text = f"{_name(record)} has ended ({end}); its call of {method!r} {what}"
+    return ProcessLostError(text, info=info, post_mortem=record.post_mortem, handed_over=handed_over)
+
+
+def no_calls_error(record: ProcessRecord, method: str) -> UnknownMethodError:
+    """Make the error for a call to a process that takes none."""
+    advice = "register a handler with process.on_call"
+    if record.takes_calls is None:
+        advice = "its runtime or its launcher speaks protocol 1, which has no calls"
+    return UnknownMethodError(f"{_name(record)} takes no calls, and so no {method!r}: {advice}")
+
+
+def too_many_error(record: ProcessRecord, method: str, most: int) -> CallError:
+    """Make the error for a call beyond the bound."""
+    text = f"{_name(record)} has not ended {most} calls; {method!r} was not sent: call no faster than it answers"
+    return CallError(text)
+
+
+def _name(record: ProcessRecord) -> str:
+    return f"process {record.process_id} ({record.identity.entry})"

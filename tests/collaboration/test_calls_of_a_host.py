@@ -1,0 +1,626 @@
+"""The host's side of calls, over a child that a test drives by hand: it can answer late, twice, wrongly or never."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import spindle_trio as spindle
+from spindle_trio import Limits, ProcessHandle
+from spindle_trio._errors import (
+    CallError,
+    CallFailedError,
+    CallTimeoutError,
+    PayloadError,
+    ProcessLostError,
+    UnknownMethodError,
+)
+from spindle_trio._host._worker_scope import WorkerScope
+from spindle_trio._protocol._call_frames import encode_answer
+from spindle_trio._supervision import _calls
+from spindle_trio._supervision._calls import ProcessCalls
+from spindle_trio.testing import MemoryLauncher, ScriptedChild
+
+
+class Called:
+    """A call in a task of its own, and what became of it."""
+
+    def __init__(self) -> None:
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.ended_at = math.nan
+        self.scope = trio.CancelScope()
+        self.is_over = trio.Event()
+
+    async def run(self, call: Callable[[], Awaitable[object]]) -> None:
+        with self.scope:
+            try:
+                self.result = await call()
+            except (CallError, trio.Cancelled) as error:
+                self.error = error
+                raise
+            finally:
+                self.ended_at = trio.current_time()
+                self.is_over.set()
+
+    async def outcome(self) -> object:
+        """Wait for the answer, or raise what was raised instead."""
+        await self.is_over.wait()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Stage:
+    """A handle on a running scripted child."""
+
+    def __init__(self, handle: ProcessHandle, child: ScriptedChild, nursery: trio.Nursery) -> None:
+        self.handle = handle
+        self.child = child
+        self.nursery = nursery
+
+    @property
+    def counts(self) -> ProcessCalls:
+        calls = self.handle._process.calls
+        assert isinstance(calls, ProcessCalls)
+        return calls
+
+    def start(self, method: str = "square", payload: object = None, **options: object) -> Called:
+        called = Called()
+
+        async def run() -> None:
+            with trio.CancelScope():
+                try:
+                    await called.run(lambda: self.handle.call(method, payload, **options))  # type: ignore[arg-type]
+                except CallError:
+                    pass
+
+        self.nursery.start_soon(run)
+        return called
+
+
+@asynccontextmanager
+async def running(
+    *, calls: bool = True, protocol: int = 2, limits: Limits | None = None, **options: float
+) -> AsyncIterator[Stage]:
+    child = ScriptedChild()
+    handles: list[ProcessHandle] = []
+    async with (
+        spindle.open_host(MemoryLauncher({"child": child}), limits=limits or Limits(), **options) as host,
+        host.open_worker("test", user_id="ada") as worker,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def spawn() -> None:
+            handles.append(await worker.backend_processes.spawn("child", heartbeat_timeout=math.inf))
+
+        nursery.start_soon(spawn)
+        await child.started()
+        child.ready(protocol=protocol, calls=calls)
+        await wait_all_tasks_blocked()
+        yield Stage(handles[0], child, nursery)
+        await wait_all_tasks_blocked()
+        if child.is_alive:
+            child.exit()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_is_answered_by_the_value_of_its_handler(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start("square", {"n": 3})
+        call = await stage.child.calls.next()
+        assert (call.method, call.payload, call.seconds, call.window) == ("square", {"n": 3}, None, None)
+        stage.child.calls.answer(call.call_id, 9)
+        assert await called.outcome() == 9
+        assert stage.counts.pending == 0
+
+
+async def test_ids_grow_and_answers_may_come_in_any_order(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        first, second = stage.start("a"), stage.start("b")
+        calls = [await stage.child.calls.next(), await stage.child.calls.next()]
+        assert [call.call_id for call in calls] == [1, 2]
+        by_method = {call.method: call.call_id for call in calls}
+        stage.child.calls.answer(by_method["b"], "B")
+        assert await second.outcome() == "B"
+        assert not first.is_over.is_set()
+        stage.child.calls.answer(by_method["a"], "A")
+        assert await first.outcome() == "A"
+
+
+async def test_what_a_handler_raises_is_raised_at_the_caller(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start("square")
+        call = await stage.child.calls.next()
+        stage.child.calls.fail(call.call_id, "ValueError", "no such number", "Traceback: …")
+        with pytest.raises(CallFailedError, match=r"'square' failed in .* ValueError: no such number") as caught:
+            await called.outcome()
+        error = caught.value
+        assert (error.error_type, error.text, error.traceback) == ("ValueError", "no such number", "Traceback: …")
+
+
+async def test_an_unknown_method_names_the_known_ones(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start("cube")
+        call = await stage.child.calls.next()
+        stage.child.calls.refuse(call.call_id, "index", "square")
+        with pytest.raises(UnknownMethodError, match="'cube'; it has 'index', 'square'") as caught:
+            await called.outcome()
+        assert caught.value.known == ("index", "square")
+
+
+async def test_a_process_without_a_handler_takes_no_calls_until_it_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(calls=False) as stage:
+        with pytest.raises(UnknownMethodError, match="register a handler") as caught:
+            await stage.handle.call("square")
+        assert caught.value.known == ()
+        stage.child.take_calls()
+        await wait_all_tasks_blocked()
+        called = stage.start()
+        stage.child.calls.answer((await stage.child.calls.next()).call_id, 1)
+        assert await called.outcome() == 1
+
+
+async def test_a_child_of_protocol_1_gets_no_calls(autojump_clock: MockClock) -> None:
+    async with running(calls=False, protocol=1) as stage:
+        with pytest.raises(UnknownMethodError, match="protocol 1"):
+            await stage.handle.call("square")
+
+
+async def test_a_child_of_protocol_1_that_takes_calls_breaks_the_protocol(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(calls=False, protocol=1) as stage:
+        stage.child.take_calls()
+        info = await stage.handle.wait_ended()
+        assert info.state == "failed"
+        assert "takes calls, and has not said ready in protocol 2" in (info.error or "")
+
+
+# ---- deadlines and cancellation
+
+
+async def test_a_timeout_travels_as_remaining_time_and_ends_the_call_exactly(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        began = trio.current_time()
+        called = stage.start(timeout=2)
+        call = await stage.child.calls.next()
+        assert call.seconds == 2
+        with pytest.raises(CallTimeoutError, match="within 2 s") as caught:
+            await called.outcome()
+        assert isinstance(caught.value, TimeoutError)
+        assert called.ended_at == began + 2
+        await stage.child.calls.wait_cancelled(call.call_id)
+        assert stage.counts.pending == 1
+        stage.child.calls.answer(call.call_id, "late")
+        await wait_all_tasks_blocked()
+        assert (stage.counts.pending, stage.counts.late) == (0, 1)
+        assert stage.handle.state == "running"
+
+
+@pytest.mark.parametrize(("outer", "own"), [(1, math.inf), (1, 5), (5, 1)])
+async def test_the_earlier_of_timeout_and_scopes_counts(outer: float, own: float, autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        began = trio.current_time()
+        outcome = "none"
+        with trio.move_on_after(outer) as scope:
+            try:
+                await stage.handle.call("square", timeout=own)
+            except CallTimeoutError:
+                outcome = "timeout"
+        assert trio.current_time() == began + min(outer, own)
+        assert (outcome, scope.cancelled_caught) == (("none", True) if outer < own else ("timeout", False))
+        assert (await stage.child.calls.next()).seconds == 1
+        await stage.child.calls.wait_cancelled(1)
+
+
+async def test_cancelling_the_caller_cancels_the_handler_and_goes_on_at_once(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start()
+        call = await stage.child.calls.next()
+        called.scope.cancel()
+        await called.is_over.wait()
+        await stage.child.calls.wait_cancelled(call.call_id)
+        stage.child.calls.say_cancelled(call.call_id)
+        await wait_all_tasks_blocked()
+        assert (stage.counts.pending, stage.counts.late) == (0, 0)
+        assert stage.handle.state == "running"
+
+
+async def test_a_call_in_a_cancelled_scope_sends_nothing(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stage.handle.call("square")
+        assert scope.cancelled_caught
+        assert stage.counts.pending == 0
+
+
+async def test_an_answer_that_has_arrived_beats_the_deadline(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        with trio.CancelScope() as scope:
+
+            async def answer() -> None:
+                call = await stage.child.calls.next()
+                autojump_clock.autojump_threshold = math.inf
+                stage.child.calls.answer(call.call_id, "in time")
+                autojump_clock.jump(5)  # this program stands still, and finds the answer when it is late
+                autojump_clock.autojump_threshold = 0
+
+            stage.nursery.start_soon(answer)
+            assert await stage.handle.call("square", timeout=2) == "in time"
+        assert not scope.cancelled_caught
+
+
+async def test_a_handler_that_was_cancelled_by_its_own_clock_has_timed_out(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as stage:
+        began = trio.current_time()
+        called = stage.start(timeout=2)
+        call = await stage.child.calls.next()
+        await trio.sleep(1.9)
+        stage.child.calls.say_cancelled(call.call_id)
+        with pytest.raises(CallTimeoutError):
+            await called.outcome()
+        assert called.ended_at == began + 2
+
+
+async def test_a_handler_that_was_cancelled_though_nobody_asked_has_failed(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start()
+        call = await stage.child.calls.next()
+        stage.child.calls.say_cancelled(call.call_id)
+        with pytest.raises(CallFailedError, match="had not asked") as caught:
+            await called.outcome()
+        assert caught.value.error_type == "Cancelled"
+
+
+async def test_a_handler_that_was_cancelled_since_its_process_ends_is_lost(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start()
+        call = await stage.child.calls.next()
+        stage.child.calls.say_cancelled(call.call_id)
+        stage.child.complete()
+        await wait_all_tasks_blocked()
+        stage.child.exit()
+        with pytest.raises(ProcessLostError):
+            await called.outcome()
+
+
+# ---- the end
+
+
+async def test_at_the_end_of_its_process_a_call_is_lost_and_says_so(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start()
+        await stage.child.calls.next()
+        stage.child.exit(3)
+        with pytest.raises(ProcessLostError, match=r"exited with code 3.*'square' may have begun") as caught:
+            await called.outcome()
+        assert caught.value.handed_over
+        assert caught.value.info.state == "failed"
+        assert caught.value.post_mortem is not None
+
+
+async def test_an_answer_that_was_left_behind_counts_and_a_loss_follows_the_end(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as stage:
+        answered, lost = stage.start("a"), stage.start("b")
+        calls = {call.method: call.call_id for call in [await stage.child.calls.next(), await stage.child.calls.next()]}
+        stage.child.calls.answer(calls["a"], "last")
+        stage.child.exit()
+        assert await answered.outcome() == "last"
+        with pytest.raises(ProcessLostError) as caught:
+            await lost.outcome()
+        assert caught.value.info.state.is_terminal
+        assert stage.handle.state.is_terminal
+
+
+async def test_a_process_that_is_stopping_finishes_its_calls_and_takes_no_others(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as stage:
+        called = stage.start()
+        call = await stage.child.calls.next()
+        stage.nursery.start_soon(stage.handle.stop)
+        await stage.child.stop_requested()
+        with pytest.raises(ProcessLostError, match="is stopping and takes no calls") as caught:
+            await stage.handle.call("square")
+        assert not caught.value.handed_over
+        stage.child.calls.answer(call.call_id, "done")
+        assert await called.outcome() == "done"
+
+
+async def test_a_process_that_has_ended_takes_no_calls(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        stage.child.exit()
+        await stage.handle.wait_ended()
+        with pytest.raises(ProcessLostError, match="was not sent") as caught:
+            await stage.handle.call("square")
+        assert not caught.value.handed_over
+
+
+async def test_a_call_to_a_starting_process_waits_until_it_is_ready(autojump_clock: MockClock) -> None:
+    child = ScriptedChild()
+    async with (
+        spindle.open_host(MemoryLauncher({"child": child})) as host,
+        host.open_worker("test", user_id="ada") as worker,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(worker.backend_processes.spawn, "child")
+        await child.started()
+        scope = worker._port
+        assert isinstance(scope, WorkerScope)
+        (process,) = scope
+        called = Called()
+        handle = ProcessHandle(scope, process)
+        nursery.start_soon(called.run, lambda: handle.call("square", timeout=3))
+        await trio.sleep(1)
+        child.ready(protocol=2, calls=True)
+        call = await child.calls.next()
+        assert call.seconds == 2
+        child.calls.answer(call.call_id, 9)
+        assert await called.outcome() == 9
+        child.exit()
+
+
+# ---- room
+
+
+SMALL = Limits(outbox_bytes=100)
+
+
+async def test_calls_wait_for_room_and_one_that_is_cancelled_there_is_never_sent(autojump_clock: MockClock) -> None:
+    async with running(limits=SMALL) as stage:
+        called = [stage.start(f"call-{number}", "x" * 60) for number in range(40)]
+        await wait_all_tasks_blocked()
+        sent = stage.counts.pending
+        assert 0 < sent < 40
+        for one in called:
+            one.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert stage.counts.pending == sent
+        last = stage.start("last")
+        for _ in range(sent):
+            stage.child.calls.say_cancelled((await stage.child.calls.next()).call_id)
+        call = await stage.child.calls.next()
+        assert call.method == "last"
+        stage.child.calls.answer(call.call_id, "yes")
+        assert await last.outcome() == "yes"
+
+
+async def test_calls_that_wait_for_room_are_lost_at_the_end_and_were_not_handed_over(autojump_clock: MockClock) -> None:
+    async with running(limits=SMALL) as stage:
+        called = [stage.start(f"call-{number}", "x" * 60) for number in range(40)]
+        await wait_all_tasks_blocked()
+        first = (await stage.child.calls.next()).method
+        await wait_all_tasks_blocked()
+        stage.child.exit()
+        handed_over = []
+        for number, one in enumerate(called):
+            with pytest.raises(ProcessLostError) as caught:
+                await one.outcome()
+            if caught.value.handed_over:
+                handed_over.append(f"call-{number}")
+        assert first in handed_over
+        assert 16 <= len(handed_over) < 40
+
+
+async def test_calls_that_wait_for_room_are_refused_once_the_process_is_stopping(autojump_clock: MockClock) -> None:
+    async with running(limits=SMALL) as stage:
+        called = [stage.start(f"call-{number}", "x" * 60) for number in range(40)]
+        await wait_all_tasks_blocked()
+        sent = stage.counts.pending
+        stage.nursery.start_soon(stage.handle.stop)
+        await stage.child.stop_requested()
+        await wait_all_tasks_blocked()
+        over = [one for one in called if one.is_over.is_set()]
+        assert len(over) == 40 - sent
+        assert all(isinstance(one.error, ProcessLostError) and not one.error.handed_over for one in over)
+
+
+async def test_ten_thousand_calls_at_once_are_all_answered(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = [stage.start("n", number) for number in range(10_000)]
+        for _ in range(10_000):
+            call = await stage.child.calls.next()
+            await stage.child.calls.send_all_raw([encode_answer(call.call_id, call.payload, 100)])
+        for number, one in enumerate(called):
+            assert await one.outcome() == number
+        assert stage.counts.pending == 0
+
+
+async def test_a_call_beyond_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
+    monkeypatch.setattr(_calls, "MOST_PENDING", 3)
+    async with running() as stage:
+        for _ in range(3):
+            stage.start()
+        await wait_all_tasks_blocked()
+        with pytest.raises(CallError, match="has not ended 3 calls"):
+            await stage.handle.call("square")
+
+
+# ---- breaches
+
+
+@pytest.mark.parametrize(
+    ("says", "text"),
+    [
+        (lambda calls: [calls.answer(1), calls.answer(1)], "an answer for call 1, which has ended or never began"),
+        (lambda calls: calls.answer(3), "an answer for call 3, which has ended or never began"),
+        (lambda calls: calls.fail(7, "E", "no"), "a failure for call 7, which has ended or never began"),
+        (lambda calls: calls.item(1, "x"), "an item for call 1, which is no stream"),
+        (lambda calls: calls.end(1), "an end for call 1, which is no stream"),
+        (lambda calls: calls.send_raw(b"\x01[1]"), "unknown kind"),
+        (lambda calls: calls.send_raw(b"\x02[1,NaN]"), "not JSON-safe"),
+        (lambda calls: calls.send_raw(b""), "unknown kind"),
+        (lambda calls: calls.close_lane(), "closed its calls lane"),
+    ],
+)
+async def test_a_process_that_breaks_the_rules_of_calls_is_ended_as_failed(
+    says: Callable[[object], object], text: str, autojump_clock: MockClock
+) -> None:
+    async with running() as stage:
+        called, other = stage.start("a"), stage.start("b", timeout=1_000)
+        await stage.child.calls.next()
+        says(stage.child.calls)
+        info = await stage.handle.wait_ended()
+        assert (info.state, stage.child.was_killed) == ("failed", True)
+        assert (info.error or "").startswith("broke the protocol: ")
+        assert text in (info.error or "")
+        await called.is_over.wait()
+        await other.is_over.wait()
+        lost = [one for one in (called, other) if one.error is not None]
+        assert lost
+        assert all(isinstance(one.error, ProcessLostError) for one in lost)
+
+
+# ---- what is refused before anything is sent
+
+
+async def test_bad_arguments_are_refused_and_lose_nothing(autojump_clock: MockClock) -> None:
+    async with running(limits=Limits(depth=2)) as stage:
+        handle = stage.handle
+        with pytest.raises(TypeError, match="a str, not 7"):
+            await handle.call(7)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="not empty"):
+            await handle.call("")
+        with pytest.raises(PayloadError, match="10000000 bytes, more than 1024"):
+            await handle.call("m" * 10_000_000)
+        with pytest.raises(PayloadError, match="surrogate"):
+            await handle.call("\ud800")
+        for timeout in (0, -1, math.nan, "1", True, None):
+            with pytest.raises(ValueError, match="timeout must be"):
+                await handle.call("square", timeout=timeout)  # type: ignore[arg-type]
+        for overrun in ("stay", None, True):
+            with pytest.raises(ValueError, match="overrun must be"):
+                await handle.call("square", overrun=overrun)  # type: ignore[arg-type]
+        for window in (0, -1, 65_537, 1.0, True):
+            with pytest.raises(ValueError, match="window must be"):
+                handle.stream("square", window=window)  # type: ignore[arg-type]
+        for payload in (object(), math.nan, [[[[]]]], {1: 2}, b"bytes"):
+            with pytest.raises(PayloadError):
+                await handle.call("square", payload)
+        assert stage.counts.pending == 0
+        called = stage.start("m" * 1024)
+        call = await stage.child.calls.next()
+        assert (call.call_id, len(call.method)) == (1, 1024)
+        stage.child.calls.answer(1)
+        await called.outcome()
+
+
+async def test_a_payload_that_is_too_long_for_a_frame_is_refused(autojump_clock: MockClock) -> None:
+    async with running(limits=Limits(frame_bytes=1000)) as stage:
+        with pytest.raises(PayloadError):
+            await stage.handle.call("square", "x" * 1000)
+        assert stage.counts.pending == 0
+
+
+async def test_another_thread_may_not_call(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+
+        async def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="wrong thread"):
+                await stage.handle.call("square")
+            with pytest.raises(RuntimeError, match="wrong thread"):
+                stage.handle.stream("square")
+
+        await trio.to_thread.run_sync(trio.run, elsewhere)
+
+
+async def test_a_closed_worker_takes_no_calls(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        handle = stage.handle
+    with pytest.raises(trio.ClosedResourceError):
+        await handle.call("square")
+    with pytest.raises(trio.ClosedResourceError):
+        async with handle.stream("square"):
+            pass
+
+
+# ---- overrun
+
+
+async def test_a_handler_that_goes_on_after_its_cancel_has_its_process_killed(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        began = trio.current_time()
+        called = stage.start("hang", timeout=2, overrun="kill")
+        await stage.child.calls.next()
+        with pytest.raises(CallTimeoutError):
+            await called.outcome()
+        info = await stage.handle.wait_ended()
+        assert trio.current_time() == began + 2.5
+        assert (info.state, info.exit_reason) == ("timed_out", "timed_out")
+        assert info.error == "its handler of 'hang' went on for 0.5 s after call 1 was cancelled"
+
+
+async def test_a_handler_that_gives_up_within_the_grace_is_left_alone(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        called = stage.start("hang", timeout=2, overrun="kill")
+        call = await stage.child.calls.next()
+        await called.is_over.wait()
+        await trio.sleep(0.4)
+        stage.child.calls.say_cancelled(call.call_id)
+        await trio.sleep(5)
+        assert stage.handle.state == "running"
+
+
+async def test_a_process_whose_call_may_overrun_is_left_alone(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start("hang", timeout=2)
+        await stage.child.calls.next()
+        await called.is_over.wait()
+        await trio.sleep(100)
+        assert stage.handle.state == "running"
+
+
+async def test_each_cancelled_call_has_its_own_time(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        began = trio.current_time()
+        first, second = stage.start("a", timeout=1, overrun="kill"), stage.start("b", timeout=1.2, overrun="kill")
+        calls = {call.method: call.call_id for call in [await stage.child.calls.next(), await stage.child.calls.next()]}
+        await second.is_over.wait()
+        stage.child.calls.say_cancelled(calls["a"])
+        info = await stage.handle.wait_ended()
+        assert trio.current_time() == pytest.approx(began + 1.7)
+        assert "'b'" in (info.error or "")
+        assert isinstance(first.error, CallTimeoutError)
+
+
+# ---- what waits for a process to be idle
+
+
+async def test_a_process_is_idle_once_every_call_has_ended_also_those_given_up(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        await stage.counts.wait_idle()
+        called = stage.start(timeout=1)
+        call = await stage.child.calls.next()
+        await called.is_over.wait()
+        idle = Called()
+        stage.nursery.start_soon(idle.run, stage.counts.wait_idle)
+        await trio.sleep(1)
+        assert not idle.is_over.is_set()
+        stage.child.calls.say_cancelled(call.call_id)
+        await idle.outcome()
+
+
+async def test_a_process_that_ends_is_idle(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        stage.start()
+        await stage.child.calls.next()
+        idle = Called()
+        stage.nursery.start_soon(idle.run, stage.counts.wait_idle)
+        await wait_all_tasks_blocked()
+        stage.child.exit()
+        await idle.outcome()
