@@ -1,4 +1,5 @@
-// Handlers that an entry has registered. They are called in order of registration; one that throws stops no other.
+// Handlers that an entry has registered. Those of messages and stops are called in order of registration; one that
+// throws stops no other.
 
 import { TypeError, push, slice, splice } from "./intrinsics.mjs";
 
@@ -49,5 +50,76 @@ export class Handlers {
       if (isWanted(this.#registered[index])) return index;
     }
     return -1;
+  }
+}
+
+/** What an entry does about calls. What serves them is loaded for the first handler. */
+export class CallDesk {
+  #control;
+  #open;
+  #served = null;
+  #hasAccepted = false; // the host may send calls, once it knows that there are handlers
+  #isAnnounced = false; // it knows that
+
+  /**
+   * @param control the control lane, on which the host hears that there are handlers
+   * @param open makes what serves calls
+   */
+  constructor(control, open) {
+    this.#control = control;
+    this.#open = open;
+  }
+
+  get count() {
+    return this.#served?.count ?? 0;
+  }
+
+  /** The call whose handler runs this code; undefined outside of one. */
+  get current() {
+    return this.#served?.current;
+  }
+
+  /** The functions of an entry's context. */
+  functions = {
+    onCall: (...registration) => {
+      this.#served ??= this.#open();
+      const takeBack = this.#served.add(registration);
+      if (this.#hasAccepted && !this.#isAnnounced) {
+        this.#isAnnounced = true;
+        this.#control.push('{"type":"calls"}');
+      }
+      return takeBack;
+    },
+    limitCalls: (concurrency) => {
+      this.#served ??= this.#open();
+      this.#served.limit(concurrency);
+    },
+  };
+
+  /** Accept the host's offer of calls: the fields of `ready`. */
+  accept() {
+    this.#hasAccepted = true;
+    this.#isAnnounced = this.count > 0;
+    return `,"protocol":2${this.#isAnnounced ? ',"calls":true' : ""}`;
+  }
+
+  /** Hear a frame of the control lane. */
+  hear(frame) {
+    this.#served?.hear(frame);
+  }
+
+  /** Begin no more calls, and call a function once those that run have ended. */
+  finish(then) {
+    this.#hasAccepted = false;
+    if (this.#served === null) then();
+    else this.#served.finish(then);
+  }
+
+  async cancelAll() {
+    await this.#served?.cancelAll();
+  }
+
+  flush(beat) {
+    this.#served?.flush(beat);
   }
 }

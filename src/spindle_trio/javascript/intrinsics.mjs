@@ -8,28 +8,35 @@ import process from "node:process";
 import timers from "node:timers";
 import { types } from "node:util";
 
+const { asyncIterator } = Symbol;
 const { bind, call } = Function.prototype;
 
 function withoutThis(method) {
   return bind.call(call, method);
 }
 
-export { process };
-export const { Error, Number, Promise, RangeError, SyntaxError, TypeError, queueMicrotask } = globalThis;
-export const { floor, min } = Math;
-export const { isAnyArrayBuffer, isDate, isGeneratorFunction, isNativeError } = types;
+export { asyncIterator, process };
+export const { Error, Map, Number, Promise, RangeError, SyntaxError, TypeError, queueMicrotask } = globalThis;
+export const { floor, max, min } = Math;
+export const { isAnyArrayBuffer, isDate, isGeneratorFunction, isGeneratorObject, isNativeError } = types;
 export const { isModuleNamespaceObject: isModuleNamespace } = types;
 export const { isView } = ArrayBuffer;
 export const { parse, stringify } = JSON;
 export const { defineProperty, getPrototypeOf, hasOwn, keys, prototype: objectPrototype } = Object;
 export const { isArray } = Array;
-export const { isFinite } = Number;
+export const { isFinite, isInteger } = Number;
 export const { readSync, writeSync, writevSync } = fs;
-export const { setImmediate, setTimeout } = timers;
+export const { clearInterval, clearTimeout, setImmediate, setInterval, setTimeout } = timers;
 export const { wait } = Atomics;
+
+export const addTo = withoutThis(Map.prototype.set);
+export const findIn = withoutThis(Map.prototype.get);
+export const forEachIn = withoutThis(Map.prototype.forEach);
+export const removeFrom = withoutThis(Map.prototype.delete);
 
 export const includes = withoutThis(Array.prototype.includes);
 export const push = withoutThis(Array.prototype.push);
+export const sort = withoutThis(Array.prototype.sort);
 export const shift = withoutThis(Array.prototype.shift);
 export const slice = withoutThis(Array.prototype.slice);
 export const splice = withoutThis(Array.prototype.splice);

@@ -56,11 +56,22 @@ function openSocket(fd, takeIn) {
   return new net.Socket({ fd, ...options, onread: { buffer, callback } });
 }
 
+/** Read a body that is JSON. */
+function readJson(body) {
+  return parse(textOf(body, "utf8"));
+}
+
+/** Read a body whose first byte is its kind. */
+export function readWithKind(body) {
+  return { kind: textOf(body, "latin1", 0, 1), frame: parse(textOf(body, "utf8", 1)) };
+}
+
 export class Lane {
   #fd;
   #socket;
   #onBody;
   #onHostGone;
+  #read;
   #scratch = allocUnsafe(SCRATCH_BYTES);
   #length = 0; // of the last frame put together, with its header
   #waiting = []; // frames that the system has not taken yet, from `#first` on
@@ -80,11 +91,13 @@ export class Lane {
    * @param fd the socket
    * @param onBody called with each incoming body, decoded
    * @param onHostGone called when the other end is gone
+   * @param read decodes a body
    */
-  constructor(fd, onBody, onHostGone) {
+  constructor(fd, onBody, onHostGone, read = readJson) {
     this.#fd = fd;
     this.#onBody = onBody;
     this.#onHostGone = onHostGone;
+    this.#read = read;
     this.#socket = openSocket(fd, (chunk) => this.#takeIn(chunk));
     this.#socket.on("error", () => this.#lose());
     this.#socket.on("end", () => this.#lose());
@@ -252,7 +265,7 @@ export class Lane {
       if (this.#bodyFollows) {
         this.#need = HEADER_BYTES;
         this.#bodyFollows = false;
-        this.#onBody(parse(textOf(whole, "utf8")));
+        this.#onBody(this.#read(whole));
       } else {
         this.#need = readLength(whole, 0);
         this.#bodyFollows = true;

@@ -2,13 +2,14 @@
 //
 //     NAME PARENT FILE CONTROL MESSAGES PAGE CALLS
 //
-// NAME and PARENT are for people, FILE is the entry. The others are descriptors: two lanes, the heartbeat page, and the calls lane.
+// NAME and PARENT are for people, FILE is the entry. The others are descriptors: two lanes, the heartbeat page, and the
+// calls lane.
 // `spindle_trio/child/_program.py` is its twin; notes/protocol.md has the protocol of both.
 
 import { makeContext } from "./context.mjs";
-import { NEVER_LOADED, UnfitModule, loadEntry } from "./entry.mjs";
+import { NEVER_LOADED, UnfitModule, loadEntry, openCalls, tooOld } from "./entry.mjs";
 import { atTheVeryEnd, dieOf, leave } from "./exits.mjs";
-import { Handlers } from "./handlers.mjs";
+import { CallDesk, Handlers } from "./handlers.mjs";
 import {
   Number, Promise, SyntaxError, cut, emit, kill, listenerCount, process, push, queueMicrotask, setImmediate, shift,
   stringify, trimmed,
@@ -18,10 +19,8 @@ import { Page, Pulse } from "./page.mjs";
 import { PayloadError, TAGGED, encodePayload } from "./payload.mjs";
 import { describe, failureFields, isError, print, report, summarise } from "./words.mjs";
 
-const OLDEST_NODE = [20, 19]; // from here on a .js file may be an ES module without a package.json that says so
-
 const [, , file, ...others] = process.argv.slice(2);
-const [controlFd, messagesFd, pageFd] = others.slice(0, 3).map(Number);
+const [controlFd, messagesFd, pageFd, callsFd] = others.slice(0, 4).map(Number);
 const isBun = process.versions.bun !== undefined;
 const pid = process.pid;
 const page = new Page(pageFd);
@@ -30,6 +29,7 @@ const control = new Lane(controlFd, hear, endWithoutHost);
 const pulse = isBun ? new Pulse(control) : page;
 const messages = new Lane(messagesFd, receive, () => {});
 const messageHandlers = new Handlers((error) => report("a message handler threw", error));
+const calls = new CallDesk(control, () => openCalls(callsFd, facts, beatAnyhow));
 const stopHandlers = new Handlers((error) => report("a stop handler threw", error));
 
 let facts = null; // what `init` said
@@ -64,25 +64,26 @@ control.resume();
 function hear(frame) {
   if (frame.type === "init") begin(frame);
   else if (frame.type === "stop") hearStop(frame);
+  else calls.hear(frame);
 }
 
 function begin(init) {
   facts = init;
   if (page.stopIsRequested()) return; // the stop frame follows: do not call the entry
-  if (!isBun && isTooOld(process.versions.node)) {
-    fail(`Node ${process.versions.node} is too old for JavaScript entries: install ${OLDEST_NODE.join(".")} or later`);
-    return;
-  }
-  void run();
+  const problem = tooOld(process.versions);
+  if (problem === null) void run();
+  else fail(problem);
 }
 
 function hearStop(frame) {
   if (stop !== null || isEnding) return;
   stop = { reason: frame.reason };
-  if (hasCalled && stopHandlers.count > 0) {
-    stopHandlers.tell(stop);
-    return;
-  }
+  const isTold = hasCalled && stopHandlers.count > 0;
+  calls.finish(isTold ? () => {} : endStopped);
+  if (isTold) stopHandlers.tell(stop);
+}
+
+function endStopped() {
   if (finalWord === null) sayFinally("stopped", "");
   void end(0);
 }
@@ -126,7 +127,7 @@ async function run() {
   if (isEnding || page.stopIsRequested()) return;
   hasCalled = true;
   try {
-    returned = await entry(makeContext(facts, functions));
+    returned = await entry(makeContext(facts, functions, calls));
   } catch (error) {
     failBy(error);
     return;
@@ -141,7 +142,7 @@ function hearIdle() {
     control.ref(); // the stop frame follows
   } else if (!hasCalled) {
     fail(`the entry ${stringify(facts.entry)} ${NEVER_LOADED}`);
-  } else if (returned !== undefined && cleanUp === null && messageHandlers.count + stopHandlers.count === 0) {
+  } else if (returned !== undefined && cleanUp === null && messageHandlers.count + stopHandlers.count + calls.count === 0) {
     try {
       complete(returned);
     } catch (error) {
@@ -157,7 +158,7 @@ function ready() {
   isReady = true;
   control.ref();
   beatAnyhow(); // the host may look at the heartbeat as soon as it gets `ready`
-  control.push('{"type":"ready"}');
+  control.push(`{"type":"ready"${facts.offers >= 2 ? calls.accept() : ""}}`);
 }
 
 function heartbeat() {
@@ -254,8 +255,10 @@ async function end(code) {
   isEnding = true;
   control.ref();
   messages.pause();
+  calls.finish(() => {});
   await new Promise(setImmediate);
   isCleaningUp = true;
+  await calls.cancelAll();
   try {
     await cleanUp?.();
   } catch (error) {
@@ -283,6 +286,7 @@ function finish(code) {
 function flush() {
   control.flush(Infinity, beatAnyhow); // waiting for the host counts as alive
   messages.flush(Infinity, beatAnyhow);
+  calls.flush(beatAnyhow);
 }
 
 function beatAnyhow() {
@@ -291,9 +295,4 @@ function beatAnyhow() {
   } catch {
     // The entry has closed the descriptor.
   }
-}
-
-function isTooOld(version) {
-  const [major, minor] = version.split(".").map(Number);
-  return major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1]);
 }

@@ -66,11 +66,54 @@ export interface PayloadError extends TypeError {
   readonly message: string;
 }
 
+/**
+ * Answers calls of a method. Its promise, if it returns one, is awaited.
+ *
+ * What it returns is the answer, and can be what `send` takes; `undefined` is sent as null. A generator, sync or async,
+ * is a stream: each value that it yields is an item, and it goes on as the reader takes them. Any other async iterable
+ * is one as well. What it throws is raised at the caller, and the process goes on; the same holds for the PayloadError
+ * of a value that cannot be sent.
+ *
+ * `call` is the same as `process.call` inside of it.
+ */
+export type CallHandler<Payload = JsonValue> = (payload: Payload, call: Call) => unknown;
+
+/**
+ * What a module may export as `calls` instead of a function: handlers by the names of their methods. Such a module is
+ * ready when it has loaded. In TypeScript: `export const calls = { ... } satisfies CallHandlers;`
+ */
+export type CallHandlers = { readonly [method: string]: CallHandler<any> };
+
+/** A call, as its handler sees it. */
+export interface Call {
+  /** The name that was called. */
+  readonly method: string;
+
+  /** When its time is over: milliseconds on the clock of `performance.now()`; `Infinity` for never. */
+  readonly deadline: number;
+
+  /**
+   * Whether the caller has given up, or the time is over: nobody waits for the answer any more. Code that computes
+   * without a pause learns only of the time, since the caller's word has to be read by the event loop.
+   */
+  readonly isCancelled: boolean;
+
+  /** Aborts when the call is cancelled: for `fetch(url, { signal })` and the like. */
+  readonly signal: AbortSignal;
+
+  /**
+   * Do nothing, unless the call was cancelled.
+   * @throws an AbortError if it was; let it through
+   */
+  readonly check: () => void;
+}
+
 /** Runs once before the process ends. The host waits for it for the grace period: 5 seconds by default. */
 export type CleanUpFunction = () => void | PromiseLike<void>;
 
 /**
- * What an entry exports, as `default` or as `run`; in a CommonJS module, as `module.exports` or as a property of it.
+ * What an entry exports, as `default` or as `run`; in a CommonJS module, as `module.exports` or as a property of it. A
+ * module that only answers calls may export `calls` instead (see `CallHandlers`).
  *
  * The process lives on after the function has returned, until it calls `complete` or `fail`, is told to stop, or does
  * not catch an error. If the function returns a function, or a promise of one, that is its clean-up function. After
@@ -163,6 +206,38 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    * @param error what went wrong: a string, or an Error, whose stack the host gets as well
    */
   readonly fail: (error: unknown) => void;
+
+  /**
+   * Register a function that answers the calls of a method: `onCall("square", ({ n }) => n * n)`, or `onCall(square)`
+   * for a function with a name. See `CallHandler` for what it may return.
+   *
+   * Calls begin in order; 16 may run at once (see `limitCalls`). While there is a handler, the runtime beats by itself,
+   * from the event loop. A call that is cancelled goes on until its handler gives up (see `call`); a generator is
+   * closed by `return()` once it does not run. When the process is asked to stop, no more calls begin, and those that run may
+   * finish. `complete` and `fail` cancel them.
+   *
+   * The property is not enumerable.
+   *
+   * @returns a function that unregisters it
+   * @throws TypeError for what is no function or has no name, Error if the method has a handler already
+   */
+  readonly onCall: <Payload = any>(
+    ...registration: [method: string, handler: CallHandler<Payload>] | [handler: CallHandler<Payload>]
+  ) => () => void;
+
+  /**
+   * Set how many calls may run at once; 16 by default. The property is not enumerable.
+   *
+   * @param concurrency an integer of 1 or more
+   */
+  readonly limitCalls: (concurrency: number) => void;
+
+  /**
+   * The call that this code runs in, also after an `await`. Outside of a handler, reading it throws an Error.
+   *
+   * The property is not enumerable.
+   */
+  readonly call: Call;
 
   /**
    * Register a function to call when the host asks this process to stop. The process must then end by itself

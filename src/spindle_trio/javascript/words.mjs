@@ -3,7 +3,7 @@
 import { inspect } from "node:util";
 
 import {
-  Error, byteLength, cut, floor, isNativeError, min, replaced, stringify, toWellFormed, trimmed, writeSync,
+  Error, byteLength, cut, floor, isNativeError, min, push, replaced, stringify, toWellFormed, trimmed, writeSync,
 } from "./intrinsics.mjs";
 
 /** Characters of a message in its one-line form, at most. The stack has the whole message. */
@@ -69,13 +69,39 @@ function oneLine(text) {
  * @param limits the host's; undefined before the first frame
  */
 export function failureFields(error, traceback, limits) {
+  const [text, trace] = fitted([error, traceback ?? ""], limits);
+  return `"error":${stringify(text)},${trace && `"traceback":${stringify(trace)},`}`;
+}
+
+/** Write whatever a handler of a call has thrown, for the frame that ends the call. */
+export function failureOfCall(thrown, limits) {
+  const [error, text, trace] = fitted([...nameAndText(thrown), isError(thrown) ? describe(thrown) : ""], limits);
+  const hasRoom = (limits.containerEntries ?? Infinity) > 2; // entries in the frame's object
+  const more = trace && hasRoom ? `,"traceback":${stringify(trace)}` : "";
+  return `{"error":${stringify(error)},"text":${stringify(text)}${more}}`;
+}
+
+/** An error's class and message; for anything else, its type, and how it is shown. */
+function nameAndText(thrown) {
+  try {
+    return isError(thrown) ? [`${thrown.name}`, `${thrown.message}`] : [typeof thrown, describe(thrown)];
+  } catch {
+    return ["Error", NOT_SHOWN];
+  }
+}
+
+/** Cut texts, the most important ones first, to what fits into a frame. */
+function fitted(texts, limits) {
   // One byte of text may take six in JSON.
   let room = limits === undefined ? FAILURE_BYTES : floor((limits.frameBytes - FRAME_NAMES_BYTES) / 6);
   room = min(FAILURE_BYTES, room, limits?.textBytes ?? Infinity);
-  const text = cutMiddle(error, room);
-  room -= byteLength(text);
-  const more = traceback && room > 0 ? `"traceback":${stringify(cutMiddle(traceback, room))},` : "";
-  return `"error":${stringify(text)},${more}`;
+  const cuts = [];
+  for (let index = 0; index < texts.length; index += 1) {
+    const text = room > 0 ? cutMiddle(texts[index], room) : "";
+    room -= byteLength(text);
+    push(cuts, text);
+  }
+  return cuts;
 }
 
 function cutMiddle(text, room) {
