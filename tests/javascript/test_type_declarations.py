@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from spindle_trio import DefaultLauncher, open_host
-from spindle_trio.javascript import TYPES
+from spindle_trio.javascript import TYPES, WORKER
 from support.javascript import needs_node
 
 DECLARATIONS = TYPES.read_text(encoding="utf-8")
@@ -96,10 +96,16 @@ def test_the_declarations_are_plain_text() -> None:
     assert max(map(len, DECLARATIONS.splitlines())) <= 120
 
 
+def test_the_types_of_the_worker_name_what_it_exports() -> None:
+    declared = re.findall(r"^export (?:class|function) (\w+)", WORKER.with_suffix(".d.mts").read_text(), re.MULTILINE)
+    exported = re.findall(r"^export (?:class|function) (\w+)", WORKER.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(declared) == sorted(exported)
+
+
 @pytest.mark.skipif(TSC is None, reason="needs the TypeScript compiler, tsc, on the PATH: npm install -g typescript")
 @pytest.mark.parametrize("name", [path.name for path in sorted(TYPED.iterdir())])
 def test_code_in_typescript_compiles_strictly(tmp_path: Path, name: str) -> None:
-    for path in (TYPES, TYPED / name):
+    for path in (TYPES, WORKER.with_suffix(".d.mts"), TYPED / name):
         shutil.copy(path, tmp_path)
     command = [str(TSC), *TSC_OPTIONS, name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)

@@ -63,7 +63,15 @@ const TOO_LARGE_ADVICE = "raise Limits(frame_bytes=…), or write it to a file a
  * @throws PayloadError names the path, as in `payload.items[3]: Set is not JSON-safe`
  */
 export function encodePayload(value, limits, name = "payload") {
-  const walk = new Walk(limits);
+  return encode(new Walk(limits), value, limits, name);
+}
+
+/** The same for what takes no tagged form: dates and bytes are refused. */
+export function encodeJson(value, limits, name) {
+  return encode(new PlainWalk(limits), value, limits, name);
+}
+
+function encode(walk, value, limits, name) {
   let text;
   try {
     text = walk.write(value, 0);
@@ -195,6 +203,16 @@ class Walk {
   checkEntries(count) {
     const limit = this.limits.containerEntries ?? null;
     if (limit !== null && count > limit) throw new OverLimit(`${count} entries, more than ${limit} in one container`);
+  }
+}
+
+class PlainWalk extends Walk {
+  escapeTag(text) {
+    return `${text}}`;
+  }
+
+  writeTagged(object, prototype) {
+    throw new Unsafe(`${nameOf(prototype)} is not JSON-safe`);
   }
 }
 

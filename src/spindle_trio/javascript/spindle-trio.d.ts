@@ -213,8 +213,8 @@ export interface ProcessContext<Payload = JsonValue | undefined> {
    *
    * Calls begin in order; 16 may run at once (see `limitCalls`). While there is a handler, the runtime beats by itself,
    * from the event loop. A call that is cancelled goes on until its handler gives up (see `call`); a generator is
-   * closed by `return()` once it does not run. When the process is asked to stop, no more calls begin, and those that run may
-   * finish. `complete` and `fail` cancel them.
+   * closed by `return()` once it does not run. When the process is asked to stop, no more calls begin, and those that
+   * run may finish. `complete` and `fail` cancel them.
    *
    * The property is not enumerable.
    *

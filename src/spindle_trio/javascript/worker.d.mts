@@ -1,0 +1,111 @@
+// Types for `spindle-trio/worker.mjs`: the backend of an extension in Node or Bun, whose host is in another program.
+
+import type {
+  BackendProcessHandle,
+  BackendProcessInfoDTO,
+  BackendProcessLifecycleEventDTO,
+  BackendProcessListOptionsDTO,
+  BackendProcessSpawnOptionsDTO,
+  BackendProcessStopOptionsDTO,
+} from "./spindle-trio.js";
+
+/** What to talk over: a Duplex, such as a socket, or two ends, of Node or of the Web. It is taken over. */
+export type WorkerStream =
+  | NodeDuplex
+  | { readonly readable: AsyncIterable<string | Uint8Array>; readonly writable: NodeWritable | WebWritable };
+
+/** A writable stream of Node. */
+export interface NodeWritable {
+  write(text: string): unknown;
+  end(): unknown;
+  on(event: "error", listener: (error: Error) => void): unknown;
+}
+
+/** A writable stream of the Web. */
+export interface WebWritable {
+  getWriter(): { write(bytes: Uint8Array): Promise<void>; close(): Promise<void> };
+}
+
+/** A stream of Node that goes both ways. */
+export interface NodeDuplex extends NodeWritable, AsyncIterable<any> {}
+
+/** A message from a process. */
+export interface BackendProcessMessage {
+  processId: string;
+  /** JSON; a `Date` and bytes (as `Buffer`) arrive as such from a JavaScript process. */
+  payload: unknown;
+  userId: string;
+}
+
+/** The processes of this worker, as in the API. */
+export interface BackendProcesses {
+  /**
+   * Start a process, and wait until its entry has called `ready`.
+   * @throws BackendProcessError if it is refused or does not become ready; PayloadError for options that are no JSON
+   */
+  spawn(options: BackendProcessSpawnOptionsDTO): Promise<BackendProcessHandle>;
+
+  /** List the live processes that match all that is given, oldest first. */
+  list(filter?: BackendProcessListOptionsDTO): Promise<BackendProcessInfoDTO[]>;
+
+  /** Get a live process by its id; `null` if there is none. */
+  get(processId: string): Promise<BackendProcessInfoDTO | null>;
+
+  /** Ask a process to end. This is answered at once; the terminal event says that the process is gone. */
+  stop(processId: string, options?: BackendProcessStopOptionsDTO): Promise<void>;
+
+  /**
+   * Send a message to a process. Never waits. If the host cannot deliver it, that is reported on stderr.
+   * @throws PayloadError for what is no JSON, ConnectionLostError once the connection is lost
+   */
+  send(processId: string, payload: unknown, userId?: string): void;
+
+  /**
+   * Register a function to call with each transition of a process.
+   * @returns a function that unregisters it
+   */
+  onLifecycle(handler: (event: BackendProcessLifecycleEventDTO) => void): () => void;
+
+  /**
+   * Register a function to call with each message of a process. Messages that come before there is one are lost.
+   * @returns a function that unregisters it
+   */
+  onMessage(handler: (event: BackendProcessMessage) => void): () => void;
+}
+
+/** A worker whose host is at the other end of a stream. */
+export interface Worker {
+  readonly backendProcesses: BackendProcesses;
+
+  /** Resolves when the host has closed the connection, or it is lost; never rejects. */
+  readonly closed: Promise<void>;
+
+  /** Close this end: the host ends this worker's processes, with their grace periods, and then closes its end. */
+  close(): void;
+}
+
+/**
+ * Be the worker of a host at the other end of a stream. Losing the connection ends the worker's processes.
+ *
+ * Requests that wait when it is lost reject with a ConnectionLostError, and so do later ones.
+ */
+export function connectWorker(stream: WorkerStream): Worker;
+
+/** What the host answered instead of a result. */
+export class BackendProcessError extends Error {
+  /** The name of the host's exception: `DuplicateKeyError`, `EntryError`, `StartupFailedError` ... */
+  name: string;
+  /** The process that it is about, if it is about one. */
+  info?: BackendProcessInfoDTO;
+  /** The limit that was reached, of a `ProcessLimitError` or `PayloadError`. */
+  limit?: number;
+  /** The size of a payload that was too large. */
+  size?: number;
+  /** What a process completed with that did so before it was ready. */
+  result?: unknown;
+}
+
+/** The connection was closed, or lost. */
+export class ConnectionLostError extends Error {
+  name: "ConnectionLostError";
+}

@@ -1,0 +1,46 @@
+// The backend of an extension, written against the API's `spindle.backendProcesses`.
+import type {
+  BackendProcessHandle,
+  BackendProcessInfoDTO,
+  BackendProcessLifecycleEventDTO,
+  BackendProcessListOptionsDTO,
+  BackendProcessSpawnOptionsDTO,
+  BackendProcessStopOptionsDTO,
+} from "./spindle-trio.js";
+import { BackendProcessError, connectWorker, type WorkerStream } from "./worker.mjs";
+
+/** As the API has it. */
+interface SpindleAPI {
+  backendProcesses: {
+    spawn(options: BackendProcessSpawnOptionsDTO): Promise<BackendProcessHandle>;
+    list(filter?: BackendProcessListOptionsDTO): Promise<BackendProcessInfoDTO[]>;
+    get(processId: string): Promise<BackendProcessInfoDTO | null>;
+    stop(processId: string, options?: BackendProcessStopOptionsDTO): Promise<void>;
+    onLifecycle(handler: (event: BackendProcessLifecycleEventDTO) => void): () => void;
+    onMessage(handler: (event: { processId: string; payload: unknown; userId: string }) => void): () => void;
+  };
+}
+
+declare const stream: WorkerStream;
+const worker = connectWorker(stream);
+const spindle: SpindleAPI = worker;
+
+const off = spindle.backendProcesses.onMessage(({ processId, payload, userId }) => {
+  worker.backendProcesses.send(processId, { echo: payload }, userId);
+});
+
+export async function run(): Promise<string> {
+  try {
+    const handle = await spindle.backendProcesses.spawn({ entry: "dist/indexer.js", payload: { chat: 42 } });
+    handle.send({ type: "start" });
+    await handle.stop({ reason: "enough" });
+    return handle.info.state;
+  } catch (error) {
+    if (error instanceof BackendProcessError) return `${error.name}: ${error.info?.state ?? error.limit}`;
+    throw error;
+  } finally {
+    off();
+    worker.close();
+    await worker.closed;
+  }
+}
