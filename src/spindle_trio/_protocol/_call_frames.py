@@ -67,14 +67,25 @@ def read_call(body: bytes) -> IncomingCall:
     """
     if not body.startswith(CALL):
         raise ValueError(f"a frame of kind {body[:1]!r} on the calls lane")
-    match read_json(body[1:]):
-        case [int(call_id), str(method), (int() | float() | None) as left, payload]:
-            window = None
-        case [int(call_id), str(method), (int() | float() | None) as left, payload, int(window)]:
-            pass
-        case _:
-            raise ValueError("a CALL that is not [id, method, milliseconds, payload]")
+    # A `match` statement would take twice as long, a microsecond more.
+    frame = read_json(body[1:])
+    if not (isinstance(frame, list) and _PLAIN_LENGTH <= len(frame) <= _STREAM_LENGTH):
+        raise ValueError(_NO_CALL)
+    call_id, method, left, payload = frame[:_PLAIN_LENGTH]
+    window = frame[_PLAIN_LENGTH] if len(frame) == _STREAM_LENGTH else None
+    if not (
+        isinstance(call_id, int)
+        and isinstance(method, str)
+        and (left is None or isinstance(left, int | float))
+        and (window is None or isinstance(window, int))
+    ):
+        raise ValueError(_NO_CALL)
     return IncomingCall(call_id, method, None if left is None else left / 1000, payload, window)
+
+
+_PLAIN_LENGTH: Final = 4
+_STREAM_LENGTH: Final = 5
+_NO_CALL: Final = "a CALL that is not [id, method, milliseconds, payload]"
 
 
 def encode_answer(call_id: int, value: object, max_bytes: int) -> bytes:

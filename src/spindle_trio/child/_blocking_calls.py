@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from spindle_trio._protocol._call_frames import IncomingCall
     from spindle_trio.child._blocking_controls import BlockingControls
 
+LOOK_SECONDS = 0.001
+"""Seconds between two looks for a cancellation while a generator yields quickly."""
+
 _CANCELLED: dict[str, object] = {"cancelled": True}
 """What a FAILURE says of a call that was cancelled."""
 
@@ -160,11 +163,15 @@ class BlockingCalls:
             BaseException: what the generator has raised, also in its clean-up.
         """
         facts = self._controls.facts
+        next_look = 0.0
         try:
             while True:
                 if call.lacks_credit:
                     self._wait_for_credit(call)
-                call.raise_if_cancelled()
+                now = monotonic()
+                if call.was_cancelled or now >= next_look:
+                    call.raise_if_cancelled()
+                    next_look = now + LOOK_SECONDS
                 try:
                     item = next(generator)
                 except StopIteration:
