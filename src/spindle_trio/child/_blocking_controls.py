@@ -257,7 +257,7 @@ class BlockingControls:
             self.pause(LONGEST_PAUSE, wants_messages=self.can_deliver)
 
     def flush(self) -> None:
-        while not (self._messages.is_flushed and (self.calls is None or self.calls.lane.is_flushed)):
+        while not self._messages.is_flushed:
             self.pause(LONGEST_PAUSE)
 
     # Stops, messages and calls.
