@@ -14,59 +14,22 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from spindle_trio import LocalProtocolError
-from spindle_trio._protocol._call_answers import Answer, CallFrame, CallReader, Failure, Item, StreamEnd, encode_call
-from spindle_trio._protocol._payload import PayloadBounds
+from spindle_trio._protocol._call_answers import Answer, CallFrame, Failure, Item, StreamEnd, encode_call
 from spindle_trio.child import CallCancelled, ProcessContext
 from spindle_trio.child._async_calls import CONCURRENCY
 from spindle_trio.child._facts import ProcessFacts
-from support.async_child import Entry, Host, running, some_facts, taken
+from support.async_child import Entry, Host, running, some_facts
+from support.calls import READER, Caller
 
-READER = CallReader(PayloadBounds(8, 200))
 FACTS = some_facts(protocol=2, frame_bytes=100_000)
 
 
-class Caller:
-    """A host that calls."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.newest = 0
-
-    def call(self, method: str, payload: object = None, *, seconds: float = math.inf, window: int | None = None) -> int:
-        self.newest += 1
-        assert self.host.calls.send_nowait(encode_call(self.newest, method, seconds, payload, window, 100_000))
-        return self.newest
-
-    def cancel(self, call_id: int) -> None:
-        self.host.say({"type": "cancel", "call": call_id})
-
-    def credit(self, call_id: int, items: int) -> None:
-        self.host.say({"type": "credit", "call": call_id, "items": items})
-
-    async def frame(self) -> CallFrame:
-        (body,) = await self.host.calls.receive(1)
-        return READER.read(body)
-
-    async def answer(self, method: str, payload: object = None) -> CallFrame:
-        self.call(method, payload)
-        return await self.frame()
-
-    async def frames_so_far(self) -> list[CallFrame]:
-        frames: list[CallFrame] = []
-        while True:
-            await wait_all_tasks_blocked()
-            bodies = taken(self.host.calls)
-            if not bodies:
-                return frames
-            frames += [READER.read(body) for body in bodies]
-
-
 @asynccontextmanager
-async def calling(entry: Entry, facts: ProcessFacts = FACTS) -> AsyncIterator[Caller]:
+async def calling(entry: Entry, facts: ProcessFacts = FACTS) -> AsyncIterator[tuple[Host, Caller]]:
     """Run an entry that is ready to be called; at the end of the block it is stopped, if it has not ended."""
     async with running(entry, facts) as host:
         assert await host.frame() == {"type": "ready", "protocol": 2, "calls": True}
-        yield Caller(host)
+        yield host, caller_of(host)
         if host.end is None:
             host.stop()
 
@@ -78,6 +41,10 @@ def entry_with(**handlers: object) -> Entry:
         process.ready()
 
     return entry
+
+
+def caller_of(host: Host) -> Caller:
+    return Caller(host.calls, host.say)
 
 
 def cancelled(call_id: int) -> Failure:
@@ -102,13 +69,13 @@ async def test_handlers_are_told_of_with_ready_and_answer() -> None:
         assert process.on_call("length", len) is len
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (host, caller):
         assert await caller.answer("square", 3) == Answer(1, 9)
         assert await caller.answer("double", 3) == Answer(2, 6)
         assert await caller.answer("abs", -3) == Answer(3, 3)
         assert await caller.answer("length", [1, 2]) == Answer(4, 2)
-    assert caller.host.end is not None
-    assert caller.host.end.code == 0
+    assert host.end is not None
+    assert host.end.code == 0
 
 
 async def test_a_handler_that_is_registered_after_ready_is_told_of_once() -> None:
@@ -127,7 +94,7 @@ async def test_a_handler_that_is_registered_after_ready_is_told_of_once() -> Non
         assert await host.frame() == {"type": "calls"}
         await wait_all_tasks_blocked()
         assert host.frames_so_far() == []
-        assert await Caller(host).answer("late", -1) == Answer(1, 1)
+        assert await caller_of(host).answer("late", -1) == Answer(1, 1)
         host.stop()
 
 
@@ -157,13 +124,13 @@ async def test_a_name_twice_and_what_is_no_function_are_refused_and_nothing_is_l
                 errors.append(type(error).__name__)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         assert await caller.answer("abs", -3) == Answer(1, 3)
     assert errors == ["ValueError", "ValueError", "ValueError", "PayloadError", "TypeError", "TypeError"]
 
 
 async def test_an_unknown_method_gets_the_names_of_those_there_are() -> None:
-    async with calling(entry_with(second=abs, first=abs)) as caller:
+    async with calling(entry_with(second=abs, first=abs)) as (_, caller):
         assert await caller.answer("no such") == Failure(1, known=("first", "second"))
         assert await caller.answer("x" * 1024) == Failure(2, known=("first", "second"))
 
@@ -172,7 +139,7 @@ async def test_a_call_of_a_generator_and_a_stream_of_a_function_are_refused() ->
     def count(payload: object) -> Iterator[int]:
         yield 1
 
-    async with calling(entry_with(count=count, abs=abs)) as caller:
+    async with calling(entry_with(count=count, abs=abs)) as (_, caller):
         refused = await caller.answer("count")
         assert isinstance(refused, Failure)
         assert refused.text == "'count' is a generator: read it with stream(), not with call()"
@@ -199,7 +166,7 @@ async def test_a_plain_function_that_returns_an_awaitable_answers_with_its_resul
     def never_in_disguise(payload: object) -> object:
         return never(payload)
 
-    async with calling(entry_with(it=in_disguise, never=never_in_disguise)) as caller:
+    async with calling(entry_with(it=in_disguise, never=never_in_disguise)) as (_, caller):
         assert await caller.answer("it", 1) == Answer(1, 2)
         caller.call("never")
         await wait_all_tasks_blocked()
@@ -230,7 +197,7 @@ async def test_what_a_handler_raises_is_a_failure_and_the_process_goes_on(is_asy
         await trio.lowlevel.checkpoint()
         raise errors[payload]
 
-    async with calling(entry_with(fail=fail_later if is_async else fail, abs=abs)) as caller:
+    async with calling(entry_with(fail=fail_later if is_async else fail, abs=abs)) as (host, caller):
         failures = [await caller.answer("fail", number) for number in range(len(errors))]
         assert await caller.answer("abs", 1) == Answer(len(errors) + 1, 1)
     assert all(isinstance(failure, Failure) for failure in failures)
@@ -249,7 +216,7 @@ async def test_what_a_handler_raises_is_a_failure_and_the_process_goes_on(is_asy
     assert "ValueError: one" in failures[1].text
     assert failures[2].text == "(its message could not be made)"
     assert failures[3].text == "a \\ud800 surrogate"
-    assert caller.host.reports == []
+    assert host.reports == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -262,7 +229,7 @@ async def test_an_answer_that_is_not_json_safe_or_too_large_is_a_failure(is_asyn
     async def give_later(payload: int) -> object:
         return values[payload]
 
-    async with calling(entry_with(give=give_later if is_async else give)) as caller:
+    async with calling(entry_with(give=give_later if is_async else give)) as (_, caller):
         failures = [await caller.answer("give", number) for number in range(len(values))]
     assert all(isinstance(failure, Failure) for failure in failures)
     assert {failure.error_type for failure in failures} == {"PayloadError"}
@@ -290,10 +257,10 @@ async def test_a_system_exit_ends_the_entry_and_the_call_has_no_answer(kind: str
         sys.exit(3)
 
     leaves = {"plain": leave, "async": leave_later, "group": leave_in_group, "generator": generate}
-    async with calling(entry_with(leave=leaves[kind])) as caller:
+    async with calling(entry_with(leave=leaves[kind])) as (host, caller):
         caller.call("leave", window=4 if kind == "generator" else None)
         await wait_all_tasks_blocked()
-    assert caller.host.end.code == 3
+    assert host.end.code == 3
     assert [frame for frame in await caller.frames_so_far() if not isinstance(frame, Item)] == []
 
 
@@ -328,7 +295,7 @@ async def test_a_handler_sees_its_call_and_nobody_else_does(autojump_clock: Mock
         process.on_call("generate", generate)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         began = trio.current_time()
         caller.call("plain", seconds=5)
         caller.call("later", seconds=7)
@@ -363,7 +330,7 @@ async def test_a_thread_of_a_handler_sees_that_its_call_was_cancelled() -> None:
         process.on_call(work_in_thread)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         caller.call("work_in_thread")
         await trio.to_thread.run_sync(checked.wait)
         caller.cancel(1)
@@ -391,7 +358,7 @@ async def test_what_a_handler_sets_in_its_context_is_gone_with_it() -> None:
         process.on_call(change_later)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         for method in ["change", "change", "change_later", "change_later", "change"]:
             caller.call(method, 5)
         assert {frame.value for frame in await caller.frames_so_far()} == {-1}
@@ -409,7 +376,7 @@ async def test_calls_begin_in_order_and_so_many_run_at_a_time() -> None:
         await gates[payload].wait()
         return payload
 
-    async with calling(entry_with(wait=wait)) as caller:
+    async with calling(entry_with(wait=wait)) as (_, caller):
         for number in range(60):
             caller.call("wait", number)
             await wait_all_tasks_blocked()
@@ -433,7 +400,7 @@ async def test_plain_functions_overtake_no_call_before_them() -> None:
         await trio.lowlevel.checkpoint()
 
     for _ in range(20):
-        async with calling(entry_with(later=later, at_once=begun.append)) as caller:
+        async with calling(entry_with(later=later, at_once=begun.append)) as (_, caller):
             begun.clear()
             for number in range(6):
                 caller.call("later" if number % 3 != 2 else "at_once", number)
@@ -463,7 +430,7 @@ async def test_the_number_of_calls_at_a_time_can_be_set_and_changed() -> None:
         process.on_call(abs)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         for _ in range(9):
             caller.call("wait")
         caller.call("abs", -1)
@@ -487,8 +454,7 @@ async def test_calls_wait_in_their_lane_while_those_that_wait_here_fill_their_ro
     async def wait(payload: object) -> None:
         await trio.sleep_forever()
 
-    async with calling(entry_with(wait=wait), some_facts(protocol=2, frame_bytes=10_000)) as caller:
-        host = caller.host
+    async with calling(entry_with(wait=wait), some_facts(protocol=2, frame_bytes=10_000)) as (host, caller):
         sent = 0
         is_taken = True
         while is_taken:
@@ -511,18 +477,18 @@ async def test_ten_thousand_calls_at_once_are_each_answered_once() -> None:
         return payload
 
     answered: list[int] = []
-    async with calling(entry_with(later=later, at_once=abs)) as caller, trio.open_nursery() as nursery:
+    async with calling(entry_with(later=later, at_once=abs)) as (host, _), trio.open_nursery() as nursery:
 
         async def read() -> None:
             while len(answered) < 10_000:
-                answered.extend(READER.read(body).value for body in await caller.host.calls.receive(1000))
+                answered.extend(READER.read(body).value for body in await host.calls.receive(1000))
 
         nursery.start_soon(read)
         bodies = [
             encode_call(number, "later" if number % 2 else "at_once", math.inf, number, None, 1000)
             for number in range(1, 10_001)
         ]
-        await caller.host.calls.send_pending(bodies)
+        await host.calls.send_pending(bodies)
     assert sorted(answered) == list(range(1, 10_001))
 
 
@@ -542,7 +508,7 @@ async def test_a_cancelled_handler_is_cancelled_and_its_call_ends_when_it_has_gi
                 await trio.sleep(3)
             events.append("cleaned up")
 
-    async with calling(entry_with(wait=wait)) as caller:
+    async with calling(entry_with(wait=wait)) as (_, caller):
         caller.call("wait")
         await wait_all_tasks_blocked()
         caller.cancel(1)
@@ -561,7 +527,7 @@ async def test_the_time_for_a_call_runs_from_its_arrival_and_cancels_it(autojump
         await trio.sleep(payload)
         return "in time"
 
-    async with calling(entry_with(wait=wait)) as caller:
+    async with calling(entry_with(wait=wait)) as (_, caller):
         began = trio.current_time()
         caller.call("wait", 1.9, seconds=2)
         caller.call("wait", 2.1, seconds=2)
@@ -583,7 +549,7 @@ async def test_a_call_whose_time_was_over_before_its_turn_is_not_begun(autojump_
         process.on_call("at_once", begun.append)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         caller.call("wait", 5)
         caller.call("wait", 1, seconds=3)
         caller.call("at_once", 2, seconds=3)
@@ -605,7 +571,7 @@ async def test_a_cancellation_may_come_before_its_call_and_for_one_that_waits() 
         process.on_call(wait)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         caller.cancel(2)
         await wait_all_tasks_blocked()
         caller.call("wait", 1)
@@ -631,7 +597,7 @@ async def test_a_handler_may_swallow_its_cancellation_and_answer() -> None:
     async def check(payload: object) -> None:
         pass
 
-    async with calling(entry_with(stubborn=stubborn)) as caller:
+    async with calling(entry_with(stubborn=stubborn)) as (_, caller):
         caller.call("stubborn")
         await wait_all_tasks_blocked()
         caller.cancel(1)
@@ -658,7 +624,7 @@ async def test_check_raises_once_a_call_is_cancelled_and_that_ends_it_as_cancell
         process.on_call(wait)
         process.ready()
 
-    async with calling(entry) as caller:
+    async with calling(entry) as (_, caller):
         caller.call("wait")
         await wait_all_tasks_blocked()
         caller.cancel(1)
@@ -673,7 +639,7 @@ async def test_what_a_handler_raises_while_it_is_cancelled_is_told() -> None:
         finally:
             raise KeyError("in the clean-up")
 
-    async with calling(entry_with(wait=wait)) as caller:
+    async with calling(entry_with(wait=wait)) as (_, caller):
         caller.call("wait")
         await wait_all_tasks_blocked()
         caller.cancel(1)
@@ -683,16 +649,16 @@ async def test_what_a_handler_raises_while_it_is_cancelled_is_told() -> None:
 
 
 async def test_frames_that_are_wrong_are_reported_or_end_the_connection() -> None:
-    async with calling(entry_with(abs=abs)) as caller:
-        caller.host.calls.send_nowait(b"\x09[]")
-        caller.host.calls.send_nowait(b"\x01[1,2]")
+    async with calling(entry_with(abs=abs)) as (host, caller):
+        host.calls.send_nowait(b"\x09[]")
+        host.calls.send_nowait(b"\x01[1,2]")
         assert await caller.answer("abs", -1) == Answer(1, 1)
-        assert len(caller.host.reports) == 2
+        assert len(host.reports) == 2
         caller.credit(1, 3)  # it has ended
-        caller.host.say({"type": "cancel", "call": "1"})
+        host.say({"type": "cancel", "call": "1"})
         await wait_all_tasks_blocked()
-        assert caller.host.is_told_of_loss
-        assert "not an integer" in caller.host.reports[-1]
+        assert host.is_told_of_loss
+        assert "not an integer" in host.reports[-1]
 
 
 # Streams.
@@ -711,7 +677,7 @@ async def test_a_stream_sends_items_while_it_has_credit_and_then_holds_up_its_ge
             made.append(number)
             yield number
 
-    async with calling(entry_with(count=count, count_plainly=count_plainly)) as caller:
+    async with calling(entry_with(count=count, count_plainly=count_plainly)) as (_, caller):
         for method in ("count", "count_plainly"):
             made.clear()
             stream = caller.call(method, 7, window=2)
@@ -736,7 +702,7 @@ async def test_an_error_of_a_generator_comes_after_the_items_before_it() -> None
         yield 1
         raise ValueError("in the middle")
 
-    async with calling(entry_with(fail=fail, fail_plainly=fail_plainly)) as caller:
+    async with calling(entry_with(fail=fail, fail_plainly=fail_plainly)) as (_, caller):
         for method in ("fail", "fail_plainly"):
             stream = caller.call(method, window=16)
             item, failure = await caller.frames_so_far()
@@ -769,7 +735,7 @@ async def test_a_generator_is_closed_and_may_raise_in_its_clean_up(is_async: boo
             if payload:
                 raise OSError("in the clean-up")
 
-    async with calling(entry_with(it=generate if is_async else generate_plainly)) as caller:
+    async with calling(entry_with(it=generate if is_async else generate_plainly)) as (_, caller):
         for raises in (False, True):
             stream = caller.call("it", raises, window=2)
             frames = await caller.frames_so_far()
@@ -803,7 +769,7 @@ async def test_an_async_generator_is_cancelled_where_it_waits() -> None:
             events.append("cancelled")
             raise
 
-    async with calling(entry_with(it=generate)) as caller:
+    async with calling(entry_with(it=generate)) as (_, caller):
         stream = caller.call("it", window=16)
         assert await caller.frames_so_far() == [Item(stream, 1)]
         caller.cancel(stream)
@@ -818,7 +784,7 @@ async def test_a_generator_that_ignores_its_end_is_a_failure() -> None:
         except GeneratorExit:
             yield 2
 
-    async with calling(entry_with(stubborn=stubborn)) as caller:
+    async with calling(entry_with(stubborn=stubborn)) as (_, caller):
         stream = caller.call("stubborn", window=1)
         await caller.frames_so_far()
         caller.cancel(stream)
@@ -833,14 +799,14 @@ async def test_an_endless_plain_generator_with_much_credit_leaves_others_their_t
             yield number
             number += 1
 
-    async with calling(entry_with(endless=endless, abs=abs)) as caller, trio.open_nursery() as nursery:
+    async with calling(entry_with(endless=endless, abs=abs)) as (host, caller), trio.open_nursery() as nursery:
         items = 0
         answered = trio.Event()
 
         async def read() -> None:
             nonlocal items
             while True:
-                for body in await caller.host.calls.receive(1000):
+                for body in await host.calls.receive(1000):
                     frame = READER.read(body)
                     if isinstance(frame, Item):
                         items += 1
@@ -869,10 +835,10 @@ async def test_a_process_that_takes_calls_beats_by_itself_from_ready_on(autojump
 
     facts = some_facts(protocol=2, heartbeat_timeout=3)
     began = trio.current_time()
-    async with calling(entry, facts) as caller:
-        assert set(caller.host.beats) == {began + 10}
+    async with calling(entry, facts) as (host, _):
+        assert set(host.beats) == {began + 10}
         await trio.sleep(5)
-        assert {beat - began for beat in caller.host.beats} >= {10, 11, 12, 13, 14}
+        assert {beat - began for beat in host.beats} >= {10, 11, 12, 13, 14}
 
 
 async def test_a_stop_lets_handlers_finish_begins_no_more_and_then_ends_the_entry(autojump_clock: MockClock) -> None:
@@ -896,7 +862,7 @@ async def test_a_stop_lets_handlers_finish_begins_no_more_and_then_ends_the_entr
             events.append("entry ended")
 
     async with running(entry, FACTS) as host:
-        caller = Caller(host)
+        caller = caller_of(host)
         await host.frame()
         caller.call("wait", 1)
         caller.call("wait", 2)
@@ -928,7 +894,7 @@ async def test_an_entry_that_was_told_of_a_stop_ends_after_its_handlers(autojump
         return lambda: events.append("cleaned up")
 
     async with running(entry, FACTS) as host:
-        caller = Caller(host)
+        caller = caller_of(host)
         await host.frame()
         caller.call("wait", 2)
         await wait_all_tasks_blocked()
@@ -966,7 +932,7 @@ async def test_the_end_of_the_entry_cancels_its_handlers_and_nobody_is_told(ends
         await trio.sleep_forever()
 
     async with running(entry, FACTS) as host:
-        caller = Caller(host)
+        caller = caller_of(host)
         await host.frame()
         caller.call("wait")
         await wait_all_tasks_blocked()
@@ -984,7 +950,7 @@ async def test_a_process_that_is_killed_says_nothing_more_and_leaves_nothing() -
         await trio.sleep_forever()
 
     async with running(entry_with(wait=wait), FACTS) as host:
-        caller = Caller(host)
+        caller = caller_of(host)
         await host.frame()
         caller.call("wait")
         await wait_all_tasks_blocked()
@@ -1003,7 +969,7 @@ async def test_a_host_that_is_gone_ends_the_entry_and_its_handlers() -> None:
 
     async with running(entry_with(wait=wait), FACTS) as host:
         await host.frame()
-        Caller(host).call("wait")
+        caller_of(host).call("wait")
         await wait_all_tasks_blocked()
         host.calls.close()
         host.messages.close()

@@ -34,6 +34,8 @@ HOST_MODULES = {
 
 CALL_MODULES = {
     "spindle_trio._protocol._call_frames",
+    "spindle_trio.child._async_call",
+    "spindle_trio.child._async_calls",
     "spindle_trio.child._blocking_call",
     "spindle_trio.child._blocking_calls",
     "spindle_trio.child._calls",
@@ -133,3 +135,4 @@ async def test_an_async_child_loads_trio_and_nothing_of_the_host(real_world) -> 
     assert "trio" in loaded
     assert loaded & HOST_MODULES == set()
     assert not [name for name in loaded if name.partition(".")[0] == "cattrs"]
+    assert loaded & CALL_MODULES == set()
