@@ -12,7 +12,7 @@ import spindle_trio as spindle
 from support.javascript import needs_node
 
 PAGE = (Path(__file__).parents[2] / "notes" / "entries.md").read_text(encoding="utf-8")
-SOURCES = dict(re.findall(r"^```(?:python\n# |js\n// )(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+SOURCES = dict(re.findall(r"^```(?:python\n# |js\n// )(tally\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 PAYLOAD = {"least": 3}
 GUARD_SECONDS = 60
 
