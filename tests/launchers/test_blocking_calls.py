@@ -6,6 +6,7 @@ What can be seen through a host is in `tests/contract`.
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ import trio.testing
 from spindle_trio._linux._readiness import wait_readable
 from spindle_trio._model import Limits
 from spindle_trio._protocol._frames import encode_body
+from support import calls
 from support.contract import Gate
 
 if TYPE_CHECKING:
@@ -24,34 +26,19 @@ ANSWER, ITEM, END, FAILURE = 2, 3, 4, 6
 CANCELLED = {"cancelled": True}
 
 
-class Caller:
-    """The host's end of the calls lane of a child."""
+class Caller(calls.Caller):
+    """Shows frames as their kind and their content, which tests compare as a whole."""
 
     def __init__(self, child: Child) -> None:
-        self._child = child
-        self._last = 0
-        self._frames: list[tuple[int, list[Any]]] = []
-
-    def call(
-        self, method: str, payload: object = None, *, seconds: float | None = None, window: int | None = None
-    ) -> int:
-        self._last += 1
-        body: list[object] = [self._last, method, None if seconds is None else seconds * 1000, payload]
-        assert self._child.process.calls.send_nowait(b"\x01" + encode_body(body if window is None else [*body, window]))
-        return self._last
-
-    def cancel(self, call_id: int) -> None:
-        self._tell(type="cancel", call=call_id)
-
-    def credit(self, call_id: int, items: int) -> None:
-        self._tell(type="credit", call=call_id, items=items)
+        super().__init__(child.process.calls, lambda frame: child.process.control.send_nowait(encode_body(frame)))
+        self._bodies: list[bytes] = []
 
     async def frame(self) -> tuple[int, list[Any]]:
         """Return the kind and the content of the next frame."""
-        while not self._frames:
-            for body in await self._child.process.calls.receive(100):
-                self._frames.append((body[0], json.loads(body[1:])))
-        return self._frames.pop(0)
+        while not self._bodies:
+            self._bodies += await self.lane.receive(100)
+        body = self._bodies.pop(0)
+        return body[0], json.loads(body[1:])
 
     async def ask(self, method: str, payload: object = None, **options: Any) -> Any:
         """Call, and return the content of the one frame that comes back."""
@@ -59,9 +46,6 @@ class Caller:
         _, (answered, value) = await self.frame()
         assert answered == call_id
         return value
-
-    def _tell(self, **frame: object) -> None:
-        assert self._child.process.control.send_nowait(encode_body(frame))
 
 
 async def ready(child: Child) -> Caller:
@@ -413,7 +397,7 @@ async def test_a_cancelled_handler_is_told_at_its_next_call_on_the_context(launc
             process.ready()
     """) as child:
         caller = await ready(child)
-        call_id = caller.call("handler", seconds=0.01 if by == "deadline" else None)
+        call_id = caller.call("handler", seconds=0.01 if by == "deadline" else math.inf)
         if by == "cancel":
             await child.payload()
             caller.cancel(call_id)
@@ -528,7 +512,6 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_another_is_never_begu
             @process.on_call
             def begin(path):
                 begun.append(path)
-                process.send("begun")
                 if path:
                     open(path).read()
                 return begun
@@ -575,6 +558,7 @@ STREAM = """
             for number in range(to):
                 process.send(number)
                 yield number
+        process.on_message(process.send)
         process.on_call("echo", lambda payload: payload)
         process.ready()
 """
@@ -586,7 +570,8 @@ async def test_a_generator_goes_no_further_than_its_credit(launch: Launch) -> No
         stream = caller.call("count", 6, window=2)
         caller.call("echo", "behind")
         assert [await caller.frame() for _ in range(2)] == [(ITEM, [1, 0]), (ITEM, [1, 1])]
-        assert [await child.payload() for _ in range(2)] == [0, 1]
+        child.send("no further")
+        assert [await child.payload() for _ in range(3)] == [0, 1, "no further"]
         caller.credit(stream, 1)
         assert await caller.frame() == (ITEM, [1, 2])
         assert await child.payload() == 2
@@ -641,7 +626,7 @@ async def test_a_cancelled_generator_is_closed_and_may_use_the_context(launch: L
     """) as child:
         caller = await ready(child)
         window = 1 if where == "without credit" else 2
-        stream = caller.call("count", where, window=window, seconds=0.05 if by == "deadline" else None)
+        stream = caller.call("count", where, window=window, seconds=0.05 if by == "deadline" else math.inf)
         assert await caller.frame() == (ITEM, [1, 1])
         if by == "cancel":
             caller.cancel(stream)

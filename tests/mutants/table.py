@@ -463,7 +463,7 @@ MUTANTS: Final = (
     ),
     # ---- calls in a blocking entry
     Mutant(
-        "a plain function's stream sends more items than its reader has room for",
+        "a plain generator sends more items than its reader has room for",
         "child/_blocking_calls.py",
         "                call.credit -= 1\n",
         "",
