@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         WorkerToHost,
     )
     from spindle_trio._open_host import Host, open_host
+    from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._worker import BackendProcesses, Worker
     from spindle_trio._worker_protocol import StreamChannel, connect_worker
@@ -140,6 +141,7 @@ _NAMES = {
         "StopOptions",
         "WorkerToHost",
     ),
+    "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
     "_worker": ("BackendProcesses", "Worker"),
     "launchers": ("DEFAULT_PRELOAD", "DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
@@ -176,7 +178,10 @@ __all__ = [
     "NodeLauncher",
     "PayloadError",
     "PeerProtocolError",
+    "Pool",
     "PoolBrokenError",
+    "PoolMap",
+    "PoolStatistics",
     "PostMortem",
     "ProcessAccessError",
     "ProcessFilter",
@@ -213,6 +218,7 @@ __all__ = [
     "__version__",
     "connect_worker",
     "open_host",
+    "open_pool",
 ]
 
 

@@ -201,6 +201,13 @@ class ProcessHandle:
         request = check_request(CallRequest(method, payload, timeout, overrun, window))
         return _StreamBlock(self._process, request, self._refuse_closed)
 
+    async def wait_idle(self) -> None:
+        """Wait until it has ended every call and stream, or has ended itself. If cancelled, only the waiting ends.
+
+        A call whose caller has gone on, by a timeout or a cancellation, has ended when its handler has given up.
+        """
+        await self._process.calls.wait_idle()
+
     async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
         """Stop it, and return when it is gone; see `BackendProcesses.stop`. Does nothing after its end.
 

@@ -1,0 +1,348 @@
+"""The processes of a pool, who waits for one, and when one is started, replaced and let go.
+
+Each process has one task here, which starts it, watches it and stops it. Who holds a process makes the call himself; to
+give it back never waits. A process is handed to who waits in one step, so that no cancellation can lose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from spindle_trio._errors import (
+    CallTimeoutError,
+    PoolBrokenError,
+    ProcessLimitError,
+    SpawnError,
+)
+from spindle_trio._model import PostMortem, ProcessState
+from spindle_trio._pools._member import Member, Phase
+from spindle_trio._pools._statistics import PoolStatistics
+from spindle_trio._pools._track_record import TrackRecord
+from spindle_trio._pools._waiters import Waiters
+from spindle_trio._trio_rules import uninterrupted
+
+if TYPE_CHECKING:
+    from spindle_trio._model import LifecycleEvent
+    from spindle_trio._pools._pool_map import MapRun
+    from spindle_trio._pools._settings import PoolSettings
+    from spindle_trio._worker import Worker
+
+
+@uninterrupted
+class Crew:
+    """The processes of one pool."""
+
+    def __init__(self, worker: Worker, settings: PoolSettings, nursery: trio.Nursery) -> None:
+        self.settings = settings
+        self._worker = worker
+        self._nursery = nursery
+        self._members: dict[Member, None] = {}
+        self._idle: dict[Member, None] = {}  # who was used last is last
+        self._waiters = Waiters(settings.queue)
+        self._record = TrackRecord(settings.restart)
+        self._maps: dict[MapRun, None] = {}
+        self._post_mortems: dict[str, PostMortem] = {}
+        self._broken: Callable[[], PoolBrokenError] | None = None
+        self._is_closed = False
+        self._all_gone = trio.Event()
+        self._unsubscribe = worker.backend_processes.on_lifecycle(self._note)
+        if settings.prestart:
+            for _ in range(settings.size):
+                self._start()
+
+    def __str__(self) -> str:
+        return f"the pool of {self.settings.entry}"
+
+    # ---- for those who call
+
+    async def lease(self, method: str, deadline: float, *, at_head: bool = False) -> Member:
+        """Wait for an idle process, and have it alone until it is given back. No checkpoint if there is one.
+
+        Args:
+            method: what is to be called, for an error.
+            deadline: until when to wait.
+            at_head: whether to wait before all others.
+
+        Raises:
+            CallTimeoutError: the time was over.
+            PoolBrokenError: the pool has given up.
+            trio.ClosedResourceError: the pool is closed.
+        """
+        if (refusal := self._refusal()) is not None:
+            raise refusal
+        if self._idle:
+            member, _ = self._idle.popitem()
+            self._lend(member)
+            return member
+        began = trio.current_time()
+        found = await self._waiters.wait(deadline, at_head=at_head, joined=self._start_for_those_who_wait)
+        if found is not None:
+            return found
+        why = "open the pool with more processes, or give its calls more time"
+        if self._record.failures_in_a_row:
+            count, last = self._record.failures_in_a_row, self._record.last_failure
+            why = f"{count} of its processes have failed in a row, the last one so: {last}"
+        raise CallTimeoutError(
+            f"the call of {method!r} was not begun in time: it waited {trio.current_time() - began:.3g} s for a "
+            f"process of {self}; {why}"
+        )
+
+    def answered(self, member: Member) -> None:
+        """Take back a process that has ended its call."""
+        self._record.answered()
+        if member.phase is Phase.BUSY:
+            self._offer(member)
+
+    def unanswered(self, member: Member) -> None:
+        """Take back a process whose handler may go on; it is idle when that has given up."""
+        if member.phase is Phase.BUSY:
+            member.turn(Phase.SETTLING)
+
+    def lost(self, member: Member) -> None:
+        """Take back a process that has ended, or takes no more calls."""
+        if member.phase is Phase.BUSY:
+            member.phase = Phase.LOST
+
+    # ---- who gets which
+
+    def _offer(self, member: Member) -> None:
+        """Give a process to who has waited longest, or have it wait for somebody."""
+        if not member.is_running:
+            member.phase = Phase.LOST
+        elif self._broken is not None:
+            member.turn(Phase.LEAVING)
+        elif member.is_worn(self.settings):
+            self._record.recycled += 1
+            member.turn(Phase.LEAVING)
+        elif self._waiters.give(member):
+            self._lend(member)
+        else:
+            member.phase, member.idle_since = Phase.IDLE, trio.current_time()
+            self._idle[member] = None
+
+    def _lend(self, member: Member) -> None:
+        member.phase = Phase.BUSY
+        member.calls += 1
+        self._record.calls += 1
+
+    def _refusal(self) -> Exception | None:
+        """The error that each call gets from now on, if there is one."""
+        if self._is_closed:
+            return trio.ClosedResourceError(f"{self} is closed")
+        return None if self._broken is None else self._broken()
+
+    # ---- the life of a process
+
+    def _start_for_those_who_wait(self) -> None:
+        """Start a process, if more wait than are being started or will be in a moment."""
+        if len(self._members) < self.settings.size:
+            coming = self._starting() + sum(member.is_gone_but_for_its_task for member in self._members)
+            if coming < len(self._waiters.line):
+                self._start()
+
+    def _starting(self) -> int:
+        return sum(member.phase is Phase.STARTING for member in self._members)
+
+    def _start(self, *, is_replacement: bool = False) -> None:
+        member = Member(is_replacement)
+        self._members[member] = None
+        self._nursery.start_soon(self._keep, member)
+
+    async def _keep(self, member: Member) -> None:
+        """Be the task of a process, from before its start until after its end."""
+        try:
+            await self._spawn(member)
+            if member.ready_at is not None:
+                await self._watch(member)
+        except trio.Cancelled:
+            self.shut()  # somebody has cancelled the whole block
+            raise
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            self.shut()  # the worker has gone, and the pool with it
+        except Exception as error:  # the spawn is refused for good, or something is wrong here: nobody waits for ever
+            self._break(f"its process cannot be started: {type(error).__name__}: {error}", None, error)
+        finally:
+            if member.ready_at is not None and not member.has_ended:
+                await member.stop()  # noqa: ASYNC102  # shielded there, and bounded
+            self._remove(member)
+
+    async def _spawn(self, member: Member) -> None:
+        """Start the process of a member, once the delay is over."""
+        with member.scope:
+            if trio.current_time() < self._record.starts_at:
+                await trio.sleep_until(self._record.starts_at)
+            try:
+                member.started(await self._worker.backend_processes.spawn(self.settings.entry, **self.settings.spawn))
+            except SpawnError as error:
+                post_mortem = self._post_mortems.pop(error.info.process_id, None) or PostMortem(str(error))
+                self._failed(None, str(error), post_mortem, error)
+            except ProcessLimitError as error:
+                # Others of this worker take the room. What the pool has has to do; without any, it tries again.
+                member.is_to_be_replaced = len(self._members) == 1
+                if member.is_to_be_replaced:
+                    self._failed(None, str(error), None, error)
+        if self._starting() == 0:
+            self._post_mortems.clear()
+        if member.ready_at is not None:
+            self._record.starts += 1
+            self._record.restarts += member.is_replacement
+            if member.phase is Phase.STARTING:
+                self._offer(member)
+
+    def _note(self, event: LifecycleEvent) -> None:
+        """Keep the post-mortem of a process that ends before anybody has a handle on it."""
+        if event.state.is_terminal and event.post_mortem is not None and self._starting():
+            self._post_mortems[event.process_id] = event.post_mortem
+
+    async def _watch(self, member: Member) -> None:
+        """Wait until a process has ended, or is to be stopped."""
+        while member.phase is not Phase.LEAVING and not member.has_ended:
+            with trio.CancelScope(deadline=member.look_at(self.settings)) as member.scope:
+                if member.phase is not Phase.SETTLING:
+                    await member.handle.wait_ended()
+                else:
+                    await member.handle.wait_idle()
+                    self._settled(member)
+            if member.phase is Phase.IDLE and member.is_running:
+                is_worn = member.is_worn(self.settings)
+                if is_worn or member.was_idle_for_long(self.settings):
+                    del self._idle[member]
+                    member.phase, member.is_to_be_replaced = Phase.LEAVING, is_worn
+                    self._record.recycled += 1
+
+    def _settled(self, member: Member) -> None:
+        """Take back a process whose handler has given up, unless it has to leave or has ended meanwhile."""
+        if member.phase is Phase.SETTLING and not member.has_ended:
+            member.phase = Phase.BUSY
+            self.answered(member)
+
+    def _remove(self, member: Member) -> None:
+        """Forget a process that is gone or was not started, and see to its successor."""
+        self._idle.pop(member, None)
+        del self._members[member]
+        if member.ready_at is not None and member.phase is not Phase.LEAVING:
+            self._judge(member)
+        if self._is_closed:
+            if not self._members:
+                self._all_gone.set()
+        elif self._broken is None:
+            if member.is_to_be_replaced:
+                self._start(is_replacement=True)
+            elif member.ready_at is not None:  # after a refusal nothing has changed that could help those who wait
+                self._start_for_those_who_wait()
+
+    # ---- failures
+
+    def _judge(self, member: Member) -> None:
+        """Say what the end of a process means that the pool has not stopped."""
+        handle = member.handle
+        if handle.state is ProcessState.TIMED_OUT and member.phase is Phase.SETTLING:
+            self._record.overruns += 1  # as its caller wanted
+        elif handle.state is not ProcessState.STOPPED:  # somebody else's wish, too
+            said = handle.info.error or f"it ended by itself ({handle.state})"
+            self._failed(member.ready_at, said, handle.post_mortem, None)
+
+    def _failed(
+        self, ready_at: float | None, said: str, post_mortem: PostMortem | None, cause: Exception | None
+    ) -> None:
+        """Count a failure, and give up after the last."""
+        if not self._record.failed(ready_at, said):
+            count, last = self._record.failures_in_a_row, self._record.last_failure
+            self._break(f"{count} failures in a row, the last one: {last}", post_mortem, cause)
+
+    def _break(self, said: str, post_mortem: PostMortem | None, cause: Exception | None) -> None:
+        """Give up: nobody waits any longer, and what is idle goes."""
+        if self._broken is not None or self._is_closed:
+            return
+
+        def make() -> PoolBrokenError:
+            error = PoolBrokenError(
+                f"{self} has given up: {said}; mend what is wrong, and open another pool", post_mortem=post_mortem
+            )
+            error.__cause__ = cause
+            return error
+
+        self._broken = make
+        self._waiters.turn_away(self._refusal)
+        self._idle.clear()
+        for member in self._members:
+            if member.phase in (Phase.STARTING, Phase.IDLE):
+                member.turn(Phase.LEAVING)
+
+    # ---- maps
+
+    def begin(self, run: MapRun) -> None:
+        """Let a map begin.
+
+        Raises:
+            PoolBrokenError: the pool has given up.
+            trio.ClosedResourceError: the pool is closed.
+        """
+        if (refusal := self._refusal()) is not None:
+            run.is_over.set()
+            raise refusal
+        self._nursery.start_soon(self._carry, run)
+
+    async def _carry(self, run: MapRun) -> None:
+        self._maps[run] = None
+        try:
+            await run.run()
+        finally:
+            del self._maps[run]
+
+    # ---- the end
+
+    def shut(self) -> None:
+        """Refuse all calls from now on, and have all processes stop."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._unsubscribe()
+        self._waiters.turn_away(self._refusal)
+        self._idle.clear()
+        for member in self._members:
+            member.turn(Phase.LEAVING)
+        for run in self._maps:
+            run.end()
+        if not self._members:
+            self._all_gone.set()
+
+    async def ended(self) -> None:
+        """Wait until all processes are gone, once it is shut."""
+        await self._all_gone.wait()
+
+    def kill(self) -> None:
+        """Have all processes that are being stopped killed at once."""
+        for member in self._members:
+            member.hurry()
+
+    # ---- what it tells
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "closed" if self._is_closed else "open" if self._broken is None else "broken"
+
+    def statistics(self) -> PoolStatistics:
+        """Count."""
+        phases = [member.phase for member in self._members]
+        return PoolStatistics(
+            size=self.settings.size,
+            starting=phases.count(Phase.STARTING),
+            idle=phases.count(Phase.IDLE),
+            busy=phases.count(Phase.BUSY) + phases.count(Phase.SETTLING),
+            ending=phases.count(Phase.LOST) + phases.count(Phase.LEAVING),
+            waiting=self._waiters.line.waiting,
+            held_up=self._waiters.line.held_up,
+            calls=self._record.calls,
+            starts=self._record.starts,
+            restarts=self._record.restarts,
+            failures=self._record.failures,
+            overruns=self._record.overruns,
+            recycled=self._record.recycled,
+            failures_in_a_row=self._record.failures_in_a_row,
+            is_broken=self._broken is not None,
+        )

@@ -1,0 +1,323 @@
+"""`open_pool` and what it yields."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from spindle_trio._errors import CallFailedError, ProcessLostError, UnknownMethodError
+from spindle_trio._model import OMITTED, JsonValue, SpawnArguments
+from spindle_trio._model._options import DEFAULT_TIMEOUT, SpawnOptions
+from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._pools._crew import Crew
+from spindle_trio._pools._pool_map import MapRun, PoolMap
+from spindle_trio._pools._settings import PoolSettings, deadline_from
+from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
+
+if TYPE_CHECKING:
+    from spindle_trio._messages._channel import MessageReceiveChannel
+    from spindle_trio._model._calls import Overrun
+    from spindle_trio._pools._member import Member
+    from spindle_trio._pools._statistics import PoolStatistics
+    from spindle_trio._worker import Worker
+
+_AHEAD = 4
+"""For each process of a pool: how many calls of a map may be begun, or be ended and not taken yet."""
+
+
+def open_pool(
+    worker: Worker,
+    entry: str | os.PathLike[str],
+    *,
+    size: int = 4,
+    prestart: bool = False,
+    max_calls: float = math.inf,
+    max_idle: float = math.inf,
+    max_lifetime: float = math.inf,
+    queue: int = 1_024,
+    give_up_after: int | None = 8,
+    payload: object = OMITTED,
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    folder: str | os.PathLike[str] | None = None,
+    user_id: str | None = None,
+    startup_timeout: float = DEFAULT_TIMEOUT,
+    heartbeat_timeout: float = DEFAULT_TIMEOUT,
+    grace_period: float | None = None,
+) -> AbstractAsyncContextManager[Pool]:
+    """Open a pool of processes of one entry, for as long as a block lasts.
+
+    As in ``async with spindle.open_pool(worker, "tools.py") as pool: answer = await pool.call("square", {"n": 3})``.
+
+    A process is started when a call needs one, until there are `size`. Each serves one call at a time; a call gets
+    the idle process that was used last. A process that ends unasked is replaced at once; where that happens again
+    before any process has answered, starts wait 1, 2, 4 … seconds, at most 30, less up to a fifth by chance. After
+    `give_up_after` such failures in a row the pool is broken. An overrun, a stop by somebody else, and an end that
+    comes 30 seconds or more after `ready` do not add to them.
+
+    When the block is left, in whatever way, calls that wait get `trio.ClosedResourceError`, and all processes are
+    asked to stop. A call that a task outside the block has under way may end within the grace period. Leaving takes
+    no longer than to stop one process; cancellation has to wait for that, and a second Ctrl-C skips the grace period.
+    An error of the block leaves it bare.
+
+    Args:
+        worker: starts the processes, in this program or at the far end of a stream. They count towards its
+            host's `max_processes`.
+        entry: as for `BackendProcesses.spawn`: a Python or JavaScript file whose process answers calls.
+        size: how many processes there may be, those included that are being stopped.
+        prestart: whether all are started as the block is entered. Nothing waits for them.
+        max_calls: a process that has had so many calls is stopped and replaced.
+        max_idle: seconds without a call after which a process is stopped, and not replaced until a call needs one.
+        max_lifetime: seconds since `ready` after which a process is stopped and replaced, once it has no call.
+        queue: how many calls may wait for a process; others wait for room in the queue, first come, first served.
+        give_up_after: how many failures in a row break the pool; `None` for any number.
+        payload: as for `spawn`; each process gets the same.
+        environment: as for `spawn`.
+        arguments: as for `spawn`.
+        folder: as for `spawn`.
+        user_id: as for `spawn`.
+        startup_timeout: as for `spawn`.
+        heartbeat_timeout: as for `spawn`. While a blocking handler runs nothing beats for it.
+        grace_period: as for `spawn`; a process that is recycled, or stopped with the pool, has so long.
+
+    Raises:
+        ValueError: an argument is out of range.
+        TypeError: an argument has the wrong type.
+        trio.ClosedResourceError: the worker is closed; raised on entering.
+    """
+    spawn = SpawnArguments(
+        payload=payload,
+        environment=environment,
+        arguments=arguments,
+        folder=None if folder is None else os.fspath(folder),
+        user_id=user_id,
+        startup_timeout=startup_timeout,
+        heartbeat_timeout=heartbeat_timeout,
+        grace_period=grace_period,
+    )
+    settings = PoolSettings(
+        entry=SpawnOptions(entry, **spawn).entry,  # checked here, since no caller sees the spawns
+        spawn=spawn,
+        size=size,
+        prestart=prestart,
+        max_calls=max_calls,
+        max_idle=max_idle,
+        max_lifetime=max_lifetime,
+        queue=queue,
+        give_up_after=give_up_after,
+    )
+    return _PoolBlock(worker, settings)
+
+
+@uninterrupted
+class Pool:
+    """Processes of one entry that answer calls; see `open_pool`."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return (
+            f"<Pool {self._crew.state} {self._crew.settings.entry} size={now.size} starting={now.starting} "
+            f"idle={now.idle} busy={now.busy} waiting={now.waiting + now.held_up}>"
+        )
+
+    async def call(
+        self, method: str, payload: object = None, *, timeout: float = math.inf, overrun: Overrun = "kill"
+    ) -> JsonValue:
+        """Call a handler in one of the processes, and return its answer; see `ProcessHandle.call`.
+
+        It waits for an idle process first, in order. A call is never repeated: if its process is lost, that is raised.
+        Only a call that has certainly not left this program waits on, at the head of the queue.
+
+        If it is cancelled while it waits, nothing was called; after that the handler is cancelled, and this returns at
+        once. Its process gets no other call before the handler has given up or has been killed.
+
+        Args:
+            method: the name that the entry has given to the handler.
+            payload: a JSON-safe value. It is read when a process has been found: leave it as it is until then.
+            timeout: seconds until the call is cancelled; the wait for a process counts.
+            overrun: what becomes of a process whose handler goes on after its call was cancelled: after
+                `open_host(cancel_grace=)` it is ended (``"kill"``), or the pool does without it until the handler
+                has given up (``"leave"``).
+
+        Raises:
+            CallTimeoutError: no answer within `timeout`. Its text says so if the call waited for a process only.
+            CallFailedError: the handler raised, or returned what is not JSON-safe.
+            UnknownMethodError: there is no handler of that name.
+            ProcessLostError: the process ended before it answered.
+            PoolBrokenError: the processes kept ending, and the pool has given up.
+            PayloadError: the payload is not JSON-safe, or over a limit, or the name is over its limit.
+            TypeError: `method` is no str.
+            ValueError: `timeout` or `overrun` is out of range.
+            trio.ClosedResourceError: the pool or its worker is closed, or closed while the call waited.
+        """
+        deadline = deadline_from(timeout)
+        at_head = False
+        while True:
+            member = await self._crew.lease(method, deadline, at_head=at_head)
+            try:
+                answer = await member.handle.call(method, payload, timeout=_left(deadline), overrun=overrun)
+            except ProcessLostError as error:
+                self._crew.lost(member)
+                if error.handed_over:
+                    raise
+                at_head = True
+            except (CallFailedError, UnknownMethodError):
+                self._crew.answered(member)
+                raise
+            except BaseException:
+                self._crew.unanswered(member)
+                raise
+            else:
+                self._crew.answered(member)
+                return answer
+
+    def stream(
+        self,
+        method: str,
+        payload: object = None,
+        *,
+        timeout: float = math.inf,
+        window: int = 16,
+        overrun: Overrun = "kill",
+    ) -> AbstractAsyncContextManager[MessageReceiveChannel[JsonValue]]:
+        """Open a stream from a generator in one of the processes; see `ProcessHandle.stream`.
+
+        As in ``async with pool.stream("index") as items: async for item in items: …``. Entering waits for a process, as
+        `call` does and with the same errors. The stream has the process until the block is left and the generator has
+        given up.
+
+        Args:
+            method: the name that the entry has given to the generator.
+            payload: as for `call`.
+            timeout: seconds for the whole stream; the wait for a process counts.
+            window: how many items may be under way.
+            overrun: as for `call`.
+        """
+        return _StreamBlock(self._crew, method, payload, timeout, window, overrun)
+
+    def map(
+        self,
+        method: str,
+        payloads: Iterable[object] | AsyncIterable[object],
+        *,
+        ordered: bool = True,
+        timeout: float = math.inf,
+        overrun: Overrun = "kill",
+    ) -> PoolMap:
+        """Call a handler with each payload, in all processes at once, and iterate over the answers.
+
+        As in ``async for answer in pool.map("square", payloads): …``. Payloads are taken as answers are: at most four
+        for each process are under way, or answered and not taken yet.
+
+        The first error of a call, or of `payloads`, is raised in its place: answers before it come first. It ends the
+        map: no further payload is taken, and calls under way are cancelled. So do a cancellation of the iteration, the
+        end of the pool, and `aclose`. Who leaves the loop early closes it: ``async with pool.map(…) as answers:`` does.
+
+        Args:
+            method: as for `call`.
+            payloads: any iterable, also an endless or asynchronous one. It is iterated in a task of the pool.
+            ordered: whether answers come in the order of their payloads, or as they are there.
+            timeout: seconds for each call, from when its payload was taken.
+            overrun: as for `call`.
+        """
+
+        async def call(payload: object) -> JsonValue:
+            return await self.call(method, payload, timeout=timeout, overrun=overrun)
+
+        deadline_from(timeout)
+        return PoolMap(
+            MapRun(call, payloads, ordered=ordered, room=_AHEAD * self._crew.settings.size), self._crew.begin
+        )
+
+    def statistics(self) -> PoolStatistics:
+        """Count what the pool holds, and what it has done so far. Works on a closed pool, too."""
+        return self._crew.statistics()
+
+
+def _left(deadline: float) -> float:
+    """The seconds until a point in Trio's time."""
+    return math.inf if deadline == math.inf else max(0.0, deadline - trio.current_time())
+
+
+@uninterrupted
+class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
+    """A stream, and the process that it has meanwhile."""
+
+    typed = "pool.stream"
+
+    def __init__(self, crew: Crew, method: str, payload: object, timeout: float, window: int, overrun: Overrun) -> None:
+        deadline_from(timeout)
+        self._crew = crew
+        self._method = method
+        self._payload = payload
+        self._timeout = timeout
+        self._window = window
+        self._overrun = overrun
+
+    async def __aenter__(self) -> MessageReceiveChannel[JsonValue]:
+        deadline = deadline_from(self._timeout)
+        at_head = False
+        while True:
+            self._member: Member = await self._crew.lease(self._method, deadline, at_head=at_head)
+            self._block = self._member.handle.stream(
+                self._method, self._payload, timeout=_left(deadline), window=self._window, overrun=self._overrun
+            )
+            try:
+                return await self._block.__aenter__()
+            except ProcessLostError as error:
+                self._crew.lost(self._member)
+                if error.handed_over:
+                    raise
+                at_head = True
+            except BaseException:
+                self._crew.unanswered(self._member)
+                raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # as bounded as it is there
+        finally:
+            if isinstance(error, ProcessLostError):
+                self._crew.lost(self._member)
+            else:
+                self._crew.unanswered(self._member)
+
+
+@uninterrupted
+class _PoolBlock(AsyncBlock[Pool]):
+    """The life of a pool."""
+
+    typed = "open_pool"
+
+    def __init__(self, worker: Worker, settings: PoolSettings) -> None:
+        self._worker = worker
+        self._settings = settings
+
+    async def __aenter__(self) -> Pool:
+        require_trio()
+        self._scope = NurseryScope()
+        await self._scope.open()
+        try:
+            self._crew = Crew(self._worker, self._settings, self._scope.nursery)
+        except BaseException as error:
+            await self._scope.close(error, ended=trio.lowlevel.checkpoint, kill=int)  # noqa: ASYNC102
+            raise
+        return Pool(self._crew)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._crew.shut()
+        # Shielded there, and bounded: each process is stopped, and killed after its grace period.
+        await self._scope.close(error, ended=self._crew.ended, kill=self._crew.kill)  # noqa: ASYNC102

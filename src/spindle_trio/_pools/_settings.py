@@ -1,0 +1,74 @@
+"""What a pool is opened with, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from spindle_trio._model._values import is_number
+from spindle_trio._pools._restarts import RestartPolicy
+
+if TYPE_CHECKING:
+    from spindle_trio._model import SpawnArguments
+
+
+def _check_count(least: int) -> Callable[[object, attrs.Attribute[int], object], None]:
+    def check(_: object, attribute: attrs.Attribute[int], value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{attribute.name} must be a whole number, {least} or more, not {value!r}")
+
+    return check
+
+
+def _check_give_up_after(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{attribute.name} must be a number of failures, 1 or more, or None, not {value!r}")
+
+
+def _check_calls(_: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if not (is_number(value) and isinstance(value, int | float) and value >= 1):
+        raise ValueError(f"{attribute.name} must be a number of calls, 1 or more, or math.inf, not {value!r}")
+
+
+def _check_seconds(_: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if not (is_number(value) and isinstance(value, int | float) and value > 0):
+        raise ValueError(f"{attribute.name} must be a positive number of seconds, or math.inf, not {value!r}")
+
+
+@attrs.frozen
+class PoolSettings:
+    """What a pool is opened with.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+
+    entry: str
+    spawn: SpawnArguments
+    size: int = attrs.field(validator=_check_count(1))
+    prestart: bool
+    max_calls: float = attrs.field(validator=_check_calls)
+    max_idle: float = attrs.field(validator=_check_seconds)
+    max_lifetime: float = attrs.field(validator=_check_seconds)
+    queue: int = attrs.field(validator=_check_count(0))
+    give_up_after: int | None = attrs.field(validator=_check_give_up_after)
+
+    @property
+    def restart(self) -> RestartPolicy:
+        """The delays between an end and the next start."""
+        return RestartPolicy(give_up_after=self.give_up_after)
+
+
+def deadline_from(timeout: float) -> float:
+    """Turn a timeout into a point in Trio's time.
+
+    Raises:
+        ValueError: it is no number of seconds, 0 or more.
+    """
+    if not (is_number(timeout) and timeout >= 0):
+        raise ValueError(f"timeout must be a number of seconds, 0 or more, or math.inf, not {timeout!r}")
+    return math.inf if timeout == math.inf else trio.current_time() + timeout

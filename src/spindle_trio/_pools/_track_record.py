@@ -1,0 +1,60 @@
+"""What a pool has done so far, and what follows from its failures."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from spindle_trio._pools._restarts import Past, RestartPolicy, after_failure, next_start
+
+
+class TrackRecord:
+    """Counts, and the delay of the next start."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._past = Past()
+        self.calls = 0
+        """Calls and streams that have got a process."""
+        self.starts = 0
+        """Processes that have become ready."""
+        self.restarts = 0
+        """Of those, how many took the place of one that had ended."""
+        self.failures = 0
+        """Processes that never became ready, or ended unasked."""
+        self.overruns = 0
+        """Processes that were ended because a handler did not give up."""
+        self.recycled = 0
+        """Processes that the pool has stopped before its own end."""
+        self.starts_at = 0.0
+        """When the next start may begin."""
+        self.last_failure = ""
+        """One line."""
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """Failures since a process last answered."""
+        return self._past.failures
+
+    def answered(self) -> None:
+        """A process has ended a call: the row of failures is over."""
+        self._past = Past()
+
+    def failed(self, ready_at: float | None, said: str) -> bool:
+        """Count a failure. The first in a row delays nothing.
+
+        Args:
+            ready_at: when the process had become ready; `None` if it never did.
+            said: what went wrong; its first line is kept.
+
+        Returns:
+            Whether it goes on; `False` after the last one.
+        """
+        self.failures += 1
+        self.last_failure = said.partition("\n")[0]
+        self._past = after_failure(self._policy, self._past, ready_at, trio.current_time())
+        starts_at = next_start(self._policy, self._past, roll=random.random())  # noqa: S311  # no secret
+        if starts_at is not None and self._past.failures > 1:
+            self.starts_at = starts_at
+        return starts_at is not None
