@@ -119,6 +119,26 @@ async def test_whatever_an_entry_replaces_its_failure_is_told(stage: Stage) -> N
     assert ends == dict.fromkeys(cases, ("failed", "RangeError: too far"))
 
 
+async def test_whatever_an_entry_replaces_calls_are_answered(stage: Stage) -> None:
+    """Although what serves them is loaded later, if any module can still be loaded then."""
+    loads_nothing = {"buffers", "files", "its own context"}  # the last one has no `onCall` in its copy
+    cases = {what: code for what, code in REPLACED.items() if what not in loads_nothing}
+    serves = """
+        p.onCall("once", async (payload, call) => { await null; call.check(); return [payload, p.call.method]; });
+        p.onCall("many", function* () { yield 1; yield [2]; });
+        p.ready();
+    """
+
+    async def run(code: str) -> list[object]:
+        handle = await stage.spawn(body(f"{code}\n{serves}", head=HEAD))
+        async with handle.stream("many") as items:
+            return [await handle.call("once", {"n": 1}, timeout=20), *[item async for item in items]]
+
+    async with stage.host(max_processes=20):
+        answers = await stage.for_each(cases, run)
+    assert answers == {what: [[{"n": 1}, "once"], 1, [2]] for what in cases}
+
+
 async def test_a_recursion_without_end_that_sends_breaks_no_frame(stage: Stage) -> None:
     """The stack ends somewhere within `send`, and what that had begun must be whole or not at all."""
     async with stage.host():

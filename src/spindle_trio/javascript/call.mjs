@@ -1,12 +1,14 @@
 // One call, as the runtime knows it and as its handler sees it.
 
-import { Promise, clearTimeout, setTimeout, stringify } from "./intrinsics.mjs";
-
-const { AbortController, DOMException, performance } = globalThis;
-const now = performance.now.bind(performance);
+import { Error, Promise, clearTimeout, monotonic, setTimeout, stringify } from "./intrinsics.mjs";
 
 /** The longest time that a timer takes. */
 export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** What a handler gives up by. It is known by its name, like the error of any other signal. */
+class AbortError extends Error {
+  name = "AbortError";
+}
 
 export class Call {
   isCancelled = false;
@@ -23,11 +25,11 @@ export class Call {
     this.payload = payload;
     this.isStream = window !== undefined;
     this.credit = window; // of a stream
-    this.#deadline = milliseconds === null ? Infinity : now() + milliseconds;
+    this.#deadline = milliseconds === null ? Infinity : monotonic() + milliseconds / 1000;
   }
 
-  get deadline() {
-    return this.#deadline;
+  get millisecondsLeft() {
+    return (this.#deadline - monotonic()) * 1000;
   }
 
   /** Whether it is a stream that waits for its reader. */
@@ -45,19 +47,19 @@ export class Call {
 
   /** Whether it was cancelled, or its time is over. The host's cancel may still be under way then. */
   isOver() {
-    if (!this.isCancelled && now() >= this.#deadline) this.cancel();
+    if (!this.isCancelled && monotonic() >= this.#deadline) this.cancel();
     return this.isCancelled;
   }
 
   /** The error by which a handler gives up. */
   reason() {
-    return new DOMException(`the call of ${stringify(this.method)} was cancelled`, "AbortError");
+    return new AbortError(`the call of ${stringify(this.method)} was cancelled`);
   }
 
   get signal() {
     if (this.#controller === null) {
       this.#controller = new AbortController();
-      const left = this.#deadline - now();
+      const left = this.millisecondsLeft;
       if (this.isOver()) this.#controller.abort(this.reason());
       else if (left <= LONGEST_TIMER_MS) this.#timer = setTimeout(() => this.cancel(), left).unref();
     }
@@ -88,6 +90,7 @@ export class Call {
 /** What `process.call` and the second argument of a handler are. */
 class CallContext {
   #call;
+  #deadline;
 
   constructor(call) {
     this.#call = call;
@@ -98,7 +101,8 @@ class CallContext {
   }
 
   get deadline() {
-    return this.#call.deadline;
+    this.#deadline ??= performance.now() + this.#call.millisecondsLeft; // on the clock that the entry reads
+    return this.#deadline;
   }
 
   get isCancelled() {
