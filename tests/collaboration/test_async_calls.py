@@ -457,7 +457,7 @@ async def test_calls_wait_in_their_lane_while_those_that_wait_here_fill_their_ro
     async with calling(entry_with(wait=wait), some_facts(protocol=2, frame_bytes=10_000)) as (host, caller):
         sent = 0
         is_taken = True
-        while is_taken:
+        while is_taken and sent < 100:
             sent += 1
             is_taken = host.calls.send_nowait(encode_call(sent, "wait", math.inf, "x" * 5000, None, 10_000))
             await wait_all_tasks_blocked()
@@ -945,17 +945,27 @@ async def test_the_end_of_the_entry_cancels_its_handlers_and_nobody_is_told(ends
     assert events == ["handler ended"]
 
 
-async def test_a_process_that_is_killed_says_nothing_more_and_leaves_nothing() -> None:
+async def test_a_process_that_is_killed_begins_and_says_nothing_more() -> None:
+    begun: list[object] = []
+
     async def wait(payload: object) -> None:
+        begun.append(payload)
         await trio.sleep_forever()
 
-    async with running(entry_with(wait=wait), FACTS) as host:
+    async def entry(process: ProcessContext) -> None:
+        process.limit_calls(2)
+        process.on_call(wait)
+        process.ready()
+
+    async with running(entry, FACTS) as host:
         caller = caller_of(host)
         await host.frame()
-        caller.call("wait")
+        for number in range(4):
+            caller.call("wait", number)
         await wait_all_tasks_blocked()
         host.scope.cancel()
         assert await caller.frames_so_far() == []
+    assert begun == [0, 1]
 
 
 async def test_a_host_that_is_gone_ends_the_entry_and_its_handlers() -> None:

@@ -212,7 +212,7 @@ class AsyncCalls:
         """Begin what waits, and serve it here if that needs no task."""
         turn_ends = monotonic() + TURN_SECONDS
         while self._can_begin:
-            if self._starting or not self._runs_at_once(next(iter(self._waiting.values()))):
+            if not self._runs_at_once(next(iter(self._waiting.values()))):
                 self._start_task()
                 continue
             await self._serve_at_once(self._next())
@@ -264,6 +264,7 @@ class AsyncCalls:
 
     async def _serve_next(self) -> None:
         """Be the task of the call that has waited longest."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # a run that was killed begins nothing
         self._starting -= 1
         if self._waiting and not self._is_stopping:
             await self._serve(self._next())
@@ -285,6 +286,9 @@ class AsyncCalls:
             del self._begun[call.call_id]
             if body is not None:
                 await self._serving.send(body)
+        except trio.Cancelled:
+            self._is_stopping = True  # the whole run is: it was killed
+            raise
         finally:
             self._begun.pop(call.call_id, None)
             self._end_task()
