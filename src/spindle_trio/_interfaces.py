@@ -42,6 +42,26 @@ class CallsInterface(Protocol):
         """
 
 
+class RelayedStream(Protocol):
+    """A stream that is passed on to a reader elsewhere: items are taken at once, and credit comes from there."""
+
+    async def receive_many(self, most: int | None = None) -> list[JsonValue]:
+        """Wait for items and return all that are there; see `MessageReceiveChannel.receive_many`."""
+
+    def grant(self, items: int) -> None:
+        """Let the process send so many items more, but no more than the window in all."""
+
+    def close(self) -> None:
+        """Cancel the stream, unless it has ended."""
+
+
+class RelayedCalls(CallsInterface, Protocol):
+    """The calls of one process, also for a reader at the other end of a connection."""
+
+    async def relay_stream(self, request: CallRequest) -> RelayedStream:
+        """Begin a stream whose credit comes from elsewhere."""
+
+
 class ProcessInterface(Protocol):
     """One process, as its handle sees it. It still works after the process has ended."""
 
@@ -133,7 +153,7 @@ class WorkerInterface(Protocol):
 
 
 class ServingInterface(WorkerInterface, Protocol):
-    """Further calls of the host for a worker at the other end of a connection. Both are sync requests."""
+    """Further calls of the host for a worker at the other end of a connection. None of them waits."""
 
     def request_stop(self, process_id: str, options: StopOptions) -> object:
         """Ask for a stop and return at once, with `stopping` published. Does nothing for an ended or unknown id.
@@ -151,4 +171,13 @@ class ServingInterface(WorkerInterface, Protocol):
             PayloadError: it is not JSON-safe or is over a limit.
             ProcessAccessError: the process belongs to another user than the one named.
             trio.BrokenResourceError: the process has ended, takes no more messages, or never existed.
+        """
+
+    def find_calls(self, process_id: str, user_id: str | None) -> RelayedCalls:
+        """Look up a process for a call or a stream.
+
+        Raises:
+            ProcessAccessError: the process belongs to another user than the one named.
+            trio.BrokenResourceError: the process has ended, or never existed.
+            trio.ClosedResourceError: the worker is closed.
         """

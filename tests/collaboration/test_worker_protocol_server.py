@@ -412,7 +412,7 @@ async def test_too_many_spawns_at_once_are_refused_and_other_requests_are_not() 
 
 
 async def test_spawns_that_wait_are_bounded_in_what_they_take_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spindle_trio._worker_protocol._waiting_spawns.MOST_BYTES", 100_000)
+    monkeypatch.setattr("spindle_trio._worker_protocol._waiting_requests.MOST_BYTES", 100_000)
     host = FakeHost()
     async with served(host) as peer:
         await peer.say(spawn("0", payload="x" * 200_000))  # one alone may be of any size

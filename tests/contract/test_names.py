@@ -73,6 +73,10 @@ def test_is_terminal_tells_ends_from_live_states():
         ("ProcessGet", "backend_process_get"),
         ("ProcessStop", "backend_process_stop"),
         ("ProcessSend", "backend_process_send"),
+        ("ProcessCall", "backend_process_call"),
+        ("ProcessCallCancel", "backend_process_call_cancel"),
+        ("ProcessCallCredit", "backend_process_call_credit"),
+        ("ProcessCallItem", "backend_process_call_item"),
         ("ProcessLifecycle", "backend_process_lifecycle"),
     ],
 )
@@ -98,11 +102,15 @@ def test_the_two_unions_have_the_members_of_the_table():
         spindle.ProcessGet,
         spindle.ProcessStop,
         spindle.ProcessSend,
+        spindle.ProcessCall,
+        spindle.ProcessCallCancel,
+        spindle.ProcessCallCredit,
     }
     assert set(get_args(spindle.HostToWorker)) == {
         spindle.ProcessLifecycle,
         spindle.ProcessMessage,
         spindle.ProcessSendFailed,
+        spindle.ProcessCallItem,
         spindle.Response,
     }
 
@@ -335,6 +343,12 @@ VALUES = [
     spindle.ProcessMessage("p-1", [True], "ada"),
     spindle.Response("r", result=[1]),
     spindle.Response("r", error="no", error_type="DuplicateKeyError", info=INFO),
+    spindle.ProcessCall("r", "p-1", "square", {"n": 3}, 2.0, "kill", "ada"),
+    spindle.ProcessCall("r", "p-1", "index", window=16),
+    spindle.ProcessCallCancel("r"),
+    spindle.ProcessCallCredit("r", 8),
+    spindle.ProcessCallItem("r", None),
+    spindle.Response("r", error="no", failure=spindle.CallFailure("ValueError", "no", "Traceback")),
 ]
 
 

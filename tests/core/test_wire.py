@@ -14,12 +14,18 @@ from spindle_trio import _errors as errors
 from spindle_trio import wire
 from spindle_trio._errors import PeerProtocolError, SpindleError
 from spindle_trio._model import (
+    MOST_WINDOW,
     OMITTED,
+    CallFailure,
     ExitReason,
     HostToWorker,
     JsonValue,
     LifecycleEvent,
     PostMortem,
+    ProcessCall,
+    ProcessCallCancel,
+    ProcessCallCredit,
+    ProcessCallItem,
     ProcessFilter,
     ProcessGet,
     ProcessInfo,
@@ -127,8 +133,23 @@ requests: st.SearchStrategy[WorkerToHost] = st.one_of(
     st.builds(ProcessGet, request_id=texts, process_id=texts),
     st.builds(ProcessStop, request_id=texts, process_id=texts, options=stop_options),
     st.builds(ProcessSend, process_id=texts, payload=json_values, user_id=optional_texts),
+    st.builds(
+        ProcessCall,
+        request_id=texts,
+        process_id=texts,
+        method=texts.filter(bool),
+        payload=json_values,
+        timeout=st.integers(0, 10**12).map(lambda value: value / 1000) | st.just(math.inf),
+        overrun=st.sampled_from(["leave", "kill"]),
+        user_id=optional_texts,
+        window=st.none() | st.integers(1, MOST_WINDOW),
+    ),
+    st.builds(ProcessCallCancel, request_id=texts),
+    st.builds(ProcessCallCredit, request_id=texts, items=st.integers(1, MOST_WINDOW)),
 )
+failures = st.builds(CallFailure, error_type=texts, text=texts, traceback=optional_texts)
 notices: st.SearchStrategy[HostToWorker] = st.one_of(
+    st.builds(ProcessCallItem, request_id=texts, value=json_values),
     st.builds(ProcessLifecycle, event=events, messages=counts),
     st.builds(ProcessMessage, process_id=texts, payload=json_values, user_id=optional_texts),
     st.builds(
@@ -139,9 +160,13 @@ notices: st.SearchStrategy[HostToWorker] = st.one_of(
         error_type=optional_texts,
         info=st.none() | infos,
         limit=st.none() | counts,
+        failure=st.none() | failures,
+        known=st.none() | st.lists(texts, max_size=3).map(tuple),
+        handed_over=st.none() | st.booleans(),
+        post_mortem=st.none() | post_mortems,
     ),
 )
-parts = st.one_of(spawn_options, filters, stop_options, infos, post_mortems, events)
+parts = st.one_of(spawn_options, filters, stop_options, infos, post_mortems, events, failures)
 
 
 def through_text(value: wire.WireValue) -> object:
@@ -612,6 +637,13 @@ def test_a_malformed_request_can_be_answered_if_its_id_is_a_text(data: object, r
         errors.PayloadError("why"),
         errors.LocalProtocolError("why"),
         errors.PeerProtocolError("why"),
+        errors.CallError("why"),
+        errors.CallTimeoutError("why"),
+        errors.CallFailedError("why", error_type="ValueError", text="no"),
+        errors.UnknownMethodError("why", known=["index", "square"]),
+        errors.UnknownMethodError("why"),
+        errors.ProcessLostError("why", info=INFO, handed_over=False),
+        errors.ProcessLostError("why", info=INFO, post_mortem=PostMortem("no heartbeat"), handed_over=True),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -625,10 +657,19 @@ def test_both_ends_raise_the_same_error(error: SpindleError) -> None:
     assert vars(raised) == vars(error)
 
 
+def test_the_traceback_of_a_handler_is_shown_on_the_other_side() -> None:
+    error = errors.CallFailedError("why", error_type="ValueError", text="no", traceback="Traceback: here")
+    raised = wire.exception_from(wire.error_response("r1", error))
+    assert isinstance(raised, errors.CallFailedError)
+    assert raised.traceback == "Traceback: here"
+    assert raised.__notes__ == ["In the process:\nTraceback: here"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         Response("r1", error="why"),
+        Response("r1", error="why", error_type="ProcessLostError"),
         Response("r1", error="why", error_type="NewerError"),
         Response("r1", error="why", error_type="StartupTimeoutError"),
         Response("r1", error="why", error_type="DuplicateKeyError"),

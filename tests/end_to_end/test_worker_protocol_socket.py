@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import signal
 import socket
@@ -60,6 +61,34 @@ def root(tmp_path: Path) -> Path:
                 for number in range(process.payload):
                     process.send([number, "x" * 100])
                 return "all sent"
+        """,
+        "tool.py": """
+            import os, time
+
+            def square(payload):
+                return payload["n"] ** 2
+
+            def fail(payload):
+                raise ValueError("no such number")
+
+            def hang(payload):
+                while True:
+                    time.sleep(1)
+
+            def count(upto):
+                try:
+                    for number in range(upto):
+                        process.send(number)  # says how far the generator has come
+                        yield number
+                finally:
+                    process.send("closed")
+
+            def run(context):
+                global process
+                process = context
+                for function in (square, fail, hang, count):
+                    process.on_call(function)
+                process.ready()
         """,
         "crash.py": """
             import os
@@ -141,6 +170,40 @@ async def test_a_crash_is_told_for_what_it_is_and_a_refused_entry_too(root: Path
         with pytest.raises(spindle.EntryError):
             await worker.backend_processes.spawn("../crash.py")
         assert await worker.backend_processes.list() == []
+
+
+async def test_calls_and_streams_of_a_real_process_travel_over_a_socket(root: Path) -> None:
+    async with served_and_connected(root) as (_, worker):
+        handle = await worker.backend_processes.spawn("tool.py", heartbeat_timeout=math.inf)
+        assert await handle.call("square", {"n": 3}) == 9
+        with pytest.raises(spindle.CallFailedError) as failed:
+            await handle.call("fail")
+        assert (failed.value.error_type, failed.value.text) == ("ValueError", "no such number")
+        assert "in fail" in str(failed.value.traceback)
+        with pytest.raises(spindle.UnknownMethodError) as unknown:
+            await handle.call("cube")
+        assert set(unknown.value.known) == {"square", "fail", "hang", "count"}
+        async with handle.stream("count", 1_000) as items:
+            assert [item async for item in items] == list(range(1_000))
+        messages = handle.messages()
+        while await messages.receive() != "closed":
+            pass
+        # A reader that does not read holds up the generator: by its window, and by no more.
+        async with handle.stream("count", 1_000, window=4) as items:
+            assert [await messages.receive() for _ in range(4)] == [0, 1, 2, 3]
+            assert await items.receive() == 0
+            assert await items.receive() == 1
+            assert [await messages.receive() for _ in range(2)] == [4, 5]
+        assert await messages.receive() == "closed"
+        # And a hung handler ends its process, in the time that was given.
+        with pytest.raises(TimeoutError):
+            await handle.call("hang", timeout=0.1, overrun="kill")
+        with pytest.raises(spindle.ProcessLostError):
+            await handle.call("square", {"n": 3})
+        info = await handle.wait_ended()
+        assert info.state is ProcessState.TIMED_OUT
+        assert handle.post_mortem is not None
+        assert "in hang" in str(handle.post_mortem.stacks)
 
 
 async def test_leaving_the_connection_ends_the_real_process(root: Path) -> None:

@@ -320,6 +320,90 @@ MUTANTS: Final = (
             "collaboration/test_worker_protocol_client.py::test_a_cancelled_spawn_returns_at_once_and_its_process_is_stopped_when_it_is_named",
         ),
     ),
+    # ---- calls over the worker protocol
+    Mutant(
+        "a cancelled call goes on in the process",
+        "_worker_protocol/_remote_calls.py",
+        "self._writer.put_urgent(ProcessCallCancel(request_id))",
+        "pass",
+        ("collaboration/test_worker_protocol_calls.py::test_a_cancelled_call_goes_on_at_once_and_is_cancelled_there",),
+    ),
+    Mutant(
+        "a call that nobody waits for is sent",
+        "_worker_protocol/_remote_calls.py",
+        "        if pending.is_abandoned:\n            del",
+        "        if False:\n            del",
+        (
+            "collaboration/test_worker_protocol_calls.py::test_a_call_that_is_cancelled_before_it_has_left_is_never_sent",
+        ),
+    ),
+    Mutant(
+        "a call takes all its time along, whenever it leaves",
+        "_worker_protocol/_remote_calls.py",
+        "left = pending.deadline - trio.current_time()",
+        "left = pending.deadline",
+        ("collaboration/test_worker_protocol_calls.py::test_what_is_left_of_the_time_travels_as_of_its_leaving",),
+    ),
+    Mutant(
+        "credit goes back for each item",
+        "_worker_protocol/_remote_stream.py",
+        "if read * 2 >= self._window and",
+        "if",
+        (
+            "collaboration/test_worker_protocol_calls.py::test_items_are_read_and_credit_goes_back_at_half_of_the_window",
+        ),
+    ),
+    Mutant(
+        "a host may send more items than the window",
+        "_worker_protocol/_remote_stream.py",
+        "        if self._credit:\n",
+        "        if True:\n",
+        ("collaboration/test_worker_protocol_calls.py::test_a_host_that_sends_more_than_the_window_ends_the_stream",),
+    ),
+    Mutant(
+        "a stream that is left goes on",
+        "_worker_protocol/_remote_stream.py",
+        "            self._held.clear()\n            self._line.give_up(self._request_id)\n",
+        "            self._held.clear()\n",
+        (
+            "collaboration/test_worker_protocol_calls.py::test_a_stream_that_is_left_is_cancelled_and_what_still_comes_is_dropped",
+        ),
+    ),
+    Mutant(
+        "a cancelled call is not answered",
+        "_worker_protocol/_served_calls.py",
+        "if answer is None:",
+        "if answer is None and not call.scope.cancelled_caught:",
+        ("collaboration/test_worker_protocol_calls.py::test_a_cancelled_call_is_answered_once_and_at_once",),
+    ),
+    Mutant(
+        "calls that were answered count as waiting",
+        "_worker_protocol/_served_calls.py",
+        "self._waiting.release(call.size)",
+        "pass",
+        ("collaboration/test_worker_protocol_calls.py::test_calls_that_wait_are_bounded_in_number",),
+    ),
+    Mutant(
+        "a stream ends well without the item that a line cannot carry",
+        "_worker_protocol/_notice_sender.py",
+        "notice = error_answer(notice.request_id, self._lost_items.pop(notice.request_id))",
+        "notice = Response(notice.request_id)",
+        ("collaboration/test_worker_protocol_calls.py::test_what_a_line_cannot_carry_is_an_error_of_its_call_alone",),
+    ),
+    Mutant(
+        "malformed credit ends its call",
+        "wire/__init__.py",
+        'or data.get("type") in ("backend_process_call_cancel", "backend_process_call_credit")',
+        "",
+        ("collaboration/test_worker_protocol_calls.py::test_wrong_credit_is_logged_and_ends_no_call",),
+    ),
+    Mutant(
+        "a process has credit for what its reader elsewhere has not read",
+        "_supervision/_call_stream.py",
+        "and not self.is_relayed",
+        "",
+        ("collaboration/test_worker_protocol_calls.py::test_the_far_readers_credit_goes_through_to_the_process",),
+    ),
     # ---- launchers
     Mutant(
         "an entry may link out of its root",

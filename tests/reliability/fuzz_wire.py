@@ -4,7 +4,7 @@
     python tests/reliability/fuzz_wire.py                      # until Ctrl-C, or the first finding
     python tests/reliability/fuzz_wire.py -max_total_time=600  # and whatever else libFuzzer takes
     python tests/reliability/fuzz_wire.py crash-…              # a finding again
-    python tests/reliability/fuzz_wire.py --seed 1108          # what a test has named, on both lanes; needs no atheris
+    python tests/reliability/fuzz_wire.py --seed 1108          # what a test has named, on all lanes; needs no atheris
 
 The first byte of an input chooses the lane and how the rest is cut into reads. What should come of it is worked out
 with the standard library alone, as in the tests.
@@ -21,9 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from spindle_trio._protocol._frames import with_header
-from support.wire import Scenario, traffic
+from support.wire import Lane, Scenario, traffic
 from support.wire_judge import judge
 
+LANES: tuple[Lane, ...] = ("control", "messages", "calls")
 INSTALL = "fuzz_wire.py: needs atheris, which is not installed: pip install -e '.[fuzz]'"
 
 
@@ -33,7 +34,7 @@ class Input(Scenario):
     def __init__(self, data: bytes) -> None:
         choice = data[0] if data else 0
         self.seed = choice
-        self.lane = "control" if choice % 2 else "messages"
+        self.lane = LANES[choice % 3]
         self.stream = data[1:]
         self._random = random.Random(choice)
 
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, action="append", default=[], metavar="N", help="replay this scenario")
     options, others = parser.parse_known_args(arguments)
     for seed in options.seed:
-        for lane in ("control", "messages"):
+        for lane in LANES:
             print(lane, seed, dict(judge(Scenario(seed, lane, traffic()))))
     return 0 if options.seed else fuzz(others)
 
@@ -60,8 +61,9 @@ def fuzz(arguments: list[str]) -> int:
     atheris.instrument_all()
     with tempfile.TemporaryDirectory() as corpus:
         if all(argument.startswith("-") for argument in arguments):
-            for number, body in enumerate([*recorded.control, *recorded.messages]):
-                Path(corpus, str(number)).write_bytes(bytes([number < len(recorded.control)]) + with_header(body))
+            for lane, bodies in enumerate((recorded.control, recorded.messages, recorded.calls)):
+                for number, body in enumerate(bodies):
+                    Path(corpus, f"{lane} {number}").write_bytes(bytes([lane]) + with_header(body))
             arguments = [*arguments, corpus]
         atheris.Setup([sys.argv[0], *arguments], lambda data: judge(Input(data)) and None)
         atheris.Fuzz()

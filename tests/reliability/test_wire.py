@@ -27,7 +27,7 @@ from spindle_trio._protocol._control_frames import Stopped, parse_child_frame
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from support.wire import BOUNDS, LIMITS, Lane, Scenario, Traffic, expected_frame, traffic
 from support.wire_judge import judge, read_as_host
-from support.wire_processes import BREACH, Outcome, WireLauncher, play_in_memory
+from support.wire_processes import BREACH, Outcome, WireLauncher, make_calls, play_in_memory
 
 MEBIBYTE = 1024 * 1024
 
@@ -47,6 +47,7 @@ def scenarios(lane: Lane, frames: int, recorded: Traffic, first_seed: int) -> It
         seed += 1
 
 
+LANES: tuple[Lane, ...] = ("control", "messages", "calls")
 FRAMES = 5_000
 """Frames of each lane in a part of the whole: 10 for the ordinary run."""
 FEW_FRAMES = 1_500
@@ -66,7 +67,7 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize("lane", ["control", "messages"])
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("part", PARTS)
 def test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else(
     recorded: Traffic, lane: Lane, part: tuple[int, int]
@@ -116,10 +117,13 @@ async def test_a_host_in_memory_ends_each_process_as_its_frames_deserve(
     ):
         ends.listen(worker)
         for seed, child in enumerate(children):
-            scenario = Scenario(seed, ("control", "messages")[seed % 2], recorded)
+            scenario = Scenario(seed, LANES[seed % 3], recorded)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ends.spawn, worker, "child")
+                nursery.start_soon(ends.spawn, worker, "child", scenario)
                 await child.started()
+                if scenario.lane == "calls":
+                    child.ready(protocol=2, calls=True)
+                    await trio.testing.wait_all_tasks_blocked()  # all calls have been made
                 outcome = play_in_memory(scenario, child)
             await ends.check(str(child.facts.process_id), scenario, outcome)
     refuse_errors(caplog)
@@ -132,7 +136,7 @@ async def test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve(
 ) -> None:
     """Headers lie, frames are cut off, and reads end anywhere."""
     caplog.set_level(logging.INFO, "spindle_trio")
-    written = [Scenario(seed, ("control", "messages")[seed // 2 % 2], recorded) for seed in range(processes)]
+    written = [Scenario(seed, LANES[seed // 2 % 3], recorded) for seed in range(processes)]
     launcher = WireLauncher(written)
     ends = Ends()
     at_once = 20
@@ -145,7 +149,7 @@ async def test_a_host_over_sockets_ends_each_process_as_its_bytes_deserve(
         for _ in range(0, processes, at_once):
             async with trio.open_nursery() as nursery:
                 for _ in range(at_once):
-                    nursery.start_soon(ends.spawn, worker, "child")
+                    nursery.start_soon(ends.spawn, worker, "child", launcher)
             for process_id, (scenario, outcome) in launcher.outcomes.items():
                 await ends.check(process_id, scenario, outcome)
             launcher.outcomes.clear()
@@ -192,6 +196,7 @@ class Ends:
         self.breaches = 0
         self._events: dict[str, list[LifecycleEvent]] = {}
         self._payloads: dict[str, list[object]] = {}
+        self._calls: dict[str, dict[int, list[object]]] = {}
         self._changed = trio.lowlevel.ParkingLot()
 
     def listen(self, worker: Worker) -> None:
@@ -205,12 +210,15 @@ class Ends:
     def _note_message(self, message: ProcessMessage) -> None:
         self._payloads.setdefault(message.process_id, []).append(message.payload)
 
-    async def spawn(self, worker: Worker, entry: str) -> None:
-        """Spawn one; whether it becomes ready, its events tell."""
+    async def spawn(self, worker: Worker, entry: str, plays: Scenario | WireLauncher) -> None:
+        """Spawn one, and call it if its scenario is about calls; whether it becomes ready, its events tell."""
         try:
-            await worker.backend_processes.spawn(entry)
+            handle = await worker.backend_processes.spawn(entry)
         except SpawnError:
-            pass
+            return
+        scenario = plays if isinstance(plays, Scenario) else plays.outcomes[handle.process_id][0]
+        if scenario.lane == "calls":
+            self._calls[handle.process_id] = await make_calls(handle)
 
     async def check(self, process_id: str, scenario: Scenario, outcome: Outcome) -> None:
         """Wait for the end of a process, and hold it against what it should be."""
@@ -225,6 +233,8 @@ class Ends:
         assert (BREACH in error) == outcome.is_breach, f"{error!r}: {scenario!r}"
         assert error or outcome.state == "completed", f"a failure without a reason: {scenario!r}"
         assert payloads == outcome.payloads, f"other messages: {scenario!r}"
+        calls = self._calls.pop(process_id, {})
+        assert calls == outcome.calls, f"{calls}, not {outcome.calls}: {scenario!r}"
         self.breaches += outcome.is_breach
 
 

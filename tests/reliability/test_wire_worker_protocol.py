@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from trio.testing import MockClock
 
 from spindle_trio import (
     PeerProtocolError,
+    ProcessCallCancel,
+    ProcessCallCredit,
+    ProcessHandle,
+    ProcessInfo,
     ProcessSend,
+    ProcessState,
     SpindleError,
     StreamChannel,
     Worker,
@@ -32,6 +38,7 @@ from support.wire import Damage
 
 NUMBERS = [60, pytest.param(600, marks=pytest.mark.slow), pytest.param(6_000, marks=pytest.mark.soak)]
 """How many rounds are played: quickly, in the ordinary run, and in the soak."""
+UNANSWERED = ProcessSend, ProcessCallCancel, ProcessCallCredit
 PAGE = Path(__file__).parents[2] / "notes" / "protocol.md"
 
 
@@ -42,6 +49,9 @@ def lines_of_the_page(*kinds: str) -> list[bytes]:
 
 
 REQUESTS = lines_of_the_page("json request", "refused-request")
+REQUESTS += [line for line in lines_of_the_page("json request") if b"process_call" in line] * 4
+"""Calls are few, and have the most to them."""
+SPAWN = b'{"type":"backend_process_spawn","requestId":"r1","options":{"entry":"dist/indexer.py","userId":"ada"}}'
 _ABOUT = '"processId":"p1","entry":"dist/indexer.py","kind":"indexer"'
 _AT = "2026-03-01T12:00:00.000Z"
 NOTICES = [
@@ -112,7 +122,8 @@ async def test_each_mutated_request_is_answered_once_and_the_connection_stays(
 ) -> None:
     caplog.set_level(logging.WARNING, "spindle_trio")
     near, far = trio.testing.memory_stream_pair()
-    owed, answered = Counter[str](), Counter[str]()
+    owed, answered, outcomes = Counter[str](), Counter[str](), Counter[str]()
+    live: list[str] = []
     launcher = MemoryLauncher({"dist/indexer.py": child})
     async with open_host(launcher, max_processes=3) as host, trio.open_nursery() as nursery:
         nursery.start_soon(host.serve_worker, StreamChannel(near), "tests")
@@ -124,10 +135,21 @@ async def test_each_mutated_request_is_answered_once_and_the_connection_stays(
                     said = await heard.receive()
                     if said["type"] == "response":
                         answered[str(said["requestId"])] += 1
+                        outcomes[str(said.get("errorType", "answered"))] += 1
+                        if str(said["requestId"]).startswith("alive"):
+                            live[:] = [info["processId"] for info in said["result"]]  # type: ignore[index,union-attr]
+                    elif said["type"] == "backend_process_call_item":
+                        outcomes["items"] += 1
+                        credit = {"type": "backend_process_call_credit", "requestId": said["requestId"], "items": 1}
+                        await heard.send(credit)
 
         for seed in range(batches):
             random_ = random.Random(seed)
-            lines = damaged(random_, REQUESTS, NOTICES)
+            # Much is said of a process that lives, so that calls reach it.
+            process = random_.choice(live or ["p1"]).encode()
+            lines = damaged(random_, [line.replace(b'"p1"', b'"%b"' % process) for line in REQUESTS], NOTICES)
+            if not live:
+                lines.insert(0, SPAWN)
             for line in lines:
                 owed.update(answers_to(line))
             alive = f"alive after {seed}"
@@ -144,6 +166,8 @@ async def test_each_mutated_request_is_answered_once_and_the_connection_stays(
         await heard.aclose()
     assert {request: count for request, count in answered.items() if not request.startswith("alive")} == owed
     assert owed.total() > batches
+    # Calls are among them, and those that reach a process are answered by it.
+    assert min(outcomes["UnknownMethodError"], outcomes["ProcessLostError"]) > batches / 30, outcomes
     assert not launcher.complaints
 
 
@@ -175,7 +199,7 @@ def answers_to(line: bytes) -> list[str]:
     if request_id is None:
         return []
     try:
-        return [] if isinstance(parse_request(said), ProcessSend) else [request_id]
+        return [] if isinstance(parse_request(said), UNANSWERED) else [request_id]
     except PeerProtocolError:
         return [request_id]
 
@@ -197,7 +221,9 @@ async def test_a_host_that_says_mutated_things_disturbs_no_worker_and_no_other_a
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ask, random_.choice(QUESTIONS), worker, outcomes)
                     request = await heard.receive()
-                    own = [re.sub(rb'"r[0-9]"', b'"%b"' % str(request["requestId"]).encode(), line) for line in NOTICES]
+                    own = [
+                        re.sub(rb'"[rc][0-9]"', b'"%b"' % str(request["requestId"]).encode(), line) for line in NOTICES
+                    ]
                     await far.send_all(b"\n".join([*damaged(random_, own, REQUESTS), b""]))
                     # It may have been answered by one of those; if not, this is the answer.
                     last = {"type": "response", "requestId": request["requestId"], "error": "no", "errorType": "odd"}
@@ -235,10 +261,26 @@ async def ask(question: Callable[[Worker], Awaitable[object]], worker: Worker, o
             outcomes["answered"] += 1
 
 
+async def call(worker: Worker) -> None:
+    info = ProcessInfo("p1", "dist/indexer.py", "indexer", ProcessState.RUNNING, datetime.fromisoformat(_AT))
+    port: Any = worker._port
+    await ProcessHandle(port, port._make_process(info)).call("square", {"n": 3})
+
+
+async def read(worker: Worker) -> None:
+    info = ProcessInfo("p1", "dist/indexer.py", "indexer", ProcessState.RUNNING, datetime.fromisoformat(_AT))
+    port: Any = worker._port
+    async with ProcessHandle(port, port._make_process(info)).stream("index", window=2) as items:
+        async for _ in items:
+            pass
+
+
 QUESTIONS: list[Callable[[Worker], Awaitable[object]]] = [
     lambda worker: worker.backend_processes.spawn("dist/indexer.py", user_id="ada"),
     lambda worker: worker.backend_processes.list(),
     lambda worker: worker.backend_processes.get("p1"),
+    call,
+    read,
 ]
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -21,6 +21,8 @@ import trio
 
 from spindle_trio import Limits
 from spindle_trio._errors import PayloadError
+from spindle_trio._protocol._call_answers import Answer, CallFrame, Failure, Item, StreamEnd
+from spindle_trio._protocol._call_frames import encode_answer, encode_end, encode_failure, encode_item
 from spindle_trio._protocol._control_frames import (
     Complete,
     Exiting,
@@ -28,6 +30,7 @@ from spindle_trio._protocol._control_frames import (
     Heartbeat,
     Ready,
     Stopped,
+    TakesCalls,
     encode_init,
     encode_stop,
 )
@@ -36,12 +39,13 @@ from spindle_trio._protocol._payload import PayloadBounds, bounds_of, check_payl
 from spindle_trio.abc import FrameLane, LaunchOrder
 from spindle_trio.testing import MemoryLauncher
 
-Lane: TypeAlias = Literal["control", "messages"]
+Lane: TypeAlias = Literal["control", "messages", "calls"]
 
 LIMITS: Final = Limits(frame_bytes=1024 * 1024)
 """Narrower than the default, so that a scenario can be over the bound in a mebibyte."""
 
 BOUNDS: Final = bounds_of(LIMITS)
+_AROUND_AN_ANSWER: Final = PayloadBounds(BOUNDS.depth + 1, BOUNDS.values + 2)
 _AROUND_A_RESULT: Final = PayloadBounds(BOUNDS.depth + 1, BOUNDS.values + 64)
 
 SHAPES: Final[list[object]] = [
@@ -72,6 +76,7 @@ class Traffic:
 
     control: Sequence[bytes]
     messages: Sequence[bytes]
+    calls: Sequence[bytes]
 
 
 @functools.cache
@@ -99,6 +104,7 @@ async def _record() -> Traffic:
     launcher = MemoryLauncher({"completes": completes, "fails": fails, "waits": waits})
     # Said by children that have no shared page, and by real ones as their last words.
     control = [b'{"type":"heartbeat"}', b'{"type":"exiting","messages":3,"code":0}']
+    control += [b'{"type":"ready","protocol":2,"calls":true}', b'{"type":"calls"}']
     messages: list[bytes] = []
     for name in ("completes", "fails", "waits"):
         order = LaunchOrder(name, launcher.resolve(name, root), root, {}, LIMITS)
@@ -122,9 +128,33 @@ async def _record() -> Traffic:
     # Tracebacks name files; where those lie must not change what a seed stands for.
     control = [body.replace(f"{Path(__file__).parent}/".encode(), b"") for body in control]
     kinds = {json.loads(body)["type"] for body in control}
-    assert kinds == {"ready", "heartbeat", "complete", "fail", "stopped", "exiting"}, kinds
+    assert kinds == {"ready", "calls", "heartbeat", "complete", "fail", "stopped", "exiting"}, kinds
     assert messages == list(map(encode_body, SHAPES))
-    return Traffic(control, messages)
+    return Traffic(control, messages, _call_frames())
+
+
+CALLS: Final[Mapping[int, int | None]] = {1: None, 2: None, 3: 3, 4: 1}
+"""What a process has been asked before it writes a scenario of the calls lane: ids, and the windows of streams."""
+
+
+def _call_frames() -> list[bytes]:
+    """Write what a process says about these calls, as the runtime does."""
+    frames = []
+    for number, window in CALLS.items():
+        values: list[object] = [number, *SHAPES]
+        if window is None:
+            frames += [encode_answer(number, value, LIMITS.frame_bytes) for value in values]
+        else:
+            frames += [encode_item(number, value, LIMITS.frame_bytes) for value in values]
+            frames += [encode_end(number)] * 12
+        for about in (
+            {"error": "ValueError", "text": "no such document: ünïcödé", "traceback": "Traceback: …"},
+            {"error": "PayloadError", "text": "answer: not JSON-safe"},
+            {"known": ["index", "square"]},
+            {"cancelled": True},
+        ):
+            frames += [encode_failure(number, dict(about))] * 2
+    return frames
 
 
 async def _read_all(lane: FrameLane, bodies: list[bytes]) -> None:
@@ -273,6 +303,27 @@ class Damage:
         return b'{"type":' * depth + body + b"}" * depth
 
 
+class CallDamage(Damage):
+    """The same to frames of the calls lane: the kind may be another, or the JSON behind it may be damaged."""
+
+    def body(self) -> bytes:
+        """Choose one body."""
+        real = self._random.choice(self._real)
+        choose = self._random.random()
+        if choose < 0.45:
+            return real
+        if choose < 0.55:
+            return self._random.choice(_KINDS) + real[1:]
+        if choose < 0.65:
+            return super().body()
+        inner = Damage(self._random, [real[1:]], [body[1:] for body in self._other])
+        return real[:1] + inner.body()
+
+
+_KINDS: Final = [bytes([kind]) for kind in (0, 1, 2, 3, 4, 5, 6, 7, 36, 255)] + [b""]
+"""What may stand before the JSON of a frame on the calls lane."""
+
+
 class Scenario:
     """The bytes that one process writes to one lane, by a seed."""
 
@@ -280,8 +331,12 @@ class Scenario:
         self.seed = seed
         self.lane = lane
         self._random = random.Random(f"{lane} {seed}")
-        lanes = (recorded.control, recorded.messages) if lane == "control" else (recorded.messages, recorded.control)
-        self.bodies: list[bytes] = Damage(self._random, *lanes).bodies(8)
+        damage = {
+            "control": lambda: Damage(self._random, recorded.control, recorded.messages),
+            "messages": lambda: Damage(self._random, recorded.messages, recorded.control),
+            "calls": lambda: CallDamage(self._random, recorded.calls, recorded.control),
+        }[lane]()
+        self.bodies: list[bytes] = damage.bodies(8)
         self.stream: bytes = self._stream()
 
     def __repr__(self) -> str:
@@ -383,9 +438,14 @@ def expected_frame(body: bytes) -> object:
         raise PayloadError("no object")
     match frame:
         case {"type": "ready"}:
-            return Ready()
+            protocol, calls = frame.get("protocol", 1), frame.get("calls", False)
+            if type(protocol) is int and 1 <= protocol <= 2 and type(calls) is bool and (protocol == 2 or not calls):
+                return Ready(protocol, calls)
+            raise PayloadError("no ready")
         case {"type": "heartbeat"}:
             return Heartbeat()
+        case {"type": "calls"}:
+            return TakesCalls()
     messages = frame.get("messages")
     if type(messages) is int and messages >= 0:
         match frame:
@@ -400,3 +460,32 @@ def expected_frame(body: bytes) -> object:
             case {"type": "exiting", "code": int(code)} if type(code) is int:
                 return Exiting(messages, code)
     raise PayloadError("no frame of a child")
+
+
+def expected_call_frame(body: bytes) -> CallFrame:
+    """Read a frame of the calls lane as `notes/protocol.md` has it.
+
+    Raises:
+        ValueError: it is to be refused.
+    """
+    kind, value = body[:1], expected_payload(body[1:], _AROUND_AN_ANSWER)
+    if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] < 1:
+        raise PayloadError("no array that begins with an id")
+    match kind, value:
+        case b"\2", [_, answer]:
+            return Answer(value[0], answer)
+        case b"\3", [_, item]:
+            return Item(value[0], item)
+        case b"\4", [_]:
+            return StreamEnd(value[0])
+        case b"\6", [_, {**about}]:
+            if about.get("cancelled") is True:
+                return Failure(value[0], is_cancelled=True)
+            known = about.get("known")
+            if isinstance(known, list) and all(isinstance(name, str) for name in known):
+                return Failure(value[0], known=tuple(known))
+            match about:
+                case {"error": str(error), "text": str(text)} if known is None:
+                    if isinstance(traceback := about.get("traceback"), str | None):
+                        return Failure(value[0], error, text, traceback)
+    raise PayloadError("no frame of the calls lane")

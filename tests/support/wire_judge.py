@@ -5,14 +5,35 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from spindle_trio._errors import PeerProtocolError
+from spindle_trio._protocol._call_answers import CallReader
 from spindle_trio._protocol._control_frames import parse_child_frame
 from spindle_trio._protocol._frames import HEADER_BYTES, FrameDecoder
 from spindle_trio._protocol._json_codec import BodyReader
-from support.wire import BOUNDS, LIMITS, Scenario, expected_bodies, expected_frame, expected_payload
+from support.wire import (
+    BOUNDS,
+    LIMITS,
+    Lane,
+    Scenario,
+    expected_bodies,
+    expected_call_frame,
+    expected_frame,
+    expected_payload,
+)
 
-_READER = BodyReader(BOUNDS)
+_EXPECTED: Mapping[Lane, Callable[[bytes], object]] = {
+    "control": expected_frame,
+    "messages": expected_payload,
+    "calls": expected_call_frame,
+}
+_READ: Mapping[Lane, Callable[[bytes], object]] = {
+    "control": partial(parse_child_frame, bounds=BOUNDS),
+    "messages": BodyReader(BOUNDS).read,
+    "calls": CallReader(BOUNDS).read,
+}
 _REFUSED = object()
 _LONGEST_REASON = 10_000
 """Characters of a reason, at most, with the path to the fault: not a megabyte because the frame has one."""
@@ -39,7 +60,7 @@ def _judge(scenario: Scenario) -> Counter[str]:
     found = Counter({"too long": int(is_too_long)})
     for body in bodies:
         try:
-            expected = expected_frame(body) if scenario.lane == "control" else expected_payload(body)
+            expected = _EXPECTED[scenario.lane](body)
         except ValueError:
             expected = _REFUSED
         got = _read(scenario, body)
@@ -58,7 +79,7 @@ def read_as_host(scenario: Scenario) -> None:
 
 def _read(scenario: Scenario, body: bytes) -> object:
     try:
-        return parse_child_frame(body, BOUNDS) if scenario.lane == "control" else _READER.read(body)
+        return _READ[scenario.lane](body)
     except PeerProtocolError as error:
         _check_reason(error)
         return _REFUSED

@@ -13,9 +13,11 @@ import trio
 
 from spindle_trio._errors import ProcessAccessError, SpindleError
 from spindle_trio._messages._broadcast import Broadcast
+from spindle_trio._messages._channel import MessageReceiveChannel
 from spindle_trio._messages._hub import MessageHub
 from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import (
+    CallRequest,
     ExitReason,
     JsonValue,
     LifecycleEvent,
@@ -59,6 +61,81 @@ def memory_ends(buffer: float = math.inf) -> tuple[MemoryEnd, MemoryEnd]:
     return MemoryEnd(down_send, up_receive), MemoryEnd(up_send, down_receive)
 
 
+class FakeStream:
+    """A stream whose items and end the test gives; says what credit it was granted."""
+
+    def __init__(self) -> None:
+        self._give, self._items = trio.open_memory_channel[JsonValue](math.inf)
+        self.granted: list[int] = []
+        self.error: Exception | None = None
+        self.is_closed = False
+
+    def say(self, *items: JsonValue) -> None:
+        for item in items:
+            self._give.send_nowait(item)
+
+    def end(self, error: Exception | None = None) -> None:
+        self.error = error
+        self._give.close()
+
+    async def receive_many(self, most: int | None = None) -> list[JsonValue]:
+        try:
+            return [await self._items.receive()]
+        except trio.EndOfChannel:
+            raise self.error or trio.EndOfChannel from None
+
+    def grant(self, items: int) -> None:
+        self.granted.append(items)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeCall:
+    """A call that the test answers."""
+
+    def __init__(self, request: CallRequest) -> None:
+        self.request = request
+        self.stream = FakeStream()
+        self.is_cancelled = False
+        self._outcome: JsonValue | Exception = None
+        self._done = trio.Event()
+
+    def answer(self, outcome: JsonValue | Exception) -> None:
+        self._outcome = outcome
+        self._done.set()
+
+    async def wait(self) -> JsonValue:
+        try:
+            await self._done.wait()
+        except trio.Cancelled:
+            self.is_cancelled = True
+            raise
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+class FakeCalls:
+    """The calls of one process."""
+
+    def __init__(self) -> None:
+        self.asked: list[FakeCall] = []
+
+    async def call(self, request: CallRequest) -> JsonValue:
+        self.asked.append(FakeCall(request))
+        return await self.asked[-1].wait()
+
+    async def open_stream(self, request: CallRequest) -> MessageReceiveChannel[JsonValue]:
+        raise NotImplementedError
+
+    async def relay_stream(self, request: CallRequest) -> FakeStream:
+        call = FakeCall(request)
+        self.asked.append(call)
+        await trio.lowlevel.checkpoint()
+        return call.stream
+
+
 @attrs.define(eq=False)
 class FakeProcess:
     """A process that does nothing by itself."""
@@ -67,6 +144,7 @@ class FakeProcess:
     inbox: Inbox
     pid: int | None = None
     result: JsonValue = None
+    calls: FakeCalls = attrs.field(factory=FakeCalls)
 
     @property
     def process_id(self) -> str:
@@ -92,6 +170,7 @@ class FakeProcess:
 class FakeHost:
     """One worker's host, which does nothing by itself: the test lets processes start, run, speak and end."""
 
+    INFO = ProcessInfo("p1", "a.py", "a.py", ProcessState.RUNNING, AT)
     identifier = "fake"
     user_id = "ada"
     is_closed = False
@@ -107,6 +186,7 @@ class FakeHost:
         self.refusal: SpindleError | None = None
         self.post_refusal: Exception | None = None
         self.unloaded = False
+        self.calls_end_with: Exception | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[FakeHost]:
@@ -119,6 +199,10 @@ class FakeHost:
     def unload(self) -> None:
         """End everything, as leaving the scope does."""
         self.unloaded = True
+        for process in self.processes.values():
+            for call in process.calls.asked:
+                if self.calls_end_with is not None:
+                    call.answer(self.calls_end_with)
         self.refusal = self.refusal or ProcessAccessError("unloaded")
         self.ready.set()
         for process_id, process in self.processes.items():
@@ -189,6 +273,13 @@ class FakeHost:
         if options.user_id == "eve":
             raise ProcessAccessError("not yours")
         self.move(process_id, ProcessState.STOPPING)
+
+    def find_calls(self, process_id: str, user_id: str | None) -> FakeCalls:
+        if user_id == "eve":
+            raise ProcessAccessError("not yours")
+        if self.processes[process_id].state.is_terminal:
+            raise trio.BrokenResourceError("it has ended")
+        return self.processes[process_id].calls
 
     def post(self, process_id: str, payload: JsonValue, user_id: str | None) -> None:
         if self.post_refusal is not None:

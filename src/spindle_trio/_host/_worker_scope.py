@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -26,6 +27,9 @@ from spindle_trio._protocol._json_codec import BodyReader
 from spindle_trio._protocol._payload import bounds_of
 from spindle_trio._supervision._process_record import ProcessConfig
 from spindle_trio._supervision._supervised_process import SupervisedProcess
+
+if TYPE_CHECKING:
+    from spindle_trio._interfaces import RelayedCalls
 
 _log = logging.getLogger("spindle_trio.host")
 
@@ -201,6 +205,15 @@ class WorkerScope:
             about = process.record.log_attributes()
             _log.warning("process %s: a message to it was dropped: %s", process_id, error, extra=about)
             raise
+
+    def find_calls(self, process_id: str, user_id: str | None) -> RelayedCalls:
+        """Look up a process for a call or a stream; see `ServingInterface.find_calls`."""
+        self._refuse_closed()
+        process = self._live.by_id.get(process_id)
+        if process is None:
+            raise _unknown(process_id)
+        self._refuse_other_user(process, user_id)
+        return process.calls
 
     def _refuse_closed(self) -> None:
         if self.is_closed:

@@ -102,7 +102,22 @@ from spindle_trio._model._values import (
     ResolvedEntry as ResolvedEntry,
 )
 from spindle_trio._model._worker_messages import (
+    CallFailure as CallFailure,
+)
+from spindle_trio._model._worker_messages import (
     HostToWorker as HostToWorker,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessCall as ProcessCall,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessCallCancel as ProcessCallCancel,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessCallCredit as ProcessCallCredit,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessCallItem as ProcessCallItem,
 )
 from spindle_trio._model._worker_messages import (
     ProcessGet as ProcessGet,

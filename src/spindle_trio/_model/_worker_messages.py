@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import attrs
 
+from spindle_trio._model._calls import Overrun
 from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._options import ProcessFilter, SpawnOptions, StopOptions
+from spindle_trio._model._post_mortem import PostMortem
 from spindle_trio._model._values import JsonValue, LifecycleEvent, ProcessInfo
 
 
@@ -85,6 +88,60 @@ class ProcessSend:
 
 @show_fields
 @attrs.frozen
+class ProcessCall:
+    """A worker calls a handler of a process, or begins a stream (`backend_process_call`); answered at its end."""
+
+    request_id: str
+    """Comes back in the answer, and in each item of a stream."""
+    process_id: str
+    """Which process."""
+    method: str
+    """The name of the handler."""
+    payload: JsonValue = None
+    """The handler's argument."""
+    timeout: float = math.inf
+    """Seconds that are left for it; `math.inf` for any."""
+    overrun: Overrun = "leave"
+    """What becomes of a process whose handler goes on after that."""
+    user_id: str | None = None
+    """The expected owner of the process."""
+    window: int | None = None
+    """For a stream: how many items may be under way. `None` for a call with one answer."""
+
+
+@show_fields
+@attrs.frozen
+class ProcessCallCancel:
+    """A worker cancels a call or a stream (`backend_process_call_cancel`). The call itself is still answered, once."""
+
+    request_id: str
+    """The id of the call."""
+
+
+@show_fields
+@attrs.frozen
+class ProcessCallCredit:
+    """A worker lets a stream send more items (`backend_process_call_credit`); not answered."""
+
+    request_id: str
+    """The id of the call."""
+    items: int
+    """How many more."""
+
+
+@show_fields
+@attrs.frozen
+class ProcessCallItem:
+    """The host passes on the next item of a stream (`backend_process_call_item`)."""
+
+    request_id: str
+    """The id of the call."""
+    value: JsonValue
+    """The item."""
+
+
+@show_fields
+@attrs.frozen
 class ProcessLifecycle:
     """The host tells its worker of a transition (`backend_process_lifecycle`)."""
 
@@ -116,6 +173,19 @@ class ProcessSendFailed:
 
 @show_fields
 @attrs.frozen
+class CallFailure:
+    """What the handler of a call raised, within a `Response`."""
+
+    error_type: str
+    """The name of the exception's class."""
+    text: str
+    """The exception's message."""
+    traceback: str | None = None
+    """Its traceback in the process."""
+
+
+@show_fields
+@attrs.frozen
 class Response:
     """The host's one answer to one request. `error` is `None` if it succeeded."""
 
@@ -131,7 +201,24 @@ class Response:
     """The process that the error is about."""
     limit: int | None = None
     """How many live processes a worker may have, if that was exceeded."""
+    failure: CallFailure | None = None
+    """What the handler of the call raised."""
+    known: tuple[str, ...] | None = None
+    """The names of all handlers, if the call's was none of them."""
+    handed_over: bool | None = None
+    """Whether the process that was lost may have begun the call."""
+    post_mortem: PostMortem | None = None
+    """Explains the end of the process that was lost."""
 
 
-WorkerToHost: TypeAlias = ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessSend
-HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | Response
+WorkerToHost: TypeAlias = (
+    ProcessSpawn
+    | ProcessList
+    | ProcessGet
+    | ProcessStop
+    | ProcessSend
+    | ProcessCall
+    | ProcessCallCancel
+    | ProcessCallCredit
+)
+HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | ProcessCallItem | Response

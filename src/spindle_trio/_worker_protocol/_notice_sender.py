@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 import trio
 
-from spindle_trio._errors import PayloadError, SpawnError
+from spindle_trio._errors import PayloadError, SpawnError, SpindleError
 from spindle_trio._model import (
     LifecycleEvent,
     PostMortem,
+    ProcessCallItem,
     ProcessInfo,
     ProcessLifecycle,
     ProcessMessage,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("spindle_trio.worker_protocol")
 
+ANSWERED_ERRORS: Final = (SpindleError, trio.ClosedResourceError, trio.BrokenResourceError)
+"""What a request may fail with. Anything else is a bug on this side, and is raised."""
+
 _LONGEST_TEXT: Final = 4_000
 """Characters that the text of an error may have where it may quote a request; what processes leave behind is longer."""
 
@@ -48,7 +52,7 @@ class Stopping:
     request_id: str
 
 
-Notice: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | Response | Stopping
+Notice: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | ProcessCallItem | Response | Stopping
 
 
 @uninterrupted
@@ -67,6 +71,9 @@ class NoticeSender:
         )
         self.speaks_json: bool = True
         """Whether the other end's latest request was in JSON."""
+        self.cut_short: Callable[[str], object] = str
+        """Called with the id of a stream of which the channel cannot carry an item."""
+        self._lost_items: dict[str, PayloadError] = {}  # of streams that have still to be answered
         self._lose = lose
         self._starting: dict[str, ProcessInfo] = {}
         self._ready: dict[str, ProcessInfo] = {}  # as of `ready`, until the spawn has been answered
@@ -88,6 +95,14 @@ class NoticeSender:
     def put(self, notice: Notice) -> None:
         """Send an answer or an event, before all messages that wait."""
         self.writer.put_urgent(notice)
+
+    async def put_in_turn(self, notice: Response | ProcessCallItem) -> None:
+        """Queue what may be large as soon as nothing like it waits, messages included; first come, first served.
+
+        Raises:
+            trio.BrokenResourceError: nothing can be sent any more.
+        """
+        await self.writer.put_bulk(notice, size=1)
 
     def info_as_of_ready(self, process: ProcessInterface) -> ProcessInfo:
         """Tell what a spawn is answered with: by now the process may have gone on, and even ended. Ask once."""
@@ -129,6 +144,8 @@ class NoticeSender:
                 return written
             case ProcessMessage():
                 self._sent(notice.process_id)
+            case Response() if self._lost_items and notice.request_id in self._lost_items:
+                notice = error_answer(notice.request_id, self._lost_items.pop(notice.request_id))
             case ProcessLifecycle() if notice.event.state.is_terminal:
                 notice = attrs.evolve(notice, messages=self._unsent[notice.event.process_id])
         return to_json(notice) if self.speaks_json else notice
@@ -147,9 +164,17 @@ class NoticeSender:
                 # The terminal event has it too.
                 self._log.warning("worker %s: a result was left out of an answer: %s", self._port.identifier, error)
                 self.put(attrs.evolve(notice, result=None))
-            case Response(error=str(text)) if len(text) > _SHORT_TEXT:
+            case Response(post_mortem=PostMortem()):
+                # The terminal event has it too.
+                self._log.warning("worker %s: a post-mortem was left out: %s", self._port.identifier, error)
+                self.put(attrs.evolve(notice, post_mortem=None))
+            case Response(error=str(text)) if len(text) > _SHORT_TEXT or notice.failure or notice.known:
                 # It may repeat what it refuses, which came in one line and is longer once it is quoted.
-                self.put(Response(notice.request_id, error=f"{text[: _SHORT_TEXT - 1]}…", error_type=notice.error_type))
+                short = text if len(text) <= _SHORT_TEXT else f"{text[: _SHORT_TEXT - 1]}…"
+                self.put(Response(notice.request_id, error=short, error_type=notice.error_type))
+            case ProcessCallItem():
+                self._lost_items[notice.request_id] = error
+                self.cut_short(notice.request_id)
             case ProcessMessage():
                 about = self._port.hub.describe(notice.process_id)
                 _log.error("process %s: a message from it was dropped: %s", notice.process_id, error, extra=about)

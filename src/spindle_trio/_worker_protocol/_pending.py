@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from spindle_trio._errors import PayloadError
+from spindle_trio._errors import PayloadError, ProcessLostError
 from spindle_trio._model import (
     JsonValue,
     ProcessSendFailed,
     Response,
 )
-from spindle_trio.wire import exception_from
+from spindle_trio.wire import exception_from, lost_from
 
 if TYPE_CHECKING:
     from spindle_trio._worker_protocol._remote_process import RemoteProcess
@@ -28,12 +28,47 @@ class Pending:
     result: JsonValue = attrs.field(default=None, init=False)
     error: Exception | None = attrs.field(default=None, init=False)
 
+    def settle(self, error: Exception | None = None) -> None:
+        """End the wait, with `result` or with an error."""
+        self.error = error
+        self.done.set()
+
+    def take(self) -> JsonValue:
+        """Return the result or raise the error; once, after the wait."""
+        try:
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.error = None  # its traceback has this frame, and the caller's
+        return self.result
+
+    def error_in(self, response: Response) -> Exception:
+        """Build what an error answer says."""
+        return answered_error(response)
+
 
 @attrs.define(eq=False)
 class PendingSpawn(Pending):
     """A spawn that waits for its answer, and the process that the answer names."""
 
     process: RemoteProcess | None = attrs.field(default=None, init=False)
+
+
+@attrs.define(eq=False)
+class PendingCall(Pending):
+    """A call that waits for its answer."""
+
+    process: RemoteProcess
+    deadline: float
+    """When its time is over, by this end's clock."""
+    is_queued: bool = attrs.field(default=False, init=False)
+    is_sent: bool = attrs.field(default=False, init=False)
+
+    def error_in(self, response: Response) -> Exception:
+        """Build what an error answer says; of a process that the host has forgotten this end may know more."""
+        if response.error_type == ProcessLostError.__name__:
+            return lost_from(response, self.process.info, self.process.post_mortem)
+        return super().error_in(response)
 
 
 def send_error_from(failure: ProcessSendFailed) -> Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -24,32 +23,18 @@ from spindle_trio._model import (
     to_plain,
 )
 from spindle_trio._protocol._frames import encode_body
-from spindle_trio._protocol._payload import bounds_of, check_payload
 from spindle_trio._trio_rules import uninterrupted
+from spindle_trio._worker_protocol._checked_copy import checked_copy
 from spindle_trio._worker_protocol._mirror import info_after
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import CallsInterface
     from spindle_trio._messages._hub import MessageHub
     from spindle_trio._model import PostMortem
+    from spindle_trio._worker_protocol._remote_calls import CallLine
     from spindle_trio._worker_protocol._writer import TwoLaneWriter
 
 _log = logging.getLogger("spindle_trio.worker_protocol")
-
-
-def checked_copy(value: object, limits: Limits, name: str) -> tuple[JsonValue, int]:
-    """Make sure that a value may be sent, and take a copy that the sender cannot change afterwards.
-
-    Returns:
-        The copy, and its size as JSON in bytes.
-
-    Raises:
-        PayloadError: it is not JSON-safe or is over a limit; names the path.
-    """
-    check_payload(value, bounds_of(limits), name)
-    body = encode_body(value, limits.frame_bytes, name)
-    copy: JsonValue = json.loads(body)
-    return copy, len(body)
 
 
 @uninterrupted
@@ -63,6 +48,7 @@ class RemoteProcess:
         limits: Limits,
         hub: MessageHub,
         writer: TwoLaneWriter[WorkerToHost],
+        call_line: Callable[[], CallLine],
         check_open: Callable[[], None],
         ask_stop: Callable[[str, StopOptions], Awaitable[object]],
     ) -> None:
@@ -73,12 +59,14 @@ class RemoteProcess:
             limits: bound its inbox and what is sent to it.
             hub: the worker's, which reads in the inbox too.
             writer: takes what is sent to it.
+            call_line: finds what takes its calls.
             check_open: raises if nothing can be sent any more.
             ask_stop: asks the host to stop a process, and returns when that is under way.
         """
         self._info = info
         self._limits = limits
         self._writer = writer
+        self._call_line = call_line
         self._check_open = check_open
         self._describe = hub.describe
         self._ask_stop = ask_stop
@@ -131,6 +119,16 @@ class RemoteProcess:
     def post_mortem(self) -> PostMortem | None:
         """Explains its end, if nobody asked for that; `None` before."""
         return self._post_mortem
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its terminal event has been heard here."""
+        return self._has_ended
+
+    @property
+    def calls(self) -> CallsInterface:
+        """Its calls and streams."""
+        return self._call_line().of(self)
 
     @property
     def is_forgettable(self) -> bool:

@@ -14,6 +14,7 @@ from spindle_trio._model import (
     OMITTED,
     JsonValue,
     Limits,
+    ProcessCallItem,
     ProcessFilter,
     ProcessGet,
     ProcessInfo,
@@ -30,15 +31,17 @@ from spindle_trio._model import (
     WorkerToHost,
 )
 from spindle_trio._trio_rules import uninterrupted
+from spindle_trio._worker_protocol._checked_copy import checked_copy
 from spindle_trio._worker_protocol._lines import UnreadableLineError
-from spindle_trio._worker_protocol._pending import Pending, PendingSpawn, answered_error
-from spindle_trio._worker_protocol._remote_process import RemoteProcess, checked_copy
+from spindle_trio._worker_protocol._pending import Pending, PendingSpawn
+from spindle_trio._worker_protocol._remote_process import RemoteProcess
 from spindle_trio._worker_protocol._remote_processes import RemoteProcesses
 from spindle_trio._worker_protocol._writer import TwoLaneWriter
 from spindle_trio.wire import from_json, parse_notice, request_id_of, send_failure
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import ProcessInterface
+    from spindle_trio._worker_protocol._remote_calls import CallLine
     from spindle_trio._worker_protocol._stream_channel import WireChannel, WireMessage
 
 _log = logging.getLogger("spindle_trio.worker_protocol")
@@ -56,10 +59,11 @@ class RemoteWorker:
         self._channel = channel
         self._limits = limits
         self._writer = TwoLaneWriter[WorkerToHost](
-            channel, finish=_as_it_is, refuse=self._refused, max_last_bytes=limits.outbox_bytes
+            channel, finish=self._finished, refuse=self._refused, max_last_bytes=limits.outbox_bytes
         )
         self._ids = itertools.count(1)
         self._pending: dict[str, Pending] = {}
+        self._calls: CallLine | None = None  # made for the first call
         self._processes = RemoteProcesses(self.identifier, limits.lifecycle_events, self._make_process)
         self.lifecycle = self._processes.lifecycle
         self.hub = self._processes.hub
@@ -142,12 +146,7 @@ class RemoteWorker:
         except (trio.Cancelled, KeyboardInterrupt):
             pending.is_abandoned = True
             raise
-        try:
-            if pending.error is not None:
-                raise pending.error
-        finally:
-            pending.error = None  # its traceback has this frame, and the caller's
-        return pending.result
+        return pending.take()
 
     def _check_open(self) -> None:
         if self.is_closed:
@@ -161,9 +160,19 @@ class RemoteWorker:
             limits=self._limits,
             hub=self.hub,
             writer=self._writer,
+            call_line=self._call_line,
             check_open=self._check_open,
             ask_stop=self._ask_stop,
         )
+
+    def _call_line(self) -> CallLine:
+        if self._calls is None:
+            from spindle_trio._worker_protocol._remote_calls import CallLine
+
+            self._calls = CallLine(
+                self._pending, self._writer, limits=self._limits, new_id=self._new_id, check_open=self._check_open
+            )
+        return self._calls
 
     def _taken(self, info: ProcessInfo) -> ProcessInfo:
         if (process := self._processes.get(info.process_id)) is not None:
@@ -218,10 +227,12 @@ class RemoteWorker:
         self._fail_pending()
         self._processes.lose()
 
+    def _finished(self, value: WorkerToHost) -> WireMessage | None:
+        return value if self._calls is None else self._calls.finish(value)
+
     def _fail_pending(self) -> None:
         for pending in self._pending.values():
-            pending.error = trio.BrokenResourceError("the connection was lost before the answer came")
-            pending.done.set()
+            pending.settle(trio.BrokenResourceError("the connection was lost before the answer came"))
         self._pending.clear()
 
     def _fail_unreadable(self, value: object, error: PeerProtocolError) -> None:
@@ -233,15 +244,13 @@ class RemoteWorker:
         else:
             return
         if request_id is not None and (pending := self._pending.pop(request_id, None)) is not None:
-            pending.error = error
-            pending.done.set()
+            pending.settle(error)
 
     def _refused(self, value: WorkerToHost, error: PayloadError) -> None:
         if isinstance(value, ProcessSend):
             self._processes.take_send_failure(send_failure(value.process_id, error))
         elif (pending := self._pending.pop(value.request_id, None)) is not None:
-            pending.error = error
-            pending.done.set()
+            pending.settle(error)
 
     # ---- what the host says
 
@@ -253,6 +262,8 @@ class RemoteWorker:
                 self._processes.take_message(notice)
             case ProcessSendFailed():
                 self._processes.take_send_failure(notice)
+            case ProcessCallItem():
+                self._call_line().take_item(notice)
             case Response():
                 self._take_answer(notice)
             case _:
@@ -263,31 +274,27 @@ class RemoteWorker:
         if pending is None:
             _log.warning("an answer to request %r, which is not waiting for one", response.request_id)
             return
-        try:
-            self._resolve(pending, response)
-        except PeerProtocolError as error:
-            pending.error = error
-        pending.done.set()
-
-    def _resolve(self, pending: Pending, response: Response) -> None:
+        error = None if response.error is None else pending.error_in(response)
+        if isinstance(pending, PendingSpawn):
+            error = self._claim(pending, response, error)
         pending.result = response.result
-        if response.error is not None:
-            pending.error = answered_error(response)
-        if not isinstance(pending, PendingSpawn):
-            return
-        if pending.error is None:
-            pending.process = self._processes.claim(from_json(response.result, ProcessInfo))
+        pending.settle(error)
+
+    def _claim(self, pending: PendingSpawn, response: Response, error: Exception | None) -> Exception | None:
+        """Join an answered spawn to its process; return what it failed with."""
+        if isinstance(error, SpawnError):
+            self._processes.claim(error.info)
+        elif error is None:
+            try:
+                pending.process = self._processes.claim(from_json(response.result, ProcessInfo))
+            except PeerProtocolError as unreadable:
+                return unreadable
             if pending.is_abandoned:
                 self._stop_unwanted(pending.process)
-        elif isinstance(pending.error, SpawnError):
-            self._processes.claim(pending.error.info)
+        return error
 
     def _stop_unwanted(self, process: RemoteProcess) -> None:
         """Stop a process whose spawn was cancelled, without waiting for the answer."""
         stop = ProcessStop(self._new_id(), process.process_id)
         self._pending[stop.request_id] = Pending()
         self._writer.put_urgent(stop)
-
-
-def _as_it_is(value: WorkerToHost) -> WireMessage:
-    return value

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from spindle_trio._errors import PeerProtocolError, SpawnRefusedError, SpindleError
+from spindle_trio._errors import PeerProtocolError, SpawnRefusedError
 from spindle_trio._model import (
     SURROUNDINGS,
     JsonValue,
     Limits,
+    ProcessCall,
+    ProcessCallCancel,
+    ProcessCallCredit,
     ProcessGet,
     ProcessList,
     ProcessSend,
@@ -24,12 +27,19 @@ from spindle_trio._model import (
 from spindle_trio._model._log_attributes import log_attributes
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._lines import UnreadableLineError
-from spindle_trio._worker_protocol._notice_sender import NoticeSender, Stopping, error_answer, shortened
-from spindle_trio._worker_protocol._waiting_spawns import WaitingSpawns
+from spindle_trio._worker_protocol._notice_sender import (
+    ANSWERED_ERRORS,
+    NoticeSender,
+    Stopping,
+    error_answer,
+    shortened,
+)
+from spindle_trio._worker_protocol._waiting_requests import WaitingSpawns
 from spindle_trio.wire import parse_request, request_id_of, send_failure, to_json
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import ServingInterface
+    from spindle_trio._worker_protocol._served_calls import ServedCall, ServedCalls
     from spindle_trio._worker_protocol._stream_channel import WireChannel
 
 _log = logging.getLogger("spindle_trio.worker_protocol")
@@ -42,9 +52,6 @@ ANSWER_SECONDS: Final = 30.0
 
 _SLICES: Final = 10
 """Into how many parts that time is cut: a pause of this program costs the peer one of them."""
-
-_ANSWERED_ERRORS: Final = (SpindleError, trio.ClosedResourceError, trio.BrokenResourceError)
-"""What a request may fail with. Anything else is a bug on this side, and is raised."""
 
 
 async def serve_worker(
@@ -103,6 +110,7 @@ class _Connection:
         self._requests = 0
         self._questions = 0  # those of the requests that wait for no process
         self._waiting_spawns = WaitingSpawns(max_waiting)
+        self._served_calls: ServedCalls | None = None  # made for the first call
         self._all_answered = trio.lowlevel.ParkingLot()
 
     async def serve(self, port: ServingInterface) -> None:
@@ -172,6 +180,12 @@ class _Connection:
             match request:
                 case ProcessSend():
                     self._post(request)
+                case ProcessCall():
+                    self._begin_call(request)
+                case ProcessCallCredit():
+                    self._calls.give_credit(request.request_id, request.items)
+                case ProcessCallCancel():
+                    self._calls.cancel(request.request_id)
                 case ProcessStop():
                     self._port.request_stop(request.process_id, request.options)
                     self._notices.put(Stopping(request.request_id))
@@ -180,8 +194,8 @@ class _Connection:
                     self._begin(request)
                 case _:
                     raise PeerProtocolError(f"a {type(request).__name__} is not a request")
-        except _ANSWERED_ERRORS as error:
-            request_id = request_id_of(value) if isinstance(value, dict) else getattr(value, "request_id", None)
+        except ANSWERED_ERRORS as error:
+            request_id = _id_to_answer(value)
             if request_id is None:
                 self._log.warning("worker %s: a request that cannot be answered: %s", self._port.identifier, error)
             else:
@@ -190,7 +204,7 @@ class _Connection:
     def _post(self, request: ProcessSend) -> None:
         try:
             self._port.post(request.process_id, request.payload, request.user_id)
-        except _ANSWERED_ERRORS as error:  # which has been logged
+        except ANSWERED_ERRORS as error:  # which has been logged
             failure = send_failure(request.process_id, error)
             self._notices.put(attrs.evolve(failure, error=shortened(failure.error)))
 
@@ -206,7 +220,7 @@ class _Connection:
     def _begin(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
         size = None
         if isinstance(request, ProcessSpawn):
-            size = self._waiting_spawns.admit(request.options)
+            size = self._waiting_spawns.admit_spawn(request.options)
         else:
             self._questions += 1
         self._requests += 1
@@ -222,14 +236,34 @@ class _Connection:
             self._questions -= 1
         else:
             self._waiting_spawns.release(size)
+        self._note_answered()
+
+    def _note_answered(self) -> None:
         self._requests -= 1
         if not self._requests:
             self._all_answered.unpark_all()
 
+    @property
+    def _calls(self) -> ServedCalls:
+        if self._served_calls is None:
+            from spindle_trio._worker_protocol._served_calls import ServedCalls
+
+            self._served_calls = ServedCalls(self._notices)
+        return self._served_calls
+
+    def _begin_call(self, request: ProcessCall) -> None:
+        call = self._calls.admit(request)
+        self._requests += 1
+        self._nursery.start_soon(self._serve_call, call)
+
+    async def _serve_call(self, call: ServedCall) -> None:
+        await self._calls.serve(self._port, call)
+        self._note_answered()
+
     async def _answer_to(self, request: ProcessSpawn | ProcessList | ProcessGet) -> Response:
         try:
             return Response(request.request_id, result=await self._result_of(request))
-        except _ANSWERED_ERRORS as error:
+        except ANSWERED_ERRORS as error:
             return error_answer(request.request_id, error)
 
     async def _result_of(self, request: ProcessSpawn | ProcessList | ProcessGet) -> JsonValue:
@@ -253,6 +287,8 @@ class _Connection:
 
     def _lose(self) -> None:
         self._is_lost = True
+        if self._served_calls is not None:
+            self._served_calls.cancel_all()
         self._writer.close()
         self._writing.cancel()
         self._reading.cancel()
@@ -261,3 +297,10 @@ class _Connection:
         with self._writing:
             await self._writer.run()
         self._lose()
+
+
+def _id_to_answer(value: object) -> str | None:
+    """Find the id of a request that was refused; `None` if it is one that is never answered."""
+    if isinstance(value, dict):
+        return request_id_of(value)
+    return None if isinstance(value, ProcessCallCancel | ProcessCallCredit) else getattr(value, "request_id", None)

@@ -29,7 +29,7 @@ class TwoLaneWriter(Generic[T]):
         self,
         channel: trio.abc.SendChannel[WireMessage],
         *,
-        finish: Callable[[T], WireMessage],
+        finish: Callable[[T], WireMessage | None],
         refuse: Callable[[T, PayloadError], object],
         max_last_bytes: int,
     ) -> None:
@@ -37,7 +37,7 @@ class TwoLaneWriter(Generic[T]):
 
         Args:
             channel: nobody else may send on it.
-            finish: makes of a value what is sent, at the moment when its turn has come.
+            finish: makes of a value what is sent, at the moment when its turn has come; `None` leaves it out.
             refuse: is told of a value that the channel cannot carry.
             max_last_bytes: how many bytes may wait in the last lane. One value may, however large it is.
         """
@@ -128,7 +128,8 @@ class TwoLaneWriter(Generic[T]):
                     continue
                 self._is_sending = True
                 try:
-                    await self._channel.send(self._finish(value))
+                    if (message := self._finish(value)) is not None:
+                        await self._channel.send(message)
                 except PayloadError as error:
                     self._refuse(value, error)
                 self._is_sending = False

@@ -19,6 +19,7 @@ from cattrs import BaseValidationError
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model import (
+    CallFailure,
     HostToWorker,
     JsonValue,
     LifecycleEvent,
@@ -31,7 +32,7 @@ from spindle_trio._model import (
     to_plain,
 )
 from spindle_trio.wire._converter import CONVERTER, NOTICE_TAGS, REQUEST_TAGS, TAG_OF, problems_in
-from spindle_trio.wire._error_answers import error_response, exception_from, send_failure
+from spindle_trio.wire._error_answers import error_response, exception_from, lost_from, send_failure
 from spindle_trio.wire._fields import JsonObject, WrongTypeError, is_encodable, name_of
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "error_response",
     "exception_from",
     "from_json",
+    "lost_from",
     "parse_notice",
     "parse_request",
     "plain_payload",
@@ -49,7 +51,15 @@ __all__ = [
 ]
 
 WireValue: TypeAlias = (
-    WorkerToHost | HostToWorker | SpawnOptions | ProcessFilter | StopOptions | ProcessInfo | LifecycleEvent | PostMortem
+    WorkerToHost
+    | HostToWorker
+    | SpawnOptions
+    | ProcessFilter
+    | StopOptions
+    | ProcessInfo
+    | LifecycleEvent
+    | PostMortem
+    | CallFailure
 )
 """Every value that has a wire form."""
 
@@ -112,8 +122,13 @@ def parse_notice(data: object) -> HostToWorker:
 
 
 def request_id_of(data: object) -> str | None:
-    """Find the id of a request that may be malformed otherwise; `None` if there is none to answer to."""
-    request_id = data.get("requestId") if isinstance(data, dict) else None
+    """Find the id of a request that may be malformed otherwise; `None` if there is none to answer to.
+
+    Cancellations and credit have the id of their call: an answer would end it.
+    """
+    if not isinstance(data, dict) or data.get("type") in ("backend_process_call_cancel", "backend_process_call_credit"):
+        return None
+    request_id = data.get("requestId")
     return request_id if isinstance(request_id, str) and is_encodable(request_id) else None
 
 

@@ -12,10 +12,15 @@ from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from spindle_trio._model import (
+    CallFailure,
     ExitReason,
     HostToWorker,
     LifecycleEvent,
     PostMortem,
+    ProcessCall,
+    ProcessCallCancel,
+    ProcessCallCredit,
+    ProcessCallItem,
     ProcessFilter,
     ProcessGet,
     ProcessInfo,
@@ -42,16 +47,19 @@ from spindle_trio.wire._fields import (
     read_flag,
     read_grace,
     read_heartbeat_timeout,
+    read_items,
     read_metadata,
+    read_method,
     read_object,
+    read_overrun,
     read_rich_field,
     read_span,
     read_startup_timeout,
     read_state,
     read_text,
+    read_texts,
     read_time,
     read_wanted_state,
-    write_arguments,
     write_grace,
     write_heartbeat_timeout,
     write_metadata,
@@ -59,6 +67,7 @@ from spindle_trio.wire._fields import (
     write_rich_field,
     write_span,
     write_startup_timeout,
+    write_texts,
     write_time,
 )
 
@@ -68,11 +77,15 @@ REQUEST_TAGS: Final[Mapping[str, type[WorkerToHost]]] = {
     "backend_process_get": ProcessGet,
     "backend_process_stop": ProcessStop,
     "backend_process_send": ProcessSend,
+    "backend_process_call": ProcessCall,
+    "backend_process_call_cancel": ProcessCallCancel,
+    "backend_process_call_credit": ProcessCallCredit,
 }
 NOTICE_TAGS: Final[Mapping[str, type[HostToWorker]]] = {
     "backend_process_lifecycle": ProcessLifecycle,
     "backend_process_message": ProcessMessage,
     "backend_process_send_failed": ProcessSendFailed,
+    "backend_process_call_item": ProcessCallItem,
     "response": Response,
 }
 
@@ -111,7 +124,7 @@ def _configured_converter() -> Converter:
     )
     for kind in (
         # Inner values first: cattrs looks their hooks up when it builds those of the outer ones.
-        *(SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent),
+        *(SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent, CallFailure),
         *TAG_OF,
     ):
         _register(converter, kind)
@@ -153,6 +166,7 @@ def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
 
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
     ProcessMessage: "payload",
+    ProcessCallItem: "value",
     LifecycleEvent: "result",
     Response: "result",
 }
@@ -175,16 +189,24 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return read_startup_timeout, write_startup_timeout
         case "heartbeat_timeout":
             return read_heartbeat_timeout, write_heartbeat_timeout
-        case "since_heartbeat":
+        case "since_heartbeat" | "timeout":
             return read_span, write_span
         case "grace_period" | "replace_grace" | "grace":
             return read_grace, write_grace
         case "environment":
             return read_environment, as_it_is
         case "arguments":
-            return read_arguments, write_arguments
-        case "payload" | "result":
+            return read_arguments, write_texts
+        case "payload" | "result" | "value":
             return as_it_is, as_it_is
+        case "method":
+            return read_method, None
+        case "overrun":
+            return read_overrun, None
+        case "items" | "window":
+            return read_items, None
+        case "known":
+            return read_texts, write_texts
         case "metadata":
             return read_metadata, write_metadata
         case "state" if kind is ProcessFilter:
@@ -193,7 +215,7 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return None, None
 
 
-_DURATIONS: Final = frozenset({"since_heartbeat", "grace_period", "replace_grace", "grace"})
+_DURATIONS: Final = frozenset({"since_heartbeat", "grace_period", "replace_grace", "grace", "timeout"})
 
 
 def _camel_case(name: str) -> str:

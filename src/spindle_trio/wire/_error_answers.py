@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import attrs
+
 from spindle_trio._errors import (
+    CallError,
+    CallFailedError,
+    CallTimeoutError,
     DuplicateKeyError,
     EntryError,
     LaunchError,
@@ -14,15 +19,17 @@ from spindle_trio._errors import (
     PeerProtocolError,
     ProcessAccessError,
     ProcessLimitError,
+    ProcessLostError,
     SpawnError,
     SpawnRefusedError,
     SpindleError,
     StartupCancelledError,
     StartupFailedError,
     StartupTimeoutError,
+    UnknownMethodError,
     UserRequiredError,
 )
-from spindle_trio._model import ProcessInfo, ProcessSendFailed, Response
+from spindle_trio._model import CallFailure, PostMortem, ProcessInfo, ProcessSendFailed, Response
 
 
 def error_response(request_id: str, error: Exception) -> Response:
@@ -32,7 +39,7 @@ def error_response(request_id: str, error: Exception) -> Response:
         info = error.info
     elif isinstance(error, DuplicateKeyError):
         info = error.existing
-    return Response(
+    answer = Response(
         request_id,
         result=error.result if isinstance(error, StartupFailedError) else None,
         error=str(error) or type(error).__name__,
@@ -40,6 +47,15 @@ def error_response(request_id: str, error: Exception) -> Response:
         info=info,
         limit=error.limit if isinstance(error, ProcessLimitError) else None,
     )
+    match error:
+        case CallFailedError():
+            return attrs.evolve(answer, failure=CallFailure(error.error_type, error.text, error.traceback))
+        case UnknownMethodError():
+            return attrs.evolve(answer, known=error.known)
+        case ProcessLostError():
+            return attrs.evolve(answer, info=error.info, post_mortem=error.post_mortem, handed_over=error.handed_over)
+        case _:
+            return answer
 
 
 def exception_from(response: Response) -> SpindleError:
@@ -53,9 +69,36 @@ def exception_from(response: Response) -> SpindleError:
             return StartupFailedError(text, info=response.info, result=response.result)
         if name in _SPAWN_ERRORS:
             return _SPAWN_ERRORS[name](text, info=response.info)
+        if name == ProcessLostError.__name__:
+            return lost_from(response, response.info, None)
+    if name == CallFailedError.__name__:
+        # Of a failure that is longer than a line only the error is left.
+        failure = response.failure or CallFailure("", text)
+        failed = CallFailedError(text, error_type=failure.error_type, text=failure.text, traceback=failure.traceback)
+        if failure.traceback:
+            failed.add_note(f"In the process:\n{failure.traceback}")
+        return failed
+    if name == UnknownMethodError.__name__:
+        return UnknownMethodError(text, known=response.known or ())
     if name == ProcessLimitError.__name__ and response.limit is not None:
         return ProcessLimitError(text, response.limit)
     return _PLAIN_ERRORS.get(name, SpindleError)(text)
+
+
+def lost_from(response: Response, info: ProcessInfo, post_mortem: PostMortem | None) -> ProcessLostError:
+    """Build the error of a call whose process has ended.
+
+    Args:
+        response: the answer.
+        info: what is known of the process here, if the answer does not say.
+        post_mortem: the same.
+    """
+    return ProcessLostError(
+        response.error or "the process has ended",
+        info=response.info or info,
+        post_mortem=response.post_mortem or post_mortem,
+        handed_over=response.handed_over is not False,
+    )
 
 
 def send_failure(process_id: str, error: Exception) -> ProcessSendFailed:
@@ -71,6 +114,8 @@ _SPAWN_ERRORS: Final[Mapping[str, type[SpawnError]]] = {
 _PLAIN_ERRORS: Final[Mapping[str, type[SpindleError]]] = {
     kind.__name__: kind
     for kind in (
+        CallError,
+        CallTimeoutError,
         SpawnRefusedError,
         EntryError,
         UserRequiredError,

@@ -14,8 +14,11 @@ from typing import Final, TypeAlias
 
 from spindle_trio._model import (
     DEFAULT_TIMEOUT,
+    METHOD_BYTES,
+    MOST_WINDOW,
     ExitReason,
     JsonValue,
+    Overrun,
     ProcessState,
     checked_arguments,
     checked_environment,
@@ -118,19 +121,51 @@ def read_environment(value: object, _: object) -> dict[str, str]:
         raise WrongTypeError(str(error)) from None
 
 
-def read_arguments(value: object, _: object) -> tuple[str, ...]:
-    """Read arguments: an array of texts."""
+def read_texts(value: object, _: object) -> tuple[str, ...]:
+    """Read an array of texts."""
     if not isinstance(value, list):
         raise WrongTypeError(f"expected an array, got {name_of(value)}")
+    return tuple(map(read_text, value))
+
+
+def read_arguments(value: object, _: object) -> tuple[str, ...]:
+    """Read arguments: an array of texts."""
     try:
-        return checked_arguments([read_text(text) for text in value])
+        return checked_arguments(list(read_texts(value, None)))
     except ValueError as error:
         raise WrongTypeError(str(error)) from None
 
 
-def write_arguments(arguments: Sequence[str]) -> list[str]:
-    """Write arguments as a `list`."""
-    return list(arguments)
+def write_texts(texts: Sequence[str]) -> list[str]:
+    """Write texts as a `list`."""
+    return list(texts)
+
+
+def read_method(value: object, _: object) -> str:
+    """Read the name of a handler."""
+    method = read_text(value)
+    if not 1 <= len(method.encode()) <= METHOD_BYTES:
+        raise WrongTypeError(f"expected 1 to {METHOD_BYTES} bytes, got {len(method.encode())}")
+    return method
+
+
+def read_overrun(value: object, _: object) -> Overrun:
+    """Read what becomes of a process whose handler goes on."""
+    match read_text(value):
+        case "leave":
+            return "leave"
+        case "kill":
+            return "kill"
+        case text:
+            raise WrongTypeError(f"expected 'leave' or 'kill', got {text[:60]!a}")
+
+
+def read_items(value: object, _: object) -> int:
+    """Read how many items of a stream may be under way, or may follow."""
+    items = read_count(value, None)
+    if not 1 <= items <= MOST_WINDOW:
+        raise WrongTypeError(f"expected 1 to {MOST_WINDOW} items")
+    return items
 
 
 def read_time(value: object, _: object) -> datetime:
