@@ -45,7 +45,6 @@ from spindle_trio._model import (
 )
 from spindle_trio._process_handle import ProcessHandle
 from spindle_trio._worker_protocol import StreamChannel, connect_worker, serve_worker
-from spindle_trio._worker_protocol._remote_process import RemoteProcess
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from spindle_trio.wire import to_json
 from support.worker_protocol import AT, FakeCall, FakeHost, MemoryEnd, memory_ends
@@ -575,9 +574,7 @@ async def test_a_call_that_is_cancelled_before_it_has_left_is_never_sent() -> No
             nursery.start_soon(handle.send, "second")
             assert (await host.hear()).payload == "first"
             assert (await host.hear()).payload == "second"
-        process = handle._process
-        assert isinstance(process, RemoteProcess)
-        assert not process._call_line()._pending
+        await handle._process.calls.wait_idle()
 
 
 async def test_a_payload_that_may_not_travel_is_refused_before_anything_is_sent() -> None:
@@ -599,6 +596,23 @@ async def test_what_was_asked_is_as_it_was_when_it_was_asked() -> None:
         payload.append(2)
         assert (await host.hear()).payload == [1]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_process_is_idle_once_its_calls_have_been_answered_also_those_that_were_given_up() -> None:
+    async with connected() as (host, handle):
+        calls = handle._process.calls
+        await calls.wait_idle()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.call, "square")
+            request = await host.hear()
+            nursery.cancel_scope.cancel()
+        await host.hear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.wait_idle)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            await host.say(Response(request.request_id, error="cancelled", error_type="CallError"))
+            assert not nursery.child_tasks
 
 
 async def test_items_are_read_and_credit_goes_back_at_half_of_the_window() -> None:

@@ -331,8 +331,8 @@ MUTANTS: Final = (
     Mutant(
         "a call that nobody waits for is sent",
         "_worker_protocol/_remote_calls.py",
-        "        if pending.is_abandoned:\n            del",
-        "        if False:\n            del",
+        "        if pending.is_abandoned:\n            self._pending.pop",
+        "        if False:\n            self._pending.pop",
         (
             "collaboration/test_worker_protocol_calls.py::test_a_call_that_is_cancelled_before_it_has_left_is_never_sent",
         ),
@@ -363,7 +363,7 @@ MUTANTS: Final = (
     Mutant(
         "a stream that is left goes on",
         "_worker_protocol/_remote_stream.py",
-        "            self._held.clear()\n            self._line.give_up(self._request_id)\n",
+        "            self._held.clear()\n            self._owner.give_up(self._request_id)\n",
         "            self._held.clear()\n",
         (
             "collaboration/test_worker_protocol_calls.py::test_a_stream_that_is_left_is_cancelled_and_what_still_comes_is_dropped",

@@ -66,6 +66,8 @@ class CallStream(MessageReceiveChannel[JsonValue]):
         self._owner = owner
         self._window = self._credit = request.window  # items that the process may still send
         self._received = 0  # items since credit was given the last time
+        self.is_relayed: bool = False
+        """Whether its reader is elsewhere, and credit comes from there by `grant`."""
         self._items: deque[JsonValue] = deque()
         self._is_timed_out = False
         self._is_closed = False
@@ -134,11 +136,17 @@ class CallStream(MessageReceiveChannel[JsonValue]):
         else:
             items = [held.popleft() for _ in range(most)]
         self._received += len(items)
-        if self.outcome is None and not self.is_given_up and 2 * self._received >= self._window:
-            self._owner.give_credit(self, self._received)
-            self._credit += self._received
-            self._received = 0
+        if 2 * self._received >= self._window and not self.is_relayed:
+            self.grant(self._received)
         return items
+
+    def grant(self, items: int) -> None:
+        """Let the process send so many items more, but no more than those that were received here."""
+        items = min(items, self._received)
+        if items and self.outcome is None and not self.is_given_up:
+            self._owner.give_credit(self, items)
+            self._credit += items
+            self._received -= items
 
     def _raise_end(self) -> None:
         """Raise what has ended the stream, or `trio.WouldBlock` if nothing has."""

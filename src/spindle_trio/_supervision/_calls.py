@@ -192,6 +192,12 @@ class ProcessCalls:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return stream
 
+    async def relay_stream(self, request: CallRequest) -> CallStream:
+        """Begin a stream for a reader elsewhere; see `RelayedCalls.relay_stream`."""
+        stream = await self.open_stream(request)
+        stream.is_relayed = True
+        return stream
+
     async def wait_idle(self) -> None:
         """Wait until every call has ended, or the process has; see `CallsInterface.wait_idle`."""
         await trio.lowlevel.checkpoint()

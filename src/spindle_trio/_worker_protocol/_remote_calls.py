@@ -74,7 +74,7 @@ class CallLine:
         if not isinstance(value, ProcessCall) or not isinstance(pending, PendingCall):
             return value
         if pending.is_abandoned:
-            del self._pending[value.request_id]
+            self._pending.pop(value.request_id).settle()
             return None
         pending.is_sent = True
         left = pending.deadline - trio.current_time()
@@ -92,7 +92,14 @@ class CallLine:
         if pending.is_sent:
             self._writer.put_urgent(ProcessCallCancel(request_id))  # its answer will still come
         elif not pending.is_queued:
-            del self._pending[request_id]
+            self._pending.pop(request_id).settle()
+
+    def find_pending(self, process: RemoteProcess) -> PendingCall | None:
+        """Find a call of a process that has not been answered, if there is one."""
+        for pending in self._pending.values():
+            if isinstance(pending, PendingCall) and pending.process is process:
+                return pending
+        return None
 
     def give_credit(self, request_id: str, items: int) -> None:
         """Let a stream send more."""
@@ -152,6 +159,12 @@ class RemoteCalls:
             self._line.give_up(call.request_id)
             raise self._too_late(request)
         return stream
+
+    async def wait_idle(self) -> None:
+        """Wait until all calls from here have been answered, or the connection is lost; see `CallsInterface`."""
+        await trio.lowlevel.checkpoint()
+        while (pending := self._line.find_pending(self._process)) is not None:
+            await pending.done.wait()
 
     def _checked(self, request: CallRequest) -> tuple[ProcessCall, int]:
         self._line.check_open()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spindle_trio._errors import LocalProtocolError
 from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import (
     JsonValue,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from spindle_trio._interfaces import CallsInterface
     from spindle_trio._messages._hub import MessageHub
     from spindle_trio._model import PostMortem
-    from spindle_trio._worker_protocol._remote_calls import CallLine
     from spindle_trio._worker_protocol._writer import TwoLaneWriter
 
 _log = logging.getLogger("spindle_trio.worker_protocol")
@@ -48,7 +46,7 @@ class RemoteProcess:
         limits: Limits,
         hub: MessageHub,
         writer: TwoLaneWriter[WorkerToHost],
-        call_line: Callable[[], CallLine],
+        calls_of: Callable[[RemoteProcess], CallsInterface],
         check_open: Callable[[], None],
         ask_stop: Callable[[str, StopOptions], Awaitable[object]],
     ) -> None:
@@ -59,14 +57,14 @@ class RemoteProcess:
             limits: bound its inbox and what is sent to it.
             hub: the worker's, which reads in the inbox too.
             writer: takes what is sent to it.
-            call_line: finds what takes its calls.
+            calls_of: makes what takes its calls.
             check_open: raises if nothing can be sent any more.
             ask_stop: asks the host to stop a process, and returns when that is under way.
         """
         self._info = info
         self._limits = limits
         self._writer = writer
-        self._call_line = call_line
+        self._calls_of = calls_of
         self._check_open = check_open
         self._describe = hub.describe
         self._ask_stop = ask_stop
@@ -128,7 +126,7 @@ class RemoteProcess:
     @property
     def calls(self) -> CallsInterface:
         """Its calls and streams."""
-        return self._call_line().of(self)
+        return self._calls_of(self)
 
     @property
     def is_forgettable(self) -> bool:
@@ -188,15 +186,6 @@ class RemoteProcess:
         if not self._has_ended:
             raise trio.BrokenResourceError(f"the connection was lost before process {self.process_id} had ended")
         return self._info
-
-    @property
-    def calls(self) -> CallsInterface:
-        """Not there yet.
-
-        Raises:
-            LocalProtocolError: always.
-        """
-        raise LocalProtocolError("this connection carries no calls: call the process where its host is")
 
     def statistics(self) -> ProcessStatistics:
         """Count what waits here. What waits in the host, and what it has drained, is not known at this end."""

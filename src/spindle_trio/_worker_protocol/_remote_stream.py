@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
@@ -17,7 +17,16 @@ from spindle_trio._worker_protocol._pending import PendingCall
 
 if TYPE_CHECKING:
     from spindle_trio._errors import CallTimeoutError
-    from spindle_trio._worker_protocol._remote_calls import CallLine
+
+
+class StreamOwner(Protocol):
+    """What streams belong to; `CallLine` implements it."""
+
+    def give_up(self, request_id: str) -> None:
+        """Cancel a stream, unless it has ended."""
+
+    def give_credit(self, request_id: str, items: int) -> None:
+        """Let the host send so many items more."""
 
 
 @uninterrupted
@@ -25,18 +34,18 @@ class RemoteStream(MessageReceiveChannel[JsonValue]):
     """The items of one stream, with credit for the host in the measure in which they are read."""
 
     def __init__(
-        self, line: CallLine, request_id: str, window: int, ends_at: float, too_late: CallTimeoutError
+        self, owner: StreamOwner, request_id: str, window: int, ends_at: float, too_late: CallTimeoutError
     ) -> None:
         """Begin without items.
 
         Args:
-            line: takes credit and the cancellation.
+            owner: takes credit and the cancellation.
             request_id: the id of the call.
             window: how many items may be under way.
             ends_at: until when the stream may take, by its own timeout.
             too_late: what is raised then.
         """
-        self._line = line
+        self._owner = owner
         self._request_id = request_id
         self._window = window
         self._ends_at = ends_at
@@ -70,7 +79,7 @@ class RemoteStream(MessageReceiveChannel[JsonValue]):
         if not self._is_closed:
             self._is_closed = True
             self._held.clear()
-            self._line.give_up(self._request_id)
+            self._owner.give_up(self._request_id)
             self._readers.unpark_all()
 
     async def aclose(self) -> None:
@@ -85,7 +94,7 @@ class RemoteStream(MessageReceiveChannel[JsonValue]):
             self._held.append(value)
             self._readers.unpark_all()
         else:
-            self._line.give_up(self._request_id)
+            self._owner.give_up(self._request_id)
             self.end(PeerProtocolError("the host sent more items of a stream than its window allows"))
 
     def end(self, error: Exception | None) -> None:
@@ -108,10 +117,10 @@ class RemoteStream(MessageReceiveChannel[JsonValue]):
             read = self._window - self._credit - len(held)
             if read * 2 >= self._window and not self._is_over:
                 self._credit += read
-                self._line.give_credit(self._request_id, read)
+                self._owner.give_credit(self._request_id, read)
             return taken
         if not self._is_over and trio.current_time() >= self._ends_at:
-            self._line.give_up(self._request_id)
+            self._owner.give_up(self._request_id)
             self.end(self._too_late)
         if self._error is not None:
             raise self._error.with_traceback(None)

@@ -160,7 +160,7 @@ class RemoteWorker:
             limits=self._limits,
             hub=self.hub,
             writer=self._writer,
-            call_line=self._call_line,
+            calls_of=lambda process: self._call_line().of(process),
             check_open=self._check_open,
             ask_stop=self._ask_stop,
         )
