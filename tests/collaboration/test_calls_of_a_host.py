@@ -115,9 +115,11 @@ async def test_a_timeout_travels_as_remaining_time_and_ends_the_call_exactly(aut
         assert called.ended_at == began + 2
         await stage.child.calls.wait_cancelled(call.call_id)
         assert stage.counts.pending == 1
+        assert stage.handle.statistics().calls == 1
         stage.child.calls.answer(call.call_id, "late")
         await wait_all_tasks_blocked()
         assert (stage.counts.pending, stage.counts.late) == (0, 1)
+        assert (stage.handle.statistics().calls, stage.handle.statistics().late_answers) == (0, 1)
         assert stage.handle.state == "running"
 
 
@@ -512,6 +514,32 @@ async def test_each_cancelled_call_has_its_own_time(autojump_clock: MockClock) -
         assert trio.current_time() == pytest.approx(began + 1.7)
         assert "'b'" in (info.error or "")
         assert isinstance(first.error, CallTimeoutError)
+
+
+async def test_a_host_that_is_late_takes_in_what_has_come_before_it_kills(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        called = stage.start("hang", timeout=2, overrun="kill")
+        call = await stage.child.calls.next()
+        await called.is_over.wait()
+        await trio.sleep(0.4)
+        autojump_clock.autojump_threshold = math.inf
+        stage.child.calls.say_cancelled(call.call_id)
+        autojump_clock.jump(5)  # this program stands still
+        autojump_clock.autojump_threshold = 0
+        await trio.sleep(10)
+        assert stage.handle.state == "running"
+
+
+async def test_a_process_that_has_said_its_last_word_is_not_judged_by_an_overrun(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        called = stage.start("hang", timeout=2, overrun="kill")
+        await stage.child.calls.next()
+        await called.is_over.wait()
+        await trio.sleep(0.4)
+        stage.child.complete("result")
+        await trio.sleep(1)
+        stage.child.exit()
+        assert (await stage.handle.wait_ended()).state == "completed"
 
 
 # ---- what waits for a process to be idle

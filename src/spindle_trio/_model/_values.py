@@ -181,6 +181,10 @@ class ProcessStatistics:
     """Their size on the wire, in bytes."""
     output_dropped: int
     """Bytes of stdout and stderr that were drained but not kept."""
+    calls: int = 0
+    """Calls and streams that the process has been sent and has not ended, also those whose callers have gone on."""
+    late_answers: int = 0
+    """Answers, ends and errors of calls that were dropped because their callers had gone on."""
 
 
 class Containment(StrEnum):

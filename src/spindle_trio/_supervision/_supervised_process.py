@@ -166,7 +166,7 @@ class SupervisedProcess:
 
     def statistics(self) -> ProcessStatistics:
         """Count what its lanes hold."""
-        inbox, outgoing, launched = self.inbox, self._outgoing, self.record.launched
+        inbox, outgoing, launched, calls = self.inbox, self._outgoing, self.record.launched, self._calls
         return ProcessStatistics(
             messages_received=inbox.received,
             messages_dropped=inbox.dropped,
@@ -176,6 +176,8 @@ class SupervisedProcess:
             outbox_messages=outgoing.waiting_messages,
             outbox_bytes=outgoing.waiting_bytes,
             output_dropped=0 if launched is None else launched.output_dropped(),
+            calls=0 if calls is None else calls.pending,
+            late_answers=0 if calls is None else calls.late,
         )
 
     @property

@@ -1,0 +1,83 @@
+"""Calls that were cancelled and go on: their deadlines, as the lifecycle sees them."""
+
+from __future__ import annotations
+
+import math
+
+from spindle_trio._supervision._lifecycle import Lifecycle
+from spindle_trio._supervision._overruns import Overruns
+from spindle_trio._supervision._state_table import Action, Input
+
+
+def running(grace: float = 2, heartbeat: float = math.inf) -> Lifecycle:
+    life = Lifecycle(startup_timeout=10, heartbeat_timeout=heartbeat, grace_period=5, now=0)
+    life.feed(Input.READY, 0)
+    life.overruns = Overruns(grace)
+    return life
+
+
+def overruns_of(life: Lifecycle) -> Overruns:
+    assert life.overruns is not None
+    return life.overruns
+
+
+def test_nothing_is_watched_at_first() -> None:
+    assert running().deadline() == math.inf
+
+
+def test_the_earliest_cancelled_call_counts_and_its_end_leaves_the_next() -> None:
+    life = running()
+    overruns = overruns_of(life)
+    overruns.begin(7, "b", 4)
+    overruns.begin(3, "a", 1)
+    assert life.deadline() == 3
+    assert (life.due(2.99), life.due(3)) == (None, Input.CALL_OVERRUN)
+    assert overruns.words == "its handler of 'a' went on for 2 s after call 3 was cancelled"
+    assert overruns.end(3)
+    assert life.deadline() == 6
+    assert not overruns.end(3)
+    assert overruns.end(7)
+    assert life.deadline() == math.inf
+
+
+def test_a_call_that_is_cancelled_before_its_own_time_is_due_sooner_and_never_later() -> None:
+    life = running()
+    overruns_of(life).begin(1, "a", 100)
+    overruns_of(life).begin(1, "a", 5)
+    assert life.deadline() == 7
+    overruns_of(life).begin(1, "a", 50)
+    assert life.deadline() == 7
+
+
+def test_time_that_does_not_count_puts_off_what_runs_and_no_further_than_the_whole_grace() -> None:
+    life = running()
+    overruns = overruns_of(life)
+    overruns.begin(1, "a", 10)
+    life.extend_deadline(0.5, 11)
+    assert life.deadline() == 12.5
+    life.extend_deadline(50, 12)
+    assert life.deadline() == 14
+
+
+def test_time_before_a_call_is_cancelled_puts_off_nothing() -> None:
+    life = running()
+    overruns_of(life).begin(1, "a", 10)
+    life.extend_deadline(3, 5)
+    assert life.deadline() == 12
+
+
+def test_a_missed_heartbeat_is_named_first() -> None:
+    life = running(heartbeat=12)
+    overruns_of(life).begin(1, "a", 10)
+    assert life.due(12) is Input.HEARTBEAT_DEADLINE
+
+
+def test_an_overrun_ends_a_running_process_with_a_dump_and_no_other() -> None:
+    life = running()
+    overruns_of(life).begin(1, "a", 10)
+    life.feed(Input.STOP, 11)
+    assert life.due(12) is None
+    assert life.feed(Input.CALL_OVERRUN, 12).action is Action.NOTHING
+    life = running()
+    assert life.feed(Input.CALL_OVERRUN, 12, text="words").action is Action.DUMP
+    assert life.error == "words"
