@@ -228,6 +228,15 @@ async def test_a_process_that_waits_for_calls_beats_by_itself(stage: Stage) -> N
         assert await handle.call("square", {"n": 3}) == 9
 
 
+async def test_nothing_beats_for_a_process_that_waits_for_calls_no_longer(stage: Stage) -> None:
+    async with stage.host():
+        handle = await stage.spawn(
+            body("const off = p.onCall('off', () => { off(); return 1; }); p.ready();"), heartbeat_timeout=0.4
+        )
+        assert await handle.call("off") == 1
+        assert await outcome(handle) == ("timed_out", "no heartbeat for 0.4 s")
+
+
 async def test_a_stop_lets_running_handlers_finish(stage: Stage) -> None:
     async with stage.host():
         handle = await stage.spawn(

@@ -164,6 +164,49 @@ def test_a_cancelled_stream_cleans_up(tmp_path: Path, program: str, method: str)
         assert [runtime.messages.receive() for _ in range(2)] == [b"0", b'"closed"']
 
 
+def test_a_generator_that_runs_when_it_is_cancelled_is_closed_at_its_next_yield(tmp_path: Path, program: str) -> None:
+    source = body("""
+        let go;
+        p.onCall("wait", async function* (_, call) {
+          try {
+            call.signal.onabort = () => p.send("aborted");
+            await new Promise((resolve) => { go = resolve; p.send("waits"); });
+            yield 1;
+            p.send("not reached");
+          } finally {
+            p.send("closed");
+          }
+        });
+        p.onMessage(() => go());
+        p.ready();
+    """)
+    with bare_runtime(tmp_path, source, program) as runtime:
+        ready(runtime).call([1, "wait", None, None, 5])
+        assert runtime.messages.receive() == b'"waits"'
+        runtime.tell(type="cancel", call=1)
+        assert runtime.messages.receive() == b'"aborted"'
+        runtime.messages.send(b"0")
+        assert runtime.messages.receive() == b'"closed"'
+        assert runtime.said() == [FAILURE, 1, CANCELLED]
+
+
+def test_a_cancelled_handler_that_answers_all_the_same_ends_its_call_once(tmp_path: Path, program: str) -> None:
+    source = body("""
+        p.onCall("late", (_, { signal }) => new Promise((go) => { signal.onabort = () => go("late"); }));
+        p.onCall("wrong", (_, { signal }) => new Promise((_, no) => { signal.onabort = () => no(new Error("no")); }));
+        p.ready();
+    """)
+    with bare_runtime(tmp_path, source, program) as runtime:
+        ready(runtime).call([1, "late", None, None], [2, "wrong", None, None], [3, "none", None, None])
+        assert runtime.said()[:2] == [FAILURE, 3]
+        runtime.tell(type="cancel", call=1)
+        runtime.tell(type="cancel", call=1)
+        assert runtime.said() == [ANSWER, 1, "late"]
+        runtime.tell(type="cancel", call=2)
+        _, call, about = runtime.said()
+        assert (call, about["error"], about["text"]) == (2, "Error", "no")
+
+
 def test_a_generator_that_throws_in_its_clean_up_is_a_failure(tmp_path: Path, program: str) -> None:
     source = body("""
         p.onCall("count", function* () { try { yield 1; yield 2; } finally { throw new RangeError("cannot close"); } });

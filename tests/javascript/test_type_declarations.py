@@ -98,7 +98,10 @@ def test_the_declarations_are_plain_text() -> None:
 
 def test_the_types_of_the_worker_name_what_it_exports() -> None:
     declared = re.findall(r"^export (?:class|function) (\w+)", WORKER.with_suffix(".d.mts").read_text(), re.MULTILINE)
-    exported = re.findall(r"^export (?:class|function) (\w+)", WORKER.read_text(encoding="utf-8"), re.MULTILINE)
+    source = WORKER.read_text(encoding="utf-8")
+    exported = re.findall(r"^export (?:class|function) (\w+)", source, re.MULTILINE)
+    for names in re.findall(r"^export \{ (.*) \} from", source, re.MULTILINE):
+        exported += names.split(", ")
     assert sorted(declared) == sorted(exported)
 
 

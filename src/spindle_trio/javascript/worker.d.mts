@@ -37,13 +37,40 @@ export interface BackendProcessMessage {
   userId: string;
 }
 
-/** The processes of this worker, as in the API. */
+/** How to call. */
+export interface CallOptions {
+  /** Milliseconds until the call is cancelled; `Infinity` for no bound. */
+  timeoutMs?: number;
+
+  /** What becomes of a process whose handler goes on after its call was cancelled; `"leave"` by default. */
+  overrun?: "leave" | "kill";
+
+  /** Cancels the call when it aborts. */
+  signal?: AbortSignal;
+}
+
+/** How to read a stream. */
+export interface StreamOptions extends CallOptions {
+  /** How many items may be under way, from 1 to 65 536; 16 by default. A slow reader holds up the generator. */
+  window?: number;
+}
+
+/** This worker's handle on one process. */
+export interface WorkerProcessHandle extends BackendProcessHandle {
+  /** Call a handler in the process; see `BackendProcesses.call`. */
+  call(method: string, payload?: unknown, options?: CallOptions): Promise<unknown>;
+
+  /** Read what a generator in the process yields; see `BackendProcesses.stream`. */
+  stream(method: string, payload?: unknown, options?: StreamOptions): AsyncGenerator<unknown, void, undefined>;
+}
+
+/** The processes of this worker: as in the API, and calls besides. */
 export interface BackendProcesses {
   /**
    * Start a process, and wait until its entry has called `ready`.
    * @throws BackendProcessError if it is refused or does not become ready; PayloadError for options that are no JSON
    */
-  spawn(options: BackendProcessSpawnOptionsDTO): Promise<BackendProcessHandle>;
+  spawn(options: BackendProcessSpawnOptionsDTO): Promise<WorkerProcessHandle>;
 
   /** List the live processes that match all that is given, oldest first. */
   list(filter?: BackendProcessListOptionsDTO): Promise<BackendProcessInfoDTO[]>;
@@ -59,6 +86,26 @@ export interface BackendProcesses {
    * @throws PayloadError for what is no JSON, ConnectionLostError once the connection is lost
    */
   send(processId: string, payload: unknown, userId?: string): void;
+
+  /**
+   * Call a handler in a process, and return its answer. It is sent once: nothing repeats it. A call that is cancelled, by
+   * its time or its signal, rejects at once.
+   *
+   * @throws BackendProcessError by the name of `CallFailedError`, `UnknownMethodError`, `CallTimeoutError`,
+   * `ProcessLostError` or `CallError`; PayloadError for a payload that is no JSON; the reason of the signal
+   */
+  call(processId: string, method: string, payload?: unknown, options?: CallOptions): Promise<unknown>;
+
+  /**
+   * Read what a generator in a process yields: `for await (const item of stream(...))`. It begins with the first item that
+   * is asked for, and leaving the loop cancels it. Its error is thrown after the items before it.
+   */
+  stream(
+    processId: string,
+    method: string,
+    payload?: unknown,
+    options?: StreamOptions,
+  ): AsyncGenerator<unknown, void, undefined>;
 
   /**
    * Register a function to call with each transition of a process.
@@ -103,6 +150,14 @@ export class BackendProcessError extends Error {
   size?: number;
   /** What a process completed with that did so before it was ready. */
   result?: unknown;
+  /** What the handler threw, of a `CallFailedError`. */
+  failure?: { errorType: string; text: string; traceback?: string };
+  /** The methods that there are, of an `UnknownMethodError`. */
+  known?: string[];
+  /** Whether the handler may have begun, of a `ProcessLostError`. */
+  handedOver?: boolean;
+  /** How the process has ended, of a `ProcessLostError`. */
+  postMortem?: { error: string; exitStatus?: string; stderr?: string; traceback?: string; stacks?: string };
 }
 
 /** The connection was closed, or lost. */

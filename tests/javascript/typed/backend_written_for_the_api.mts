@@ -29,6 +29,16 @@ const off = spindle.backendProcesses.onMessage(({ processId, payload, userId }) 
   worker.backendProcesses.send(processId, { echo: payload }, userId);
 });
 
+export async function ask(signal: AbortSignal): Promise<unknown[]> {
+  const tools = await worker.backendProcesses.spawn({ entry: "tools.js" });
+  const answers: unknown[] = [await tools.call("square", { n: 3 }, { timeoutMs: 2000, overrun: "kill", signal })];
+  for await (const item of tools.stream("count", { to: 3 }, { window: 4 })) answers.push(item);
+  answers.push(await worker.backendProcesses.call(tools.processId, "now"));
+  // @ts-expect-error a word that nobody knows
+  await tools.call("square", null, { overrun: "wait" });
+  return answers;
+}
+
 export async function run(): Promise<string> {
   try {
     const handle = await spindle.backendProcesses.spawn({ entry: "dist/indexer.js", payload: { chat: 42 } });
