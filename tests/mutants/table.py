@@ -680,7 +680,7 @@ MUTANTS: Final = (
     Mutant(
         "a process that was killed begins the calls that wait",
         "child/_async_calls.py",
-        "            self._is_stopping = True  # the whole run is: it was killed\n",
+        "        await trio.lowlevel.checkpoint_if_cancelled()  # a run that was killed begins nothing\n",
         "",
         ("collaboration/test_async_calls.py::test_a_process_that_is_killed_begins_and_says_nothing_more",),
     ),

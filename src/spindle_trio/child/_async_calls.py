@@ -286,9 +286,6 @@ class AsyncCalls:
             del self._begun[call.call_id]
             if body is not None:
                 await self._serving.send(body)
-        except trio.Cancelled:
-            self._is_stopping = True  # the whole run is: it was killed
-            raise
         finally:
             self._begun.pop(call.call_id, None)
             self._end_task()
