@@ -37,6 +37,7 @@ from spindle_trio._model import (
     ProcessCall,
     ProcessCallCancel,
     ProcessCallCredit,
+    ProcessCallIdle,
     ProcessCallItem,
     ProcessLifecycle,
     ProcessSpawn,
@@ -574,7 +575,7 @@ async def test_a_call_that_is_cancelled_before_it_has_left_is_never_sent() -> No
             nursery.start_soon(handle.send, "second")
             assert (await host.hear()).payload == "first"
             assert (await host.hear()).payload == "second"
-        await handle._process.calls.wait_idle()
+        assert not handle._worker._pending  # type: ignore[attr-defined]  # a `RemoteWorker`
 
 
 async def test_a_payload_that_may_not_travel_is_refused_before_anything_is_sent() -> None:
@@ -598,21 +599,24 @@ async def test_what_was_asked_is_as_it_was_when_it_was_asked() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_process_is_idle_once_its_calls_have_been_answered_also_those_that_were_given_up() -> None:
+async def test_the_host_is_asked_whether_a_process_is_idle() -> None:
+    """It alone knows whether the handler of a cancelled call has given up."""
     async with connected() as (host, handle):
         calls = handle._process.calls
-        await calls.wait_idle()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(handle.call, "square")
-            request = await host.hear()
-            nursery.cancel_scope.cancel()
-        await host.hear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(calls.wait_idle)
-            await trio.testing.wait_all_tasks_blocked()
+            request = await host.hear()
+            assert request == ProcessCallIdle(request.request_id, "p1")
             assert len(nursery.child_tasks) == 1
-            await host.say(Response(request.request_id, error="cancelled", error_type="CallError"))
+            await host.say(Response(request.request_id))
             assert not nursery.child_tasks
+            nursery.start_soon(calls.wait_idle)
+            request = await host.hear()
+            nursery.cancel_scope.cancel()
+        assert await host.hear() == ProcessCallCancel(request.request_id)
+        await host.end_process()
+        await calls.wait_idle()
+        assert await host.hears_nothing()
 
 
 async def test_items_are_read_and_credit_goes_back_at_half_of_the_window() -> None:
@@ -865,6 +869,28 @@ async def test_calls_and_streams_of_a_process_that_ends_are_lost_after_what_it_h
         nursery.start_soon(read)
         child.calls.item((await child.calls.next()).call_id, 1)
         child.exit(3)
+
+
+async def test_a_process_is_idle_once_it_has_ended_its_calls_also_those_that_were_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    async with called() as (handle, child):
+        calls = handle._process.calls
+        with trio.fail_after(1):
+            await calls.wait_idle()
+        with pytest.raises(CallTimeoutError):
+            await handle.call("hang", timeout=2)
+        asked = await child.calls.next()
+        with trio.move_on_after(10) as waiting:
+            await calls.wait_idle()
+        assert waiting.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.wait_idle)
+            await trio.testing.wait_all_tasks_blocked()
+            child.calls.say_cancelled(asked.call_id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.wait_idle)
+            child.exit()
 
 
 async def test_a_process_without_calls_says_so_at_the_far_end(autojump_clock: MockClock) -> None:

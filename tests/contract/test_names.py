@@ -76,6 +76,7 @@ def test_is_terminal_tells_ends_from_live_states():
         ("ProcessCall", "backend_process_call"),
         ("ProcessCallCancel", "backend_process_call_cancel"),
         ("ProcessCallCredit", "backend_process_call_credit"),
+        ("ProcessCallIdle", "backend_process_call_idle"),
         ("ProcessCallItem", "backend_process_call_item"),
         ("ProcessLifecycle", "backend_process_lifecycle"),
     ],
@@ -105,6 +106,7 @@ def test_the_two_unions_have_the_members_of_the_table():
         spindle.ProcessCall,
         spindle.ProcessCallCancel,
         spindle.ProcessCallCredit,
+        spindle.ProcessCallIdle,
     }
     assert set(get_args(spindle.HostToWorker)) == {
         spindle.ProcessLifecycle,
@@ -347,6 +349,7 @@ VALUES = [
     spindle.ProcessCall("r", "p-1", "index", window=16),
     spindle.ProcessCallCancel("r"),
     spindle.ProcessCallCredit("r", 8),
+    spindle.ProcessCallIdle("r", "p-1"),
     spindle.ProcessCallItem("r", None),
     spindle.Response("r", error="no", failure=spindle.CallFailure("ValueError", "no", "Traceback")),
 ]

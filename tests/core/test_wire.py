@@ -25,6 +25,7 @@ from spindle_trio._model import (
     ProcessCall,
     ProcessCallCancel,
     ProcessCallCredit,
+    ProcessCallIdle,
     ProcessCallItem,
     ProcessFilter,
     ProcessGet,
@@ -145,6 +146,7 @@ requests: st.SearchStrategy[WorkerToHost] = st.one_of(
         window=st.none() | st.integers(1, MOST_WINDOW),
     ),
     st.builds(ProcessCallCancel, request_id=texts),
+    st.builds(ProcessCallIdle, request_id=texts, process_id=texts),
     st.builds(ProcessCallCredit, request_id=texts, items=st.integers(1, MOST_WINDOW)),
 )
 failures = st.builds(CallFailure, error_type=texts, text=texts, traceback=optional_texts)

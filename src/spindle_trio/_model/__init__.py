@@ -117,6 +117,9 @@ from spindle_trio._model._worker_messages import (
     ProcessCallCredit as ProcessCallCredit,
 )
 from spindle_trio._model._worker_messages import (
+    ProcessCallIdle as ProcessCallIdle,
+)
+from spindle_trio._model._worker_messages import (
     ProcessCallItem as ProcessCallItem,
 )
 from spindle_trio._model._worker_messages import (

@@ -131,6 +131,20 @@ class ProcessCallCredit:
 
 @show_fields
 @attrs.frozen
+class ProcessCallIdle:
+    """A worker asks to hear when a process has ended all calls (`backend_process_call_idle`); answered then.
+
+    Those that were cancelled are among them: their handlers may go on after their answers.
+    """
+
+    request_id: str
+    """Comes back in the answer."""
+    process_id: str
+    """Which process."""
+
+
+@show_fields
+@attrs.frozen
 class ProcessCallItem:
     """The host passes on the next item of a stream (`backend_process_call_item`)."""
 
@@ -220,5 +234,6 @@ WorkerToHost: TypeAlias = (
     | ProcessCall
     | ProcessCallCancel
     | ProcessCallCredit
+    | ProcessCallIdle
 )
 HostToWorker: TypeAlias = ProcessLifecycle | ProcessMessage | ProcessSendFailed | ProcessCallItem | Response

@@ -9,7 +9,15 @@ import attrs
 import trio
 
 from spindle_trio._errors import CallTimeoutError, PeerProtocolError, ProcessLostError
-from spindle_trio._model import CallRequest, JsonValue, Limits, ProcessCall, ProcessCallCancel, ProcessCallCredit
+from spindle_trio._model import (
+    CallRequest,
+    JsonValue,
+    Limits,
+    ProcessCall,
+    ProcessCallCancel,
+    ProcessCallCredit,
+    ProcessCallIdle,
+)
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._checked_copy import checked_copy
 from spindle_trio._worker_protocol._pending import PendingCall
@@ -94,12 +102,19 @@ class CallLine:
         elif not pending.is_queued:
             self._pending.pop(request_id).settle()
 
-    def find_pending(self, process: RemoteProcess) -> PendingCall | None:
-        """Find a call of a process that has not been answered, if there is one."""
-        for pending in self._pending.values():
-            if isinstance(pending, PendingCall) and pending.process is process:
-                return pending
-        return None
+    async def ask_idle(self, process: RemoteProcess) -> None:
+        """Wait until the host says that a process has ended all calls."""
+        pending = PendingCall(process, math.inf)
+        request = ProcessCallIdle(self.new_id(), process.process_id)
+        self._pending[request.request_id] = pending
+        pending.is_sent = True  # before anything that is cancelled later
+        self._writer.put_urgent(request)
+        try:
+            await pending.done.wait()
+        except BaseException:
+            self.give_up(request.request_id)
+            raise
+        pending.take()
 
     def give_credit(self, request_id: str, items: int) -> None:
         """Let a stream send more."""
@@ -161,10 +176,17 @@ class RemoteCalls:
         return stream
 
     async def wait_idle(self) -> None:
-        """Wait until all calls from here have been answered, or the connection is lost; see `CallsInterface`."""
-        await trio.lowlevel.checkpoint()
-        while (pending := self._line.find_pending(self._process)) is not None:
-            await pending.done.wait()
+        """Wait until the process has ended every call, also those that were given up; see `CallsInterface`.
+
+        Raises:
+            trio.BrokenResourceError: the connection is lost.
+            trio.ClosedResourceError: the worker was closed.
+        """
+        self._line.check_open()
+        if self._process.has_ended:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._line.ask_idle(self._process)
 
     def _checked(self, request: CallRequest) -> tuple[ProcessCall, int]:
         self._line.check_open()

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from spindle_trio._errors import CallError, CallTimeoutError, PeerProtocolError, ProcessLostError
-from spindle_trio._model import MOST_WINDOW, CallRequest, ProcessCall, ProcessCallItem, Response
+from spindle_trio._model import MOST_WINDOW, CallRequest, ProcessCall, ProcessCallIdle, ProcessCallItem, Response
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._notice_sender import ANSWERED_ERRORS, error_answer
 from spindle_trio._worker_protocol._waiting_requests import WaitingCalls
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ServedCall:
     """One that has not been answered."""
 
-    request: ProcessCall
+    request: ProcessCall | ProcessCallIdle
     size: int
     """What it takes in memory."""
     items: RelayedStream | None = attrs.field(default=None, init=False)
@@ -50,7 +50,7 @@ class ServedCalls:
         self._by_id: dict[str, ServedCall] = {}
         notices.cut_short = self.cancel
 
-    def admit(self, request: ProcessCall) -> ServedCall:
+    def admit(self, request: ProcessCall | ProcessCallIdle) -> ServedCall:
         """Begin a call; `serve` has to follow.
 
         Raises:
@@ -89,7 +89,10 @@ class ServedCalls:
         answer = None
         try:
             with call.scope:
-                answer = await self._answer_to(port, call.request, call)
+                if isinstance(call.request, ProcessCall):
+                    answer = await self._answer_to(port, call.request, call)
+                else:
+                    answer = await self._answer_when_idle(port, call.request)
             if answer is None:
                 answer = error_answer(call.request.request_id, CallError("the call was cancelled"))
             with trio.CancelScope(shield=True):  # ended by the close of the writer
@@ -99,6 +102,15 @@ class ServedCalls:
         finally:
             del self._by_id[call.request.request_id]
             self._waiting.release(call.size)
+
+    async def _answer_when_idle(self, port: ServingInterface, request: ProcessCallIdle) -> Response:
+        try:
+            await port.find_calls(request.process_id, None).wait_idle()
+        except trio.BrokenResourceError:
+            pass  # it has ended, and with it all that it was asked
+        except ANSWERED_ERRORS as error:
+            return error_answer(request.request_id, error)
+        return Response(request.request_id)
 
     async def _answer_to(self, port: ServingInterface, request: ProcessCall, call: ServedCall) -> Response:
         try:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from spindle_trio._errors import CallError, SpawnRefusedError
-from spindle_trio._model import MEBIBYTE, OMITTED
+from spindle_trio._model import MEBIBYTE, OMITTED, ProcessCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spindle_trio._errors import SpindleError
-    from spindle_trio._model import ProcessCall, SpawnOptions
+    from spindle_trio._model import ProcessCallIdle, SpawnOptions
 
 MOST_BYTES: Final = 64 * MEBIBYTE
 """Bytes that all spawns, or all calls, may take in memory while they wait; one alone may take any number."""
@@ -99,16 +99,18 @@ class WaitingCalls(WaitingRequests):
     def __init__(self, most: int = MOST_CALLS) -> None:
         super().__init__(most, "calls", CallError)
 
-    def admit_call(self, call: ProcessCall) -> int:
+    def admit_call(self, call: ProcessCall | ProcessCallIdle) -> int:
         """Let a call wait, and return its size in memory.
 
         Raises:
             CallError: there is no room for it.
         """
-        size = _size_of(call.payload)
-        labels = (call.request_id, call.process_id, call.user_id)
-        size += sum(len(label) for label in labels if label is not None and len(label) > _SHORT_LABEL)
-        self.admit(f"call {call.method[:200]!r}", size)
+        size = sum(len(label) for label in (call.request_id, call.process_id) if len(label) > _SHORT_LABEL)
+        what = "wait for calls"
+        if isinstance(call, ProcessCall):
+            size += _size_of(call.payload) + (0 if call.user_id is None else len(call.user_id))
+            what = f"call {call.method[:200]!r}"
+        self.admit(what, size)
         return size
 
 

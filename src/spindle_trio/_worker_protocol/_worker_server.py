@@ -17,6 +17,7 @@ from spindle_trio._model import (
     ProcessCall,
     ProcessCallCancel,
     ProcessCallCredit,
+    ProcessCallIdle,
     ProcessGet,
     ProcessList,
     ProcessSend,
@@ -180,7 +181,7 @@ class _Connection:
             match request:
                 case ProcessSend():
                     self._post(request)
-                case ProcessCall():
+                case ProcessCall() | ProcessCallIdle():
                     self._begin_call(request)
                 case ProcessCallCredit():
                     self._calls.give_credit(request.request_id, request.items)
@@ -251,7 +252,7 @@ class _Connection:
             self._served_calls = ServedCalls(self._notices)
         return self._served_calls
 
-    def _begin_call(self, request: ProcessCall) -> None:
+    def _begin_call(self, request: ProcessCall | ProcessCallIdle) -> None:
         call = self._calls.admit(request)
         self._requests += 1
         self._nursery.start_soon(self._serve_call, call)

@@ -20,6 +20,7 @@ from spindle_trio._model import (
     ProcessCall,
     ProcessCallCancel,
     ProcessCallCredit,
+    ProcessCallIdle,
     ProcessCallItem,
     ProcessFilter,
     ProcessGet,
@@ -80,6 +81,7 @@ REQUEST_TAGS: Final[Mapping[str, type[WorkerToHost]]] = {
     "backend_process_call": ProcessCall,
     "backend_process_call_cancel": ProcessCallCancel,
     "backend_process_call_credit": ProcessCallCredit,
+    "backend_process_call_idle": ProcessCallIdle,
 }
 NOTICE_TAGS: Final[Mapping[str, type[HostToWorker]]] = {
     "backend_process_lifecycle": ProcessLifecycle,
