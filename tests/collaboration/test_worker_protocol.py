@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -111,9 +111,32 @@ async def slow_to_stop(process: ProcessContext) -> str:
     return "cleaned up"
 
 
+async def tools(process: ProcessContext) -> None:
+    @process.on_call
+    def square(payload: Any) -> object:
+        return payload["n"] ** 2
+
+    @process.on_call
+    async def fail(payload: object) -> None:
+        raise ValueError(f"no {payload}")
+
+    @process.on_call
+    async def count(upto: int) -> AsyncIterator[int]:
+        for number in range(upto):
+            await process.send(number)  # says how far it has come
+            yield number
+
+    @process.on_call
+    async def clings(seconds: float) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+
+    process.ready()
+
+
 ENTRIES = {
     f"{entry.__name__}.py": entry
-    for entry in (indexer, echo, told, never_ready, hasty, raises, deaf, flood, wedged, stubborn, slow_to_stop)
+    for entry in (indexer, echo, told, never_ready, hasty, raises, deaf, flood, wedged, stubborn, slow_to_stop, tools)
 }
 
 # ---- channels
@@ -674,3 +697,54 @@ async def test_a_send_on_the_wire_that_cannot_be_delivered_is_logged_and_told_to
     dropped = [record for record in caplog.records if "dropped" in record.message]
     assert len(dropped) == 3
     assert all("unknown" in record.message or process_id in record.message for record in dropped)
+
+
+async def test_calls_and_streams_are_as_in_the_hosts_own_program(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving() as (_, worker), worker.backend_processes.open("tools.py") as handle:
+        assert await handle.call("square", {"n": 3}) == 9
+        with pytest.raises(spindle.CallFailedError) as failed:
+            await handle.call("fail", "luck")
+        assert (failed.value.error_type, failed.value.text) == ("ValueError", "no luck")
+        with pytest.raises(spindle.UnknownMethodError) as unknown:
+            await handle.call("cube")
+        assert set(unknown.value.known) == {"square", "fail", "count", "clings"}
+        async with handle.stream("count", 50) as items:
+            assert [item async for item in items] == list(range(50))
+        with pytest.raises(spindle.PayloadError):
+            await handle.call("square", {1})
+        began = trio.current_time()
+        with pytest.raises(spindle.CallTimeoutError):
+            await handle.call("clings", 2, timeout=1.5)
+        assert trio.current_time() - began == 1.5
+        assert await handle.call("square", {"n": 4}) == 16  # it goes on beside the other
+
+
+async def test_a_slow_reader_elsewhere_holds_up_the_generator(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving() as (_, worker), worker.backend_processes.open("tools.py") as handle:
+        messages = handle.messages()
+        async with handle.stream("count", 1_000, window=3) as items:
+            await trio.sleep(10)
+            assert await messages.receive_many() == [0, 1, 2]
+            assert await items.receive() == 0
+            assert await items.receive() == 1
+            await trio.sleep(10)
+            assert await messages.receive_many() == [3, 4]
+        await trio.sleep(10)
+        assert await handle.call("square", {"n": 3}) == 9
+        with pytest.raises(trio.WouldBlock):
+            messages.receive_nowait()
+
+
+async def test_a_pool_works_for_a_worker_elsewhere(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving() as (_, worker), spindle.open_pool(worker, "tools.py", size=1) as pool:
+        assert await pool.call("square", {"n": 3}) == 9
+        (first,) = await worker.backend_processes.list()
+        began = trio.current_time()
+        with pytest.raises(spindle.CallTimeoutError):
+            await pool.call("clings", 3.5, timeout=2)
+        assert trio.current_time() - began == 2
+        # The handler goes on, so its process serves nobody, and is ended after the host's `cancel_grace`.
+        assert await pool.call("square", {"n": 4}) == 16
+        assert trio.current_time() - began == pytest.approx(3.5, abs=0.1)  # when it is gone
+        (second,) = await worker.backend_processes.list()
+        assert second.process_id != first.process_id

@@ -404,6 +404,13 @@ MUTANTS: Final = (
         "",
         ("collaboration/test_worker_protocol_calls.py::test_the_far_readers_credit_goes_through_to_the_process",),
     ),
+    Mutant(
+        "a process elsewhere counts as idle while a cancelled handler goes on",
+        "_worker_protocol/_remote_calls.py",
+        "await self._line.ask_idle(self._process)",
+        "await trio.lowlevel.checkpoint()",
+        ("collaboration/test_worker_protocol.py::test_a_pool_works_for_a_worker_elsewhere",),
+    ),
     # ---- launchers
     Mutant(
         "an entry may link out of its root",
