@@ -142,7 +142,7 @@ function hearIdle() {
     control.ref(); // the stop frame follows
   } else if (!hasCalled) {
     fail(`the entry ${stringify(facts.entry)} ${NEVER_LOADED}`);
-  } else if (returned !== undefined && cleanUp === null && messageHandlers.count + stopHandlers.count + calls.count === 0) {
+  } else if (returned !== undefined && cleanUp === null && !hasHandlers()) {
     try {
       complete(returned);
     } catch (error) {
@@ -151,6 +151,10 @@ function hearIdle() {
   } else {
     control.ref();
   }
+}
+
+function hasHandlers() {
+  return messageHandlers.count + stopHandlers.count + calls.count > 0;
 }
 
 function ready() {

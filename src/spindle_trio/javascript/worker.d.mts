@@ -88,8 +88,8 @@ export interface BackendProcesses {
   send(processId: string, payload: unknown, userId?: string): void;
 
   /**
-   * Call a handler in a process, and return its answer. It is sent once: nothing repeats it. A call that is cancelled, by
-   * its time or its signal, rejects at once.
+   * Call a handler in a process, and return its answer. It is sent once: nothing repeats it. A call that is cancelled,
+   * by its time or its signal, rejects at once.
    *
    * @throws BackendProcessError by the name of `CallFailedError`, `UnknownMethodError`, `CallTimeoutError`,
    * `ProcessLostError` or `CallError`; PayloadError for a payload that is no JSON; the reason of the signal
@@ -97,8 +97,8 @@ export interface BackendProcesses {
   call(processId: string, method: string, payload?: unknown, options?: CallOptions): Promise<unknown>;
 
   /**
-   * Read what a generator in a process yields: `for await (const item of stream(...))`. It begins with the first item that
-   * is asked for, and leaving the loop cancels it. Its error is thrown after the items before it.
+   * Read what a generator in a process yields: `for await (const item of stream(...))`. It begins with the first item
+   * that is asked for, and leaving the loop cancels it. Its error is thrown after the items before it.
    */
   stream(
     processId: string,

@@ -108,7 +108,7 @@ class LocalProcess(LaunchedProcess):
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
         self._has_dumped = False
-        self._no_dump: str | None = None  # why no dump could be requested
+        self._no_dump: str | None = None  # why there are no stacks
         self._was_stopped = False
         drains.add(self._stdout)
         drains.add(self._stderr)
@@ -159,7 +159,9 @@ class LocalProcess(LaunchedProcess):
                 try:
                     self._has_dumped = self._ask_for_dump()
                 except OSError as error:  # the kill that follows works without it
-                    self._no_dump = error.strerror
+                    self._no_dump = f"its stacks could not be asked for: {error.strerror}"
+            elif not self._was_stopped:
+                self._no_dump = "JavaScript leaves no stacks"
         return self._has_dumped
 
     def _ask_for_dump(self) -> bool:
@@ -184,8 +186,8 @@ class LocalProcess(LaunchedProcess):
 
     def remark(self) -> str | None:
         """Say that it had been stopped, and why there are no stacks; see `LaunchedProcess.remark`."""
-        no_dump = f"its stacks could not be asked for: {self._no_dump}" if self._no_dump else None
-        return "; ".join(filter(None, ("it was stopped by a signal" if self._was_stopped else None, no_dump))) or None
+        was_stopped = "it was stopped by a signal" if self._was_stopped else None
+        return "; ".join(filter(None, (was_stopped, self._no_dump))) or None
 
     def has_exited(self) -> bool:
         """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
