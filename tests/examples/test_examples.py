@@ -108,3 +108,15 @@ def test_socket_worker_uses_a_host_behind_a_socket() -> None:
         "message: {'looked_at': 60000, 'primes': 6057}",
         "completed with 6057",
     ]
+
+
+def test_surviving_pool_answers_whatever_its_calls_do_to_its_processes() -> None:
+    done = run(EXAMPLES / "surviving_pool.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "  3  crash: lost: killed by SIGABRT without complete() or fail()",
+        "  3  grow: MemoryError",
+        "  3  hang: not answered in time",
+        " 81  square: answered",
+        "3 processes have crashed",
+    ]

@@ -303,7 +303,7 @@ def send_signal(pid: int | None, number: signal.Signals) -> None:
         mark = f"{MARK}={os.environ[MARK]}".encode()
         if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, FileNotFoundError):
         pass
     finally:
         os.close(pidfd)
