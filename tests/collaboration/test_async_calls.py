@@ -18,7 +18,7 @@ from spindle_trio._protocol._call_answers import Answer, CallFrame, Failure, Ite
 from spindle_trio.child import CallCancelled, ProcessContext
 from spindle_trio.child._async_calls import CONCURRENCY
 from spindle_trio.child._facts import ProcessFacts
-from support.async_child import Entry, Host, running, some_facts
+from support.async_child import Entry, Host, running, some_facts, taken
 from support.calls import READER, Caller
 
 FACTS = some_facts(protocol=2, frame_bytes=100_000)
@@ -490,6 +490,25 @@ async def test_ten_thousand_calls_at_once_are_each_answered_once() -> None:
         ]
         await host.calls.send_pending(bodies)
     assert sorted(answered) == list(range(1, 10_001))
+
+
+async def test_an_answer_does_not_wait_for_a_function_that_may_take_long() -> None:
+    """The host has it before that function begins, although one task runs both without a pause."""
+    hosts: list[Host] = []
+    seen: list[int] = []
+
+    def look(payload: object) -> None:
+        seen.append(len(taken(hosts[0].calls)))
+
+    async with calling(entry_with(quick=abs, look=look)) as (host, caller):
+        hosts.append(host)
+        for number in range(3):
+            await caller.answer("quick", number)
+        for number in range(4):
+            caller.call("quick", number)
+        caller.call("look")
+        assert await caller.frames_so_far() == [Answer(8, None)]
+    assert seen == [4]
 
 
 # Cancellation and deadlines.

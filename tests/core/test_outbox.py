@@ -413,6 +413,24 @@ async def test_a_frame_that_is_not_joined_takes_those_before_it_along(nursery: t
     assert len(tap.taken) == IN_A_ROW + 6
 
 
+async def test_joined_frames_can_be_sent_on_request_and_after_as_few_frames_as_one_likes(
+    nursery: trio.Nursery,
+) -> None:
+    tap = JoiningTap()
+    outbox = Outbox(tap, nursery.start_soon, in_a_row=1)
+    outbox.send_joined()  # there are none
+    for _ in range(5):
+        outbox.send_nowait(BODY, joins=True)
+    assert len(tap.taken) == 1
+    outbox.send_joined()
+    assert tap.taken == [BODY] * 5
+    outbox.send_nowait(BODY, joins=True)
+    tap.go()
+    outbox.send_joined()
+    with pytest.raises(trio.BrokenResourceError):
+        outbox.send_nowait(BODY)
+
+
 async def test_where_the_lane_takes_no_more_of_a_flood_it_waits_up_to_the_bound(nursery: trio.Nursery) -> None:
     tap = JoiningTap(room=IN_A_ROW + 100)
     outbox = Outbox(tap, nursery.start_soon, 40_000)

@@ -699,6 +699,13 @@ MUTANTS: Final = (
         ("collaboration/test_async_calls.py::test_what_a_handler_sets_in_its_context_is_gone_with_it",),
     ),
     Mutant(
+        "an answer waits for a plain function that takes long",
+        "child/_async_calls.py",
+        "                self._serving.send_joined()",
+        "                pass",
+        ("collaboration/test_async_calls.py::test_an_answer_does_not_wait_for_a_function_that_may_take_long",),
+    ),
+    Mutant(
         "a generator runs ahead of its credit",
         "child/_async_call.py",
         "while self._credit < 1:",

@@ -44,6 +44,7 @@ class Outbox:
         "_is_joining",
         "_lane",
         "_max_bytes",
+        "_most_in_a_row",
         "_queue",
         "_start_soon",
     )
@@ -53,6 +54,7 @@ class Outbox:
         lane: FrameLane,
         start_soon: Callable[[Callable[[], Awaitable[object]]], None],
         max_bytes: float = math.inf,
+        in_a_row: int = _IN_A_ROW,
     ) -> None:
         """Begin empty.
 
@@ -60,8 +62,10 @@ class Outbox:
             lane: sends the frames; nothing else may send on it.
             start_soon: starts the draining task, in a nursery that lives as long as the lane.
             max_bytes: how many bytes may wait behind the frame that is partly sent, besides one longer frame.
+            in_a_row: how many frames that may be joined leave inline before the next ones are.
         """
         self._lane = lane
+        self._most_in_a_row = in_a_row
         self._start_soon = start_soon
         self._max_bytes = max_bytes
         self._is_broken = False
@@ -150,7 +154,7 @@ class Outbox:
         if self._is_broken:
             raise trio.BrokenResourceError("the other end of the lane is gone")
         if not self._is_draining:
-            if not joins or self._in_a_row < _IN_A_ROW:
+            if not joins or self._in_a_row < self._most_in_a_row:
                 self._in_a_row = self._in_a_row + 1 if joins else 0
                 self._send_inline([body])
                 return
@@ -168,6 +172,14 @@ class Outbox:
         queue.size = size
         if self._is_joining and not joins:
             self._send_inline(queue.take())
+
+    def send_joined(self) -> None:
+        """Send now what waits to be joined with more."""
+        if self._is_joining and self._queue is not None and self._queue.frames:
+            try:
+                self._send_inline(self._queue.take())
+            except trio.BrokenResourceError:
+                pass  # whoever sends next is told
 
     def _send_inline(self, bodies: list[bytes]) -> None:
         """Send frames as far as the lane takes them now; the draining task sends the rest."""

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 TURN_SECONDS: Final = 0.005
 """How long plain functions and generators may run, one after another, before other tasks have their turn."""
 
+QUICK_SECONDS: Final = 0.0002
+"""How long a function or a generator may have run the last time, so that what was to be sent before may wait for it."""
+
+_QUICK_ITEMS: Final = 16
+"""How many items of a stream in a row leave one by one before the next ones leave together."""
+
 
 class Serving:
     """What the calls of one entry share: the handlers, the facts, and the way to the host."""
@@ -51,13 +57,18 @@ class Serving:
 
     def send_on(self, lane: FrameLane) -> None:
         """Send on this lane from now on."""
-        self._out = Outbox(lane, self._start_soon, self.facts.outbox_bytes)
+        self._out = Outbox(lane, self._start_soon, self.facts.outbox_bytes, in_a_row=1)
 
-    async def send(self, body: bytes) -> None:
-        """Send a frame as soon as there is room for it."""
+    async def send(self, body: bytes, *, joins: bool) -> None:
+        """Send a frame as soon as there is room for it.
+
+        Args:
+            body: the frame's.
+            joins: whether more are likely to follow before other tasks have had their turn.
+        """
         try:
             try:
-                self._outbox.send_nowait(body, joins=True)
+                self._outbox.send_nowait(body, joins=joins)
                 return
             except trio.WouldBlock:
                 pass
@@ -70,7 +81,7 @@ class Serving:
         try:
             self._outbox.send_nowait(body, joins=True)
         except trio.WouldBlock:
-            self._start_soon(partial(self.send, body))
+            self._start_soon(partial(self.send, body, joins=True))
         except trio.BrokenResourceError:
             pass  # as above
 
@@ -78,6 +89,10 @@ class Serving:
     def _outbox(self) -> Outbox:
         assert self._out is not None, "it is made before the first call is read"
         return self._out
+
+    def send_joined(self) -> None:
+        """Send now what waits to be joined with more."""
+        self._outbox.send_joined()
 
     async def wait_flushed(self) -> None:
         """Wait until all frames are with the operating system."""
@@ -199,12 +214,14 @@ class AsyncCall:
     async def _stream(self) -> bytes:
         generator = cast("AnyGenerator", self._invoke())
         turn_ends = monotonic() + TURN_SECONDS
+        quick = 0  # items in a row that took next to no time
         try:
             while True:
                 # Only then the generator goes on: it works for no reader that has stopped.
                 while self._credit < 1:
                     self._credited = trio.Event()
                     await self._credited.wait()
+                began = monotonic()
                 try:
                     item = await anext(generator) if isinstance(generator, AsyncGenerator) else next(generator)
                 except (StopIteration, StopAsyncIteration):
@@ -213,8 +230,11 @@ class AsyncCall:
                 if not body.startswith(ITEM):
                     return body
                 self._credit -= 1
-                await self.serving.send(body)
-                if monotonic() >= turn_ends:
+                # A joined item would wait for a generator that stops to think.
+                await self.serving.send(body, joins=quick > _QUICK_ITEMS)
+                ended = monotonic()
+                quick = quick + 1 if ended - began < QUICK_SECONDS else 0
+                if ended >= turn_ends:
                     await trio.lowlevel.checkpoint()
                     turn_ends = monotonic() + TURN_SECONDS
         finally:

@@ -8,6 +8,9 @@ calls fill their room, nothing more is read. A handler runs in a task of its own
 deadline. Only a plain function needs no task: the reading task calls it itself, in its turn. Trio may begin tasks in
 any order. So a new task serves the call that has waited longest, whichever that is.
 
+Answers of several calls leave together, since a write for each is most of the cost of a short call: at the latest when
+other tasks have had their turn, and before a plain function begins that was not quick the last time.
+
 Every call is ended by exactly one frame, unless the process ends before. A cancelled call is ended when its handler has
 given up; one that still waits, at once. Cancellations and credit come on the control lane, so a cancellation may be
 there before its call.
@@ -29,7 +32,15 @@ import trio
 
 from spindle_trio._errors import LocalProtocolError, PeerProtocolError
 from spindle_trio._protocol._call_frames import read_call
-from spindle_trio.child._async_call import CURRENT, TURN_SECONDS, AsyncCall, Serving, encode_cancelled, start_nothing
+from spindle_trio.child._async_call import (
+    CURRENT,
+    QUICK_SECONDS,
+    TURN_SECONDS,
+    AsyncCall,
+    Serving,
+    encode_cancelled,
+    start_nothing,
+)
 from spindle_trio.child._calls import NO_CALL, CallContext, CallHandlers
 
 if TYPE_CHECKING:
@@ -212,21 +223,24 @@ class AsyncCalls:
         """Begin what waits, and serve it here if that needs no task."""
         turn_ends = monotonic() + TURN_SECONDS
         while self._can_begin:
-            if not self._runs_at_once(next(iter(self._waiting.values()))):
+            handler = self.handlers.find(next(iter(self._waiting.values())).method)
+            if handler is not None and (handler.is_async or handler.is_stream):
                 self._start_task()
                 continue
+            began = monotonic()
+            if handler is not None and not handler.is_quick:
+                self._serving.send_joined()
             await self._serve_at_once(self._next())
-            if monotonic() >= turn_ends:
+            ended = monotonic()
+            if handler is not None:
+                handler.is_quick = ended - began < QUICK_SECONDS
+            if ended >= turn_ends:
                 await trio.lowlevel.checkpoint()
                 turn_ends = monotonic() + TURN_SECONDS
 
     @property
     def _can_begin(self) -> bool:
         return len(self._waiting) > self._starting and self._running < self._limit and not self._is_stopping
-
-    def _runs_at_once(self, call: AsyncCall) -> bool:
-        handler = self.handlers.find(call.method)
-        return handler is None or not (handler.is_async or handler.is_stream)
 
     def _start_tasks(self) -> None:
         while self._can_begin:
@@ -256,7 +270,7 @@ class AsyncCalls:
             # In a context of its own, as in a task: what it sets is gone with it.
             body = context.run(call.call_plainly)
         if isinstance(body, bytes):
-            await self._serving.send(body)
+            await self._serving.send(body, joins=len(self._waiting) > 0)
         elif body is not None:
             # An `async` function in disguise.
             self._running += 1
@@ -285,7 +299,7 @@ class AsyncCalls:
                 body = await call.run(value)
             del self._begun[call.call_id]
             if body is not None:
-                await self._serving.send(body)
+                await self._serving.send(body, joins=self._running > 1 or len(self._waiting) > 0)
         finally:
             self._begun.pop(call.call_id, None)
             self._end_task()

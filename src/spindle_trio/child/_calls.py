@@ -104,7 +104,7 @@ class CallContext:
 class CallHandler:
     """A function that answers calls."""
 
-    __slots__ = ("function", "is_async", "is_stream")
+    __slots__ = ("function", "is_async", "is_quick", "is_stream")
 
     def __init__(self, function: CallFunction) -> None:
         flags = code_flags(function)
@@ -114,6 +114,8 @@ class CallHandler:
         """Whether calling it gives a generator, plain or `async`."""
         self.is_async: bool = bool(flags & (COROUTINE | ASYNC_GENERATOR))
         """Whether calling it gives a coroutine or an `async` generator."""
+        self.is_quick: bool = False
+        """Whether it took next to no time when it was last called; for a runtime that wants to know."""
 
 
 class CallHandlers:
