@@ -285,6 +285,24 @@ async def test_the_wait_for_a_process_counts_and_its_error_says_so(world: World,
         assert pool.statistics().calls == 1
 
 
+async def test_a_process_that_comes_in_the_last_moment_is_not_called(
+    virtual_world: World, autojump_clock: MockClock
+) -> None:
+    async with opened(virtual_world, size=1) as pool:
+        await pool.call("square", 1)
+        for number in range(20):
+            async with trio.open_nursery() as nursery:
+                calls = Calls(nursery, pool)
+                await calls.begin("a", "begin", slow("a", 1))
+                await calls.begin("b", "square", 2, timeout=1)
+                await calls.wait(2)
+            assert isinstance(dict(calls.ends)["b"], CallTimeoutError)
+            assert pool.statistics().calls == number + 2
+        with pytest.raises(CallTimeoutError, match="not begun in time"):
+            await pool.call("square", 1, timeout=1e-320)
+        assert pool.statistics().idle == 1
+
+
 async def test_what_is_left_of_the_time_is_what_the_handler_has(
     virtual_world: World, autojump_clock: MockClock
 ) -> None:
@@ -752,3 +770,79 @@ async def test_a_map_takes_only_what_can_be_iterated(virtual_world: World) -> No
         with pytest.raises(TypeError, match="iterable"):
             pool.map("square", 7)  # type: ignore[arg-type]
         assert [answer async for answer in pool.map("square", [])] == []
+
+
+# ---- cancellation at any step, and kills
+
+
+async def cancel_after(scope: trio.CancelScope, steps: int) -> None:
+    for _ in range(steps):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["call", "stream", "map"])
+async def test_who_is_cancelled_at_any_step_costs_the_pool_nothing(
+    virtual_world: World, autojump_clock: MockClock, kind: str
+) -> None:
+    async def use(pool: Pool) -> None:
+        if kind == "call":
+            await pool.call("square", 1)
+        elif kind == "stream":
+            async with pool.stream("count", 3) as items:
+                assert [item async for item in items] == [0, 1, 2]
+        else:
+            assert [answer async for answer in pool.map("square", [1, 2, 3, 4])] == [1, 4, 9, 16]
+
+    async with opened(virtual_world, size=2) as pool:
+        was_cancelled = True
+        steps = 0
+        while was_cancelled:
+            steps += 1
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    nursery.start_soon(cancel_after, scope, steps)
+                    nursery.start_soon(pool.call, "square", 7)
+                    await use(pool)
+                was_cancelled = scope.cancelled_caught
+                nursery.cancel_scope.cancel()
+            with trio.fail_after(5):
+                assert [await pool.call("square", number) for number in (1, 2)] == [1, 4]
+                await wait_all_tasks_blocked()
+            now = pool.statistics()
+            assert (now.busy, now.waiting, now.starting, now.failures) == (0, 0, 0, 0)
+        assert steps > 2
+
+
+@pytest.mark.parametrize("steps", range(1, 60, 2))
+async def test_a_block_that_is_left_at_any_step_leaves_nobody_waiting(
+    virtual_world: World, autojump_clock: MockClock, steps: int
+) -> None:
+    async with trio.open_nursery() as nursery:
+        async with opened(virtual_world, size=2) as pool:
+            calls = Calls(nursery, pool)
+            for number in range(5):
+                nursery.start_soon(calls._run, trio.CancelScope(), str(number), "square", number, {})
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+        with trio.fail_after(5):
+            await calls.wait(5)
+    for name, end in calls.ends:
+        assert end == int(name) ** 2 or isinstance(end, trio.ClosedResourceError | ProcessLostError), end
+
+
+async def test_a_kill_while_the_block_is_left_skips_the_grace_period(
+    world: World, world_clock: MockClock | None
+) -> None:
+    """A second Ctrl-C does that; see `NurseryScope`."""
+    source = TOOLS.replace("process.ready()", "process.on_stop(print)\n    process.ready()")
+
+    async def kill(pool: Pool) -> None:
+        await world.wait_state("stopping", 2)
+        pool._crew.kill()
+
+    async with trio.open_nursery() as nursery, opened(world, source, size=2, prestart=True, grace_period=20) as pool:
+        await world.wait_state("running", 2)
+        began = trio.current_time()
+        nursery.start_soon(kill, pool)
+    assert trio.current_time() - began < 10

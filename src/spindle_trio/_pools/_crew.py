@@ -73,14 +73,17 @@ class Crew:
         """
         if (refusal := self._refusal()) is not None:
             raise refusal
-        if self._idle:
-            member, _ = self._idle.popitem()
-            self._lend(member)
-            return member
         began = trio.current_time()
-        found = await self._waiters.wait(deadline, at_head=at_head, joined=self._start_for_those_who_wait)
+        found: Member | None
+        if self._idle:
+            found, _ = self._idle.popitem()
+            self._lend(found)
+        else:
+            found = await self._waiters.wait(deadline, at_head=at_head, joined=self._start_for_those_who_wait)
         if found is not None:
-            return found
+            if trio.current_time() < deadline:
+                return found
+            self._unlend(found)  # it came in the last moment
         why = "open the pool with more processes, or give its calls more time"
         if self._record.failures_in_a_row:
             count, last = self._record.failures_in_a_row, self._record.last_failure
@@ -127,6 +130,13 @@ class Crew:
         member.phase = Phase.BUSY
         member.calls += 1
         self._record.calls += 1
+
+    def _unlend(self, member: Member) -> None:
+        """Take back a process that was not called."""
+        member.calls -= 1
+        self._record.calls -= 1
+        if member.phase is Phase.BUSY:
+            self._offer(member)
 
     def _refusal(self) -> Exception | None:
         """The error that each call gets from now on, if there is one."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _AHEAD = 4
 """For each process of a pool: how many calls of a map may be begun, or be ended and not taken yet."""
 
+_LEAST_SECONDS = 1e-6
+
 
 def open_pool(
     worker: Worker,
@@ -244,8 +246,8 @@ class Pool:
 
 
 def _left(deadline: float) -> float:
-    """The seconds until a point in Trio's time."""
-    return math.inf if deadline == math.inf else max(0.0, deadline - trio.current_time())
+    """The seconds until a point in Trio's time; always some, since there were some a moment ago."""
+    return math.inf if deadline == math.inf else max(_LEAST_SECONDS, deadline - trio.current_time())
 
 
 @uninterrupted

@@ -67,8 +67,8 @@ def deadline_from(timeout: float) -> float:
     """Turn a timeout into a point in Trio's time.
 
     Raises:
-        ValueError: it is no number of seconds, 0 or more.
+        ValueError: it is no number of seconds, more than 0.
     """
-    if not (is_number(timeout) and timeout >= 0):
-        raise ValueError(f"timeout must be a number of seconds, 0 or more, or math.inf, not {timeout!r}")
+    if not (is_number(timeout) and timeout > 0):
+        raise ValueError(f"timeout must be a number of seconds, more than 0, or math.inf, not {timeout!r}")
     return math.inf if timeout == math.inf else trio.current_time() + timeout
