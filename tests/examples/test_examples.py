@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.javascript import needs_node
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "notes" / "examples"
 GUARD_SECONDS = 60
@@ -120,3 +122,19 @@ def test_surviving_pool_answers_whatever_its_calls_do_to_its_processes() -> None
         " 81  square: answered",
         "3 processes have crashed",
     ]
+
+
+@needs_node
+def test_javascript_backend_calls_its_tools_and_outlives_one_that_hangs() -> None:
+    done = run(EXAMPLES / "javascript_backend" / "serve_backend.py")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("message: ")] == ["message: hello, Ada"]
+    assert [line for line in lines if re.match("square|word", line)] == [
+        "square: 9",
+        *(f"word: {word}" for word in ["wait", "for", "the", "reader"]),
+    ]
+    # Both ends watch the time of a call, and either may be the first to tell.
+    assert re.search(r"^CallTimeoutError: .hangs. was not answered by process …", done.stdout, re.MULTILINE)
+    assert re.search(r"^timed_out: its handler of 'hangs' went on for 0.2 s", done.stdout, re.MULTILINE)
+    assert lines[-1] == "host: 0 of its processes are left"
