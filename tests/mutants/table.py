@@ -97,8 +97,9 @@ MUTANTS: Final = (
     Mutant(
         "a deadline that fires late is believed",
         "_supervision/_supervisor.py",
-        "        intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)\n        process.record.look_at_heartbeat()\n",
-        "",
+        "        intake.take_in_control(most=CONTROL_FRAMES_AT_A_TIME)\n        process.take_in_calls()\n"
+        "        process.record.look_at_heartbeat()\n",
+        "        process.take_in_calls()\n",
         (
             "contract/test_rules_of_patience.py::test_a_jump_past_the_startup_deadline_takes_in_ready_first",
             "contract/test_rules_of_patience.py::test_a_jump_over_five_heartbeat_timeouts_kills_nobody",
@@ -346,25 +347,25 @@ MUTANTS: Final = (
     ),
     Mutant(
         "credit goes back for each item",
-        "_worker_protocol/_remote_stream.py",
-        "if read * 2 >= self._window and",
-        "if",
+        "_messages/_item_channel.py",
+        "if 2 * self._received >= self._window and not self.is_relayed:",
+        "if not self.is_relayed:",
         (
             "collaboration/test_worker_protocol_calls.py::test_items_are_read_and_credit_goes_back_at_half_of_the_window",
         ),
     ),
     Mutant(
         "a host may send more items than the window",
-        "_worker_protocol/_remote_stream.py",
-        "        if self._credit:\n",
-        "        if True:\n",
+        "_messages/_item_channel.py",
+        "        if not self._credit:\n            return False\n",
+        "",
         ("collaboration/test_worker_protocol_calls.py::test_a_host_that_sends_more_than_the_window_ends_the_stream",),
     ),
     Mutant(
         "a stream that is left goes on",
-        "_worker_protocol/_remote_stream.py",
-        "            self._held.clear()\n            self._owner.give_up(self._request_id)\n",
-        "            self._held.clear()\n",
+        "_messages/_item_channel.py",
+        "if not self.is_over and not self.is_given_up:\n            self._give_up()",
+        "if False:\n            self._give_up()",
         (
             "collaboration/test_worker_protocol_calls.py::test_a_stream_that_is_left_is_cancelled_and_what_still_comes_is_dropped",
         ),
@@ -399,9 +400,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a process has credit for what its reader elsewhere has not read",
-        "_supervision/_call_stream.py",
-        "and not self.is_relayed",
-        "",
+        "_messages/_item_channel.py",
+        "if 2 * self._received >= self._window and not self.is_relayed:",
+        "if 2 * self._received >= self._window:",
         ("collaboration/test_worker_protocol_calls.py::test_the_far_readers_credit_goes_through_to_the_process",),
     ),
     Mutant(

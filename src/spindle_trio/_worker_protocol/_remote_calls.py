@@ -162,8 +162,9 @@ class RemoteCalls:
         call, size = self._checked(request)
         assert request.window is not None, "a stream has a window"
         ends_at = trio.current_time() + request.timeout
-        stream = RemoteStream(self._line, call.request_id, request.window, ends_at, self._too_late(request))
-        pending = PendingStream(self._process, _deadline_of(request), stream)
+        deadline = _deadline_of(request)
+        stream = RemoteStream(self._line, call.request_id, request.window, deadline, self._too_late(request))
+        pending = PendingStream(self._process, deadline, stream)
         try:
             with trio.CancelScope(deadline=ends_at) as waiting:
                 await self._line.begin(call, size, pending)
