@@ -504,3 +504,9 @@ async def test_a_stop_reaches_a_child_whose_messages_are_full_both_ways(autojump
 def test_a_launcher_that_knows_no_folders_refuses_them() -> None:
     with pytest.raises(EntryError, match="MemoryLauncher runs each process in its worker's root: spawn without folder"):
         Launcher.resolve_folder(MemoryLauncher({}), "data", Path("/"))
+
+
+@pytest.mark.parametrize("calls", [{}, {"x": 3}, {1: len}, {"x": None}])
+def test_calls_that_are_no_functions_by_name_are_refused_by_the_name_of_the_entry(calls) -> None:
+    with pytest.raises(ValueError, match=r"'calls' of the entry 'tools\.py'"):
+        MemoryLauncher({"tools.py": calls})

@@ -90,7 +90,8 @@ class World:
             return ForkServerLauncher(preload=preload, spares=spares, containment=containment)
         if self.kind == "python":
             return PythonLauncher(spares=spares, containment=containment)
-        return MemoryLauncher({path.name: load(path).run for path in sorted(self.root.glob("*.py"))})
+        modules = {path.name: load(path) for path in sorted(self.root.glob("*.py"))}
+        return MemoryLauncher({name: getattr(module, "run", None) or module.calls for name, module in modules.items()})
 
     @asynccontextmanager
     async def host(self, launcher: Launcher | None = None, **options: Any) -> AsyncIterator[Host]:

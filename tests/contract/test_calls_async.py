@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -225,12 +223,15 @@ async def test_a_handler_that_ends_the_process_loses_the_calls(
         assert str((await handle.wait_ended()).state) == "completed"
 
 
-async def test_a_module_with_calls_needs_no_run(real_world) -> None:
-    (real_world.root / "tools.py").write_text("async def square(n):\n    return n * n\n\ncalls = {'square': square}\n")
-    async with real_world.worker() as worker:
-        handle = await worker.backend_processes.spawn("tools.py")
+@pytest.mark.parametrize("kind", ["async def", "def"])
+async def test_a_module_with_calls_needs_no_run(kind: str, world, world_clock: MockClock | None) -> None:
+    source = f"{kind} square(n):\n    return n * n\n\ncalls = {{'square': square}}\n"
+    entry = world.blocking_entry(source) if kind == "def" else world.entry(source)
+    async with world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
         assert await handle.call("square", 3) == 9
-        assert math.isfinite(await handle.call("square", 0.5))
+        await handle.stop()
+    assert world.reasons() == [("stopped", "stopped")]
 
 
 @pytest.mark.parametrize("source", ["calls = 3", "calls = {}", "calls = {'x': None}"])

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Never, TypeAlias
 
 from spindle_trio._errors import EntryError
 from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
+from spindle_trio.child import ProcessContext
+from spindle_trio.child._calls import entry_of
 from spindle_trio.launchers._entry_path import normalise_entry, normalise_folder
 from spindle_trio.testing._memory_entry import EntryBlock, MemoryEntry
 from spindle_trio.testing._memory_process import MemoryProcess
 from spindle_trio.testing._scripted import ScriptedChild
 from spindle_trio.testing._scripted_process import ScriptedBlock, ScriptedProcess
+
+AnyEntry: TypeAlias = MemoryEntry | Mapping[str, Callable[[Never], object]] | ScriptedChild | Sequence[ScriptedChild]
+"""What a `MemoryLauncher` can be given to run."""
 
 
 class MemoryLauncher(Launcher):
@@ -28,15 +34,17 @@ class MemoryLauncher(Launcher):
     `environment`, `folder` and `arguments` of a spawn are checked and have no effect.
     """
 
-    def __init__(self, entries: Mapping[str, MemoryEntry | ScriptedChild | Sequence[ScriptedChild]]) -> None:
+    def __init__(self, entries: Mapping[str, AnyEntry]) -> None:
         """Take in the entries.
 
         Args:
-            entries: name → what it runs. Names are used like the paths of files. A `ScriptedChild` plays one
-                launch; a sequence of them plays several, in order.
+            entries: name → what it runs. Names are used like the paths of files. A mapping of names to functions
+                answers calls, as the `calls` of a module does. A `ScriptedChild` plays one launch; a sequence of them
+                plays several, in order.
 
         Raises:
             TypeError: `entries` is not a mapping, or an entry is not an `async` function; names it.
+            ValueError: an entry is a mapping, but not of names to functions; names it.
         """
         _check_mapping(entries)
         self._entries: dict[str, MemoryEntry | list[ScriptedChild]] = {}
@@ -105,11 +113,11 @@ def _check_mapping(entries: object) -> None:
         )
 
 
-def _checked(
-    name: str, entry: MemoryEntry | ScriptedChild | Sequence[ScriptedChild]
-) -> MemoryEntry | list[ScriptedChild]:
+def _checked(name: str, entry: AnyEntry) -> MemoryEntry | list[ScriptedChild]:
     if isinstance(entry, ScriptedChild):
         return [entry]
+    if isinstance(entry, Mapping):
+        return _answering(entry_of(entry, f"the entry {name!r}"))
     if isinstance(entry, Sequence):
         children: Sequence[object] = entry
         for child in children:
@@ -128,6 +136,17 @@ def _checked(
             "MemoryLauncher runs entries as Trio tasks, and a blocking one would stop them all"
         )
     return entry
+
+
+def _answering(register: Callable[[ProcessContext], object]) -> MemoryEntry:
+    """Make an `async` entry of one that may be plain."""
+
+    async def run(process: ProcessContext) -> None:
+        registered = register(process)
+        if isinstance(registered, Awaitable):
+            await registered
+
+    return run
 
 
 def _described(value: object) -> str:
