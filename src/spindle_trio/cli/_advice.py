@@ -16,23 +16,25 @@ _MOST_FILES: Final = 5_000
 _PASSED_OVER: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 
 
-def command_instead(entry: str, root: Path) -> str:
+def command_instead(entry: str, root: Path, command: str = "run {}") -> str:
     """Guess which command was meant.
 
     Args:
         entry: as typed.
         root: the worker's root, an absolute path of a folder that exists.
+        command: of `spindle-trio`, with `{}` in the place of the root and the entry.
     """
     typed = Path(entry)
     if _names_an_entry(typed, root):
         return "spindle-trio doctor, to see what is missing"  # the command is right as typed
     for base in (root, Path.cwd()):
         if (base / typed).is_file():
-            return _command_for((base / typed).resolve(), root)
+            return _command_for((base / typed).resolve(), root, command)
     near = _nearest(entry, root)
     if near is not None:
-        return _command(near, root)
-    return f"spindle-trio run ENTRY, where ENTRY is the path of a {_WANTED} file below {root}, or add --root FOLDER"
+        return _command(near, root, command)
+    words = _fill(command, "ENTRY")
+    return f"{words}, where ENTRY is the path of a {_WANTED} file below {root}, or add --root FOLDER"
 
 
 def _names_an_entry(typed: Path, root: Path) -> bool:
@@ -41,18 +43,22 @@ def _names_an_entry(typed: Path, root: Path) -> bool:
     return (root / typed).is_file() and (root / typed).resolve().is_relative_to(root.resolve())
 
 
-def _command_for(file: Path, root: Path) -> str:
+def _command_for(file: Path, root: Path, command: str) -> str:
     """Name an existing file below the root, or below another root if necessary."""
     if file.suffix not in _SUFFIXES:
-        return f"spindle-trio run ENTRY, where ENTRY is a {_WANTED} file"
+        return f"{_fill(command, 'ENTRY')}, where ENTRY is a {_WANTED} file"
     if file.is_relative_to(root.resolve()):
-        return _command(file.relative_to(root.resolve()).as_posix(), root)
-    return _command(file.name, file.parent)
+        return _command(file.relative_to(root.resolve()).as_posix(), root, command)
+    return _command(file.name, file.parent, command)
 
 
-def _command(entry: str, root: Path) -> str:
+def _fill(command: str, entry: str) -> str:
+    return f"spindle-trio {command.replace('{}', entry)}"
+
+
+def _command(entry: str, root: Path, command: str) -> str:
     below = "" if root.resolve() == Path.cwd().resolve() else f"--root {shlex.quote(str(root))} "
-    return f"spindle-trio run {below}{shlex.quote(entry)}"
+    return _fill(command, f"{below}{shlex.quote(entry)}")
 
 
 def _nearest(entry: str, root: Path) -> str | None:

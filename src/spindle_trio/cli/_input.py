@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from spindle_trio.cli._options import parse_json
+from spindle_trio.cli._arguments import parse_json
 from spindle_trio.cli._output import can_wait_for
 
 if TYPE_CHECKING:

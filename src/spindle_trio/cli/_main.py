@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from spindle_trio.cli._options import parse, run_options
+from spindle_trio.cli._options import call_options, run_options
+from spindle_trio.cli._parsers import parse
 from spindle_trio.cli._printing import drop_unwritten_errors
 
 _EXIT_INTERRUPTED: Final = 130
@@ -30,10 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from spindle_trio.cli._types import types
 
             return types(options.file)
+        if options.command == "call":
+            from spindle_trio.cli._call import call
+
+            return call(call_options(options))
         from spindle_trio.cli._run import run
 
         return run(run_options(options))
-    except KeyboardInterrupt:  # before or after `run` listens for it
+    except KeyboardInterrupt:  # before or after a command listens for it
         return _EXIT_INTERRUPTED
     finally:
         drop_unwritten_errors()

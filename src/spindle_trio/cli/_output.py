@@ -103,7 +103,7 @@ def event_line(seconds: float, event: LifecycleEvent) -> str:
     if event.exit_reason is not None and event.exit_reason.value != event.state.value:
         line += f"  ({event.exit_reason.value})"
     if event.result is not None:
-        line += f"  result {_compact(event.result)}"
+        line += f"  result {compact(event.result)}"
     error = event.error if event.post_mortem is None else event.post_mortem.error
     if error:
         first, *others = printable(error).splitlines()
@@ -113,14 +113,15 @@ def event_line(seconds: float, event: LifecycleEvent) -> str:
 
 def message_line(seconds: float, entry: str, message: ProcessMessage) -> str:
     """Write a message for people, in the same columns."""
-    return f"{_columns(seconds, 'message', entry, message.process_id)}  {_compact(message.payload)}"
+    return f"{_columns(seconds, 'message', entry, message.process_id)}  {compact(message.payload)}"
 
 
 def _columns(seconds: float, what: str, entry: str, process_id: str) -> str:
     return f"{seconds:9.3f}  {what:<9}  {entry}  {process_id}"
 
 
-def _compact(value: JsonValue) -> str:
+def compact(value: JsonValue) -> str:
+    """Write a payload as one line of JSON, with dates and bytes as plain values."""
     return json.dumps(plain_payload(value), ensure_ascii=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -47,6 +48,13 @@ def print_error(text: str) -> None:
     """Print a text to standard error; if that is closed, do nothing."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
+
+
+def show_log(*, verbose: bool) -> None:
+    """Send the log to standard error: warnings, or all of it."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s"
+    )
 
 
 def drop_unwritten_errors() -> None:

@@ -8,9 +8,7 @@ terminal event waits, until all messages before it are on their way.
 from __future__ import annotations
 
 import json
-import logging
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
@@ -23,7 +21,7 @@ from spindle_trio.cli._advice import command_instead
 from spindle_trio.cli._input import LineReader, LineTooLongError, message_from
 from spindle_trio.cli._options import EXIT_REFUSED, RunOptions
 from spindle_trio.cli._output import Output, event_line, message_line, printable
-from spindle_trio.cli._printing import STDOUT, complain, print_error, status_of
+from spindle_trio.cli._printing import STDOUT, complain, print_error, show_log, status_of
 from spindle_trio.wire import to_json
 
 _EXIT_OF_STATE: Final = {
@@ -41,11 +39,7 @@ _STDIN: Final = 0
 
 def run(options: RunOptions) -> int:
     """Run one entry to its end and return the command's exit status."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if options.verbose else logging.WARNING,
-        format="%(name)s: %(message)s",
-    )
+    show_log(verbose=options.verbose)
     return trio.run(_Session(options).run)
 
 

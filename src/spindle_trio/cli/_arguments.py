@@ -1,0 +1,138 @@
+"""What may be typed for each argument of `spindle-trio`: readers for `argparse`, whose errors show what to type."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import attrs
+
+if TYPE_CHECKING:
+    from spindle_trio import JsonValue
+
+_STDIN: Final = 0
+
+
+@attrs.frozen
+class Given:
+    """Distinguishes `--payload null` from no `--payload`."""
+
+    value: JsonValue
+
+
+def folder(text: str) -> Path:
+    """Read the path of a folder that exists, and make it absolute."""
+    folder = Path(text)
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"wants a folder that exists, such as --root . (there is no folder {text!r})")
+    return folder.absolute()
+
+
+def payload(text: str) -> Given:
+    """Read a JSON value."""
+    try:
+        return Given(parse_json(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"""wants JSON, such as --payload '{{"folder": "."}}' or --payload '"text"' ({error})"""
+        ) from None
+
+
+def argument(text: str) -> JsonValue:
+    """Read a JSON value: of the text, or of standard input if that is `-`."""
+    given = text
+    try:
+        if text == "-":
+            with open(_STDIN, encoding="utf-8", closefd=False) as stdin:
+                given = stdin.read()
+        return parse_json(given)
+    except (ValueError, OSError) as error:
+        where = "from standard input wants to be" if text == "-" else "wants"
+        raise argparse.ArgumentTypeError(f"""{where} JSON, such as '{{"n": 3}}' or '"text"' ({error})""") from None
+
+
+def method(text: str) -> str:
+    """Read a name that is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("wants the name of a method, such as square")
+    return text
+
+
+def metadata(text: str) -> dict[str, JsonValue]:
+    """Read a JSON object."""
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        value = str(error)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("""wants a JSON object, such as --metadata '{"ticket": 7}'""")
+    return value
+
+
+def user(text: str) -> str:
+    """Read a name that is not blank."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("wants a name that is not blank, such as --user ada")
+    return text
+
+
+def timeout(text: str) -> float:
+    """Read seconds above 0, or `inf`."""
+    seconds = _number(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"wants seconds above 0, such as --timeout 2.5, not {text!r}")
+    return seconds
+
+
+def startup_timeout(text: str) -> float:
+    """Read seconds above 0."""
+    seconds = _number(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"wants seconds above 0, such as --startup-timeout 15, not {text!r}")
+    return seconds
+
+
+def heartbeat_timeout(text: str) -> float:
+    """Read seconds above 0, or `inf`."""
+    seconds = _number(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(
+            f"wants seconds above 0, such as --heartbeat-timeout 15, or inf for no watchdog, not {text!r}"
+        )
+    return seconds
+
+
+def grace(text: str) -> float:
+    """Read seconds, 0 or more."""
+    seconds = _number(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"wants seconds, such as --grace 5, not {text!r}")
+    return seconds
+
+
+def _number(text: str) -> float:
+    """Read a number. Anything else becomes NaN, which no range contains."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def parse_json(text: str) -> JsonValue:
+    """Read JSON in the strict sense, without NaN and the infinities.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply to read.
+    """
+    try:
+        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,207 @@
+"""The words of `spindle-trio`, their help, and one-line errors that show what to type."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import spindle_trio
+from spindle_trio.cli import _arguments as arguments
+from spindle_trio.cli._options import EXIT_REFUSED
+from spindle_trio.cli._printing import print_out
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+_RUN_EPILOG: Final = """\
+Each line of standard input is sent to the process as a message: as JSON where it parses, as a string otherwise.
+The first Ctrl-C or SIGTERM stops the process gracefully, the second kills it.
+
+exit status:
+  0    the process completed, or was stopped
+  1    it failed, or its output could not be written
+  2    it was refused: a bad option or entry
+  124  it timed out
+  130  Ctrl-C came, however the process then ended
+  141  the reader of its output closed the pipe
+  143  SIGTERM came, however the process then ended
+"""
+
+
+_CALL_EPILOG: Final = """\
+The process is stopped once the answer is there. The first Ctrl-C or SIGTERM cancels the call and stops the process
+gracefully, the second kills it. A handler that goes on for a second after its call's timeout is killed, and its stacks
+are shown. A handler that computes has to send heartbeats, or needs --heartbeat-timeout inf.
+
+exit status:
+  0    the call was answered, or the stream has ended
+  1    the method failed, or its answer could not be written
+  2    it was refused: a bad option, entry or method
+  3    the process ended before it had answered, or failed to start
+  124  the time was over, for the answer or for the start
+  130  Ctrl-C came
+  141  the reader of the output closed the pipe
+  143  SIGTERM came
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong, and what to type instead, in one line and without the usage."""
+
+    to_type = "spindle-trio run ENTRY, spindle-trio call ENTRY METHOD, spindle-trio doctor, or spindle-trio types"
+
+    def error(self, message: str) -> NoReturn:
+        problem = " ".join(message.split())
+        if "--" not in problem.partition(": ")[2]:  # a problem with an option shows how to type it already
+            problem += f"; type: {self.to_type}"
+        self.exit(EXIT_REFUSED, f"{self.prog}: {problem}\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print like the rest of the program: the parser's own method ignores errors of writing."""
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+        elif (status := print_out(message)) != 0:
+            sys.exit(status)
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read what was typed; exit with the reason if it is wrong."""
+    parser, commands = _build_parsers()
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        command = commands[options.command]
+        known = [option for action in command._actions for option in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        advice = f"type: {near[0]}" if near else f"for the options, type: {command.prog} --help"
+        parser.exit(EXIT_REFUSED, f"{command.prog}: unknown argument {unknown[0]!r}; {advice}\n")
+    return options
+
+
+def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Build the whole parser, and those of the commands within it."""
+    parser = _Parser(
+        prog="spindle-trio",
+        description="Supervise child processes: startup and heartbeat deadlines, graceful stops, no survivors.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"spindle-trio {spindle_trio.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,call,doctor,types}")
+    run = commands.add_parser(
+        "run",
+        help="run one entry under supervision and print what happens",
+        description="Run one entry under supervision. Print each event and message as it comes.",
+        epilog=_RUN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run.to_type = "spindle-trio run ENTRY"
+    _add_entry(run)
+    _add_spawn_options(run)
+    run.add_argument("--kind", metavar="TEXT", help="kind of the process (default: the entry)")
+    run.add_argument("--key", metavar="TEXT", help="key of the process (default: none)")
+    run.add_argument("--metadata", type=arguments.metadata, metavar="JSON", help="JSON object kept with the process")
+    run.add_argument("--json", action="store_true", help="print one JSON object a line, in the wire form")
+    call = commands.add_parser(
+        "call",
+        help="call a method of one entry and print its answer",
+        description="Run one entry, call a method of it, print the answer as a line of JSON, and stop the process.",
+        epilog=_CALL_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    call.to_type = "spindle-trio call ENTRY METHOD JSON"
+    _add_entry(call)
+    call.add_argument("method", type=arguments.method, metavar="METHOD", help="name of the method, as in its `calls`")
+    call.add_argument(
+        "argument",
+        nargs="?",
+        type=arguments.argument,
+        metavar="JSON",
+        help="""JSON value passed to the method, such as '{"n": 3}'; -: read it from stdin (default: null)""",
+    )
+    call.add_argument("--stream", action="store_true", help="the method is a generator: print its items as they come")
+    call.add_argument(
+        "--timeout",
+        type=arguments.timeout,
+        default=math.inf,
+        metavar="SECONDS",
+        help="time allowed for the answer, or the whole stream, once the process is ready (default: any)",
+    )
+    _add_spawn_options(call)
+    doctor = commands.add_parser(
+        "doctor",
+        help="check whether this machine can supervise processes",
+        description="Check whether this machine can supervise processes, and how.",
+        epilog="The exit status is 0 if processes can be supervised here, and 1 if not.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument(
+        "--json", action="store_true", help="print one JSON object: ok, containment, and a field for each line"
+    )
+    types = commands.add_parser(
+        "types",
+        help="write the type declarations for JavaScript entries",
+        description="Print the type declarations for JavaScript entries, or write them to a file beside an entry.",
+        allow_abbrev=False,
+    )
+    types.to_type = "spindle-trio types, or spindle-trio types FILE"
+    types.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="file to write, or a folder for spindle-trio.d.ts (default: print)",
+    )
+    return parser, commands.choices
+
+
+def _add_entry(command: _Parser) -> None:
+    command.add_argument("entry", metavar="ENTRY", help="path of the entry file: relative to the root, or absolute")
+
+
+def _add_spawn_options(command: _Parser) -> None:
+    """Add the options that all commands with a process have."""
+    command.add_argument(
+        "--root",
+        type=arguments.folder,
+        metavar="FOLDER",
+        help="the worker's root (default: this folder, or that of an absolute ENTRY which is not below it)",
+    )
+    command.add_argument(
+        "--payload",
+        type=arguments.payload,
+        metavar="JSON",
+        help="""JSON value passed to the entry, such as '{"folder": "."}'""",
+    )
+    command.add_argument(
+        "--user", type=arguments.user, default="local", metavar="ID", help="owner of the process (default: local)"
+    )
+    command.add_argument(
+        "--startup-timeout",
+        type=arguments.startup_timeout,
+        default=15.0,
+        metavar="SECONDS",
+        help="time allowed until ready() (default: 15)",
+    )
+    command.add_argument(
+        "--heartbeat-timeout",
+        type=arguments.heartbeat_timeout,
+        default=15.0,
+        metavar="SECONDS",
+        help="time allowed between heartbeats; inf: no watchdog (default: 15)",
+    )
+    command.add_argument(
+        "--grace",
+        type=arguments.grace,
+        default=5.0,
+        metavar="SECONDS",
+        help="time allowed to end after a stop, before the kill (default: 5)",
+    )
+    command.add_argument(
+        "--verbose", action="store_true", help="show the log on stderr; it has what the process prints"
+    )
