@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,14 @@ import trio.testing
 
 from spindle_trio._linux._readiness import wait_readable
 from spindle_trio._model import Limits
+from spindle_trio._protocol._call_answers import encode_call
+from spindle_trio._protocol._control_frames import encode_init
 from spindle_trio._protocol._frames import encode_body
+from spindle_trio.child import BlockingProcessContext
+from spindle_trio.child._blocking_controls import MOST_SPINS, BlockingControls
+from spindle_trio.child._blocking_runtime import run_blocking_entry
+from spindle_trio.child._facts import facts_from_init
+from spindle_trio.child._plain_lane import PlainLane
 from support import calls
 from support.contract import Gate
 
@@ -878,3 +887,83 @@ async def test_no_call_is_begun_in_clean_up_functions(launch: Launch) -> None:
         caller.call("begin")
         child.send("end")
         assert (await child.last_frames())[-1]["messages"] == 0
+
+
+# ---- fairness, with both ends in one program
+
+
+BEGUN = 50
+"""How much has come without a pause before something else comes."""
+
+MOST = 200
+"""How much may come in all; some more answers, and nobody reads them, would fill a socket."""
+
+
+def serve_here(run: Callable[[BlockingProcessContext, PlainLane, PlainLane], object]) -> Any:
+    """Run a blocking entry here, which also has the host's ends of its messages and calls; return its final frame."""
+    pairs = [socket.socketpair() for _ in range(3)]
+    (host_control, control), (host_messages, messages), (host_calls, calls_end) = pairs
+    init = encode_init(
+        process_id="p",
+        entry="entry.py",
+        kind="entry.py",
+        key=None,
+        user_id=None,
+        payload=None,
+        metadata=None,
+        heartbeat_timeout=math.inf,
+        limits=Limits(),
+    )
+    controls = BlockingControls(
+        facts_from_init(json.loads(init)),
+        PlainLane(control.fileno()),
+        PlainLane(messages.fileno()),
+        memoryview(bytearray(16)).cast("d"),
+        print,
+        calls_end.fileno(),
+    )
+    messages_end, calls_lane = PlainLane(host_messages.fileno()), PlainLane(host_calls.fileno())
+    run_blocking_entry(lambda process: run(process, messages_end, calls_lane), controls)
+    lane = PlainLane(host_control.fileno())
+    lane.fill()
+    for end in (end for pair in pairs for end in pair):
+        end.close()
+    return [json.loads(body) for body in iter(lane.take, None)][-1]
+
+
+def test_calls_that_come_without_a_pause_do_not_hold_up_messages() -> None:
+    def run(process: BlockingProcessContext, messages_end: PlainLane, calls_end: PlainLane) -> None:
+        served = 0
+
+        @process.on_call
+        def again(payload: object) -> None:
+            nonlocal served
+            served += 1
+            calls_end.push(encode_call(served + 1, "again", math.inf, None, None, 1000))
+            if served == BEGUN:
+                messages_end.push(encode_body("let me in"))
+            if served > MOST:
+                process.fail("held up")
+
+        process.on_message(lambda message: process.complete(served))
+        process.ready()
+        again(None)
+
+    assert BEGUN <= serve_here(run)["result"] <= BEGUN + 2 * MOST_SPINS
+
+
+def test_messages_that_come_without_a_pause_do_not_hold_up_calls() -> None:
+    def run(process: BlockingProcessContext, messages_end: PlainLane, calls_end: PlainLane) -> None:
+        received = 0
+        process.on_call("end", lambda payload: process.complete(received))
+        process.ready()
+        while True:
+            messages_end.push(encode_body("again"))
+            process.receive()
+            process.send(received)
+            received += 1
+            if received == BEGUN:
+                calls_end.push(encode_call(1, "end", math.inf, None, None, 1000))
+            assert received < MOST, "held up"
+
+    assert BEGUN <= serve_here(run)["result"] <= BEGUN + 2 * MOST_SPINS

@@ -57,6 +57,10 @@ LONGEST_PAUSE = 86_400.0
 """Seconds after which whoever waits looks again, as after a beat: the system counts milliseconds, in an int."""
 
 
+MOST_SPINS = 32
+"""How many spins in one lane may find something until the others have a look: quick calls hold up no messages."""
+
+
 class EntryEnd(SystemExit):
     """Raised in an entry that the runtime ends, because of a stop or of the entry's own final word."""
 
@@ -114,6 +118,7 @@ class BlockingControls:
         self._thread = get_ident()
         self._spinning = Spinning()
         self._beat_interval = facts.heartbeat_timeout / 3
+        self._spins = 0  # that have found something, since all lanes were looked at
         self._has_told_of_calls = False
         self._is_ending = False  # the entry is to end
 
@@ -210,6 +215,8 @@ class BlockingControls:
             if began is None:
                 began = monotonic()
                 if self._spin(began + min(timeout, self._spinning.begin())):
+                    if self.calls is not None and self._owes_look():
+                        self.pause(0.0, wants_messages=True)
                     continue
             left = began + timeout - monotonic()
             if not self.pause(left, wants_messages=True) and left <= 0:
@@ -360,7 +367,9 @@ class BlockingControls:
         wants_calls = calls is not None and wants_messages is not None and self.can_begin_call
         if calls is not None:
             if wants_calls and calls.spin(seconds):
-                return False
+                if not self._owes_look():
+                    return False
+                seconds = 0.0
             wanted = (*wanted, wants_calls, calls.lane.is_flushed)
         if wanted != self._wanted:
             self._wanted = wanted
@@ -394,6 +403,14 @@ class BlockingControls:
             if self._messages.fill():
                 return True
         return False
+
+    def _owes_look(self) -> bool:
+        """Whether other lanes have to be looked at now, after a spin has found something in one."""
+        self._spins += 1
+        if self._spins < MOST_SPINS:
+            return False
+        self._spins = 0
+        return True
 
     def beat(self) -> None:
         if self.beats:
