@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import assert_type
@@ -20,7 +20,7 @@ from spindle_trio import (
     ProcessState,
     Worker,
 )
-from spindle_trio.child import BlockingProcessContext, ProcessContext, StopNotice
+from spindle_trio.child import BlockingProcessContext, CallContext, ProcessContext, StopNotice
 from spindle_trio.testing import MemoryLauncher
 
 
@@ -71,7 +71,28 @@ async def an_entry(process: ProcessContext) -> int:
     assert_type(await process.messages().receive_many(), list[JsonValue])
     assert_type(await process.wait_stop(), StopNotice)
     assert_type(process.on_stop(print), Callable[[], None])
+
+    @process.on_call
+    async def square(payload: dict[str, int]) -> int:
+        assert_type(process.call, CallContext)
+        process.call.check()
+        return payload["n"] ** 2
+
+    @process.on_call("numbers")
+    async def count(payload: JsonValue) -> AsyncIterator[int]:
+        yield 1
+
+    assert_type(await square({"n": 3}), int)
+    assert_type(count(None), AsyncIterator[int])
+    process.on_call("length", len)
+    process.on_call("three", 3)  # type: ignore[call-overload]  # no function
+    process.on_call(two_arguments)  # type: ignore[type-var]  # a handler takes the payload
+    process.limit_calls(4)
     return 1
+
+
+def two_arguments(first: int, second: int) -> int:
+    return first + second
 
 
 def a_blocking_entry(process: BlockingProcessContext) -> None:
@@ -82,4 +103,6 @@ def a_blocking_entry(process: BlockingProcessContext) -> None:
 
 
 MemoryLauncher({"entry": an_entry})
+MemoryLauncher({"entry": {"length": len, "two": two_arguments}})  # type: ignore[dict-item]  # takes two
+MemoryLauncher({"entry": {"length": len}})
 MemoryLauncher({"entry": a_blocking_entry})  # type: ignore[dict-item]  # only `async` entries run in memory

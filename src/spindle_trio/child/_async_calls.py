@@ -213,11 +213,12 @@ class AsyncCalls:
                 continue
             self._newest = incoming.call_id
             if incoming.call_id in self._cancelled_before:
-                self._cancelled_before.discard(incoming.call_id)
                 self._serving.send_soon(encode_cancelled(incoming.call_id))
             elif not self._serving.is_over:
                 self._waiting[incoming.call_id] = AsyncCall(self._serving, incoming, len(body))
                 self._waiting_bytes += len(body)
+        if self._cancelled_before:
+            self._cancelled_before = {call_id for call_id in self._cancelled_before if call_id > self._newest}
 
     async def _serve_waiting(self) -> None:
         """Begin what waits, and serve it here if that needs no task."""
