@@ -23,6 +23,8 @@ def run(process: BlockingProcessContext) -> None:
             case "hang":
                 while True:
                     pass
+            case "count":
+                sum(range(1 << 60))  # a loop in C, which lets nobody in
             case "sleep":
                 signal.pause()
             case "hold":
