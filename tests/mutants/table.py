@@ -639,13 +639,13 @@ MUTANTS: Final = (
         (
             "launchers/test_blocking_calls.py::test_an_on_stop_handler_runs_inside_a_call_and_is_not_told_of_its_cancellation",
         ),
-        Mutant(
-            "quick calls and messages hold up each other in a blocking entry",
-            "child/_blocking_controls.py",
-            "if self._spins < MOST_SPINS:",
-            "if self._spins:",
-            ("launchers/test_blocking_calls.py::test_calls_that_come_without_a_pause_do_not_hold_up_messages",),
-        ),
+    ),
+    Mutant(
+        "quick calls and messages hold up each other in a blocking entry",
+        "child/_blocking_controls.py",
+        "if self._spins < MOST_SPINS:",
+        "if self._spins:",
+        ("launchers/test_blocking_calls.py::test_calls_that_come_without_a_pause_do_not_hold_up_messages",),
     ),
     # ---- calls of async entries
     Mutant(
