@@ -45,7 +45,7 @@ class BlockingCall(CallContext):
     def is_cancelled(self) -> bool:
         """Whether the caller has given up, or the time is over: nobody waits for the answer any more.
 
-        Looks at the control lane, one system call that does not wait: about a microsecond.
+        Looks at the control lane, one system call that does not wait: about two microseconds.
 
         Raises:
             LocalProtocolError: this is not the process's main thread.

@@ -122,7 +122,7 @@ class BlockingProcessContext:
             SystemExit: the process was asked to stop, or `complete` or `fail` was called before.
             CallCancelled: the call that this handler serves was cancelled. Raised once by `heartbeat` and `send`.
         """
-        # Two words of shared memory and no system call: about 0.1 µs. One system call in the handler of a call.
+        # Two words of shared memory and no system call: about 0.1 µs. In the handler of a call one, and 2 µs.
         words, controls = self._words, self._controls
         if words[STOP]:
             controls.look_for_stop()
@@ -284,6 +284,8 @@ class BlockingProcessContext:
     @property
     def call(self) -> CallContext:
         """The call that the handler at work serves: its `method`, its `deadline`, and whether it `is_cancelled`.
+
+        `check()` raises `CallCancelled` if it was. Either takes about two microseconds.
 
         Raises:
             LocalProtocolError: no handler of a call is at work here.
