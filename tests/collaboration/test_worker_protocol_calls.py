@@ -549,6 +549,7 @@ async def test_a_call_whose_time_is_over_raises_at_once_and_its_late_answer_is_d
         assert cancel == ProcessCallCancel(request.request_id)
         await host.say(Response(request.request_id, 9))
         assert not caplog.records
+        assert handle.statistics().late_answers == 1
 
 
 async def test_a_cancelled_call_goes_on_at_once_and_is_cancelled_there() -> None:

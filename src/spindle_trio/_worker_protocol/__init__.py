@@ -8,11 +8,12 @@ Theory of operation
 values of `WorkerToHost` and `HostToWorker` or their wire forms.
 
 * *No request waits for a process.* Each end has one task that reads and one that writes. A slow request either has its
-  own task (a spawn; their number is bounded) or is accepted when the call returns (a stop, a send). The host leaves
-  requests unread only while the other end has very many answers to take: so that end waits for itself.
+  own task (a spawn, a call; their number is bounded) or is accepted when the call returns (a stop, a send). The host
+  leaves requests unread only while the other end has very many answers to take: so that end waits for itself.
 * *Two lanes share the channel.* Answers and lifecycle events wait in one queue and go first. Messages are taken out of
   the processes' inboxes one at a time, when nothing else waits, so that a slow connection holds up each process by
-  its own inbox and nothing else. The connecting end has the same two lanes for requests and sends.
+  its own inbox and nothing else. Answers of calls and items of streams take turns with them. The connecting end has the
+  same two lanes: requests, and then sends and calls.
 * *Order.* A lifecycle event is queued at the transition, an answer after what it speaks of: `running` comes before the
   answer to the spawn, a terminal event before the answer to a spawn that failed. A terminal event may overtake
   messages; it then says how many are still to follow, so that the other end knows when it has them all.

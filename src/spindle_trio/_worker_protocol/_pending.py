@@ -64,6 +64,12 @@ class PendingCall(Pending):
     is_queued: bool = attrs.field(default=False, init=False)
     is_sent: bool = attrs.field(default=False, init=False)
 
+    def settle(self, error: Exception | None = None) -> None:
+        """End the wait; an answer that nobody waits for any more is counted."""
+        super().settle(error)
+        if self.is_sent and self.is_abandoned and error is None:
+            self.process.late_answers += 1
+
     def error_in(self, response: Response) -> Exception:
         """Build what an error answer says; of a process that the host has forgotten this end may know more."""
         if response.error_type == ProcessLostError.__name__:

@@ -20,14 +20,13 @@ from spindle_trio._model import (
 )
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._checked_copy import checked_copy
-from spindle_trio._worker_protocol._pending import PendingCall
+from spindle_trio._worker_protocol._pending import Pending, PendingCall
 from spindle_trio._worker_protocol._remote_stream import PendingStream, RemoteStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spindle_trio._model import ProcessCallItem, WorkerToHost
-    from spindle_trio._worker_protocol._pending import Pending
     from spindle_trio._worker_protocol._remote_process import RemoteProcess
     from spindle_trio._worker_protocol._writer import TwoLaneWriter
 
@@ -104,15 +103,14 @@ class CallLine:
 
     async def ask_idle(self, process: RemoteProcess) -> None:
         """Wait until the host says that a process has ended all calls."""
-        pending = PendingCall(process, math.inf)
+        pending = Pending()
         request = ProcessCallIdle(self.new_id(), process.process_id)
         self._pending[request.request_id] = pending
-        pending.is_sent = True  # before anything that is cancelled later
         self._writer.put_urgent(request)
         try:
             await pending.done.wait()
         except BaseException:
-            self.give_up(request.request_id)
+            self._writer.put_urgent(ProcessCallCancel(request.request_id))
             raise
         pending.take()
 

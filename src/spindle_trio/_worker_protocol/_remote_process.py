@@ -74,6 +74,8 @@ class RemoteProcess:
         self._has_ended = False
         self._gone = trio.Event()
         self._send_failure: Exception | None = None
+        self.late_answers: int = 0
+        """Answers of calls that came when their callers had gone on."""
         self.is_claimed = False
         """Whether the spawn that it came from has been answered."""
         self.inbox = Inbox(
@@ -198,6 +200,7 @@ class RemoteProcess:
             outbox_messages=self._writer.waiting_last,
             outbox_bytes=self._writer.waiting_last_bytes,
             output_dropped=0,
+            late_answers=self.late_answers,
         )
 
     # ---- what the connection has heard

@@ -86,5 +86,5 @@ class PendingStream(PendingCall):
 
     def settle(self, error: Exception | None = None) -> None:
         """End the stream, and let no more be heard of it."""
-        super().settle()
+        super().settle(error)
         self.stream.end(error)

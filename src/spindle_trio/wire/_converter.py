@@ -124,17 +124,23 @@ def _configured_converter() -> Converter:
     converter.register_structure_hook_factory(
         _is_optional, lambda kind: converter.get_structure_hook(_without_none(kind))
     )
-    for kind in (
-        # Inner values first: cattrs looks their hooks up when it builds those of the outer ones.
-        *(SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent, CallFailure),
-        *TAG_OF,
-    ):
-        _register(converter, kind)
+    # Each class is looked into when it is first read or written: a host that serves no worker has no need of them.
+    converter.register_structure_hook_factory(_KINDS.__contains__, lambda kind: _functions_for(kind, converter)[0])
+    converter.register_unstructure_hook_factory(_KINDS.__contains__, lambda kind: _functions_for(kind, converter)[1])
     return converter
 
 
-def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
-    """Read and write one class with camelCase names, leaving out what is absent."""
+_KINDS: Final = frozenset(
+    {SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent, CallFailure, *TAG_OF}
+)
+
+
+_Reader: TypeAlias = Callable[[object, type[attrs.AttrsInstance]], attrs.AttrsInstance]
+_Writer: TypeAlias = Callable[[attrs.AttrsInstance], JsonObject]
+
+
+def _functions_for(kind: type[attrs.AttrsInstance], converter: Converter) -> tuple[_Reader, _Writer]:
+    """Make what reads and writes one class with camelCase names, leaving out what is absent."""
     attrs.resolve_types(kind)
     overrides = {}
     for field in attrs.fields(kind):
@@ -162,8 +168,7 @@ def _register(converter: Converter, kind: type[attrs.AttrsInstance]) -> None:
             written["result"] = value.result
         return write_rich_field(written, str(rich_field))
 
-    converter.register_structure_hook(kind, read_fields)
-    converter.register_unstructure_hook(kind, write if rich_field is None else write_rich_fields)
+    return read_fields, write if rich_field is None else write_rich_fields
 
 
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
