@@ -294,10 +294,10 @@ class Crew:
         if (refusal := self._refusal()) is not None:
             run.is_over.set()
             raise refusal
+        self._maps[run] = None  # now, since its task may not have begun when the pool is shut
         self._nursery.start_soon(self._carry, run)
 
     async def _carry(self, run: MapRun) -> None:
-        self._maps[run] = None
         try:
             await run.run()
         finally:

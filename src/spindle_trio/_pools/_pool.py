@@ -114,6 +114,11 @@ def open_pool(
         queue=queue,
         give_up_after=give_up_after,
     )
+    if not hasattr(worker, "backend_processes"):
+        raise TypeError(
+            f"open_pool() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
+            "open_pool(worker, …)"
+        )
     return _PoolBlock(worker, settings)
 
 

@@ -39,7 +39,8 @@ class TrackRecord:
 
     def answered(self) -> None:
         """A process has ended a call: the row of failures is over."""
-        self._past = Past()
+        if self._past.failures:
+            self._past = Past()
 
     def failed(self, ready_at: float | None, said: str) -> bool:
         """Count a failure. The first in a row delays nothing.

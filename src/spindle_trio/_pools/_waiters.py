@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -46,8 +47,12 @@ class Waiters:
         waiter = _Waiter(trio.lowlevel.current_task())
         self.line.join(waiter, at_head=at_head)
         joined()
-        with trio.CancelScope(deadline=deadline):
-            await trio.lowlevel.wait_task_rescheduled(partial(self._leave, waiter))
+        leave = partial(self._leave, waiter)
+        if deadline == math.inf:
+            await trio.lowlevel.wait_task_rescheduled(leave)
+        else:
+            with trio.CancelScope(deadline=deadline):
+                await trio.lowlevel.wait_task_rescheduled(leave)
         if waiter.error is not None:
             raise waiter.error
         return waiter.member
