@@ -8,7 +8,9 @@ import pytest
 
 from spindle_trio import _interfaces
 from spindle_trio._host._worker_scope import WorkerScope
+from spindle_trio._supervision._calls import ProcessCalls
 from spindle_trio._supervision._supervised_process import SupervisedProcess
+from spindle_trio._worker_protocol._remote_calls import RemoteCalls
 from spindle_trio._worker_protocol._remote_process import RemoteProcess
 from spindle_trio._worker_protocol._remote_worker import RemoteWorker
 
@@ -30,6 +32,8 @@ def methods_of(port: type) -> dict[str, inspect.Signature]:
         (_interfaces.ProcessInterface, RemoteProcess),
         (_interfaces.ServingInterface, WorkerScope),
         (_interfaces.WorkerInterface, RemoteWorker),
+        (_interfaces.RelayedCalls, ProcessCalls),
+        (_interfaces.CallsInterface, RemoteCalls),
     ],
 )
 def test_each_implementation_of_a_port_has_its_methods(port: type, implementation: type) -> None:

@@ -82,14 +82,15 @@ def test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else(
     assert found["too long"] > frames / 2_000
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(1_500, marks=pytest.mark.slow)])
-def test_no_frame_costs_the_host_more_than_a_few_times_its_bound(recorded: Traffic, count: int) -> None:
+@pytest.mark.parametrize("lane", ["messages", "calls"])
+@pytest.mark.parametrize("count", [800, pytest.param(1_500, marks=pytest.mark.slow)])
+def test_no_frame_costs_the_host_more_than_a_few_times_its_bound(recorded: Traffic, count: int, lane: Lane) -> None:
     """A megabyte of empty lists would become 24 MiB of objects: it is refused before (reliability, facts)."""
     worst, costliest = 0, ""
     gc.collect()
     tracemalloc.start()
     try:
-        for scenario in itertools.islice(scenarios("messages", 10**9, recorded, first_seed=10**6), count):
+        for scenario in itertools.islice(scenarios(lane, 10**9, recorded, first_seed=10**6), count):
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
             read_as_host(scenario)

@@ -39,9 +39,10 @@ def connect_worker(
     `trio.BrokenResourceError`. If the host accepts a message and cannot hold it for the process, that process
     ends as failed, since no sender waits here.
 
-    Calls and streams are as in the host's own program, with two differences: what the host has against a stream is
-    raised by its channel, not on entering its block; and if the connection is lost, a call raises
-    `trio.BrokenResourceError`, which does not say whether it had been handed over.
+    Calls and streams are as in the host's own program, with these differences: what the host has against a stream is
+    raised by its channel, not on entering its block; if the connection is lost, a call raises
+    `trio.BrokenResourceError`, which does not say whether it had been handed over; and the host refuses one with
+    `CallError` while 16 384 of this connection wait, or 64 MiB of their payloads.
 
     Messages have no back-pressure per process: this end always reads, holds each process's messages up to the bounds,
     and a message subscription that falls behind them gets `LaggedError`. A `spawn` that is cancelled returns at once;
