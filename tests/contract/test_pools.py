@@ -358,6 +358,57 @@ async def test_a_call_that_was_not_handed_over_goes_to_another_process(
         assert (now.failures, now.restarts) == (0, 1)
 
 
+@pytest.mark.slow
+async def test_what_hangs_in_c_crashes_or_takes_all_memory_costs_its_process_at_most(real_world: World) -> None:
+    real_world.blocking_entry(
+        """
+        import os, resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+        def grow(_):
+            hoard = []
+            while True:
+                hoard.append(bytearray(16 << 20))
+
+        calls = {
+            "count": lambda _: sum(range(1 << 60)),
+            "abort": lambda _: os.abort(),
+            "grow": grow,
+            "square": lambda number: number * number,
+        }
+        """
+    )
+    async with real_world.worker(cancel_grace=0.1) as worker, open_pool(worker, "entry.py", size=1) as pool:
+        with pytest.raises(CallTimeoutError):
+            await pool.call("count", timeout=0.2)
+        assert await pool.call("square", 2) == 4
+        with pytest.raises(ProcessLostError) as lost:
+            await pool.call("abort")
+        assert lost.value.post_mortem is not None
+        assert "SIGABRT" in lost.value.post_mortem.error
+        with pytest.raises(CallFailedError) as full:
+            await pool.call("grow")
+        assert full.value.error_type == "MemoryError"
+        assert await pool.call("square", 3) == 9
+        now = pool.statistics()
+        assert (now.starts, now.overruns, now.failures) == (3, 1, 1)
+
+
+@pytest.mark.slow
+async def test_ten_thousand_calls_at_once_are_all_answered(virtual_world: World, autojump_clock: MockClock) -> None:
+    ended: list[int] = []
+
+    async def call(pool: Pool, number: int) -> None:
+        assert await pool.call("square", number, timeout=1e6) == number * number
+        ended.append(number)
+
+    async with opened(virtual_world, size=1, queue=100) as pool, trio.open_nursery() as nursery:
+        for number in range(10_000):
+            nursery.start_soon(call, pool, number)
+    assert sorted(ended) == list(range(10_000))
+
+
 # ---- processes that end
 
 
