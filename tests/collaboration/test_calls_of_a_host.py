@@ -23,6 +23,7 @@ from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._protocol._call_frames import encode_answer
 from spindle_trio._supervision import _calls
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
+from spindle_trio.testing._memory_lane import MemoryLane
 from support.scripted_calls import Called, running
 
 
@@ -234,6 +235,9 @@ async def test_an_answer_that_was_left_behind_counts_and_a_loss_follows_the_end(
     async with running() as stage:
         answered, lost = stage.start("a"), stage.start("b")
         calls = {call.method: call.call_id for call in [await stage.child.calls.next(), await stage.child.calls.next()]}
+        lane = stage.counts._lane
+        assert isinstance(lane, MemoryLane)
+        lane._readers = None  # as if the reading task did not run
         stage.child.calls.answer(calls["a"], "last")
         stage.child.exit()
         assert await answered.outcome() == "last"
@@ -331,6 +335,24 @@ async def test_calls_that_wait_for_room_are_lost_at_the_end_and_were_not_handed_
                 handed_over.append(f"call-{number}")
         assert first in handed_over
         assert 16 <= len(handed_over) < 40
+
+
+async def test_calls_in_the_outbox_at_the_end_were_not_handed_over(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = [stage.start(f"call-{number}") for number in range(40)]
+        await wait_all_tasks_blocked()
+        assert stage.counts.pending == 40  # sixteen with the system, one or more on the way, and others that wait
+        for _ in range(3):
+            called.append(stage.start("last"))
+            await wait_all_tasks_blocked()
+        stage.child.exit()
+        handed_over = []
+        for one in called:
+            with pytest.raises(ProcessLostError) as caught:
+                await one.outcome()
+            handed_over.append(caught.value.handed_over)
+        assert 16 <= handed_over.count(True) <= 40
+        assert handed_over[-3:] == [False] * 3
 
 
 async def test_calls_that_wait_for_room_are_refused_once_the_process_is_stopping(autojump_clock: MockClock) -> None:
@@ -526,6 +548,19 @@ async def test_a_host_that_is_late_takes_in_what_has_come_before_it_kills(autoju
         stage.child.calls.say_cancelled(call.call_id)
         autojump_clock.jump(5)  # this program stands still
         autojump_clock.autojump_threshold = 0
+        await trio.sleep(10)
+        assert stage.handle.state == "running"
+
+
+async def test_an_answer_that_was_taken_in_by_nobody_saves_its_process(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        called = stage.start("hang", timeout=2, overrun="kill")
+        call = await stage.child.calls.next()
+        await called.is_over.wait()
+        lane = stage.counts._lane
+        assert isinstance(lane, MemoryLane)
+        lane._readers = None  # as if the reading task did not run
+        stage.child.calls.say_cancelled(call.call_id)
         await trio.sleep(10)
         assert stage.handle.state == "running"
 

@@ -73,10 +73,15 @@ class Stage:
         return called
 
 
+GUARD_SECONDS = 2_000
+"""How long a test may wait in all, in virtual time."""
+
+
 @asynccontextmanager
 async def running(
     *, calls: bool = True, protocol: int = 2, limits: Limits | None = None, **options: float
 ) -> AsyncIterator[Stage]:
+    """Open a host with one scripted child that is ready; a test that waits in vain fails."""
     child = ScriptedChild()
     handles: list[ProcessHandle] = []
     async with (
@@ -85,15 +90,23 @@ async def running(
         trio.open_nursery() as nursery,
     ):
 
+        async def guard() -> None:
+            await trio.sleep(GUARD_SECONDS)
+            nursery.cancel_scope.cancel()  # no deadline, which would travel with each call
+
         async def spawn() -> None:
             handles.append(await worker.backend_processes.spawn("child", heartbeat_timeout=math.inf))
 
+        nursery.start_soon(guard)
         nursery.start_soon(spawn)
         await child.started()
         child.ready(protocol=protocol, calls=calls)
         await wait_all_tasks_blocked()
+        is_late = True
         yield Stage(handles[0], child, nursery)
+        is_late = False
         await wait_all_tasks_blocked()
         if child.is_alive:
             child.exit()
         nursery.cancel_scope.cancel()
+    assert not is_late, "the test has waited in vain"

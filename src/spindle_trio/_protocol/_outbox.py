@@ -47,6 +47,7 @@ class Outbox:
         "_most_in_a_row",
         "_queue",
         "_start_soon",
+        "dropped",
     )
 
     def __init__(
@@ -72,6 +73,8 @@ class Outbox:
         self._is_draining = False
         self._is_joining = False  # the draining task is started, but has not begun: the lane is free
         self._has_rest = False  # the lane holds a frame that is partly sent
+        self.dropped: int = 0
+        """How many frames were dropped before they had begun to leave."""
         self._in_a_row = 0  # frames that might have been joined, and have left inline
         # Made when a task first has to wait: few of ten thousand outboxes need it, and it is most of the memory.
         self._queue: _Queue | None = None
@@ -216,7 +219,7 @@ class Outbox:
         self._is_broken = True
         self._start_soon = _start_nothing  # the other one may lead back to whoever owns this outbox
         if self._queue is not None:
-            self._queue.take()
+            self.dropped += len(self._queue.take())
             self._queue.room.unpark_all()
             self._queue.flushed.unpark_all()
 

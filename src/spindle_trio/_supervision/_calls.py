@@ -420,10 +420,10 @@ class ProcessCalls:
         """Release all that wait: the end of the process has been published, and all it has sent was taken in."""
         self._feed = None
         if self._outbox is not None:
-            unsent = self._last_id - self._outbox.messages  # ids after this one have never left
             self._outbox.close()
+            last_sent = self._last_id - self._outbox.dropped  # ids after this one have never left
             for call in (*self._pending.values(), *self._uncaused):
-                call.finish(Lost(handed_over=call.call_id <= unsent))
+                call.finish(Lost(handed_over=call.call_id <= last_sent))
         self._pending.clear()
         self._uncaused.clear()
         self._lane = None
