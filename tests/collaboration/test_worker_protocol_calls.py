@@ -135,8 +135,8 @@ async def test_a_peer_that_speaks_in_values_is_answered_in_values() -> None:
         assert await peer.hear() == Response("c1", 9)
         peer.calls[1].stream.say("a")
         assert await peer.hear() == ProcessCallItem("c2", "a")
-        await peer.say(ProcessCallCredit("c2", 3))
-        assert peer.calls[1].stream.granted == [3]
+        await peer.say(ProcessCallCredit("c2", 1))
+        assert peer.calls[1].stream.granted == [1]
         await peer.say(ProcessCallCancel("c2"))
         assert (await peer.hear()).error_type == "CallError"
 
@@ -205,8 +205,11 @@ async def test_items_of_a_stream_come_before_its_end_and_credit_goes_through() -
         ]
         assert stream.is_closed
         await peer.say(asks("c2", window=4))
-        await peer.say(about("credit", "c2", items=2), about("credit", "c2", items=1))
-        assert peer.calls[1].stream.granted == [2, 1]
+        peer.calls[1].stream.say("a", "b", "c")
+        for _ in range(3):
+            await peer.hear()
+        await peer.say(about("credit", "c2", items=2), about("credit", "c2", items=MOST_WINDOW))
+        assert peer.calls[1].stream.granted == [2, 1]  # no more than was sent
 
 
 async def test_an_error_of_a_stream_comes_after_its_items() -> None:
@@ -244,10 +247,13 @@ async def test_a_cancelled_stream_is_closed_and_answered() -> None:
 )
 async def test_wrong_credit_is_logged_and_ends_no_call(wrong: object, caplog: pytest.LogCaptureFixture) -> None:
     async with served() as peer:
-        await peer.say(asks(window=4), wrong)
+        await peer.say(asks(window=4))
+        peer.calls[0].stream.say("a")
+        await peer.hear()
+        await peer.say(wrong)
         assert await peer.hears_nothing()
         assert "cannot be answered" in caplog.text
-        assert peer.calls[0].stream.granted == []
+        assert sum(peer.calls[0].stream.granted) == 0
         peer.calls[0].stream.end()
         await peer.hear()
 

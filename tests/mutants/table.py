@@ -412,6 +412,15 @@ MUTANTS: Final = (
         "await trio.lowlevel.checkpoint()",
         ("collaboration/test_worker_protocol.py::test_a_pool_works_for_a_worker_elsewhere",),
     ),
+    Mutant(
+        "a peer gives credit for more items than it was sent",
+        "_worker_protocol/_served_calls.py",
+        "items = min(items, call.passed_on)",
+        "items = min(items, 3)",
+        (
+            "collaboration/test_worker_protocol_calls.py::test_items_of_a_stream_come_before_its_end_and_credit_goes_through",
+        ),
+    ),
     # ---- launchers
     Mutant(
         "an entry may link out of its root",

@@ -71,7 +71,7 @@ class NoticeSender:
         )
         self.speaks_json: bool = True
         """Whether the other end's latest request was in JSON."""
-        self.cut_short: Callable[[str], object] = str
+        self.cut_short: Callable[[str], object] | None = None
         """Called with the id of a stream of which the channel cannot carry an item."""
         self._lost_items: dict[str, PayloadError] = {}  # of streams that have still to be answered
         self._lose = lose
@@ -174,7 +174,8 @@ class NoticeSender:
                 self.put(Response(notice.request_id, error=short, error_type=notice.error_type))
             case ProcessCallItem():
                 self._lost_items[notice.request_id] = error
-                self.cut_short(notice.request_id)
+                if self.cut_short is not None:
+                    self.cut_short(notice.request_id)
             case ProcessMessage():
                 about = self._port.hub.describe(notice.process_id)
                 _log.error("process %s: a message from it was dropped: %s", notice.process_id, error, extra=about)

@@ -31,6 +31,8 @@ class ServedCall:
     """What it takes in memory."""
     items: RelayedStream | None = attrs.field(default=None, init=False)
     """What the process has yielded, once the stream has begun."""
+    passed_on: int = attrs.field(default=0, init=False)
+    """Items that were sent and for which no credit has come back."""
     # Shielded, since an unload ends the process first, with its grace period: so the last answers can still go out.
     scope: trio.CancelScope = attrs.field(factory=lambda: trio.CancelScope(shield=True), init=False)
 
@@ -74,7 +76,7 @@ class ServedCalls:
             call.scope.cancel()
 
     def give_credit(self, request_id: str, items: int) -> None:
-        """Let a stream send more items; does nothing for any other id.
+        """Let a stream send more items, but no more than were sent; does nothing for any other id.
 
         Raises:
             PeerProtocolError: no stream can have asked for so many.
@@ -82,6 +84,8 @@ class ServedCalls:
         if not 1 <= items <= MOST_WINDOW:
             raise PeerProtocolError(f"items: expected 1 to {MOST_WINDOW} items")
         if (call := self._by_id.get(request_id)) is not None and call.items is not None:
+            items = min(items, call.passed_on)
+            call.passed_on -= items
             call.items.grant(items)
 
     async def serve(self, port: ServingInterface, call: ServedCall) -> None:
@@ -129,17 +133,18 @@ class ServedCalls:
             if request.window is None:
                 return Response(request.request_id, result=await calls.call(asked))
             call.items = await calls.relay_stream(asked)
-            await self._pass_on(call.items, request.request_id)
+            await self._pass_on(call.items, call)
             return Response(request.request_id)
         except ANSWERED_ERRORS as error:
             return error_answer(request.request_id, error)
 
-    async def _pass_on(self, items: RelayedStream, request_id: str) -> None:
+    async def _pass_on(self, items: RelayedStream, call: ServedCall) -> None:
         """Send the items of a stream as they come: the credit of the other end's reader goes to the process."""
         try:
             while True:
                 for value in await items.receive_many():
-                    await self._notices.put_in_turn(ProcessCallItem(request_id, value))
+                    await self._notices.put_in_turn(ProcessCallItem(call.request.request_id, value))
+                    call.passed_on += 1
         except trio.EndOfChannel:
             pass
         finally:
