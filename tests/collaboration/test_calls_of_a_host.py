@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -603,3 +605,32 @@ async def test_a_process_that_ends_is_idle(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         stage.child.exit()
         await idle.outcome()
+
+
+def test_a_host_that_makes_no_call_loads_nothing_for_calls() -> None:
+    code = """
+import sys
+import trio
+from spindle_trio import open_host
+from spindle_trio.testing import MemoryLauncher
+
+
+async def entry(process):
+    process.ready()
+    await process.wait_stop()
+
+
+async def main():
+    async with open_host(MemoryLauncher({"entry": entry})) as host, host.open_worker("test", user_id="ada") as worker:
+        handle = await worker.backend_processes.spawn("entry")
+        handle.statistics()
+        await handle.stop()
+
+
+trio.run(main)
+print(*(name for name in sys.modules if name.startswith("spindle_trio._supervision._")))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.rpartition(".")[2] for name in shown.stdout.split()}
+    assert "_supervisor" in loaded
+    assert not loaded & {"_calls", "_call_stream", "_call_errors", "_pending_call", "_overruns"}
