@@ -518,6 +518,18 @@ async def test_a_handler_that_gives_up_within_the_grace_is_left_alone(autojump_c
         assert stage.handle.state == "running"
 
 
+async def test_a_stream_that_was_cancelled_by_its_own_clock_is_watched_no_longer(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage, stage.handle.stream("hang", timeout=2, overrun="kill") as items:
+        call = await stage.child.calls.next()
+        await trio.sleep(1.9)
+        stage.child.calls.say_cancelled(call.call_id)
+        with pytest.raises(CallTimeoutError):
+            await items.receive()
+        await stage.handle.wait_idle()
+        await trio.sleep(5)
+        assert stage.handle.state == "running"
+
+
 async def test_a_process_whose_call_may_overrun_is_left_alone(autojump_clock: MockClock) -> None:
     async with running() as stage:
         called = stage.start("hang", timeout=2)

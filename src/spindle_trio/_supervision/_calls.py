@@ -375,6 +375,9 @@ class ProcessCalls:
             self._idle.unpark_all()
 
     def _finish(self, call: PendingCall | CallStream, frame: Answer | StreamEnd | Failure) -> None:
+        overruns = self._record.life.overruns
+        if overruns is not None and overruns.end(call.call_id):
+            self._deadlines.follow()
         if type(frame) is Failure and frame.is_cancelled:
             if not call.is_given_up:
                 self._find_cause(call, frame)
@@ -382,9 +385,6 @@ class ProcessCalls:
         elif call.is_given_up:
             self.late += 1
         call.finish(frame)
-        overruns = self._record.life.overruns
-        if overruns is not None and overruns.end(call.call_id):
-            self._deadlines.follow()
 
     def _find_cause(self, call: PendingCall | CallStream, failure: Failure) -> None:
         """Let a call wait whose handler was cancelled, but not from here: by the call's deadline, or at the end.
