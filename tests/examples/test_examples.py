@@ -112,6 +112,29 @@ def test_socket_worker_uses_a_host_behind_a_socket() -> None:
     ]
 
 
+def test_slow_reader_holds_up_the_generator_and_not_its_process() -> None:
+    done = run(EXAMPLES / "slow_reader.py")
+    assert done.returncode == 0, done.stderr
+    *progress, last = done.stdout.splitlines()
+    assert last == "the process is gone, and so is its generator"
+    counts = [re.fullmatch(r"read (\d+), made (\d+)", line).groups() for line in progress]
+    assert [int(read) for read, _ in counts] == [10, 20, 30, 40, 50]
+    assert all(int(read) <= int(made) <= int(read) + 8 for read, made in counts), counts
+
+
+def test_endless_rows_ends_with_the_reader_of_the_command() -> None:
+    call = f"{sys.executable} -m spindle_trio call notes/examples/endless_rows.py rows --stream"
+    done = subprocess.run(
+        ["sh", "-c", f"{call} | head -n 2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=GUARD_SECONDS,
+    )
+    assert (done.stdout, done.stderr) == ('{"row": 1}\n{"row": 2}\n', "")
+
+
 def test_surviving_pool_answers_whatever_its_calls_do_to_its_processes() -> None:
     done = run(EXAMPLES / "surviving_pool.py")
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ only to be looked at is ``text`` too. Commands for a clone of the repository are
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -75,6 +76,17 @@ def blocks_of(page: Path) -> list[Block]:
 BLOCKS = {page.relative_to(ROOT).as_posix(): blocks_of(page) for page in PAGES}
 
 
+PEERS = ("pebble", "trio_parallel")
+"""Modules of the extra `bench` that snippets import, to show what to write instead."""
+
+
+def missing_peers(page: str, script: str) -> list[str]:
+    """List the peers that the files of a script import, and that are not installed."""
+    texts = [block.text for block in BLOCKS[page] if block.file is not None and block.file in script]
+    found = re.findall(rf"^(?:import|from) ({'|'.join(PEERS)})\b", "".join(texts), re.MULTILINE)
+    return [name for name in found if importlib.util.find_spec(name) is None]
+
+
 def commands() -> Iterator[object]:
     """List each block of commands, with what it is to print."""
     for page, blocks in BLOCKS.items():
@@ -86,6 +98,10 @@ def commands() -> Iterator[object]:
             marks = [needs_node] if re.search(r"\.[cm]?js\b", block.text) else []
             if re.search(r"^tsc ", block.text, re.MULTILINE):
                 marks.append(needs_typescript)
+            peers = missing_peers(page, block.text)
+            marks += (
+                [pytest.mark.skipif(True, reason=f"{peers} of the extra `bench` are not installed")] if peers else []
+            )
             yield pytest.param(page, block.text, expected, marks=marks, id=f"{page}-{number}")
 
 
@@ -132,10 +148,15 @@ def test_each_file_of_a_page_is_used_by_its_commands(page: str) -> None:
     if re.search(r"^pytest( -q)?$", reached, re.MULTILINE):  # it finds tests and settings itself
         reached += " ".join(["", "pyproject.toml", *(file for file in files if file.startswith("test_"))])
     left = set(files)
-    while named := {file for file in left if re.search(rf"\b{re.escape(Path(file).name)}\b", reached)}:
+    while named := {file for file in left if re.search(_mention_of(file), reached)}:
         left -= named
         reached += "".join(files[file].partition("\n")[2] for file in named)
     assert not left
+
+
+def _mention_of(file: str) -> str:
+    path = Path(file)
+    return rf"\b{re.escape(path.name)}\b|(?m:^(?:from|import) {re.escape(path.stem)}\b)"
 
 
 @pytest.mark.parametrize("page", [page for page in BLOCKS if page not in VECTORS])
