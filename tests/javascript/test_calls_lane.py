@@ -75,10 +75,24 @@ def test_a_cancel_may_come_before_its_call(tmp_path: Path, program: str) -> None
 
 
 def test_a_call_that_waits_for_its_turn_is_cancelled_at_once(tmp_path: Path, program: str) -> None:
-    with bare_runtime(tmp_path, body(HOLDS + "p.limitCalls(1);"), program) as runtime:
-        ready(runtime).call([1, "hold", None, "a"], [2, "hold", None, "b"], [3, "heldNow", None, None])
+    source = body("""
+        p.limitCalls(1);
+        p.onCall("hold", () => { p.send("begun"); return new Promise(() => {}); });
+        p.ready();
+    """)
+    with bare_runtime(tmp_path, source, program) as runtime:
+        ready(runtime).call([1, "hold", None, None], [2, "hold", None, None], [3, "hold", None, None])
+        assert runtime.messages.receive() == b'"begun"'  # all three have been read with it
         runtime.tell(type="cancel", call=2)
         assert runtime.said() == [FAILURE, 2, CANCELLED]
+
+
+def test_no_call_begins_after_the_handler_that_ends_the_process(tmp_path: Path, program: str) -> None:
+    source = body("p.onCall('end', () => { p.complete(); return 1; }); p.ready();")
+    with bare_runtime(tmp_path, source, program) as runtime:
+        ready(runtime).call([1, "end", None, None], [2, "none", None, None])
+        assert runtime.said() == [ANSWER, 1, 1]
+        assert count_left(runtime) == 0
 
 
 def test_a_cancel_after_the_end_means_nothing(tmp_path: Path, program: str) -> None:
