@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import attrs
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,6 +176,7 @@ class World:
                     assert plan.patience < math.inf
 
 
+@pytest.mark.slow
 @given(LISTS, POOLS, STOPS)
 def test_whatever_happens_each_call_ends_once_and_no_process_has_two(
     lists: list[list[tuple[float, Plan]]], options: dict[str, Any], stops: list[tuple[float, int, bool]]

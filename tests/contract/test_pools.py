@@ -424,6 +424,19 @@ async def test_a_process_that_ends_while_it_is_idle_is_replaced(world: World, wo
         assert await pool.call("square", 3) == 9
 
 
+async def test_a_process_that_somebody_stops_while_it_starts_is_replaced_once_it_is_gone(
+    virtual_world: World, autojump_clock: MockClock
+) -> None:
+    source = TOOLS.replace("process.ready()", "await trio.sleep(1)\n    process.ready()")
+    async with opened(virtual_world, source, size=1, prestart=True) as pool:
+        first = await virtual_world.wait_state("starting")
+        await pool._crew._worker.backend_processes.stop(first.process_id)
+        assert await pool.call("square", 3) == 9
+        states = [str(event.state) for event in virtual_world.events]
+        assert states == ["starting", "stopping", "stopped", "starting", "running"]
+        assert pool.statistics().failures == 0
+
+
 async def test_a_process_that_has_had_its_calls_is_replaced_and_no_call_is_lost(
     world: World, world_clock: MockClock | None
 ) -> None:

@@ -16,6 +16,7 @@ from spindle_trio._errors import (
     PoolBrokenError,
     ProcessLimitError,
     SpawnError,
+    StartupCancelledError,
 )
 from spindle_trio._model import PostMortem, ProcessState
 from spindle_trio._pools._member import Member, Phase
@@ -186,6 +187,9 @@ class Crew:
                 await trio.sleep_until(self._record.starts_at)
             try:
                 member.started(await self._worker.backend_processes.spawn(self.settings.entry, **self.settings.spawn))
+            except StartupCancelledError as error:
+                # Somebody else has stopped it, and it is not gone yet: this returns when it is.
+                await self._worker.backend_processes.stop(error.info.process_id)
             except SpawnError as error:
                 post_mortem = self._post_mortems.pop(error.info.process_id, None) or PostMortem(str(error))
                 self._failed(None, str(error), post_mortem, error)
