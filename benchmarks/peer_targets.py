@@ -33,3 +33,25 @@ def do_nothing():
 def echo(value):
     """Return the argument."""
     return value
+
+
+def work(seconds):
+    """Compute for so many seconds of processor time."""
+    from time import thread_time
+
+    end = thread_time() + seconds
+    while thread_time() < end:
+        pass
+
+
+def hang(_):
+    """Never return."""
+    while True:
+        pass
+
+
+def own_pid(_):
+    """Tell which process this is."""
+    import os
+
+    return os.getpid()

@@ -23,9 +23,10 @@ PROGRAMS = FOLDER / "programs"
 
 @attrs.frozen
 class Running:
-    """An open host, and the processes of its one worker."""
+    """An open host, its one worker, and that worker's processes."""
 
     host: spindle.Host
+    worker: spindle.Worker
     processes: spindle.BackendProcesses
 
 
@@ -36,7 +37,7 @@ async def open_host(launcher: Launcher | None = None, *, max_processes: int = 32
         spindle.open_host(launcher, max_processes=max_processes) as host,
         host.open_worker("benchmark", root=ENTRIES, user_id="ada") as worker,
     ):
-        yield Running(host, worker.backend_processes)
+        yield Running(host, worker, worker.backend_processes)
         host.kill()
 
 

@@ -19,7 +19,18 @@ from bench.measuring import Measurement, Series, Settings
 from bench.rows import Row
 from bench.verdicts import UNKNOWN, Judgement, number, worst
 
-PACKAGES = ("spindle-trio", "trio", "msgspec", "attrs", "cattrs", "trio-parallel", "anyio", "matplotlib")
+PACKAGES = (
+    "spindle-trio",
+    "trio",
+    "msgspec",
+    "attrs",
+    "cattrs",
+    "trio-parallel",
+    "pebble",
+    "loky",
+    "anyio",
+    "matplotlib",
+)
 
 
 @attrs.frozen

@@ -6,7 +6,20 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from bench import heartbeats, in_memory, javascript, killing, memory, messages, peers, scaling, soak, spawning
+from bench import (
+    call_peers,
+    calls,
+    heartbeats,
+    in_memory,
+    javascript,
+    killing,
+    memory,
+    messages,
+    peers,
+    scaling,
+    soak,
+    spawning,
+)
 from bench.measuring import Measurement, Settings
 from bench.verdicts import (
     Rule,
@@ -127,6 +140,54 @@ ROWS = (
         "≥ 300 000/s coalesced",
         messages.host_to_child,
         (at_least(messages.SINK, 300_000),),
+    ),
+    Row(
+        "call",
+        "warm call of 100 B, one process, one after another",
+        "≥ 2 × faster than trio-parallel's warm call; ≤ 1.25 × our own bare round trip",
+        calls.warm_calls,
+        (
+            times_faster(calls.CALL, 2, call_peers.TRIO_PARALLEL),
+            at_most_times(calls.CALL, 1.25, calls.MESSAGES),
+        ),
+    ),
+    Row(
+        "call-rate",
+        "calls a second, pool of 2, one in flight each",
+        "≥ 1.5 × trio-parallel",
+        calls.calls_a_second,
+        (at_least_times(calls.POOL, 1.5, call_peers.TRIO_PARALLEL),),
+    ),
+    Row(
+        "call-rate-waiting",
+        f"the same with {calls.WAITING} under way or waiting",
+        "≥ 4 × the best of the pools",
+        calls.waiting_calls_a_second,
+        tuple(at_least_times(calls.POOL, 4, peer) for peer in call_peers.PEERS),
+    ),
+    Row(
+        "call-work",
+        "1 000 calls of 1 ms of work, pool of 2",
+        "≥ 95 % of both cores busy with work",
+        calls.work,
+        (at_least(calls.WORK, 95),),
+    ),
+    Row(
+        "call-hung",
+        "a hung call: from its deadline to the next call, served by the replacement",
+        "≤ 15 ms at the default level",
+        calls.hung_call,
+        (at_most(calls.HUNG, 15),),
+    ),
+    Row(
+        "stream",
+        "stream of 100 B items",
+        "≥ 0.6 × `receive_many` of messages",
+        calls.streams,
+        (
+            at_least_times(calls.STREAM, 0.6, calls.RECEIVE_MANY),
+            at_least_times(calls.STREAM_WIDE, 0.6, calls.RECEIVE_MANY),
+        ),
     ),
     Row(
         "spawn-javascript",

@@ -55,6 +55,14 @@ def test_rows_are_measured_and_judged_whether_their_peers_are_installed_or_not(t
     assert all("pip install trio-parallel" in why for why in missing.values())
 
 
+def test_the_rows_about_calls_run(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    shown = run("--samples", "1", "--json", figures, "call", "call-rate-waiting", "call-hung", "stream")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    rows = json.loads(figures.read_text(encoding="utf-8"))["rows"]
+    assert [row["failure"] for row in rows.values()] == [None] * 4
+
+
 def test_two_checkouts_are_compared_sample_by_sample() -> None:
     shown = run("--samples", "2", ROOT, ROOT, "heartbeat", program=COMPARE)
     assert shown.returncode == 0, shown.stdout + shown.stderr
