@@ -1,7 +1,7 @@
 """Peers that call functions in processes: each is opened with a number of workers, and called from Trio's thread.
 
-As in `bench.peers`, blocking calls run on Trio's thread on purpose. Workers are spawned, so that none inherits what this
-program has open. Only where a replacement is timed does each peer start its workers as it does by default.
+As in `bench.peers`, blocking calls run on Trio's thread on purpose. Workers are spawned, so that none inherits what
+this program has open. Only where a replacement is timed does each peer start its workers as it does by default.
 """
 
 from __future__ import annotations
