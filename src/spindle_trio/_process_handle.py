@@ -151,7 +151,7 @@ class ProcessHandle:
                 handler may have begun.
             CallError: 65 536 calls of this process have not ended.
             PayloadError: `method` or `payload` cannot be sent, or is over a limit; nothing was sent.
-            TypeError: `method` is no str.
+            TypeError: `method` is no plain str.
             ValueError: `method` is empty, or `timeout` or `overrun` is out of range.
             trio.ClosedResourceError: the worker is closed.
             RuntimeError: it was called from another thread than Trio's.
@@ -191,14 +191,14 @@ class ProcessHandle:
         Raises:
             CallError: on entering or from the channel, as in `call`, with its subclasses.
             PayloadError: raised here or on entering, as in `call`.
-            TypeError: `method` is no str.
+            TypeError: `method` is no plain str.
             ValueError: `method` is empty, or `timeout`, `window` or `overrun` is out of range.
             trio.ClosedResourceError: raised on entering: the worker is closed.
             RuntimeError: it was called from another thread than Trio's.
         """
         if get_ident() != self._thread:
             raise other_thread("stream")
-        request = check_request(CallRequest(method, payload, timeout, overrun, window))
+        request = check_request(CallRequest(method, payload, timeout, overrun, window), is_stream=True)
         return _StreamBlock(self._process, request, self._refuse_closed)
 
     async def wait_idle(self) -> None:

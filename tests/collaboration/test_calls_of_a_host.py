@@ -432,7 +432,7 @@ async def test_a_process_that_breaks_the_rules_of_calls_is_ended_as_failed(
 async def test_bad_arguments_are_refused_and_lose_nothing(autojump_clock: MockClock) -> None:
     async with running(limits=Limits(depth=2)) as stage:
         handle = stage.handle
-        with pytest.raises(TypeError, match="a str, not 7"):
+        with pytest.raises(TypeError, match="a plain str, not 7"):
             await handle.call(7)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="not empty"):
             await handle.call("")
@@ -440,13 +440,15 @@ async def test_bad_arguments_are_refused_and_lose_nothing(autojump_clock: MockCl
             await handle.call("m" * 10_000_000)
         with pytest.raises(PayloadError, match="surrogate"):
             await handle.call("\ud800")
-        for timeout in (0, -1, math.nan, "1", True, None):
+        with pytest.raises(TypeError, match="a plain str"):  # else the codec would refuse it, and not by its name
+            await handle.call(type("Name", (str,), {})("square"))
+        for timeout in (0, -1, math.nan, "1", True, None, 10**400):
             with pytest.raises(ValueError, match="timeout must be"):
                 await handle.call("square", timeout=timeout)  # type: ignore[arg-type]
         for overrun in ("stay", None, True):
             with pytest.raises(ValueError, match="overrun must be"):
                 await handle.call("square", overrun=overrun)  # type: ignore[arg-type]
-        for window in (0, -1, 65_537, 1.0, True):
+        for window in (0, -1, 65_537, 1.0, True, None):
             with pytest.raises(ValueError, match="window must be"):
                 handle.stream("square", window=window)  # type: ignore[arg-type]
         for payload in (object(), math.nan, [[[[]]]], {1: 2}, b"bytes"):

@@ -642,6 +642,8 @@ async def test_a_pool_ends_with_its_worker(world: World, world_clock: MockClock 
         {"size": 0},
         {"size": True},
         {"size": 1.5},
+        {"max_idle": 10**400},
+        {"max_lifetime": 10**400},
         {"max_calls": 0},
         {"max_idle": 0},
         {"max_lifetime": -1},
@@ -674,7 +676,29 @@ async def test_a_bad_call_gets_its_error_and_costs_no_process(world: World, worl
             await pool.call(7)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="payload"):
             await pool.call("square", {1})
+        with pytest.raises(TypeError, match="a plain str"):
+            await pool.call(type("Name", (str,), {})("square"), 1)
         assert await pool.call("square", 3) == 9
+        assert pool.statistics().starts == 1
+
+
+async def test_a_bad_stream_gets_its_error_and_costs_no_process(world: World, world_clock: MockClock | None) -> None:
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"method": 7}, "a method is"),
+        ({"method": ""}, "a method is"),
+        ({"method": "m" * 1025}, "method: 1025 bytes"),
+        ({"method": "count", "payload": {1}}, "payload: set"),
+        ({"method": "count", "timeout": math.nan}, "timeout must be"),
+        ({"method": "count", "window": 0}, "window must be"),
+        ({"method": "count", "window": None}, "window must be"),
+        ({"method": "count", "overrun": "stop"}, "overrun must be"),
+    ]
+    async with opened(world, size=1) as pool:
+        for arguments, text in bad:
+            with pytest.raises((TypeError, ValueError), match=text):
+                async with pool.stream(**arguments):
+                    pass
+        assert await pool.call("square", 3, timeout=5) == 9
         assert pool.statistics().starts == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypedDict, runtime_checkable
 
@@ -15,17 +14,14 @@ from spindle_trio._model._values import OMITTED, ProcessState, is_number
 DEFAULT_TIMEOUT: Final = 15.0
 """Default seconds for starting, and between two heartbeats (contract, spawn options)."""
 
-_LARGEST_FLOAT: Final = sys.float_info.max
-"""The largest number of seconds: an integer may be larger and still be less than `math.inf`, which no clock can use."""
-
 
 def _check_startup_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if not (is_number(value) and isinstance(value, int | float) and 0 < value <= _LARGEST_FLOAT):
+    if not (is_number(value) and isinstance(value, int | float) and 0 < value < math.inf):
         raise ValueError(f"{attribute.name} must be a positive, finite number of seconds, not {value!r}")
 
 
 def _check_heartbeat_timeout(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if not (is_number(value) and isinstance(value, int | float) and (0 < value <= _LARGEST_FLOAT or value == math.inf)):
+    if not (is_number(value) and isinstance(value, int | float) and value > 0):
         raise ValueError(
             f"{attribute.name} must be a positive number of seconds, or math.inf for no watchdog, not {value!r}"
         )
@@ -37,7 +33,7 @@ def check_grace(name: str, value: object) -> None:
     Raises:
         ValueError: it is not a finite number of seconds, 0 or more.
     """
-    if not (is_number(value) and isinstance(value, int | float) and 0 <= value <= _LARGEST_FLOAT):
+    if not (is_number(value) and isinstance(value, int | float) and 0 <= value < math.inf):
         raise ValueError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
 
 

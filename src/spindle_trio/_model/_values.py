@@ -6,6 +6,8 @@ The wire form of each (camelCase, integer milliseconds, ISO-8601 times) is made 
 from __future__ import annotations
 
 import enum
+import math
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -72,8 +74,10 @@ class ExitReason(StrEnum):
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number; `True` and `False` are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number that a float can hold; `True` and `False` are not."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return not sys.float_info.max < abs(value) < math.inf  # as an integer may be
 
 
 @show_fields

@@ -162,7 +162,7 @@ class Pool:
             ProcessLostError: the process ended before it answered.
             PoolBrokenError: the processes kept ending, and the pool has given up.
             PayloadError: the payload is not JSON-safe, or over a limit, or the name is over its limit.
-            TypeError: `method` is no str.
+            TypeError: `method` is no plain str.
             ValueError: `timeout` or `overrun` is out of range.
             trio.ClosedResourceError: the pool or its worker is closed, or closed while the call waited.
         """
@@ -275,10 +275,10 @@ class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
         at_head = False
         while True:
             self._member: Member = await self._crew.lease(self._method, deadline, at_head=at_head)
-            self._block = self._member.handle.stream(
-                self._method, self._payload, timeout=_left(deadline), window=self._window, overrun=self._overrun
-            )
             try:
+                self._block = self._member.handle.stream(
+                    self._method, self._payload, timeout=_left(deadline), window=self._window, overrun=self._overrun
+                )
                 return await self._block.__aenter__()
             except ProcessLostError as error:
                 self._crew.lost(self._member)
