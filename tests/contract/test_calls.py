@@ -163,6 +163,9 @@ async def test_what_a_handler_raises_is_raised_at_the_caller_and_its_process_goe
         assert (caught.value.error_type, caught.value.text) == ("LookupError", "no such book")
         assert "in fail\n" in str(caught.value.traceback)
         with pytest.raises(CallFailedError) as caught:
+            await handle.call("fail", "")
+        assert str(caught.value) == f"'fail' failed in process {handle.process_id} ({tools}): LookupError"
+        with pytest.raises(CallFailedError) as caught:
             await handle.call("nonsense")
         assert caught.value.error_type == "PayloadError"
         with pytest.raises(UnknownMethodError) as unknown:

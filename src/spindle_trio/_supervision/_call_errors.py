@@ -22,7 +22,8 @@ def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallE
         error_type, words = "Cancelled", "its handler was cancelled, and the caller had not asked for that"
     else:
         error_type, words = failure.error_type, failure.text
-    text = f"{method!r} failed in {_name(record)}: {error_type}: {words}" if words else error_type
+    said = f"{error_type}: {words}" if words else error_type
+    text = f"{method!r} failed in {_name(record)}: {said}"
     error = CallFailedError(text, error_type=error_type, text=words, traceback=failure.traceback)
     if failure.traceback:
         error.add_note(f"In the process:\n{failure.traceback}")
