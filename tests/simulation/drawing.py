@@ -8,6 +8,7 @@ import signal
 
 import attrs
 
+from simulation.drawing_calls import with_calls
 from simulation.scenario import (
     Act,
     AnyCommand,
@@ -34,7 +35,8 @@ STATES = (None, None, "starting", "running", "stopping", "completed")
 
 def draw(seed: int) -> Scenario:
     """Draw the scenario of this number."""
-    return Drawing(random.Random(seed), random.Random(f"grace periods of {seed}")).scenario()
+    drawing = Drawing(random.Random(seed), random.Random(f"grace periods of {seed}"))
+    return with_calls(drawing.scenario(), random.Random(f"calls of {seed}"), drawing.grid)
 
 
 @attrs.define

@@ -10,7 +10,8 @@ import math
 import signal
 from typing import TypeAlias
 
-from simulation.scenario import ABANDONMENT, PATIENCE, Act, Spawn
+from simulation.lane_model import CallsLane
+from simulation.scenario import ABANDONMENT, PATIENCE, Act, Spawn, method_of
 from support.state_table import follows
 
 
@@ -43,16 +44,26 @@ class Told:
 KILL = "killed"
 PARTED = "…"
 """Stands in an expected error for whatever the real one says there."""
+ON_CALLS_LANE = {
+    *("answer", "raise", "refuse", "say cancelled", "item", "end"),
+    *("answer nobody", "answer nonsense", "close calls"),
+}
+"""What a process does on its calls lane."""
+
 Stops: TypeAlias = "dict[int, list[tuple[float, str | None]]]"
 
 
 class Proc:
     """One process. All attributes are plain values, so that a copy is cheap."""
 
-    def __init__(self, number: int, spawn: Spawn, user: str, kind: str, now: float, grace: float) -> None:
+    def __init__(
+        self, number: int, spawn: Spawn, user: str, kind: str, now: float, grace: float, cancel_grace: float
+    ) -> None:
         self.number, self.spawn, self.part = number, spawn, spawn.part
         self.user, self.kind, self.key = user, kind, (spawn.key or "").strip() or None
         self.grace = grace if spawn.grace_period is None else spawn.grace_period
+        self.cancel_grace = cancel_grace
+        self.calls = CallsLane()
         self.state = "starting"
         self.launch = "asked for"  # launching, called off, launched
         self.started_at, self.startup_at = now, now + spawn.startup_timeout
@@ -76,7 +87,12 @@ class Proc:
     def copy(self) -> Proc:
         new = object.__new__(Proc)
         new.__dict__.update(self.__dict__)
+        new.calls = self.calls.copy()
         return new
+
+    def values(self) -> tuple[object, ...]:
+        """Return a key that differs if the state does."""
+        return *(value for value in self.__dict__.values() if value is not self.calls), self.calls.key()
 
     # What is asked of it.
 
@@ -152,6 +168,8 @@ class Proc:
                     self.exit = f"killed by {signal.Signals(act.value).name}"
                 case "vanish":
                     self.exit = "ended with an unknown status"
+                case what if what in ON_CALLS_LANE:
+                    self.calls.act(act, now)
                 case _:
                     self.control = (*self.control, (act, self.sent))
                     self.has_closed_control |= act.what == "close control"
@@ -169,9 +187,16 @@ class Proc:
     def _hear(self, act: Act, now: float, told: list[Told]) -> None:
         match act.what:
             case "ready":
+                if self.calls.is_taken is None and self.part.calls != "protocol 1":
+                    self.calls.is_taken = self.part.calls == "ready"
                 if self.state == "starting" and self.end is None:
                     self.ready_at = self.beat_at = now
                     self._move("running", told)
+            case "take calls":
+                if self.calls.is_taken is None:
+                    self.break_protocol(now, told)
+                else:
+                    self.calls.is_taken = True
             case "heartbeat":
                 if self.state == "running" and self.end is None:
                     self.beat_at = now
@@ -202,9 +227,21 @@ class Proc:
             None if self.state == "stopping" or self.end is not None else f"{text}{PARTED}without complete() or fail()"
         )
 
-    def break_protocol(self, now: float, told: list[Told]) -> None:
-        self.settle("breaks the protocol", "broke the protocol")
+    def break_protocol(self, now: float, told: list[Told], how: str = "") -> None:
+        self.settle("breaks the protocol", f"broke the protocol{PARTED}{how}")
         self.kill(now, told)
+
+    def hear_calls(self, now: float, told: list[Told]) -> None:
+        """Take in all that it has sent on its calls lane."""
+        how = self.calls.take_in(now)
+        if how is not None:
+            self.break_protocol(now, told, how)
+
+    def miss_calls_lane(self, now: float, told: list[Told]) -> None:
+        """Lose patience with it, since it has closed its calls lane."""
+        self.calls.closed_at = math.inf
+        if self.state == "running" and self.end is None and self.exit is None:
+            self.break_protocol(now, told, "closed its calls lane and lived on")
 
     def take_nonsense(self, now: float, told: list[Told]) -> None:
         """Take in a message that is none; a `ready` that was said before it counts."""
@@ -227,6 +264,7 @@ class Proc:
             own = self.startup_at, "startup"
         elif self.state == "running":
             own = self.last_beat() + self.spawn.heartbeat_timeout, "heartbeat"
+            own = min(own, (self.calls.overrun()[0], "overrun"))
         else:
             own = self.kill_at, "grace"
         return min(own, (self.closed_at, "closed"))
@@ -251,6 +289,7 @@ class Proc:
             self.call_off()
             return False
         self.listen(now, told)
+        self.hear_calls(now, told)
         at, which = self.deadline()
         if at > now:
             return False
@@ -260,6 +299,11 @@ class Proc:
             case "heartbeat":
                 self.beat_at = self.last_beat()
                 self.settle("heartbeat deadline", f"no heartbeat for {self.spawn.heartbeat_timeout:g} s")
+            case "overrun":
+                number = self.calls.overrun()[1]
+                call_id = self.calls.begun.index(number) + 1
+                error = f"{method_of(number)!r} went on for {self.cancel_grace:g} s after call {call_id} was cancelled"
+                self.settle("cancelled call goes on", error)
             case "closed":
                 self.settle("closes its control lane and lives on", "closed its control lane and lived on")
             case "grace":
@@ -288,6 +332,7 @@ class Proc:
         self.listen(now, told)
         if self.has_sent_nonsense:
             self.take_nonsense(now, told)
+        self.hear_calls(now, told)
         self.note_beat()
         self.settle("exit", self._unasked(str(self.exit)))
         self.conclude(now, told)

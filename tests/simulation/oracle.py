@@ -18,7 +18,8 @@ from simulation.playing import Seen
 from simulation.scenario import Scenario, Send, place_of
 from simulation.stage import Entry, Log
 from simulation.worker_model import WorkerModel
-from simulation.worker_state import Outcome, Step
+from simulation.lane_model import Outcome
+from simulation.worker_state import Step
 
 SHOWN = ("event", "killed")
 MOST_STATES = 20_000
@@ -46,7 +47,7 @@ class _Search:
             if entry.what == "outcome":
                 assert isinstance(entry.detail, tuple)
                 outcomes[entry.number] = entry.at, entry.detail
-        self.stack = [(WorkerModel(scenario, worker, outcomes, log.stops), 0)]
+        self.stack = [(WorkerModel(scenario, worker, outcomes, log), 0)]
         self.seen: set[tuple[object, ...]] = set()
         self.furthest = -1
         self.hindrances: dict[str, None] = {}

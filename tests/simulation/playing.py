@@ -13,18 +13,31 @@ import trio
 from trio.testing import MockClock
 
 import spindle_trio as spindle
-from simulation.scenario import AnyCommand, Block, Get, List, Scenario, Send, Spawn, Stop, Wait, entry_of
+from simulation.scenario import (
+    FOREVER,
+    AnyCommand,
+    Block,
+    Call,
+    Get,
+    List,
+    Scenario,
+    Send,
+    Spawn,
+    Stop,
+    Wait,
+    entry_of,
+    method_of,
+)
 from simulation.stage import Log, StageLauncher, now
 from spindle_trio import Limits, ProcessState
+from spindle_trio._host._worker_scope import WorkerScope
+from spindle_trio._model import CallRequest, Overrun
 
 if TYPE_CHECKING:
     from spindle_trio import Host, LifecycleEvent, MessageReceiveChannel, ProcessHandle, ProcessMessage, Worker
     from spindle_trio._messages._broadcast import LifecycleChannel
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
-FOREVER = 10_000.0
-"""By when everything is over, or something hangs."""
-
 MOST_PASSES = 1_000
 """Times that the scheduler goes round at one instant. A few dozen are usual."""
 
@@ -96,6 +109,7 @@ class _Player:
                 for number, command in enumerate(scenario.commands)
                 if isinstance(command, Spawn) and command.entry_exists
             },
+            {number: command.handler for number, command in enumerate(scenario.commands) if isinstance(command, Call)},
             self.log,
         )
 
@@ -124,6 +138,7 @@ class _Player:
             grace_period=scenario.grace_period,
             max_processes=scenario.max_processes,
             limits=Limits(inbox_messages=scenario.inbox_messages),
+            cancel_grace=scenario.cancel_grace,
             environment={},
             new_process_id=lambda: f"process-{next(serial)}",
             wall_clock=lambda: EPOCH,
@@ -193,12 +208,19 @@ class _Player:
         if not (isinstance(command, Spawn) and command.after_end_of is not None):
             await trio.sleep_until(command.at)
         outcome: tuple[object, ...] = ("cancelled",)
-        with trio.CancelScope(deadline=command.cancelled_at):
+        with trio.CancelScope(deadline=command.cancelled_at) as scope:
+            if isinstance(command, Call) and command.is_cancelled_by_hand:
+                scope.deadline = math.inf
+                self.nursery.start_soon(self._cancel_by_hand, scope, command.cancelled_at)
             try:
                 outcome = await self._ask(number, command)
             except (spindle.SpindleError, trio.ClosedResourceError, trio.BrokenResourceError) as error:
                 outcome = self._described(error)
         self.log.note(command.worker, "outcome", number, outcome)
+
+    async def _cancel_by_hand(self, scope: trio.CancelScope, at: float) -> None:
+        await trio.sleep_until(min(at, FOREVER - 1))
+        scope.cancel()
 
     def _described(self, error: Exception) -> tuple[object, ...]:
         match error:
@@ -208,6 +230,12 @@ class _Player:
                 return (type(error).__name__,)
             case spindle.SpawnError():
                 return type(error).__name__, error.info.state.value
+            case spindle.ProcessLostError():
+                return type(error).__name__, error.handed_over, error.info.state.value
+            case spindle.UnknownMethodError():
+                return type(error).__name__, *error.known
+            case spindle.CallFailedError():
+                return type(error).__name__, error.error_type
             case _:
                 return (type(error).__name__,)
 
@@ -254,6 +282,20 @@ class _Player:
                 ended = await self.handles[command.target].wait_ended()
                 times = (ended.started_at, ended.ready_at, ended.last_heartbeat_at, ended.ended_at)
                 return "ended", ended.state.value, *map(_seconds, times)
+            case Call():
+                return "answered", await self._call(number, command)
+
+    async def _call(self, number: int, command: Call) -> object:
+        """Call a process, which may have been spawned and not be ready: a connection calls such a one as well."""
+        overrun: Overrun = "kill" if command.kills else "leave"
+        handle = self.handles.get(command.target)
+        if handle is not None and command.worker == self.scenario.spawn(command.target).worker:
+            return await handle.call(method_of(number), number, timeout=command.timeout, overrun=overrun)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        port = self.workers[command.worker].backend_processes._port
+        assert isinstance(port, WorkerScope)
+        calls = port.find_calls(self._id(command.target), None)
+        return await calls.call(CallRequest(method_of(number), number, command.timeout, overrun))
 
     def _id(self, number: int) -> str:
         return self.ids.get(number, f"unknown {number}")
@@ -290,6 +332,7 @@ class _Player:
                 self.log.remarks.append(f"process {number}: its channel of messages has not ended")
             statistics = handle.statistics()
             self.log.held[number] = held, statistics.messages_received, statistics.messages_dropped
+            self.log.late[number] = statistics.calls, statistics.late_answers
 
 
 async def _leave(block: Block) -> None:

@@ -17,6 +17,12 @@ PATIENCE: Final = 0.5
 ABANDONMENT: Final = 1.5
 """Seconds after which a process that withstands its kill is abandoned (contract, rule 1)."""
 
+CAUSE: Final = 1.0
+"""Seconds that a caller waits to learn why its handler was cancelled, if nobody here has asked for that."""
+
+FOREVER: Final = 10_000.0
+"""By when everything is over, or something hangs. All that is done has this deadline."""
+
 
 @attrs.frozen
 class Act:
@@ -24,10 +30,11 @@ class Act:
 
     what: str
     """`ready`, `beat` (in its page), `heartbeat` (a frame), `send`, `send nonsense`, `complete`, `fail`, `stopped`,
-    `exiting`, `speak nonsense`, `close control`, `exit`, `die of a signal`, `vanish`.
+    `exiting`, `speak nonsense`, `close control`, `exit`, `die of a signal`, `vanish`; `take calls`, `close calls`,
+    `answer nobody`, `answer nonsense`; and in a handler `answer`, `raise`, `refuse`, `say cancelled`, `item`, `end`.
     """
     value: int = 0
-    """How many messages, which result, which code or signal."""
+    """How many messages, which result, which code or signal, whose call."""
 
     def __repr__(self) -> str:
         return f"Act({self.what!r}, {self.value})" if self.value else f"Act({self.what!r})"
@@ -40,6 +47,16 @@ class Moment:
     after: float
     """Seconds after the launch, or after the stop that they answer."""
     acts: tuple[Act, ...]
+
+
+@attrs.frozen
+class Handler:
+    """What a child does about one call."""
+
+    plan: tuple[Moment, ...] = (Moment(0.0, (Act("answer"),)),)
+    """After it has got the call."""
+    at_cancel: tuple[Moment, ...] | None = (Moment(0.0, (Act("say cancelled"),)),)
+    """Replaces the rest of the plan once the call is cancelled; `None`: it goes on."""
 
 
 @attrs.frozen
@@ -57,6 +74,8 @@ class Part:
     """Seconds that it exists on after its kill."""
     has_pid: bool = False
     """Whether it looks like a process of the operating system."""
+    calls: str = "ready"
+    """When it takes calls: `ready` at once, `later` not before it says so, or `protocol 1` never."""
 
 
 @attrs.frozen(kw_only=True)
@@ -130,7 +149,25 @@ class Wait(Command):
     target: int
 
 
-AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait
+@attrs.frozen(kw_only=True)
+class Call(Command):
+    """Call a process, with its handle, or as a connection would if its spawn has not returned one yet."""
+
+    target: int
+    timeout: float = math.inf
+    kills: bool = False
+    """With `overrun="kill"`."""
+    is_cancelled_by_hand: bool = False
+    """It is cancelled by another task, of which nobody knows beforehand; else by the deadline of an outer scope."""
+    handler: Handler = Handler()
+
+    @property
+    def deadline(self) -> float:
+        """When its time is over, as far as that is known at its beginning."""
+        return min(self.at + self.timeout, math.inf if self.is_cancelled_by_hand else self.cancelled_at, FOREVER)
+
+
+AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait | Call
 
 
 @attrs.frozen
@@ -164,6 +201,7 @@ class Scenario:
     grace_period: float = 1.0
     max_processes: int = 16
     inbox_messages: int = 3
+    cancel_grace: float = 1.0
 
     def spawn(self, number: int) -> Spawn:
         """Find the command that a process is called after."""
@@ -171,9 +209,16 @@ class Scenario:
         assert isinstance(command, Spawn), f"command {number} is no spawn"
         return command
 
+    def call(self, number: int) -> Call:
+        """Find a call by the number of its command."""
+        command = self.commands[number]
+        assert isinstance(command, Call), f"command {number} is no call"
+        return command
+
     def describe(self) -> str:
         """Write it down for people, a command a line."""
-        lines = [f"grace {self.grace_period}, {self.max_processes} processes, host {self.host}, kills {self.kills}"]
+        graces = f"grace {self.grace_period}, of calls {self.cancel_grace}"
+        lines = [f"{graces}, {self.max_processes} processes, host {self.host}, kills {self.kills}"]
         lines += [f"worker {number}: {plan}" for number, plan in enumerate(self.workers)]
         lines += [f"{number:3d}: {command}" for number, command in enumerate(self.commands)]
         return "\n".join(lines)
@@ -196,6 +241,11 @@ def place_of(plan: WorkerPlan, spawn: Spawn, number: int) -> Place | None:
     """Tell of which key it will be the one process; `None` without a key."""
     key = (spawn.key or "").strip()
     return (user_of(plan, spawn), kind_of(spawn, number), key) if key else None
+
+
+def method_of(number: int) -> str:
+    """Name the method of a call: each has one of its own."""
+    return f"method-{number}"
 
 
 def entry_of(number: int) -> str:

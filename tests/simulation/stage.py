@@ -18,7 +18,7 @@ from typing import NamedTuple
 import attrs
 import trio
 
-from simulation.scenario import ABANDONMENT, PATIENCE, Act, Moment, Part
+from simulation.scenario import ABANDONMENT, PATIENCE, Act, Handler, Moment, Part, method_of
 from spindle_trio import EntryError
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import ExitStatus, FrameLane, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
@@ -46,6 +46,12 @@ class Log:
     """Process → the stop frames that it has read, and when."""
     received: dict[int, list[int]] = attrs.field(factory=dict)
     """Process → the messages that it has got."""
+    calls: dict[int, list[tuple[int, float, float]]] = attrs.field(factory=dict)
+    """Call → the frames that began it: in which process, when, and how many seconds were left."""
+    cancels: dict[int, list[float]] = attrs.field(factory=dict)
+    """Call → when its process has read a cancel of it."""
+    late: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+    """Process → its calls that have not ended, and its late answers, as its statistics have them in the end."""
     facts: dict[int, Mapping[str, object]] = attrs.field(factory=dict)
     """Process → its first frame."""
     left: dict[int | None, float] = attrs.field(factory=dict)
@@ -74,22 +80,28 @@ class StagedProcess(MemoryProcess):
 
     control_patience = PATIENCE
 
-    def __init__(self, order: LaunchOrder, part: Part, number: int, worker: int, log: Log) -> None:
+    def __init__(
+        self, order: LaunchOrder, part: Part, number: int, worker: int, handlers: Mapping[int, Handler], log: Log
+    ) -> None:
         super().__init__(order)
-        self.part, self.number, self.worker, self.log = part, number, worker, log
+        self.part, self.number, self.worker, self.handlers, self.log = part, number, worker, handlers, log
         self.pid = 1_000_000 + number if part.has_pid else None
         self.killed_at: float | None = None
-        self._plan: list[tuple[float, Moment]] = []
+        self._plan: list[tuple[float, Moment, int | None]] = []  # when, what, and in the handler of which call
         self._sent = 0
+        self._numbers: dict[int, int] = {}  # id of a call → its number
+        self._ids: dict[int, int] = {}
+        self._cancelled: set[int] = set()
         self._nap = trio.CancelScope()
-        self._is_closed = self._is_left = False
+        self._is_closed = self._has_closed_calls = self._is_left = False
 
     def begin(self) -> None:
         """Exist."""
-        self._plan = self._planned(self.part.plan)
+        self._set_plan(None, self.part.plan)
         self.arrived(self.child_control)
         self.child_control.tell_arrival(self)
         self.child_messages.tell_arrival(self)
+        self.child_calls.tell_arrival(self)
 
     def arrived(self, lane: FrameLane) -> None:
         self._nap.cancel()
@@ -99,18 +111,23 @@ class StagedProcess(MemoryProcess):
         while not (self.has_exited() or self._is_left):
             self._read()
             while self._plan and self._plan[0][0] <= now() and not self.has_exited():
-                self._perform(self._plan.pop(0)[1])
+                _, moment, call = self._plan.pop(0)
+                self._perform(moment, call)
             if self.has_exited():
                 return
             with trio.CancelScope(deadline=self._plan[0][0] if self._plan else math.inf, shield=True) as self._nap:
                 await trio.sleep_forever()
 
-    def _planned(self, moments: tuple[Moment, ...]) -> list[tuple[float, Moment]]:
-        return [(now() + moment.after, moment) for moment in sorted(moments, key=lambda moment: moment.after)]
+    def _set_plan(self, call: int | None, moments: tuple[Moment, ...]) -> None:
+        """Plan this for a call, or the process itself, instead of what was planned for it before."""
+        self._plan = [planned for planned in self._plan if planned[2] != call]
+        self._plan += [(now() + moment.after, moment, call) for moment in moments]
+        self._plan.sort(key=lambda planned: planned[0])
 
     def _read(self) -> None:
         """Read all that the host has said."""
-        for lane, hear in ((self.child_control, self._hear), (self.child_messages, self._take)):
+        lanes = (self.child_control, self._hear), (self.child_messages, self._take), (self.child_calls, self._begin)
+        for lane, hear in lanes:
             try:
                 while not (lane is self.child_control and self._is_closed):
                     for body in lane.receive_nowait(100):
@@ -125,31 +142,59 @@ class StagedProcess(MemoryProcess):
         if frame["type"] == "init":
             self.log.facts[self.number] = frame
             return
+        if frame["type"] == "cancel":
+            self._cancel(frame["call"])
+            return
+        assert frame["type"] == "stop", f"the host says {frame}"
         self.log.stops.setdefault(self.number, []).append((now(), frame.get("reason")))
         if self.part.at_stop is not None and self.killed_at is None:
-            self._plan = self._planned(self.part.at_stop)
+            self._set_plan(None, self.part.at_stop)
+
+    def _cancel(self, call_id: int) -> None:
+        """Hear a cancel, which may come before its call."""
+        self._cancelled.add(call_id)
+        if call_id in self._numbers:
+            number = self._numbers[call_id]
+            self.log.cancels.setdefault(number, []).append(now())
+            moments = self.handlers[number].at_cancel
+            if moments is not None and self.killed_at is None:
+                self._set_plan(number, moments)
+
+    def _begin(self, body: bytes) -> None:
+        """Get a call."""
+        call_id, method, left, number = json.loads(body[1:])
+        seconds = math.inf if left is None else left / 1000
+        self.log.calls.setdefault(number, []).append((self.number, now(), seconds))
+        if body[:1] != b"\1" or method != method_of(number) or call_id <= max(self._numbers, default=0):
+            self.log.remarks.append(f"process {self.number}: got the call {body!r} after {self._numbers}")
+        self._numbers[call_id], self._ids[number] = number, call_id
+        if self.killed_at is None:
+            self._set_plan(number, self.handlers[number].plan)
+        if call_id in self._cancelled:
+            self._cancel(call_id)
 
     def _take(self, body: bytes) -> None:
         self.log.received.setdefault(self.number, []).append(json.loads(body))
 
-    def _perform(self, moment: Moment) -> None:
+    def _perform(self, moment: Moment, call: int | None) -> None:
         if self.killed_at is not None:
             self.log.note(self.worker, "died", self.number)
             self.end(KILLED)
             return
-        acts = self._possible(moment.acts)  # noted before the host can see any of them
+        acts = self._possible(moment.acts, call)  # noted before the host can see any of them
         self.log.note(self.worker, "act", self.number, acts)
         for act in acts:
             self._do(act)
 
-    def _possible(self, acts: tuple[Act, ...]) -> tuple[Act, ...]:
-        """Leave out what needs the control lane, once that is closed."""
+    def _possible(self, acts: tuple[Act, ...], call: int | None) -> tuple[Act, ...]:
+        """Leave out what needs a lane, once that is closed; and say about which call a handler says something."""
         possible: list[Act] = []
-        is_closed = self._is_closed
+        is_closed, has_closed_calls = self._is_closed, self._has_closed_calls
         for act in acts:
-            if not (is_closed and act.what in SPOKEN):
-                possible.append(act)
+            if not ((is_closed and act.what in SPOKEN) or (has_closed_calls and act.what in ABOUT_CALLS)):
+                possible.append(act if call is None or act.what not in ABOUT_ONE else Act(act.what, call))
             is_closed |= act.what == "close control"
+            has_closed_calls |= act.what == "close calls"
         return tuple(possible)
 
     def _do(self, act: Act) -> None:
@@ -159,7 +204,9 @@ class StagedProcess(MemoryProcess):
                 self.beat()
             case "ready":
                 self.beat()
-                self._say({"type": "ready"})
+                self._say({"type": "ready", **ACCEPTED[self.part.calls]})
+            case "take calls":
+                self._say({"type": "calls"})
             case "heartbeat":
                 self._say({"type": "heartbeat"})
             case "send":
@@ -181,8 +228,32 @@ class StagedProcess(MemoryProcess):
                 self._read()
                 self._is_closed = True
                 self.child_control.close()
+            case "close calls":
+                self._read()
+                self._has_closed_calls = True
+                self.child_calls.close()
+            case "answer nobody":
+                self._answer(2, [NOBODY, None])
+            case "answer nonsense":
+                self._answer(9, [])
+            case "answer":
+                self._answer(2, [self._ids[value], value])
+            case "item":
+                self._answer(3, [self._ids[value], value])
+            case "end":
+                self._answer(4, [self._ids[value]])
+            case "raise":
+                self._answer(6, [self._ids[value], {"error": "Mishap", "text": f"of {value}"}])
+            case "refuse":
+                self._answer(6, [self._ids[value], {"known": ["other"]}])
+            case "say cancelled":
+                self._answer(6, [self._ids[value], {"cancelled": True}])
             case _:
                 self.end(exit_status(act))
+
+    def _answer(self, kind: int, about: list[object]) -> None:
+        if not self.child_calls.offer(bytes([kind]) + encode_body(about)):
+            self.log.remarks.append(f"process {self.number}: its calls lane is full")
 
     def _say(self, frame: dict[str, object]) -> None:
         if not self.child_control.offer(encode_body(frame)):
@@ -212,14 +283,33 @@ class StagedProcess(MemoryProcess):
         self.log.note(self.worker, "killed", self.number)
         self._plan = []
         if self.part.withstands_kill:
-            self._plan = [(now() + self.part.withstands_kill, Moment(0.0, ()))]
+            self._plan = [(now() + self.part.withstands_kill, Moment(0.0, ()), None)]
             self._nap.cancel()
         else:
             self.end(KILLED)
 
 
-SPOKEN = {"ready", "heartbeat", "complete", "fail", "stopped", "exiting", "speak nonsense", "close control"}
+SPOKEN = {
+    *("ready", "heartbeat", "complete", "fail", "stopped", "exiting", "speak nonsense", "close control"),
+    "take calls",
+}
 """What needs the control lane."""
+
+ABOUT_ONE = {"answer", "raise", "refuse", "say cancelled", "item", "end"}
+"""What a handler says about its call."""
+
+ABOUT_CALLS = {*ABOUT_ONE, "answer nobody", "answer nonsense", "close calls"}
+"""What needs the calls lane."""
+
+NOBODY = 1_000_000
+"""The id of no call."""
+
+ACCEPTED: Mapping[str, Mapping[str, object]] = {
+    "ready": {"protocol": 2, "calls": True},
+    "later": {"protocol": 2},
+    "protocol 1": {},
+}
+"""What `ready` says of calls."""
 
 
 def exit_status(act: Act) -> ExitStatus:
@@ -232,9 +322,12 @@ def exit_status(act: Act) -> ExitStatus:
 class StageLauncher(Launcher):
     """Launches parts."""
 
-    def __init__(self, parts: Mapping[str, tuple[int, int, Part]], log: Log) -> None:
-        """Take in the parts: entry → number, worker, part."""
+    def __init__(
+        self, parts: Mapping[str, tuple[int, int, Part]], handlers: Mapping[int, Handler], log: Log
+    ) -> None:
+        """Take in the parts: entry → number, worker, part; and the handlers: call → what is done about it."""
         self._parts = parts
+        self._handlers = handlers
         self._log = log
         self.live: dict[int, StagedProcess] = {}
 
@@ -245,7 +338,7 @@ class StageLauncher(Launcher):
 
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
         number, worker, part = self._parts[order.entry.entry]
-        return _Launch(StagedProcess(order, part, number, worker, self._log), self.live)
+        return _Launch(StagedProcess(order, part, number, worker, self._handlers, self._log), self.live)
 
 
 class _Launch(AbstractAsyncContextManager[LaunchedProcess]):

@@ -7,10 +7,12 @@ lists those that may come next, at this instant; each says what the log has to s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from simulation.model import Proc, Refuted, Told
 from simulation.scenario import (
+    Call,
     Get,
     List,
     Place,
@@ -21,7 +23,8 @@ from simulation.scenario import (
     place_of,
     user_of,
 )
-from simulation.worker_state import Outcome, Step, WorkerState
+from simulation.lane_model import Outcome
+from simulation.worker_state import CALLING, Step, WorkerState
 
 CLOSED = ("ClosedResourceError",)
 BROKEN = ("BrokenResourceError",)
@@ -42,7 +45,11 @@ class WorkerModel(WorkerState):
             case "begin":
                 self._begin(number, told)
             case "cancel":
-                self._cancel(number)
+                self._cancel(number, told)
+            case "call":
+                self._call(number)
+            case "time out":
+                self._give_up_call(number, ("CallTimeoutError",), told)
             case "take turn":
                 self._take_turn(number, told)
             case "refuse":
@@ -65,6 +72,7 @@ class WorkerModel(WorkerState):
                 before = process.state
                 process.exited(self.now, told)
                 self._answer_if_ready(process, before)
+                self._answer_calls(process)
                 self._ended(process)
             case "listen":
                 self._hear(process, told)
@@ -72,6 +80,12 @@ class WorkerModel(WorkerState):
                 before = process.state
                 process.take_nonsense(self.now, told)
                 self._answer_if_ready(process, before)
+            case "hear calls":
+                process.hear_calls(self.now, told)
+            case "settle calls":
+                process.calls.settle(self.now)
+            case "miss calls":
+                process.miss_calls_lane(self.now, told)
             case _:
                 before = process.state
                 is_abandoned = process.judge(self.now, told)
@@ -79,6 +93,7 @@ class WorkerModel(WorkerState):
                 if is_abandoned:
                     process.conclude(self.now, told)
                     self._ended(process)
+        self._answer_calls(process)
 
     # What the log shows.
 
@@ -149,6 +164,8 @@ class WorkerModel(WorkerState):
                 self._resolve(number, CLOSED if self.is_closed else ("got", process and process.state))
             case Stop() | Send():
                 self._reach(number, command, told)
+            case Call():
+                self._begin_call(number, command)
             case _:
                 if command.target not in self.handles:
                     self._resolve(number, ("no handle",))
@@ -208,13 +225,103 @@ class WorkerModel(WorkerState):
         grace = self.scenario.spawn(successor).replace_grace
         self._stop(process, "replaced", "replaced", told, grace=grace)
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, number: int, told: list[Told]) -> None:
         self.cancelled[number] = True
         phase = self.phases.get(number)
-        if phase is None or phase in ("watching", "sending"):
+        if phase in CALLING:
+            self._give_up_call(number, ("cancelled",), told)
+        elif phase is None or phase in ("watching", "sending"):
             self._resolve(number, ("cancelled",))
         elif phase == "queued":
             self.phases[number] = "called off"
+
+    # Calls.
+
+    def _begin_call(self, number: int, command: Call) -> None:
+        if self.is_closed:
+            self._resolve(number, CLOSED)
+        elif command.target in self.handles or command.target in self.live:
+            self._call(number)
+        else:
+            self._resolve(number, BROKEN)
+
+    def _call(self, number: int) -> None:
+        """Send a call, or refuse it, or let it wait until the process is ready or gone."""
+        command = self.scenario.call(number)
+        process = self.started[command.target]
+        calls = process.calls
+        self.phases[number] = "refused"
+        if command.target not in self.live:
+            self._resolve(number, ("ProcessLostError", False, process.state))
+        elif process.end is None and process.state == "stopping":
+            self._resolve(number, ("ProcessLostError", False, process.state))
+        elif process.end is None and process.state == "starting":
+            self.phases[number] = "calling"
+        elif process.end is None and process.exit is None:
+            if not calls.is_taken:
+                self._resolve(number, ("UnknownMethodError",))
+                return
+            calls.open(self.now)
+            if not calls.has_been_closed:
+                calls.begin(number)
+                self.phases[number] = "called"
+                self._check_sent(number, command)
+
+    def _check_sent(self, number: int, command: Call) -> None:
+        """Look whether the process has got the call now, once, with the time that is left."""
+        match self.log.calls.get(number):
+            case [(command.target, at, left)] if at == self.now and abs(left - (command.deadline - at)) < 1e-4:
+                pass
+            case got:
+                left = command.deadline - self.now
+                raise Refuted(f"at {self.now} call {number} should be sent once, with {left} s left; it was: {got}")
+
+    def _give_up_call(self, number: int, outcome: Outcome, told: list[Told]) -> None:
+        """Let a caller go on: its time is over, or it was cancelled. What has arrived is taken in before."""
+        command = self.scenario.call(number)
+        process = self.started[command.target]
+        calls = process.calls
+        if self.phases[number] == "called":
+            process.hear_calls(self.now, told)
+            kill_at = self.now + self.scenario.cancel_grace if command.kills else math.inf
+            if calls.give_up(number, kill_at):
+                self._tell_cancel(number, process)
+            elif outcome != ("cancelled",):
+                self._answer_calls(process)
+        if self.phases[number] != "over":
+            self._resolve(number, outcome)
+        self._answer_calls(process)
+
+    def _tell_cancel(self, number: int, process: Proc) -> None:
+        if process.exit is None and not process.has_closed_control:
+            cancels = self.log.cancels.get(number)
+            if cancels != [self.now]:
+                raise Refuted(f"at {self.now} call {number} should be cancelled, once; it was at {cancels}")
+            process.calls.told = (*process.calls.told, number)
+
+    def _answer_calls(self, process: Proc) -> None:
+        """Tell callers what has come of their calls, unless they have gone on."""
+        outcomes, process.calls.outcomes = process.calls.outcomes, ()
+        for number, outcome in outcomes:
+            if self.phases[number] == "called":
+                self._resolve(number, outcome)
+
+    def _lose_calls(self, process: Proc) -> None:
+        """Tell all callers that a process has ended, and look whether it has got what it should have and no more."""
+        process.calls.lose(process.state)
+        self._answer_calls(process)
+        for number, phase in tuple(self.phases.items()):
+            if phase in ("calling", "refused") and self.call_target(number) == process.number:
+                self._resolve(number, ("ProcessLostError", False, process.state))
+        for number, command in self.commands.items():
+            if isinstance(command, Call) and command.target == process.number:
+                if number in self.log.calls and number not in process.calls.begun:
+                    raise Refuted(f"call {number} should not have been sent; it was: {self.log.calls[number]}")
+                if number in self.log.cancels and number not in process.calls.told:
+                    raise Refuted(f"call {number} should not have been cancelled; it was: {self.log.cancels[number]}")
+        late = self.log.late.get(process.number)
+        if late not in (None, (0, process.calls.late)):
+            raise Refuted(f"process {process.number}: {process.calls.late} late answers; its statistics say {late}")
 
     # Spawning.
 
@@ -262,6 +369,7 @@ class WorkerModel(WorkerState):
             kind_of(command, number),
             self.now,
             self.scenario.grace_period,
+            self.scenario.cancel_grace,
         )
         self.live[number] = self.started[number] = process
         self.phases[number] = "waiting"
@@ -320,6 +428,7 @@ class WorkerModel(WorkerState):
             raise Refuted(f"process {number} was asked to stop, and should not have been: {self.stops[number]}")
         del self.live[number]
         self._release(number)
+        self._lose_calls(process)
         if self.phases[number] in ("waiting", "gone"):
             if number in self.cancelled:
                 self._resolve(number, ("cancelled",))

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from simulation.keys import Keys
-from simulation.model import Proc, Stops
+from simulation.lane_model import Outcome
+from simulation.model import Proc
 from simulation.scenario import AnyCommand, Scenario, Send, Spawn
+
+if TYPE_CHECKING:
+    from simulation.stage import Log
 
 Step: TypeAlias = tuple[str, int]
 """An event, and its process or command."""
 
-Outcome: TypeAlias = tuple[object, ...]
-"""The outcome of a call."""
+CALLING = ("calling", "called", "refused")
+"""Phases of a call that waits: until its process is ready, for its answer, for the end of its process."""
 
 
 class WorkerState:
     """What is known of one worker at one instant, and what may come next."""
 
     def __init__(
-        self, scenario: Scenario, worker: int, outcomes: Mapping[int, tuple[float, Outcome]], stops: Stops
+        self, scenario: Scenario, worker: int, outcomes: Mapping[int, tuple[float, Outcome]], log: Log
     ) -> None:
         self.scenario, self.worker, self.plan = scenario, worker, scenario.workers[worker]
-        self.outcomes, self.stops = outcomes, stops
+        self.outcomes, self.stops = outcomes, log.stops
+        self.log = log  # what processes have heard of calls
         self.now = 0.0
         self.commands: dict[int, AnyCommand] = {
             number: command for number, command in enumerate(scenario.commands) if command.worker == worker
@@ -70,7 +75,7 @@ class WorkerState:
             tuple(self.begins.items()),
             tuple(sorted(self.phases.items())),
             tuple(sorted(self.cancelled)),
-            tuple(tuple(process.__dict__.values()) for process in self.started.values()),  # some wait for ended ones
+            tuple(process.values() for process in self.started.values()),  # some wait for ended ones
         )
 
     # What may come next.
@@ -95,9 +100,19 @@ class WorkerState:
                 steps.append(("give up", number))
             elif phase == "sending" and self._target(number).launch == "launched":
                 steps.append(("put", number))
+            elif phase in CALLING:
+                if self.call_ends(number) <= now:
+                    steps.append(("time out", number))
+                if phase == "calling" and self.started[self.call_target(number)].state != "starting":
+                    steps.append(("call", number))
         for number, process in self.live.items():
             if process.has_sent_nonsense:
                 steps.append(("nonsense", number))
+            calls = process.calls
+            if calls.is_open and calls.said and not calls.is_broken:
+                steps.append(("hear calls", number))
+            if any(at <= now for at, _ in calls.uncaused):
+                steps.append(("settle calls", number))
             if process.exit is not None:
                 steps.append(("exit", number))
                 continue
@@ -105,6 +120,8 @@ class WorkerState:
                 steps.append(("listen", number))
             if process.deadline()[0] <= now:
                 steps.append(("judge", number))
+            if calls.closed_at <= now:
+                steps.append(("miss calls", number))
         return steps
 
     def next_time(self) -> float:
@@ -115,7 +132,12 @@ class WorkerState:
                 times.append(begin)
             elif self.phases[number] != "over" and number not in self.cancelled:
                 times.append(self.commands[number].cancelled_at)
-        times += [process.deadline()[0] for process in self.live.values() if process.exit is None]
+            if self.phases.get(number) in CALLING:
+                times.append(self.call_ends(number))
+        for process in self.live.values():
+            times += [at for at, _ in process.calls.uncaused]
+            if process.exit is None:
+                times += [process.deadline()[0], process.calls.closed_at]
         return min(times, default=math.inf)
 
     def overdue(self) -> str | None:
@@ -126,6 +148,15 @@ class WorkerState:
             ):
                 return f"process {process.number}: its launch is {process.launch}, and nothing comes of it"
         return None
+
+    def call_ends(self, number: int) -> float:
+        """Tell when a call times out."""
+        command = self.scenario.call(number)
+        return command.at + command.timeout
+
+    def call_target(self, number: int) -> int:
+        """Tell which process is called."""
+        return self.scenario.call(number).target
 
     def _target(self, number: int) -> Proc:
         command = self.commands[number]

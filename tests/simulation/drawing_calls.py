@@ -1,0 +1,104 @@
+"""Draws calls by lot, for a scenario that is drawn already: they come on top of it, and have a lot of their own.
+
+So a scenario of old is the same as ever but for its calls, and those that get none are the same altogether.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import attrs
+
+from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Scenario, Spawn
+
+SHARE = 0.6
+"""Of the scenarios, that get calls."""
+
+LAST_WORDS = ("answer", "answer", "answer", "raise", "refuse", "say cancelled")
+MISHAPS = (
+    *("answer nobody", "answer nonsense", "close calls", "item", "end"),
+    *("exit", "vanish", "complete", "fail", "close control", "send"),
+)
+
+
+def with_calls(scenario: Scenario, chance: random.Random, grid: float) -> Scenario:
+    """Add calls behind the commands of a scenario, if the lot has it so."""
+    spawns = [number for number, command in enumerate(scenario.commands) if isinstance(command, Spawn)]
+    if chance.random() > SHARE or not spawns:
+        return scenario
+    drawing = _Calls(chance, grid)
+    commands = [drawing.taking(command) if isinstance(command, Spawn) else command for command in scenario.commands]
+    favourite = chance.choice(spawns)  # has several at once
+    for _ in range(chance.choice((1, 2, 3, 5, 8))):
+        target = favourite if chance.random() < 0.5 else chance.choice(spawns)
+        commands.append(drawing.call(target, commands[target], len(scenario.workers)))
+    return attrs.evolve(scenario, commands=tuple(commands), cancel_grace=chance.choice((0.25, 0.5, 1.0, 2.0)))
+
+
+@attrs.define
+class _Calls:
+    chance: random.Random
+    grid: float
+
+    def _time(self, least: float, most: float) -> float:
+        return round(self.chance.uniform(least, most) / self.grid) * self.grid
+
+    def taking(self, spawn: Spawn) -> Spawn:
+        """Decide when a process takes calls, and which frames about no call it sends."""
+        chance = self.chance
+        calls = chance.choice(("ready",) * 7 + ("later", "later", "protocol 1"))
+        plan = spawn.part.plan
+        if calls == "later" or chance.random() < 0.02:
+            after = self._time(0.0, 2.0) + (1.0 if chance.random() < 0.7 else 0.0)  # mostly, it is ready by then
+            plan = (*plan, Moment(after, (Act("take calls"),)))
+        if chance.random() < 0.05:
+            what = chance.choice(("answer nobody", "answer nonsense", "close calls"))
+            plan = (*plan, Moment(self._time(0.0, 4.0), (Act(what),)))
+        return attrs.evolve(spawn, part=attrs.evolve(spawn.part, calls=calls, plan=plan))
+
+    def call(self, target: int, spawn: AnyCommand, workers: int) -> Call:
+        chance = self.chance
+        at = spawn.at + self._time(0.0, 3.0)
+        timeout = chance.choice((math.inf, math.inf, max(self.grid, self._time(0.0, 2.0)), 0.5))
+        cancelled_at = at + self._time(0.0, 2.0) if chance.random() < 0.35 else math.inf
+        return Call(
+            worker=spawn.worker if chance.random() < 0.97 else chance.randrange(workers),
+            at=at,
+            cancelled_at=cancelled_at,
+            target=target,
+            timeout=timeout,
+            kills=chance.random() < 0.4,
+            is_cancelled_by_hand=chance.random() < 0.5,
+            handler=Handler(self._plan(timeout, cancelled_at - at), self._at_cancel()),
+        )
+
+    def _plan(self, *ends: float) -> tuple[Moment, ...]:
+        """Answer at once, later, at the very end of its time, or never; and then perhaps once more."""
+        chance = self.chance
+        if chance.random() < 0.25:
+            return ()
+        times = (0.0, 0.0, self._time(0.0, 1.0), self._time(0.0, 4.0), min(*ends, 3.0))
+        return self._words(chance.choice(times), 0.08)
+
+    def _at_cancel(self) -> tuple[Moment, ...] | None:
+        chance = self.chance
+        if chance.random() < 0.3:
+            return None
+        if chance.random() < 0.1:
+            return ()
+        what = "say cancelled" if chance.random() < 0.6 else chance.choice(LAST_WORDS)
+        moments = (Moment(chance.choice((0.0, self._time(0.0, 0.5), self._time(0.0, 2.5))), (Act(what),)),)
+        return moments if chance.random() < 0.9 else self._words(moments[0].after, 0.3)
+
+    def _words(self, after: float, mishaps: float) -> tuple[Moment, ...]:
+        chance = self.chance
+        acts = [Act(chance.choice(LAST_WORDS))]
+        if chance.random() < mishaps:
+            what = chance.choice(MISHAPS)
+            acts.insert(chance.choice((0, 1)), Act(what, int(what == "send")))
+            if acts[0].what in ("exit", "vanish"):
+                del acts[1:]
+        if chance.random() < mishaps / 4:
+            return Moment(after, tuple(acts)), Moment(after + self._time(0.0, 1.0), (Act("answer"),))
+        return (Moment(after, tuple(acts)),)

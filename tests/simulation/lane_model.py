@@ -1,0 +1,133 @@
+"""The oracle's model of the calls lane of one process: which calls are under way, and what its words do to them."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, TypeAlias
+
+from simulation.scenario import CAUSE, PATIENCE, Act
+
+Outcome: TypeAlias = tuple[object, ...]
+"""The outcome of a call."""
+
+LAST_WORDS: Final = ("answer", "raise", "refuse", "say cancelled")
+"""What ends a call."""
+
+
+class CallsLane:
+    """The calls of one process. All attributes are plain values, so that a copy is cheap."""
+
+    def __init__(self) -> None:
+        self.is_taken: bool | None = None  # whether the process takes calls; `None` as long as it speaks protocol 1
+        self.is_open = self.is_broken = False  # whether the host reads it; not before the first call
+        self.has_been_closed = False
+        self.closed_at = math.inf  # when the host loses patience with a process that has closed it
+        self.said: tuple[Act, ...] = ()  # and not taken in
+        self.begun: tuple[int, ...] = ()  # all that ever were sent, in order
+        self.pending: tuple[int, ...] = ()  # without a last word
+        self.given_up: tuple[int, ...] = ()  # their callers have gone on
+        self.told: tuple[int, ...] = ()  # the process has been told to cancel them
+        self.uncaused: tuple[tuple[float, int], ...] = ()  # cancelled for no known reason; when that reaches the caller
+        self.watched: tuple[tuple[float, int], ...] = ()  # when the process is killed, if they have not ended
+        self.late = 0
+        self.outcomes: tuple[tuple[int, Outcome], ...] = ()  # what callers have still to be told
+
+    def copy(self) -> CallsLane:
+        new = object.__new__(CallsLane)
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def key(self) -> tuple[object, ...]:
+        """Return a key that differs if the state does."""
+        return tuple(self.__dict__.values())
+
+    # What the host does.
+
+    def open(self, now: float) -> None:
+        """Begin to read it."""
+        if not self.is_open:
+            self.is_open = True
+            self._lose_patience(now)
+
+    def begin(self, number: int) -> None:
+        """Send a call."""
+        self.begun, self.pending = (*self.begun, number), (*self.pending, number)
+
+    def give_up(self, number: int, kill_at: float) -> bool:
+        """Let a caller go on, and say whether its call has not ended."""
+        if number not in self.pending:
+            self.uncaused = tuple(other for other in self.uncaused if other[1] != number)
+            return False
+        self.given_up = (*self.given_up, number)
+        if kill_at < math.inf:
+            self.watched = (*self.watched, (kill_at, number))
+        return True
+
+    def overrun(self) -> tuple[float, int]:
+        """Tell which call kills the process first, and when."""
+        return min(self.watched, key=lambda watched: watched[0], default=(math.inf, 0))
+
+    def settle(self, now: float) -> None:
+        """Tell callers whose handlers were cancelled a while ago, for no reason that is known."""
+        due = [number for at, number in self.uncaused if at <= now]
+        self.uncaused = tuple(other for other in self.uncaused if other[0] > now)
+        self.outcomes += tuple((number, ("CallFailedError", "Cancelled")) for number in due)
+
+    def lose(self, state: str) -> None:
+        """Tell all that still wait that the process has ended, and how."""
+        waiting = [number for number in self.pending if number not in self.given_up]
+        waiting += [number for _, number in self.uncaused]
+        self.outcomes += tuple((number, ("ProcessLostError", True, state)) for number in waiting)
+        self.pending, self.uncaused, self.watched = (), (), ()
+
+    # What the process does.
+
+    def act(self, act: Act, now: float) -> None:
+        """Note what it has done on this lane."""
+        if act.what == "close calls":
+            self.has_been_closed = True
+            if self.is_open:
+                self._lose_patience(now)
+        else:
+            self.said = (*self.said, act)
+
+    def _lose_patience(self, now: float) -> None:
+        if self.has_been_closed and not self.is_broken:
+            self.closed_at = now + PATIENCE
+
+    def take_in(self, now: float) -> str | None:
+        """Take in all that it has said, up to what breaks the protocol; returns which call that was about."""
+        if not self.is_open:
+            return None
+        said, self.said = self.said, ()
+        for act in said:
+            if self.is_broken:
+                break
+            if not self._hear(act, now):
+                self.is_broken = True
+                return "unknown kind" if act.what == "answer nonsense" else "for call"
+        return None
+
+    def _hear(self, act: Act, now: float) -> bool:
+        """Take in one frame, and say whether it was allowed."""
+        number = act.value
+        if act.what not in LAST_WORDS or number not in self.pending:
+            return False
+        self.pending = tuple(other for other in self.pending if other != number)
+        is_given_up = number in self.given_up
+        if is_given_up:
+            self.late += act.what != "say cancelled"
+            self.watched = tuple(other for other in self.watched if other[1] != number)
+            return True
+        match act.what:
+            case "answer":
+                outcome: Outcome = "answered", number
+            case "raise":
+                outcome = "CallFailedError", "Mishap"
+            case "refuse":
+                outcome = "UnknownMethodError", "other"
+            case _:
+                self.uncaused = (*self.uncaused, (now + CAUSE, number))
+                return True
+        self.outcomes = (*self.outcomes, (number, outcome))
+        return True
