@@ -33,10 +33,11 @@ NAMES = ("a", "a", "a", " a ", "b", None, "  ")
 STATES = (None, None, "starting", "running", "stopping", "completed")
 
 
-def draw(seed: int) -> Scenario:
-    """Draw the scenario of this number."""
+def draw(seed: int, *, calls: bool = True) -> Scenario:
+    """Draw the scenario of this number; without calls it is the one that it was before there were calls."""
     drawing = Drawing(random.Random(seed), random.Random(f"grace periods of {seed}"))
-    return with_calls(drawing.scenario(), random.Random(f"calls of {seed}"), drawing.grid)
+    scenario = drawing.scenario()
+    return with_calls(scenario, random.Random(f"calls of {seed}"), drawing.grid) if calls else scenario
 
 
 @attrs.define

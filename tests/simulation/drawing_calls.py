@@ -10,14 +10,14 @@ import random
 
 import attrs
 
-from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Scenario, Spawn
+from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Part, Scenario, Spawn, Stop
 
 SHARE = 0.6
 """Of the scenarios, that get calls."""
 
 LAST_WORDS = ("answer", "answer", "answer", "raise", "refuse", "say cancelled")
 MISHAPS = (
-    *("answer nobody", "answer nonsense", "close calls", "item", "end"),
+    *("answer nobody", "answer nonsense", "close calls", "close calls", "item", "end"),
     *("exit", "vanish", "complete", "fail", "close control", "send"),
 )
 
@@ -30,8 +30,13 @@ def with_calls(scenario: Scenario, chance: random.Random, grid: float) -> Scenar
     drawing = _Calls(chance, grid)
     commands = [drawing.taking(command) if isinstance(command, Spawn) else command for command in scenario.commands]
     favourite = chance.choice(spawns)  # has several at once
+    if chance.random() < 0.8:  # and mostly is there for that alone, and for stops
+        favourite = len(commands)
+        commands.append(drawing.callee(chance.randrange(len(scenario.workers))))
+        for _ in range(chance.choice((0, 0, 1))):
+            commands.append(drawing.stop(favourite, commands[favourite]))
     for _ in range(chance.choice((1, 2, 3, 5, 8))):
-        target = favourite if chance.random() < 0.5 else chance.choice(spawns)
+        target = favourite if chance.random() < 0.7 else chance.choice(spawns)
         commands.append(drawing.call(target, commands[target], len(scenario.workers)))
     return attrs.evolve(scenario, commands=tuple(commands), cancel_grace=chance.choice((0.25, 0.5, 1.0, 2.0)))
 
@@ -44,6 +49,42 @@ class _Calls:
     def _time(self, least: float, most: float) -> float:
         return round(self.chance.uniform(least, most) / self.grid) * self.grid
 
+    def callee(self, worker: int) -> Spawn:
+        """Draw a process that gets ready and lives for a while."""
+        chance = self.chance
+        plan = [Moment(self._time(0.0, 0.5), (Act("ready"),))]
+        heartbeat_timeout = math.inf
+        if chance.random() < 0.2:
+            heartbeat_timeout = 1.0
+            plan += [Moment(plan[0].after + turn, (Act("beat"),)) for turn in range(1, chance.randint(1, 5))]
+        if chance.random() < 0.3:
+            last = Act(chance.choice(("complete", "complete", "fail", "exit", "vanish")))
+            plan.append(Moment(self._time(1.0, 4.0), (last, Act("exit")) if last.what == "fail" else (last,)))
+        at_stop = Moment(self._time(0.0, 2.0), (Act("stopped"), Act("exit")))
+        part = Part(
+            launch_seconds=chance.choice((0.0, 0.0, self._time(0.0, 1.0))),
+            plan=tuple(plan),
+            at_stop=chance.choice(((at_stop,), (at_stop,), None)),
+            withstands_kill=chance.choice((0.0,) * 7 + (0.5, 1.0, 1.75)),
+            has_pid=chance.random() < 0.3,
+        )
+        at = self._time(0.0, 1.5)
+        cancelled_at = at + self._time(0.0, 1.0) if chance.random() < 0.05 else math.inf
+        spawn = Spawn(
+            worker=worker,
+            at=at,
+            cancelled_at=cancelled_at,
+            part=part,
+            user_id="ada",
+            heartbeat_timeout=heartbeat_timeout,
+            grace_period=chance.choice((None, 0.0, 0.5, 1.0, 3.0)),
+        )
+        return self.taking(spawn)
+
+    def stop(self, target: int, spawn: AnyCommand) -> Stop:
+        grace = self.chance.choice((None, None, 0.0, 0.5))
+        return Stop(worker=spawn.worker, at=spawn.at + self._time(0.0, 4.0), target=target, grace=grace)
+
     def taking(self, spawn: Spawn) -> Spawn:
         """Decide when a process takes calls, and which frames about no call it sends."""
         chance = self.chance
@@ -52,14 +93,14 @@ class _Calls:
         if calls == "later" or chance.random() < 0.02:
             after = self._time(0.0, 2.0) + (1.0 if chance.random() < 0.7 else 0.0)  # mostly, it is ready by then
             plan = (*plan, Moment(after, (Act("take calls"),)))
-        if chance.random() < 0.05:
-            what = chance.choice(("answer nobody", "answer nonsense", "close calls"))
-            plan = (*plan, Moment(self._time(0.0, 4.0), (Act(what),)))
+        if chance.random() < 0.08:
+            what = chance.choice(("answer nobody", "answer nonsense", "close calls", "close calls"))
+            plan = (*plan, Moment(self._time(0.5, 3.0), (Act(what),)))
         return attrs.evolve(spawn, part=attrs.evolve(spawn.part, calls=calls, plan=plan))
 
     def call(self, target: int, spawn: AnyCommand, workers: int) -> Call:
         chance = self.chance
-        at = spawn.at + self._time(0.0, 3.0)
+        at = spawn.at + self._time(0.0, chance.choice((1.0, 3.0)))
         timeout = chance.choice((math.inf, math.inf, max(self.grid, self._time(0.0, 2.0)), 0.5))
         cancelled_at = at + self._time(0.0, 2.0) if chance.random() < 0.35 else math.inf
         return Call(
@@ -95,6 +136,8 @@ class _Calls:
         chance = self.chance
         acts = [Act(chance.choice(LAST_WORDS))]
         if chance.random() < mishaps:
+            acts.append(Act(chance.choice(("exit", "complete", "close control"))))
+        elif chance.random() < mishaps:
             what = chance.choice(MISHAPS)
             acts.insert(chance.choice((0, 1)), Act(what, int(what == "send")))
             if acts[0].what in ("exit", "vanish"):

@@ -20,7 +20,7 @@ class Refuted(Exception):
 
 
 class Told:
-    """An event or a kill that the log has to show, as a value to compare with."""
+    """An event, a kill or the outcome of a call that the log has to show next, as a value to compare with."""
 
     __slots__ = ("error", "number", "previous", "reason", "result", "state")
 
@@ -42,6 +42,7 @@ class Told:
 
 
 KILL = "killed"
+OUTCOME = "outcome"
 PARTED = "…"
 """Stands in an expected error for whatever the real one says there."""
 ON_CALLS_LANE = {

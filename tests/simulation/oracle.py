@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simulation.model import KILL, PARTED, Refuted, Told
+from simulation.lane_model import Outcome
+from simulation.model import KILL, OUTCOME, PARTED, Refuted, Told
 from simulation.playing import Seen
 from simulation.scenario import Scenario, Send, place_of
 from simulation.stage import Entry, Log
 from simulation.worker_model import WorkerModel
-from simulation.lane_model import Outcome
 from simulation.worker_state import Step
 
 SHOWN = ("event", "killed")
@@ -149,8 +149,8 @@ class _Search:
 def _shows(line: Entry, expected: Told, now: float) -> bool:
     if line.at != now or line.number != expected.number:
         return False
-    if expected.state == KILL:
-        return line.what == KILL
+    if expected.state in (KILL, OUTCOME):
+        return line.what == expected.state
     if line.what != "event":
         return False
     seen = line.detail

@@ -322,9 +322,7 @@ def exit_status(act: Act) -> ExitStatus:
 class StageLauncher(Launcher):
     """Launches parts."""
 
-    def __init__(
-        self, parts: Mapping[str, tuple[int, int, Part]], handlers: Mapping[int, Handler], log: Log
-    ) -> None:
+    def __init__(self, parts: Mapping[str, tuple[int, int, Part]], handlers: Mapping[int, Handler], log: Log) -> None:
         """Take in the parts: entry → number, worker, part; and the handlers: call → what is done about it."""
         self._parts = parts
         self._handlers = handlers

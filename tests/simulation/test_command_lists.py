@@ -18,7 +18,9 @@ from simulation.scenario import (
     Act,
     AnyCommand,
     Block,
+    Call,
     Get,
+    Handler,
     List,
     Moment,
     Part,
@@ -56,6 +58,9 @@ plain_acts = st.sampled_from(
         Act("send nonsense"),
         Act("speak nonsense"),
         Act("close control"),
+        Act("take calls"),
+        Act("close calls"),
+        Act("answer nobody"),
     ]
 )
 acts = plain_acts | st.builds(Act, st.sampled_from(["send", "complete", "fail", "exiting"]), st.integers(1, 3))
@@ -68,6 +73,8 @@ def until_exit(acts: list[Act]) -> tuple[Act, ...]:
     return tuple(acts[: exits[0] + 1] if exits else acts)
 
 
+words = st.sampled_from(["answer", "raise", "refuse", "say cancelled", "item", "end"]).map(Act)
+
 moments = st.builds(Moment, times(3), st.lists(acts, min_size=1, max_size=3).map(until_exit))
 ready = times(1).map(lambda at: Moment(at, (Act("ready"),)))
 plans = st.builds(lambda first, rest: (first, *rest), ready, st.lists(moments, max_size=3).map(tuple))
@@ -79,9 +86,14 @@ parts = st.builds(
     at_stop=st.none() | st.lists(moments, max_size=2).map(tuple),
     withstands_kill=st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.0]),
     has_pid=st.booleans(),
+    calls=st.sampled_from(["ready", "ready", "ready", "later", "protocol 1"]),
 )
 stubborn_parts = st.builds(
     Part, launch_seconds=times(0.5), is_launched_regardless=st.just(True), plan=plans, at_stop=st.none()
+)
+said = st.builds(Moment, times(2), st.lists(words | words | acts, min_size=1, max_size=2).map(until_exit))
+handlers = st.builds(
+    Handler, st.lists(said, max_size=2).map(tuple), st.none() | st.just(()) | st.lists(said, max_size=1).map(tuple)
 )
 graces = st.sampled_from([None, None, 0.0, 0.5, 3.0])
 users = st.sampled_from([None, "ada", "ben"])
@@ -97,7 +109,7 @@ def commands(draw: st.DrawFn, number: int, spawns: list[int]) -> AnyCommand:
         "at": at,
         "cancelled_at": draw(perhaps(times(3).map(at.__add__), math.inf)),
     }
-    kinds = [Stop, Send, Get, Wait, List, Spawn] if spawns else [Spawn]
+    kinds = [Stop, Send, Get, Wait, List, Spawn, Call, Call, Call] if spawns else [Spawn]
     match draw(st.sampled_from([Spawn, *kinds])):
         case kind if kind is Spawn:
             return Spawn(
@@ -122,6 +134,15 @@ def commands(draw: st.DrawFn, number: int, spawns: list[int]) -> AnyCommand:
                 user_id=draw(users),
                 reason="enough",
                 grace=draw(graces),
+            )
+        case kind if kind is Call:
+            return Call(
+                **common,
+                target=draw(st.sampled_from(spawns)),
+                timeout=draw(perhaps(times(2).map(GRID.__add__), math.inf)),
+                kills=draw(st.booleans()),
+                is_cancelled_by_hand=draw(st.booleans()),
+                handler=draw(handlers),
             )
         case kind if kind is Send:
             return Send(**common, target=draw(st.sampled_from(spawns)), user_id=draw(users))
@@ -148,6 +169,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         kills=tuple(draw(st.lists(times(6), max_size=1))),
         grace_period=draw(st.sampled_from([1.0, 0.0])),
         max_processes=draw(st.sampled_from([16, 2])),
+        cancel_grace=draw(st.sampled_from([1.0, 0.5])),
     )
 
 

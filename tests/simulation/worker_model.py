@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from simulation.model import Proc, Refuted, Told
+from simulation.lane_model import Outcome
+from simulation.model import OUTCOME, Proc, Refuted, Told
 from simulation.scenario import (
     Call,
     Get,
@@ -23,7 +24,6 @@ from simulation.scenario import (
     place_of,
     user_of,
 )
-from simulation.lane_model import Outcome
 from simulation.worker_state import CALLING, Step, WorkerState
 
 CLOSED = ("ClosedResourceError",)
@@ -251,9 +251,7 @@ class WorkerModel(WorkerState):
         process = self.started[command.target]
         calls = process.calls
         self.phases[number] = "refused"
-        if command.target not in self.live:
-            self._resolve(number, ("ProcessLostError", False, process.state))
-        elif process.end is None and process.state == "stopping":
+        if process.ended_at is not None or (process.end is None and process.state == "stopping"):
             self._resolve(number, ("ProcessLostError", False, process.state))
         elif process.end is None and process.state == "starting":
             self.phases[number] = "calling"
@@ -290,6 +288,7 @@ class WorkerModel(WorkerState):
                 self._answer_calls(process)
         if self.phases[number] != "over":
             self._resolve(number, outcome)
+        told.append(Told(number, OUTCOME))  # before anything else happens
         self._answer_calls(process)
 
     def _tell_cancel(self, number: int, process: Proc) -> None:
@@ -304,7 +303,15 @@ class WorkerModel(WorkerState):
         outcomes, process.calls.outcomes = process.calls.outcomes, ()
         for number, outcome in outcomes:
             if self.phases[number] == "called":
-                self._resolve(number, outcome)
+                self._end_call(number, outcome)
+
+    def _end_call(self, number: int, outcome: Outcome) -> None:
+        """Let a call end, whose caller may be about to go on at this very instant, and then does that."""
+        going: list[Outcome] = [("cancelled",)] if self.commands[number].cancelled_at <= self.now else []
+        if self.phases[number] != "called" and self.call_ends(number) <= self.now:
+            going.append(("CallTimeoutError",))
+        shown = self.outcomes.get(number)
+        self._resolve(number, next((other for other in going if shown == (self.now, other)), outcome))
 
     def _lose_calls(self, process: Proc) -> None:
         """Tell all callers that a process has ended, and look whether it has got what it should have and no more."""
@@ -312,7 +319,7 @@ class WorkerModel(WorkerState):
         self._answer_calls(process)
         for number, phase in tuple(self.phases.items()):
             if phase in ("calling", "refused") and self.call_target(number) == process.number:
-                self._resolve(number, ("ProcessLostError", False, process.state))
+                self._end_call(number, ("ProcessLostError", False, process.state))
         for number, command in self.commands.items():
             if isinstance(command, Call) and command.target == process.number:
                 if number in self.log.calls and number not in process.calls.begun:

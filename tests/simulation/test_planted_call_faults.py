@@ -1,0 +1,190 @@
+"""The engine fails when it should, for calls: as `test_planted_faults`, with faults in what a host does about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from simulation.test_planted_faults import MOST, Patch, first_complaints, replace
+from spindle_trio._protocol._call_answers import encode_call
+from spindle_trio._protocol._call_frames import ANSWER
+from spindle_trio._supervision import _calls
+from spindle_trio._supervision._calls import ProcessCalls
+from spindle_trio._supervision._outgoing import Outgoing
+from spindle_trio._supervision._overruns import Overruns
+from spindle_trio._supervision._state_table import Phase
+from spindle_trio._supervision._supervised_process import SupervisedProcess
+
+
+def an_answer_is_dropped(patch: Patch) -> None:
+    """That of each third call."""
+
+    def make(original: Any) -> Any:
+        def take(calls: ProcessCalls, bodies: list[bytes]) -> None:
+            original(calls, [body for body in bodies if body[:1] != ANSWER or json.loads(body[1:])[0] % 3])
+
+        return take
+
+    replace(patch, ProcessCalls, "_take", make)
+
+
+def a_call_may_be_answered_twice(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def take(calls: ProcessCalls, bodies: list[bytes]) -> None:
+            for body in bodies:
+                call_id = calls._reader.read(body).call_id
+                if call_id in calls._pending or call_id > calls._last_id:
+                    original(calls, [body])
+
+        return take
+
+    replace(patch, ProcessCalls, "_take", make)
+
+
+def a_cancel_is_not_sent(patch: Patch) -> None:
+    replace(patch, Outgoing, "say", lambda original: lambda own, body: b'"cancel"' in body or original(own, body))
+
+
+def a_call_is_cancelled_although_its_answer_has_come(patch: Patch) -> None:
+    """It shows only where a deadline and an answer meet at one instant."""
+
+    def make(original: Any) -> Any:
+        def give_up(calls: ProcessCalls, call: Any) -> None:
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(ProcessCalls, "take_in", lambda _: None)
+                original(calls, call)
+
+        return give_up
+
+    replace(patch, ProcessCalls, "give_up", make)
+
+
+def an_overrun_kills_at_once(patch: Patch) -> None:
+    replace(
+        patch,
+        Overruns,
+        "begin",
+        lambda original: lambda own, call_id, method, at: original(own, call_id, method, at - own._grace),
+    )
+
+
+def an_overrun_never_kills(patch: Patch) -> None:
+    patch.setattr(Overruns, "begin", lambda *_: None)
+
+
+def a_handler_that_gives_up_in_time_is_killed(patch: Patch) -> None:
+    patch.setattr(Overruns, "end", lambda *_: False)
+
+
+def a_call_is_let_through_while_stopping(patch: Patch) -> None:
+    def make_wait(original: Any) -> Any:
+        async def wait_running(calls: ProcessCalls, call: Any) -> None:
+            if calls._record.life.phase is not Phase.STOPPING or calls._outbox is None:
+                await original(calls, call)
+
+        return wait_running
+
+    def make_write(original: Any) -> Any:
+        def write(calls: ProcessCalls, call: Any, *about: Any) -> Any:
+            if calls._record.life.phase is not Phase.STOPPING:
+                return original(calls, call, *about)
+            return encode_call(calls._last_id + 1, call.method, 1.0, *about, 10_000)
+
+        return write
+
+    replace(patch, ProcessCalls, "_wait_running", make_wait)
+    replace(patch, ProcessCalls, "_write", make_write)
+
+
+def a_call_of_a_stopping_process_waits_for_its_end(patch: Patch) -> None:
+    async def refuse(calls: ProcessCalls, call: Any) -> None:
+        await calls._ended.wait()
+        raise _calls.lost_error(calls._record, call.method, handed_over=False)
+
+    patch.setattr(ProcessCalls, "_refuse", refuse)
+
+
+def a_call_before_ready_is_refused(patch: Patch) -> None:
+    async def wait_running(calls: ProcessCalls, call: Any) -> None:
+        raise _calls.lost_error(calls._record, call.method, handed_over=False)
+
+    patch.setattr(ProcessCalls, "_wait_running", wait_running)
+
+
+def whatever_is_lost_was_handed_over(patch: Patch) -> None:
+    original = _calls.lost_error
+    patch.setattr(
+        _calls, "lost_error", lambda record, method, *, handed_over: original(record, method, handed_over=True)
+    )
+
+
+def the_deadline_of_an_outer_scope_does_not_travel(patch: Patch) -> None:
+    def write(calls: ProcessCalls, call: Any, *about: Any) -> bytes:
+        if calls._record.life.phase is not Phase.RUNNING:
+            raise trio.BrokenResourceError
+        return encode_call(calls._last_id + 1, call.method, call.timeout, *about, 10_000)
+
+    patch.setattr(ProcessCalls, "_write", write)
+
+
+def what_was_answered_before_an_exit_is_lost(patch: Patch) -> None:
+    patch.setattr(SupervisedProcess, "take_in_calls", lambda _: None)
+
+
+def a_handler_that_was_cancelled_has_failed_at_once(patch: Patch) -> None:
+    patch.setattr(_calls, "_CAUSE_SECONDS", 0.0)
+
+
+def late_answers_are_not_counted(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def finish(calls: ProcessCalls, call: Any, frame: Any) -> None:
+            before = calls.late
+            original(calls, call, frame)
+            calls.late = before
+
+        return finish
+
+    replace(patch, ProcessCalls, "_finish", make)
+
+
+def a_closed_calls_lane_is_no_breach(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def breach(calls: ProcessCalls, text: str) -> None:
+            if "closed" not in text:
+                original(calls, text)
+
+        return breach
+
+    replace(patch, ProcessCalls, "_breach", make)
+
+
+FAULTS = (
+    an_answer_is_dropped,
+    a_call_may_be_answered_twice,
+    a_cancel_is_not_sent,
+    a_call_is_cancelled_although_its_answer_has_come,
+    an_overrun_kills_at_once,
+    an_overrun_never_kills,
+    a_handler_that_gives_up_in_time_is_killed,
+    a_call_is_let_through_while_stopping,
+    a_call_of_a_stopping_process_waits_for_its_end,
+    a_call_before_ready_is_refused,
+    whatever_is_lost_was_handed_over,
+    the_deadline_of_an_outer_scope_does_not_travel,
+    what_was_answered_before_an_exit_is_lost,
+    a_handler_that_was_cancelled_has_failed_at_once,
+    late_answers_are_not_counted,
+    a_closed_calls_lane_is_no_breach,
+)
+
+
+@pytest.mark.quick(0)
+@pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
+def test_a_planted_fault_of_calls_is_caught(plant: Callable[[Patch], None]) -> None:
+    complaints = first_complaints(plant)
+    assert complaints is not None, f"none of {MOST} scenarios notices that {plant.__name__}"
+    assert not complaints[0].startswith("raised"), "it is the oracle that has to notice"
