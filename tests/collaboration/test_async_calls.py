@@ -28,7 +28,9 @@ FACTS = some_facts(protocol=2, frame_bytes=100_000)
 async def calling(entry: Entry, facts: ProcessFacts = FACTS) -> AsyncIterator[tuple[Host, Caller]]:
     """Run an entry that is ready to be called; at the end of the block it is stopped, if it has not ended."""
     async with running(entry, facts) as host:
-        assert await host.frame() == {"type": "ready", "protocol": 2, "calls": True}
+        ready = await host.frame()
+        assert ready.pop("concurrency") >= 1
+        assert ready == {"type": "ready", "protocol": 2, "calls": True}
         yield host, caller_of(host)
         if host.end is None:
             host.stop()
@@ -92,8 +94,33 @@ async def test_a_handler_that_is_registered_after_ready_is_told_of_once() -> Non
         assert host.frames_so_far() == []
         await host.send("go on")
         await wait_all_tasks_blocked()
-        assert host.frames_so_far() == [{"type": "calls"}]
+        assert host.frames_so_far() == [{"type": "calls", "concurrency": 16}]
         assert await caller_of(host).answer("late", -1) == Answer(1, 1)
+        host.stop()
+
+
+async def test_the_host_is_told_that_16_run_at_a_time() -> None:
+    async def entry(process: ProcessContext) -> None:
+        process.on_call(abs)
+        process.ready()
+
+    async with running(entry, FACTS) as host:
+        assert (await host.frame())["concurrency"] == 16
+        host.stop()
+
+
+async def test_the_host_is_told_how_many_run_at_a_time_and_whenever_that_changes() -> None:
+    async def entry(process: ProcessContext) -> None:
+        process.limit_calls(3)
+        process.on_call(abs)
+        process.ready()
+        for concurrency in (3, 1, 1, 10**30):
+            process.limit_calls(concurrency)
+
+    async with running(entry, FACTS) as host:
+        assert await host.frame() == {"type": "ready", "protocol": 2, "calls": True, "concurrency": 3}
+        await wait_all_tasks_blocked()
+        assert host.frames_so_far() == [{"type": "calls", "concurrency": told} for told in (1, 65_536)]
         host.stop()
 
 

@@ -554,6 +554,78 @@ async def test_each_cancelled_call_has_its_own_time(autojump_clock: MockClock) -
         assert isinstance(first.error, CallTimeoutError)
 
 
+async def test_a_call_that_was_cancelled_while_it_waited_behind_others_ends_no_process(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(cancel_grace=0.5, concurrency=2) as stage:
+        first, second = stage.start("long"), stage.start("long")
+        await wait_all_tasks_blocked()
+        behind = stage.start("short", timeout=1, overrun="kill")
+        with pytest.raises(CallTimeoutError):
+            await behind.outcome()
+        await trio.sleep(10)
+        assert stage.handle.state == "running"
+        stage.child.calls.answer(1, "done")
+        assert await (first if first.is_over.is_set() else second).outcome() == "done"
+        await trio.sleep(0.4)
+        stage.child.calls.say_cancelled(3)
+        await trio.sleep(10)
+        assert stage.handle.state == "running"
+        assert stage.counts.pending == 1
+
+
+async def test_the_grace_of_a_call_that_waited_begins_when_it_could_have_begun(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5, concurrency=1) as stage:
+        stage.start("long")
+        await wait_all_tasks_blocked()
+        stage.start("hang", timeout=1, overrun="kill")
+        await trio.sleep(3)
+        began = trio.current_time()
+        stage.child.calls.answer(1)
+        info = await stage.handle.wait_ended()
+        assert trio.current_time() == began + 0.5
+        assert info.error == "its handler of 'hang' went on for 0.5 s after call 2 was cancelled"
+
+
+async def test_a_stream_behind_a_call_has_its_own_time_and_the_grace_when_it_begins(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5, concurrency=1) as stage:
+        stage.start("long")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        async with stage.handle.stream("hang", timeout=2, overrun="kill"):
+            await trio.sleep(1)
+            stage.child.calls.answer(1)  # before its time is over
+            await stage.handle.wait_ended()
+            assert trio.current_time() == began + 2.5
+
+
+@pytest.mark.parametrize("concurrency", [2, None])
+async def test_a_process_that_serves_more_at_a_time_from_now_on_may_have_begun_what_waited(
+    autojump_clock: MockClock, concurrency: int | None
+) -> None:
+    async with running(cancel_grace=0.5, concurrency=1) as stage:
+        stage.start("long")
+        await wait_all_tasks_blocked()
+        stage.start("hang", timeout=1, overrun="kill")
+        await trio.sleep(3)
+        began = trio.current_time()
+        stage.child.take_calls(concurrency=concurrency)
+        await stage.handle.wait_ended()
+        assert trio.current_time() == began + 0.5
+
+
+async def test_a_call_that_has_begun_stays_so_when_fewer_are_served_at_a_time(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5, concurrency=2) as stage:
+        stage.start("long")
+        await wait_all_tasks_blocked()
+        stage.start("hang", timeout=1, overrun="kill")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        stage.child.take_calls(concurrency=1)
+        await stage.handle.wait_ended()
+        assert trio.current_time() == began + 1.5
+
+
 async def test_a_host_that_is_late_takes_in_what_has_come_before_it_kills(autojump_clock: MockClock) -> None:
     async with running(cancel_grace=0.5) as stage:
         called = stage.start("hang", timeout=2, overrun="kill")

@@ -98,6 +98,11 @@ BLOCKING = """
             sys.exit(code)
 
         @process.on_call
+        def linger(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        @process.on_call
         def wait(payload):
             try:
                 while True:
@@ -402,6 +407,25 @@ async def test_a_hung_call_ends_its_process_with_the_stacks_of_what_hangs(real_w
         assert (info.state, info.exit_reason) == (ProcessState.TIMED_OUT, ExitReason.TIMED_OUT)
         assert info.error == "its handler of 'hang' went on for 0.2 s after call 2 was cancelled"
         assert "in hang" in str(handle.post_mortem.stacks)
+
+
+async def test_a_call_behind_a_long_one_may_be_given_up_and_ends_nothing(real_world) -> None:
+    entry = real_world.blocking_entry(BLOCKING)
+    async with real_world.worker(cancel_grace=0.05) as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        answers = []
+
+        async def call_long() -> None:
+            answers.append(await handle.call("linger", 0.4))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_long)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(CallTimeoutError):
+                await handle.call("square", 3, timeout=0.05, overrun="kill")
+        await handle.wait_idle()
+        assert (answers, handle.state) == ([0.4], ProcessState.RUNNING)
+        assert await handle.call("square", 3, timeout=5, overrun="kill") == 9
 
 
 async def test_a_real_handler_that_gives_up_in_time_ends_nothing(real_world, real_tools) -> None:

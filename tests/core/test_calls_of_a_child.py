@@ -275,11 +275,13 @@ def test_the_facts_say_which_protocol_both_ends_speak(offers, protocol) -> None:
 
 def test_ready_accepts_the_protocol_and_tells_of_handlers_where_the_host_offers_it() -> None:
     old, new = facts(protocol=1), facts(protocol=2)
-    assert json.loads(encode_ready(old, takes_calls=True)) == {"type": "ready"}
+    assert json.loads(encode_ready(old, concurrency=1)) == {"type": "ready"}
     assert json.loads(encode_ready(old)) == {"type": "ready"}
     assert json.loads(encode_ready(new)) == {"type": "ready", "protocol": 2}
-    assert json.loads(encode_ready(new, takes_calls=True)) == {"type": "ready", "protocol": 2, "calls": True}
-    assert json.loads(encode_takes_calls()) == {"type": "calls"}
+    for told, concurrency in [(1, 1), (16, 16), (65_536, 10**30)]:
+        frame = {"type": "ready", "protocol": 2, "calls": True, "concurrency": told}
+        assert json.loads(encode_ready(new, concurrency=concurrency)) == frame
+        assert json.loads(encode_takes_calls(concurrency)) == {"type": "calls", "concurrency": told}
 
 
 class Registering:

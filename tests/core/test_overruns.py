@@ -40,6 +40,25 @@ def test_the_earliest_cancelled_call_counts_and_its_end_leaves_the_next() -> Non
     assert life.deadline() == math.inf
 
 
+def test_the_time_of_a_call_that_waits_behind_others_runs_from_when_it_can_have_begun() -> None:
+    life = running()
+    overruns = overruns_of(life)
+    for call_id, at in [(5, 1), (6, 2), (7, 40), (8, 1)]:
+        overruns.begin(call_id, "a", at, is_waiting=True)
+    overruns.begin(6, "a", 9, is_waiting=True)
+    assert overruns.has_waiting
+    life.extend_deadline(5, 9)
+    assert life.deadline() == math.inf
+    assert not overruns.note_begun(4, 10)
+    assert not overruns.end(5)
+    assert overruns.note_begun(7, 10)
+    assert life.deadline() == 12
+    assert overruns.end(6)
+    assert life.deadline() == 42
+    overruns.end(8)
+    assert not overruns.has_waiting
+
+
 def test_a_call_that_is_cancelled_before_its_own_time_is_due_sooner_and_never_later() -> None:
     life = running()
     overruns_of(life).begin(1, "a", 100)

@@ -14,7 +14,7 @@ pytestmark = both_programs
 
 ANSWER, ITEM, END, FAILURE = 2, 3, 4, 6
 
-READY = {"type": "ready", "protocol": 2, "calls": True}
+READY = {"type": "ready", "protocol": 2, "calls": True, "concurrency": 16}
 
 CANCELLED = {"cancelled": True}
 
@@ -28,9 +28,9 @@ p.ready();
 """Calls that wait until they are released, in order."""
 
 
-def ready(runtime: BareRuntime) -> BareRuntime:
+def ready(runtime: BareRuntime, concurrency: int = 16) -> BareRuntime:
     """Hear that it is ready, and takes calls."""
-    assert runtime.heard() == READY
+    assert runtime.heard() == READY | {"concurrency": concurrency}
     return runtime
 
 
@@ -43,7 +43,8 @@ def test_calls_are_answered_in_order(tmp_path: Path, program: str) -> None:
 def test_a_handler_after_ready_is_told_of_once(tmp_path: Path, program: str) -> None:
     source = body("p.ready(); p.onCall('a', () => 1); p.onCall('b', () => 2);")
     with bare_runtime(tmp_path, source, program) as runtime:
-        assert [runtime.heard(), runtime.heard()] == [{"type": "ready", "protocol": 2}, {"type": "calls"}]
+        assert runtime.heard() == {"type": "ready", "protocol": 2}
+        assert runtime.heard() == {"type": "calls", "concurrency": 16}
         runtime.call([1, "b", None, None])
         assert runtime.said() == [ANSWER, 1, 2]
         runtime.tell(type="stop")
@@ -115,11 +116,21 @@ def test_so_many_calls_run_at_once(tmp_path: Path, program: str, limit: str, hel
         p.ready();
     """)
     with bare_runtime(tmp_path, source.replace("p.ready();", limit + "p.ready();"), program) as runtime:
-        ready(runtime).call(*([n, "hold", None, None] for n in range(1, 31)))
+        ready(runtime, held).call(*([n, "hold", None, None] for n in range(1, 31)))
         counts = [runtime.messages.receive() for _ in range(held)]
         assert counts == [str(n).encode() for n in range(1, held + 1)]
         runtime.messages.send(b"0")
         assert runtime.messages.receive() == b'"no more"'
+
+
+def test_the_host_is_told_of_a_limit_whenever_it_changes(tmp_path: Path, program: str) -> None:
+    source = body("p.onCall('a', () => 1); p.ready(); for (const n of [16, 3, 3, 1e300]) p.limitCalls(n);")
+    with bare_runtime(tmp_path, source, program) as runtime:
+        ready(runtime)
+        assert runtime.heard() == {"type": "calls", "concurrency": 3}
+        assert runtime.heard() == {"type": "calls", "concurrency": 65_536}
+        runtime.tell(type="stop")
+        assert runtime.heard()["type"] == "stopped"
 
 
 def test_a_limit_that_is_raised_lets_calls_begin(tmp_path: Path, program: str) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 async def ready(child: Child) -> Caller:
-    assert await child.frame_of_type("ready") == {"type": "ready", "protocol": 2, "calls": True}
+    said = {"type": "ready", "protocol": 2, "calls": True, "concurrency": 16}
+    assert await child.frame_of_type("ready") == said
     return Caller(child.process.calls, lambda frame: child.process.control.send_nowait(encode_body(frame)))
 
 

@@ -58,7 +58,8 @@ class Caller(calls.Caller):
 
 
 async def ready(child: Child) -> Caller:
-    assert await child.frame_of_type("ready") == {"type": "ready", "protocol": 2, "calls": True}
+    said = {"type": "ready", "protocol": 2, "calls": True, "concurrency": 1}
+    assert await child.frame_of_type("ready") == said
     return Caller(child)
 
 
@@ -191,7 +192,7 @@ async def test_a_handler_is_registered_after_ready_and_the_host_is_told_once(lau
             process.on_call("two", lambda payload: 2)
     """) as child:
         assert await child.frame() == {"type": "ready", "protocol": 2}
-        assert await child.frame() == {"type": "calls"}
+        assert await child.frame() == {"type": "calls", "concurrency": 1}
         caller = Caller(child)
         assert [await caller.ask("one"), await caller.ask("two")] == [1, 2]
         child.stop()

@@ -788,9 +788,41 @@ MUTANTS: Final = (
         ("collaboration/test_async_calls.py::test_a_host_of_protocol_1_hears_of_no_handler_and_the_process_lives_on",),
     ),
     Mutant(
+        "another number of calls at a time is not told of",
+        "child/_async_calls.py",
+        "if has_changed and self.are_taken:",
+        "if False:",
+        ("collaboration/test_async_calls.py::test_the_host_is_told_how_many_run_at_a_time_and_whenever_that_changes",),
+    ),
+    Mutant(
+        "a call that waits behind others counts as begun",
+        "_supervision/_calls.py",
+        "since, is_waiting=call.call_id > self._newest_begun)",
+        "since)",
+        (
+            "collaboration/test_calls_of_a_host.py::test_a_call_that_was_cancelled_while_it_waited_behind_others_ends_no_process",
+        ),
+    ),
+    Mutant(
+        "a call that has waited behind others is never judged",
+        "_supervision/_calls.py",
+        "if overruns is not None and overruns.has_waiting:",
+        "if False:",
+        (
+            "collaboration/test_calls_of_a_host.py::test_the_grace_of_a_call_that_waited_begins_when_it_could_have_begun",
+        ),
+    ),
+    Mutant(
+        "a call that has begun counts as waiting when fewer are served at a time",
+        "_supervision/_calls.py",
+        "max(newest, self._newest_begun)",
+        "newest",
+        ("collaboration/test_calls_of_a_host.py::test_a_call_that_has_begun_stays_so_when_fewer_are_served_at_a_time",),
+    ),
+    Mutant(
         "a handler that is registered after ready is not told of",
         "child/_async_controls.py",
-        "            self._send_control(encode_takes_calls())",
+        "            self._send_control(encode_takes_calls(self.calls.concurrency))",
         "            pass",
         ("collaboration/test_async_calls.py::test_a_handler_that_is_registered_after_ready_is_told_of_once",),
     ),

@@ -79,7 +79,12 @@ GUARD_SECONDS = 2_000
 
 @asynccontextmanager
 async def running(
-    *, calls: bool = True, protocol: int = 2, limits: Limits | None = None, **options: float
+    *,
+    calls: bool = True,
+    protocol: int = 2,
+    concurrency: int | None = None,
+    limits: Limits | None = None,
+    **options: float,
 ) -> AsyncIterator[Stage]:
     """Open a host with one scripted child that is ready; a test that waits in vain fails."""
     child = ScriptedChild()
@@ -100,7 +105,7 @@ async def running(
         nursery.start_soon(guard)
         nursery.start_soon(spawn)
         await child.started()
-        child.ready(protocol=protocol, calls=calls)
+        child.ready(protocol=protocol, calls=calls, concurrency=concurrency)
         await wait_all_tasks_blocked()
         is_late = True
         yield Stage(handles[0], child, nursery)

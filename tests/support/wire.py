@@ -105,6 +105,7 @@ async def _record() -> Traffic:
     # Said by children that have no shared page, and by real ones as their last words.
     control = [b'{"type":"heartbeat"}', b'{"type":"exiting","messages":3,"code":0}']
     control += [b'{"type":"ready","protocol":2,"calls":true}', b'{"type":"calls"}']
+    control += [b'{"type":"ready","protocol":2,"calls":true,"concurrency":16}', b'{"type":"calls","concurrency":4}']
     messages: list[bytes] = []
     for name in ("completes", "fails", "waits"):
         order = LaunchOrder(name, launcher.resolve(name, root), root, {}, LIMITS)
@@ -427,6 +428,13 @@ def _check_readable(value: object) -> None:
             _check_readable(item)
 
 
+def _expected_concurrency(frame: dict[str, object]) -> int | None:
+    concurrency = frame.get("concurrency")
+    if concurrency is None or (type(concurrency) is int and concurrency >= 1):
+        return concurrency  # type: ignore[return-value]
+    raise PayloadError("no concurrency")
+
+
 def expected_frame(body: bytes) -> object:
     """Read a control frame of a child as `notes/protocol.md` has it.
 
@@ -440,12 +448,12 @@ def expected_frame(body: bytes) -> object:
         case {"type": "ready"}:
             protocol, calls = frame.get("protocol", 1), frame.get("calls", False)
             if type(protocol) is int and 1 <= protocol <= 2 and type(calls) is bool and (protocol == 2 or not calls):
-                return Ready(protocol, calls)
+                return Ready(protocol, calls, _expected_concurrency(frame) if calls else None)
             raise PayloadError("no ready")
         case {"type": "heartbeat"}:
             return Heartbeat()
         case {"type": "calls"}:
-            return TakesCalls()
+            return TakesCalls(_expected_concurrency(frame))
     messages = frame.get("messages")
     if type(messages) is int and messages >= 0:
         match frame:

@@ -34,11 +34,16 @@ class Ready:
     """The protocol that the child speaks from now on."""
     takes_calls: bool = False
     """Whether it has a handler for calls by now."""
+    concurrency: int | None = None
+    """How many calls it serves at a time, at most; `None` if it does not say."""
 
 
 @attrs.frozen
 class TakesCalls:
-    """The entry has registered its first handler for calls, after `ready`."""
+    """The entry has registered its first handler for calls, after `ready`, or has another `concurrency` from now on."""
+
+    concurrency: int | None = None
+    """How many calls it serves at a time, at most; `None` if it does not say."""
 
 
 @attrs.frozen
@@ -166,7 +171,7 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
         case "ready":
             return _ready(frame)
         case "calls":
-            return TakesCalls()
+            return TakesCalls(_concurrency(frame))
         case "heartbeat":
             return Heartbeat()
         case "complete":
@@ -213,7 +218,14 @@ def _ready(frame: Mapping[str, JsonValue]) -> Ready:
         raise PeerProtocolError(f"a ready frame whose protocol is not an integer from 1 to {NEWEST_PROTOCOL}")
     if type(calls) is not bool or (calls and protocol == 1):
         raise PeerProtocolError("a ready frame whose calls is not a boolean, or true without protocol 2")
-    return Ready(protocol, calls)
+    return Ready(protocol, calls, _concurrency(frame) if calls else None)
+
+
+def _concurrency(frame: Mapping[str, JsonValue]) -> int | None:
+    concurrency = frame.get("concurrency")
+    if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+        raise PeerProtocolError(f"a {frame['type']} frame whose concurrency is not an integer, 1 or more")
+    return concurrency
 
 
 def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> JsonValue:

@@ -10,7 +10,8 @@ reads the lane, finds its answer. The ids of calls are given at the moment of wr
   only that frame says that the handler has ended. A frame for no call in there breaks the protocol.
 * A caller that gives up (its time is over, it was cancelled, it closes its stream) first takes in what has arrived.
   If that has no final frame, it sends a cancel on the control lane and goes on. With ``overrun="kill"`` the call is
-  then watched by the process's lifecycle, like any deadline (`Overruns`).
+  then watched by the process's lifecycle, like any deadline (`Overruns`). Its time runs from when its handler may have
+  begun: the process begins calls in their order, and may have said how many it serves at a time.
 * At the end of the process its supervisor takes in what is left in the lane (`take_in`), publishes the end, and only
   then releases those that still wait (`end`).
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -87,6 +89,7 @@ class ProcessCalls:
         "_is_broken",
         "_lane",
         "_last_id",
+        "_newest_begun",
         "_outbox",
         "_outgoing",
         "_pending",
@@ -126,6 +129,7 @@ class ProcessCalls:
         self._reader = CallReader(record.config.bounds)
         self._pending: dict[int, PendingCall | CallStream] = {}
         self._last_id = 0
+        self._newest_begun = 0  # the last id whose handler may have begun; looked up for calls that are watched alone
         self._lane: FrameLane | None = None
         self._outbox: Outbox | None = None  # made for the first call, with a task that reads the lane
         self._is_broken = False  # after a broken frame nothing that follows it can be trusted
@@ -318,8 +322,24 @@ class ProcessCalls:
         life = self._record.life
         if life.overruns is None:
             life.overruns = Overruns(self._record.config.cancel_grace)
-        life.overruns.begin(call.call_id, call.method, since)
+        self._look_who_has_begun()
+        life.overruns.begin(call.call_id, call.method, since, is_waiting=call.call_id > self._newest_begun)
         self._deadlines.follow()
+
+    def _look_who_has_begun(self) -> None:
+        """Look up which call is the newest that may have begun, whichever have begun before."""
+        concurrency, pending = self._record.concurrency, self._pending
+        if concurrency is None or len(pending) <= concurrency:
+            self._newest_begun = self._last_id
+        else:
+            newest = next(islice(pending, concurrency - 1, None))
+            self._newest_begun = max(newest, self._newest_begun)  # it may have served more at a time before
+
+    def _watch_who_has_begun(self, overruns: Overruns) -> None:
+        """Let the time run for watched calls that have waited behind others, and wait no longer."""
+        self._look_who_has_begun()
+        if overruns.note_begun(self._newest_begun, trio.current_time()):
+            self._deadlines.follow()
 
     # What the process says.
 
@@ -371,6 +391,9 @@ class ProcessCalls:
                 raise PeerProtocolError(f"{_say(frame)} for call {frame.call_id}, which is no stream")
             del pending[frame.call_id]
             self._finish(call, frame)
+        overruns = self._record.life.overruns
+        if overruns is not None and overruns.has_waiting:
+            self._watch_who_has_begun(overruns)
         if not pending and self._idle is not None:
             self._idle.unpark_all()
 
@@ -410,6 +433,14 @@ class ProcessCalls:
             self._feed(Input.BROKEN, text=one_line(f"broke the protocol: {text}"))
 
     # What its owner does.
+
+    def note_concurrency(self, concurrency: int | None) -> None:
+        """Note how many calls the process serves at a time from now on; those that have begun stay so."""
+        self._look_who_has_begun()
+        self._record.concurrency = concurrency
+        overruns = self._record.life.overruns
+        if overruns is not None:
+            self._watch_who_has_begun(overruns)
 
     def follow(self) -> None:
         """Refuse the calls that wait for room, if the process takes no calls any more."""

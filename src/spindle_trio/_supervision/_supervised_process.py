@@ -380,6 +380,13 @@ class SupervisedProcess:
         if self._calls is not None:
             self._calls.end()
 
+    def note_concurrency(self, concurrency: int | None) -> None:
+        """Note how many calls it serves at a time from now on."""
+        if self._calls is None:
+            self.record.concurrency = concurrency
+        else:
+            self._calls.note_concurrency(concurrency)
+
     def take_in_calls(self) -> None:
         """Take in what it has sent on its calls lane, without waiting."""
         if self._calls is not None:

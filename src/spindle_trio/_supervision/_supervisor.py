@@ -205,15 +205,17 @@ class Supervisor:
         """Take in one control frame."""
         process, life = self._process, self._life
         match frame:
-            case Ready(protocol, takes_calls):
+            case Ready(protocol, takes_calls, concurrency):
                 if protocol > 1 and process.record.takes_calls is None:
                     process.record.takes_calls = takes_calls
+                    process.record.concurrency = concurrency
                 process.feed(Input.READY)
-            case TakesCalls():
+            case TakesCalls(concurrency):
                 if process.record.takes_calls is None:
                     self.breach(PeerProtocolError("it takes calls, and has not said ready in protocol 2"))
                 else:
                     process.record.takes_calls = True
+                    process.note_concurrency(concurrency)
             case Heartbeat():
                 if life.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
                     now = trio.current_time()

@@ -79,7 +79,7 @@ class AsyncCalls:
             facts: have the bounds, and the protocol.
             start_soon: starts a task.
             report: called with a text when the host sends something that is no call.
-            takes_calls: called once, at the first handler.
+            takes_calls: called at the first handler, and when `concurrency` changes after that.
             idle: called when no handler runs any more.
             exited: called when a handler raises `SystemExit`, alone or in a group.
         """
@@ -93,7 +93,8 @@ class AsyncCalls:
         self._idle = idle
         self._context = copy_context()
         self._lane: FrameLane | None = None
-        self._limit = CONCURRENCY
+        self.concurrency: int = CONCURRENCY
+        """How many handlers run at a time."""
         # Calls that were read and wait, in order, and the bytes of their frames; those that a task serves.
         self._waiting: OrderedDict[int, AsyncCall] = OrderedDict()
         self._waiting_bytes = 0
@@ -121,7 +122,9 @@ class AsyncCalls:
             raise TypeError(f"limit_calls() takes an int, not {type(concurrency).__name__}")
         if concurrency < 1:
             raise ValueError(f"limit_calls() takes a number from 1 on, not {concurrency}")
-        self._limit = concurrency
+        has_changed, self.concurrency = concurrency != self.concurrency, concurrency
+        if has_changed and self.are_taken:
+            self._takes_calls()
         self._start_tasks()
 
     def current(self) -> CallContext:
@@ -241,7 +244,7 @@ class AsyncCalls:
 
     @property
     def _can_begin(self) -> bool:
-        return len(self._waiting) > self._starting and self._running < self._limit and not self._is_stopping
+        return len(self._waiting) > self._starting and self._running < self.concurrency and not self._is_stopping
 
     def _start_tasks(self) -> None:
         while self._can_begin:

@@ -115,7 +115,8 @@ class AsyncControls:
             return
         self._is_ready = True
         self._beat()
-        self._send_control(encode_ready(self.facts, takes_calls=self.calls is not None and self.calls.are_taken))
+        calls = self.calls
+        self._send_control(encode_ready(self.facts, concurrency=calls.concurrency if calls and calls.are_taken else 0))
         if self._beating is not None:
             self._beating.ready()
 
@@ -226,7 +227,8 @@ class AsyncControls:
     def _tell_of_calls(self) -> None:
         self.beat_while_running()
         if self._is_ready and self.final is None:
-            self._send_control(encode_takes_calls())
+            assert self.calls is not None, "it tells"
+            self._send_control(encode_takes_calls(self.calls.concurrency))
 
     def _note_idle(self) -> None:
         if self._ends_when_idle:

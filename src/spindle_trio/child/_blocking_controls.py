@@ -140,7 +140,7 @@ class BlockingControls:
             self.beats = True
             self.beat()
             self._has_told_of_calls = self.takes_calls
-            self._say(encode_ready(self.facts, takes_calls=self.takes_calls))
+            self._say(encode_ready(self.facts, concurrency=1 if self.takes_calls else 0))
 
     def complete(self, result: object) -> None:
         self.refuse_other_thread()
@@ -241,7 +241,7 @@ class BlockingControls:
         """Tell the host of the first handler for calls, if `ready` has told of none."""
         if self.beats and self.final is None and self.facts.protocol > 1 and not self._has_told_of_calls:
             self._has_told_of_calls = True
-            self._say(encode_takes_calls())
+            self._say(encode_takes_calls(1))
 
     @property
     def takes_calls(self) -> bool:

@@ -39,23 +39,29 @@ _FRAME_NAMES_BYTES = 100
 """Bytes that a `fail` frame needs beside its texts."""
 
 
-def encode_ready(facts: ProcessFacts, *, takes_calls: bool = False) -> bytes:
+_MOST_CALLS = 65_536
+"""How many calls a host has under way in one process at most; no larger number need be told."""
+
+
+def encode_ready(facts: ProcessFacts, *, concurrency: int = 0) -> bytes:
     """Write the frame that says: the entry has started up.
 
     Args:
         facts: have the protocol.
-        takes_calls: whether it has a handler for calls; a host of protocol 1 is not told.
+        concurrency: how many calls it serves at a time, if it has a handler; a host of protocol 1 is not told.
     """
     if facts.protocol == 1:
         return encode_body({"type": "ready"})
-    if takes_calls:
-        return encode_body({"type": "ready", "protocol": 2, "calls": True})
+    if concurrency:
+        return encode_body(
+            {"type": "ready", "protocol": 2, "calls": True, "concurrency": min(concurrency, _MOST_CALLS)}
+        )
     return encode_body({"type": "ready", "protocol": 2})
 
 
-def encode_takes_calls() -> bytes:
-    """Write the frame that says, after a `ready` without it: the entry takes calls from now on."""
-    return encode_body({"type": "calls"})
+def encode_takes_calls(concurrency: int) -> bytes:
+    """Write the frame that says, after `ready`: the entry takes calls from now on, so many at a time."""
+    return encode_body({"type": "calls", "concurrency": min(concurrency, _MOST_CALLS)})
 
 
 def encode_complete(result: object, messages: int, facts: ProcessFacts) -> bytes:

@@ -78,6 +78,11 @@ export class Calls {
     return this.#handlers.count;
   }
 
+  /** How many calls may run at once. */
+  get concurrency() {
+    return this.#concurrency;
+  }
+
   /** The call whose handler runs this code, as it sees it; undefined outside of one. */
   get current() {
     return this.#storage.getStore();

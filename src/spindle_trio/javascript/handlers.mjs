@@ -1,7 +1,10 @@
 // Handlers that an entry has registered. Those of messages and stops are called in order of registration; one that
 // throws stops no other.
 
-import { TypeError, push, slice, splice } from "./intrinsics.mjs";
+import { TypeError, min, push, slice, splice } from "./intrinsics.mjs";
+
+/** How many calls a host has under way at most; no larger number need be told. */
+const MOST_CALLS = 65536;
 
 export class Handlers {
   #registered = [];
@@ -84,15 +87,14 @@ export class CallDesk {
     onCall: (...registration) => {
       this.#served ??= this.#open();
       const takeBack = this.#served.add(registration);
-      if (this.#hasAccepted && !this.#isAnnounced) {
-        this.#isAnnounced = true;
-        this.#control.push('{"type":"calls"}');
-      }
+      if (this.#hasAccepted && !this.#isAnnounced) this.#announce();
       return takeBack;
     },
     limitCalls: (concurrency) => {
       this.#served ??= this.#open();
+      const before = this.#served.concurrency;
       this.#served.limit(concurrency);
+      if (this.#hasAccepted && this.#isAnnounced && concurrency !== before) this.#announce();
     },
   };
 
@@ -100,7 +102,17 @@ export class CallDesk {
   accept() {
     this.#hasAccepted = true;
     this.#isAnnounced = this.count > 0;
-    return `,"protocol":2${this.#isAnnounced ? ',"calls":true' : ""}`;
+    return `,"protocol":2${this.#isAnnounced ? `,"calls":true,${this.#concurrency}` : ""}`;
+  }
+
+  /** Tell the host that there are handlers, and how many calls may run at once. */
+  #announce() {
+    this.#isAnnounced = true;
+    this.#control.push(`{"type":"calls",${this.#concurrency}}`);
+  }
+
+  get #concurrency() {
+    return `"concurrency":${min(this.#served.concurrency, MOST_CALLS)}`;
   }
 
   /** Hear a frame of the control lane. */

@@ -119,22 +119,24 @@ class ScriptedChild:
 
     # What it says.
 
-    def ready(self, *, protocol: int = 1, calls: bool = False) -> None:
+    def ready(self, *, protocol: int = 1, calls: bool = False, concurrency: int | None = None) -> None:
         """Say `ready`, and beat for the first time.
 
         Args:
             protocol: which protocol it speaks from now on; 2 has calls.
             calls: whether it takes calls.
+            concurrency: how many of them it serves at a time; `None`: it does not say.
         """
         self._driven().beat()
         if protocol == 1 and not calls:
             self._say({"type": "ready"})
         else:
-            self._say({"type": "ready", "protocol": protocol, "calls": calls})
+            said = {} if concurrency is None else {"concurrency": concurrency}
+            self._say({"type": "ready", "protocol": protocol, "calls": calls, **said})
 
-    def take_calls(self) -> None:
-        """Say that it takes calls from now on."""
-        self._say({"type": "calls"})
+    def take_calls(self, *, concurrency: int | None = None) -> None:
+        """Say that it takes calls from now on, so many at a time; `None`: it does not say how many."""
+        self._say({"type": "calls"} if concurrency is None else {"type": "calls", "concurrency": concurrency})
 
     def heartbeat(self) -> None:
         """Beat, as a real child does in its shared page: no frame is sent."""
