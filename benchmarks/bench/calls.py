@@ -88,7 +88,7 @@ async def waiting_calls_a_second(settings: Settings) -> Measurement:
 
 
 async def _rates(settings: Settings, window: int) -> Measurement:
-    count = settings.amount(2_000 if settings.quick else 5_000, 64)
+    count = settings.amount(1_000 if settings.quick else 5_000, 64)
     async with (
         open_host(default_launcher()) as running,
         open_pool(running, 2) as pool,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.javascript import needs_node
+
 TOOLS = """
 import os
 import sys
@@ -278,3 +280,22 @@ def test_a_misspelt_entry_gets_the_nearest_one(tools, run_here) -> None:
     done = run_here("call", "tolls.py", "square")
     assert done.status == 2
     assert done.stderr.endswith("type: spindle-trio call tools.py square\n")
+
+
+@needs_node
+def test_a_javascript_entry_answers_and_streams(folder, run_here) -> None:
+    (folder / "tools.mjs").write_text(
+        "export const calls = {\n"
+        "  square: ({ n }) => n * n,\n"
+        "  *count({ to }) { for (let n = 1; n <= to; n += 1) yield n; },\n"
+        "  *dated() { yield new Date(0); yield Buffer.from([1, 255]); },\n"
+        "};\n"
+    )
+    assert run_here("call", "tools.mjs", "square", '{"n": 3}').stdout == "9\n"
+    assert run_here("call", "tools.mjs", "count", '{"to": 3}', "--stream").lines == ["1", "2", "3"]
+    dated = run_here("call", "tools.mjs", "dated", "--stream")
+    assert dated.status == 0
+    assert [type(json.loads(line)) for line in dated.lines] == [str, str]
+    refused = run_here("call", "tools.mjs", "count", '{"to": 3}')
+    assert refused.status == 1
+    assert "; to print its items, add --stream" in refused.stderr

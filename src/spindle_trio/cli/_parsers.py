@@ -130,7 +130,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         type=arguments.timeout,
         default=math.inf,
         metavar="SECONDS",
-        help="time allowed for the answer, or the whole stream, once the process is ready (default: any)",
+        help="time allowed for the answer, or the whole stream, once the process is ready (default: no limit)",
     )
     _add_spawn_options(call)
     doctor = commands.add_parser(
