@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from time import perf_counter
 from typing import Any
 
@@ -69,8 +69,13 @@ def trio_parallel_opening(in_trio: Callable[[Any], Sampler]) -> Opening:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Sampler]:
         trio_parallel = installed("trio_parallel", "trio-parallel")
-        async with trio_parallel.open_worker_context() as workers:
+        block = trio_parallel.open_worker_context(grace_period=1.0)
+        workers = await block.__aenter__()
+        try:
             yield in_trio(workers)
+        finally:
+            with suppress(trio_parallel.BrokenWorkerError):  # a worker that was killed has not shut down gracefully
+                await block.__aexit__(None, None, None)
 
     return opened
 

@@ -124,7 +124,7 @@ async def work(settings: Settings) -> Measurement:
     async with (
         open_host(default_launcher()) as running,
         open_pool(running, 2) as pool,
-        Race("% of 2 cores", settings.rounds(20, 5), warm_up=1) as race,
+        Race("% of 2 cores", settings.rounds(20, 3), warm_up=1) as race,
     ):
         race.add(Role.OURS, WORK, share(functools.partial(_map, pool, count)))
         await call_peers.enter_peers(
