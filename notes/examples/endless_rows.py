@@ -1,6 +1,6 @@
 """An entry with a generator that never ends: it makes rows as fast as they are taken. `slow_reader.py` reads them.
 
-spindle-trio call notes/examples/endless_rows.py rows --stream | head
+spindle-trio call notes/examples/endless_rows.py rows | head
 """
 
 from __future__ import annotations

@@ -109,14 +109,15 @@ def test_an_argument_from_stdin_that_is_no_json_is_refused(tools, run) -> None:
     assert "type: spindle-trio call ENTRY METHOD JSON" in line
 
 
-def test_the_items_of_a_stream_are_a_line_each(tools, run_here) -> None:
-    done = run_here("call", "--stream", tools, "count", '{"to": 100}')
+@pytest.mark.parametrize("options", [[], ["--stream"]])
+def test_the_items_of_a_stream_are_a_line_each(tools, run_here, options: list[str]) -> None:
+    done = run_here("call", *options, tools, "count", '{"to": 100}')
     assert (done.status, done.stderr) == (0, "")
     assert done.lines == [str(number) for number in range(100)]
 
 
 async def test_items_are_printed_as_they_come(patient, start, folder) -> None:
-    async with start("call", patient, "drip", "--stream") as command:
+    async with start("call", patient, "drip") as command:
         await command.wait_printed('"here"\n')
         command.signal(signal.SIGINT)
         done = await command.finish()
@@ -124,15 +125,23 @@ async def test_items_are_printed_as_they_come(patient, start, folder) -> None:
     assert (folder / "cleaned-up").read_text() == "yes", "the generator was closed, not killed"
 
 
-def test_the_other_form_is_advised(tools, run_here) -> None:
-    done = run_here("call", tools, "count", '{"to": 1}')
-    assert (done.status, done.stdout) == (1, "")
-    assert done.stderr.endswith(
-        "'count' is a generator: read it with stream(), not with call(); to print its items, add --stream\n"
-    )
+def test_a_function_that_is_no_stream_is_refused_as_one(tools, run_here) -> None:
     done = run_here("call", tools, "square", '{"n": 1}', "--stream")
     assert (done.status, done.stdout) == (1, "")
     assert done.stderr.endswith("; to print its answer, leave out --stream\n")
+
+
+def test_a_handler_that_raises_the_words_of_a_refusal_is_called_once(folder, run_here) -> None:
+    (folder / "sly.py").write_text(
+        "def sly(payload):\n"
+        "    with open('called', 'a') as file:\n"
+        "        file.write('once ')\n"
+        "    raise TypeError(\"'sly' is a generator: read it with stream(), not with call()\")\n"
+        "calls = {'sly': sly}\n"
+    )
+    done = run_here("call", "sly.py", "sly")
+    assert done.status == 1
+    assert (folder / "called").read_text() == "once "
 
 
 def test_a_method_that_is_not_there_shows_those_that_are(tools, run_here) -> None:
@@ -288,14 +297,16 @@ def test_a_javascript_entry_answers_and_streams(folder, run_here) -> None:
         "export const calls = {\n"
         "  square: ({ n }) => n * n,\n"
         "  *count({ to }) { for (let n = 1; n <= to; n += 1) yield n; },\n"
+        "  made: () => (function* () { yield 1; })(),\n"
         "  *dated() { yield new Date(0); yield Buffer.from([1, 255]); },\n"
         "};\n"
     )
     assert run_here("call", "tools.mjs", "square", '{"n": 3}').stdout == "9\n"
-    assert run_here("call", "tools.mjs", "count", '{"to": 3}', "--stream").lines == ["1", "2", "3"]
-    dated = run_here("call", "tools.mjs", "dated", "--stream")
+    assert run_here("call", "tools.mjs", "count", '{"to": 3}').lines == ["1", "2", "3"]
+    dated = run_here("call", "tools.mjs", "dated")
     assert dated.status == 0
     assert [type(json.loads(line)) for line in dated.lines] == [str, str]
-    refused = run_here("call", "tools.mjs", "count", '{"to": 3}')
+    refused = run_here("call", "tools.mjs", "made")  # it has been called by then
     assert refused.status == 1
     assert "; to print its items, add --stream" in refused.stderr
+    assert run_here("call", "tools.mjs", "made", "--stream").lines == ["1"]

@@ -123,7 +123,7 @@ def test_slow_reader_holds_up_the_generator_and_not_its_process() -> None:
 
 
 def test_endless_rows_ends_with_the_reader_of_the_command() -> None:
-    call = f"{sys.executable} -m spindle_trio call notes/examples/endless_rows.py rows --stream"
+    call = f"{sys.executable} -m spindle_trio call notes/examples/endless_rows.py rows"
     done = subprocess.run(
         ["sh", "-c", f"{call} | head -n 2"],
         cwd=ROOT,

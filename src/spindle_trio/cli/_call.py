@@ -22,6 +22,9 @@ from spindle_trio.cli._printing import STDOUT, complain, print_error, show_log, 
 _EXIT_FAILED: Final = 1
 _EXIT_LOST: Final = 3
 _EXIT_TIMED_OUT: Final = 124
+_USE_STREAM: Final = "read it with stream(), not with call()"
+_USE_CALL: Final = "use call(), not stream()"
+"""How the runtimes refuse the wrong form of call."""
 _LAST_LINES_SECONDS: Final = 2.0
 """Seconds after the second signal, as in `run`."""
 
@@ -117,8 +120,14 @@ class _Session:
         """Print the answer, or the items as they come. A paused reader holds up only the generator."""
         method, argument, timeout = self._options.method, self._options.argument, self._options.timeout
         if not self._options.is_stream:
-            self._output.put(compact(await handle.call(method, argument, timeout=timeout, overrun="kill")))
-            return
+            try:
+                answer = await handle.call(method, argument, timeout=timeout, overrun="kill")
+            except spindle_trio.CallFailedError as error:
+                if not _is_uncalled_generator(error):
+                    raise
+            else:
+                self._output.put(compact(answer))
+                return
         async with handle.stream(method, argument, timeout=timeout, overrun="kill") as items:
             async for item in items:
                 await self._output.send(compact(item))
@@ -151,10 +160,18 @@ class _Session:
         self._asking.cancel()
 
 
+def _is_uncalled_generator(error: spindle_trio.CallFailedError) -> bool:
+    """Whether a runtime has refused a call since its handler is a generator, before it called anything.
+
+    Such a refusal has no traceback. What a handler raises has one, whatever its text.
+    """
+    return error.error_type == "TypeError" and error.traceback is None and error.text.endswith(_USE_STREAM)
+
+
 def _form_instead(error: spindle_trio.CallFailedError) -> str:
-    """Advise the other form of call; the words are those of the runtimes, which refuse the wrong one."""
-    if error.text.endswith("read it with stream(), not with call()"):
+    """Advise the other form of call."""
+    if error.text.endswith(_USE_STREAM):
         return "; to print its items, add --stream"
-    if error.text.endswith("use call(), not stream()"):
+    if error.text.endswith(_USE_CALL):
         return "; to print its answer, leave out --stream"
     return ""

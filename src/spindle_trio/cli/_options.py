@@ -79,7 +79,7 @@ class CallOptions:
     argument: JsonValue
     """What is passed to the method."""
     is_stream: bool
-    """Whether the method is a generator, whose items are printed."""
+    """Whether to read it as a stream without asking first."""
     timeout: float
     """Seconds, above 0; `math.inf` for none."""
     payload: object

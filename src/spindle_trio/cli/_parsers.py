@@ -34,9 +34,9 @@ exit status:
 
 
 _CALL_EPILOG: Final = """\
-The process is stopped once the answer is there. The first Ctrl-C or SIGTERM cancels the call and stops the process
-gracefully, the second kills it. A handler that goes on for a second after its call's timeout is killed, and its stacks
-are shown. A handler that computes has to send heartbeats, or needs --heartbeat-timeout inf.
+The process is stopped once the answer, or the last item, is there. The first Ctrl-C or SIGTERM cancels the call and
+stops the process gracefully, the second kills it. A handler that goes on for a second after its call's timeout is
+killed, and its stacks are shown. A handler that computes has to send heartbeats, or needs --heartbeat-timeout inf.
 
 exit status:
   0    the call was answered, or the stream has ended
@@ -109,7 +109,8 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     call = commands.add_parser(
         "call",
         help="call a method of one entry and print its answer",
-        description="Run one entry, call a method of it, print the answer as a line of JSON, and stop the process.",
+        description="Run one entry, call a method of it, and print the answer as a line of JSON; "
+        "or, of a generator, each item as it comes.",
         epilog=_CALL_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -124,7 +125,11 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="JSON",
         help="""JSON value passed to the method, such as '{"n": 3}'; -: read it from stdin (default: null)""",
     )
-    call.add_argument("--stream", action="store_true", help="the method is a generator: print its items as they come")
+    call.add_argument(
+        "--stream",
+        action="store_true",
+        help="read the method as a stream at once; needed only where a plain function returns a generator",
+    )
     call.add_argument(
         "--timeout",
         type=arguments.timeout,

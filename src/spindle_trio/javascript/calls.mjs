@@ -233,12 +233,14 @@ export class Calls {
   };
 
   async #answer(call, handler) {
-    // A generator function has to be refused before it is called; another function may return a generator as well.
-    let value = isGeneratorFunction(handler) ? undefined : handler(call.payload, call.context);
-    if (typeof value?.then === "function") value = await value;
-    if (isGeneratorFunction(handler) || isGeneratorObject(value)) {
-      throw new TypeError(`${stringify(call.method)} is a generator: read it with stream(), not with call()`);
+    const refusal = `${stringify(call.method)} is a generator: read it with stream(), not with call()`;
+    if (isGeneratorFunction(handler)) { // refused before it is called, and so without a stack
+      this.#push(FAILURE, call.id, failureOfCall(new TypeError(refusal), this.#limits, false));
+      return;
     }
+    let value = handler(call.payload, call.context);
+    if (typeof value?.then === "function") value = await value;
+    if (isGeneratorObject(value)) throw new TypeError(refusal);
     this.#pushValue(ANSWER, call.id, value, "answer");
   }
 

@@ -74,8 +74,8 @@ export function failureFields(error, traceback, limits) {
 }
 
 /** Write whatever a handler of a call has thrown, for the frame that ends the call. */
-export function failureOfCall(thrown, limits) {
-  const [error, text, trace] = fitted([...nameAndText(thrown), isError(thrown) ? describe(thrown) : ""], limits);
+export function failureOfCall(thrown, limits, hasStack = isError(thrown)) {
+  const [error, text, trace] = fitted([...nameAndText(thrown), hasStack ? describe(thrown) : ""], limits);
   const hasRoom = (limits.containerEntries ?? Infinity) > 2; // entries in the frame's object
   const more = trace && hasRoom ? `,"traceback":${stringify(trace)}` : "";
   return `{"error":${stringify(error)},"text":${stringify(text)}${more}}`;
