@@ -82,7 +82,7 @@ def test_a_call_that_waits_for_its_turn_is_cancelled_at_once(tmp_path: Path, pro
         p.ready();
     """)
     with bare_runtime(tmp_path, source, program) as runtime:
-        ready(runtime).call([1, "hold", None, None], [2, "hold", None, None], [3, "hold", None, None])
+        ready(runtime, 1).call([1, "hold", None, None], [2, "hold", None, None], [3, "hold", None, None])
         assert runtime.messages.receive() == b'"begun"'  # all three have been read with it
         runtime.tell(type="cancel", call=2)
         assert runtime.said() == [FAILURE, 2, CANCELLED]

@@ -69,6 +69,13 @@ def test_no_file_names_a_machine() -> None:
         assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
 
 
+def test_no_file_has_the_marks_of_a_conflict() -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    for path in project_files():
+        found = marks.search(path.read_text(encoding="utf-8", errors="replace"))
+        assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
 def test_no_two_decisions_have_the_same_number() -> None:
     pages = [path.name for path in (ROOT / "notes" / "decisions").glob("*.md")]
     assert all(re.fullmatch(r"\d{3}-[a-z0-9-]+\.md", name) for name in pages), pages
