@@ -189,6 +189,23 @@ async def test_leaving_a_stream_closes_its_generator(stage: Stage) -> None:
         assert await messages.receive() == "closed"
 
 
+async def test_a_generator_that_waits_for_its_reader_is_closed_when_its_time_is_over(stage: Stage) -> None:
+    async with stage.host(cancel_grace=0.2):
+        handle = await stage.spawn(
+            body("""
+            p.onCall("count", function* () { try { for (;;) yield 1; } finally { console.error("closed"); } });
+            p.ready();
+            """)
+        )
+        async with handle.stream("count", timeout=0.1, window=1, overrun="kill") as items:  # and nobody reads
+            await wait_stderr(handle, "closed")
+            await handle.wait_idle()
+            assert await items.receive() == 1
+            with pytest.raises(CallTimeoutError):
+                await items.receive()
+        assert handle.state is ProcessState.RUNNING
+
+
 async def test_a_loop_that_overruns_is_killed_and_its_error_says_that_there_are_no_stacks(stage: Stage) -> None:
     async with stage.host(cancel_grace=0.2):
         handle = await stage.spawn(LOOPS)

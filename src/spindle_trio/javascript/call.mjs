@@ -16,7 +16,7 @@ export class Call {
   served = null; // a promise, once it has begun
   #deadline;
   #controller = null; // made when the handler asks for the signal
-  #timer = null; // cancels at the deadline, once there is a signal
+  #timer = null; // cancels at the deadline, once something waits for that
   #wake = null; // goes on with a stream that waits for credit
 
   constructor(id, method, milliseconds, payload, window) {
@@ -59,9 +59,8 @@ export class Call {
   get signal() {
     if (this.#controller === null) {
       this.#controller = new AbortController();
-      const left = this.millisecondsLeft;
       if (this.isOver()) this.#controller.abort(this.reason());
-      else if (left <= LONGEST_TIMER_MS) this.#timer = setTimeout(() => this.cancel(), left).unref();
+      else this.#cancelInTime();
     }
     return this.#controller.signal;
   }
@@ -75,10 +74,17 @@ export class Call {
   /** Wait for credit, or to be cancelled. */
   async waitCredit() {
     if (this.isOver()) return;
+    this.#cancelInTime();
     await new Promise((resolve) => {
       this.#wake = resolve;
     });
     this.#wake = null;
+  }
+
+  /** Cancel it at its deadline, also if nothing of it runs then. */
+  #cancelInTime() {
+    const left = this.millisecondsLeft;
+    if (left <= LONGEST_TIMER_MS) this.#timer ??= setTimeout(() => this.cancel(), left).unref();
   }
 
   /** It has its last frame. */
