@@ -148,6 +148,18 @@ async def test_what_came_before_the_time_was_over_is_still_read(autojump_clock: 
             await items.receive_many()
 
 
+async def test_a_reader_that_comes_long_after_the_time_was_over_hears_just_that(autojump_clock: MockClock) -> None:
+    async with running() as stage, stage.handle.stream("index", timeout=2) as items:
+        await stage.child.calls.next()
+        stage.child.calls.item(1, "a")
+        await trio.sleep(2)
+        stage.child.calls.say_cancelled(1)  # by its own clock
+        await trio.sleep(10)
+        assert await items.receive() == "a"
+        with pytest.raises(CallTimeoutError, match="within 2 s"):
+            await items.receive()
+
+
 async def test_a_cancelled_reader_loses_nothing_and_the_stream_goes_on(autojump_clock: MockClock) -> None:
     async with running() as stage, stage.handle.stream("index") as items:
         await stage.child.calls.next()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._messages._item_channel import ItemChannel
 from spindle_trio._protocol._call_answers import Failure
@@ -67,6 +69,8 @@ class CallStream(ItemChannel):
     def finish(self, outcome: Outcome) -> None:
         """Note what has ended it."""
         self.outcome = outcome
+        if isinstance(outcome, Failure) and outcome.is_cancelled and trio.current_time() >= self.deadline:
+            self._is_timed_out = True  # as its handler has seen first
         self._end()
 
     def _give_credit(self, items: int) -> None:
