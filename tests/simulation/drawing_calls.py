@@ -10,7 +10,7 @@ import random
 
 import attrs
 
-from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Part, Scenario, Spawn, Stop
+from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Part, Scenario, Spawn, Stop, Stream
 
 SHARE = 0.6
 """Of the scenarios, that get calls."""
@@ -103,7 +103,7 @@ class _Calls:
         at = spawn.at + self._time(0.0, chance.choice((1.0, 3.0)))
         timeout = chance.choice((math.inf, math.inf, max(self.grid, self._time(0.0, 2.0)), 0.5))
         cancelled_at = at + self._time(0.0, 2.0) if chance.random() < 0.35 else math.inf
-        return Call(
+        call = Call(
             worker=spawn.worker if chance.random() < 0.97 else chance.randrange(workers),
             at=at,
             cancelled_at=cancelled_at,
@@ -113,6 +113,30 @@ class _Calls:
             is_cancelled_by_hand=chance.random() < 0.5,
             handler=Handler(self._plan(timeout, cancelled_at - at), self._at_cancel()),
         )
+        return self._stream(call) if chance.random() < 0.35 else call
+
+    def _stream(self, call: Call) -> Stream:
+        """Make a stream of a call: items first, and then mostly an end where an answer would be."""
+        chance = self.chance
+        after, moments = 0.0, []
+        for _ in range(chance.randint(0, 4)):
+            after += chance.choice((0.0, self._time(0.0, 0.5), self._time(0.0, 1.0)))
+            what = "push" if chance.random() < 0.01 else "item"
+            moments.append(Moment(after, (Act(what),) * chance.choice((1, 1, 2, 3))))
+        last = [
+            attrs.evolve(moment, after=after + moment.after, acts=tuple(map(self._ending, moment.acts)))
+            for moment in call.handler.plan
+        ]
+        at_cancel = call.handler.at_cancel
+        if at_cancel is not None:
+            at_cancel = tuple(attrs.evolve(moment, acts=tuple(map(self._ending, moment.acts))) for moment in at_cancel)
+        reads = tuple(chance.choice((0.0, 0.0, self._time(0.0, 1.0))) for _ in range(chance.choice((0, 2, 4, 9, 9))))
+        fields = {field.name: getattr(call, field.name) for field in attrs.fields(Call)}
+        fields["handler"] = Handler((*moments, *last), at_cancel)
+        return Stream(**fields, window=chance.choice((1, 2, 3, 16)), reads=reads)
+
+    def _ending(self, act: Act) -> Act:
+        return Act("end") if act.what == "answer" and self.chance.random() < 0.97 else act
 
     def _plan(self, *ends: float) -> tuple[Moment, ...]:
         """Answer at once, later, at the very end of its time, or never; and then perhaps once more."""

@@ -5,13 +5,39 @@ from __future__ import annotations
 import math
 from typing import Final, TypeAlias
 
+import attrs
+
 from simulation.scenario import CAUSE, PATIENCE, Act
 
 Outcome: TypeAlias = tuple[object, ...]
 """The outcome of a call."""
 
-LAST_WORDS: Final = ("answer", "raise", "refuse", "say cancelled")
-"""What ends a call."""
+FAILURES: Final = ("raise", "refuse", "say cancelled")
+"""What ends a call or a stream; besides, an answer ends a call, and an end a stream."""
+
+
+@attrs.frozen
+class Reading:
+    """A stream and its reader."""
+
+    window: int
+    credit: int
+    """Items that the process may still send."""
+    read_at: float
+    """When the reader wants the next item, or leaves."""
+    done: int = 0
+    """How many it has received."""
+    put: int = 0
+    """How many have arrived."""
+    held: tuple[int, ...] = ()
+    """Those of them that it has not received."""
+    since: int = 0
+    """How many it has received since credit was given."""
+    credited: int = 0
+    """How often credit was given."""
+    over: Outcome | None = None
+    """What has ended it; the reader hears of that after the items."""
+    is_timed_out: bool = False
 
 
 class CallsLane:
@@ -30,16 +56,18 @@ class CallsLane:
         self.uncaused: tuple[tuple[float, int], ...] = ()  # cancelled for no known reason; when that reaches the caller
         self.watched: tuple[tuple[float, int], ...] = ()  # when the process is killed, if they have not ended
         self.late = 0
+        self.streams: dict[int, Reading] = {}
         self.outcomes: tuple[tuple[int, Outcome], ...] = ()  # what callers have still to be told
 
     def copy(self) -> CallsLane:
         new = object.__new__(CallsLane)
         new.__dict__.update(self.__dict__)
+        new.streams = dict(self.streams)
         return new
 
     def key(self) -> tuple[object, ...]:
         """Return a key that differs if the state does."""
-        return tuple(self.__dict__.values())
+        return tuple(tuple(value.items()) if value is self.streams else value for value in self.__dict__.values())
 
     # What the host does.
 
@@ -56,12 +84,19 @@ class CallsLane:
     def give_up(self, number: int, kill_at: float) -> bool:
         """Let a caller go on, and say whether its call has not ended."""
         if number not in self.pending:
-            self.uncaused = tuple(other for other in self.uncaused if other[1] != number)
+            if number not in self.streams:
+                self.uncaused = tuple(other for other in self.uncaused if other[1] != number)
             return False
         self.given_up = (*self.given_up, number)
-        if kill_at < math.inf:
-            self.watched = (*self.watched, (kill_at, number))
+        self.watch(number, kill_at)
         return True
+
+    def watch(self, number: int, kill_at: float) -> None:
+        """Kill the process at this time, or an earlier one, unless the call has ended by then."""
+        if kill_at < math.inf:
+            before = {call: at for at, call in self.watched}
+            before[number] = min(kill_at, before.get(number, kill_at))
+            self.watched = tuple((at, call) for call, at in before.items())
 
     def overrun(self) -> tuple[float, int]:
         """Tell which call kills the process first, and when."""
@@ -71,13 +106,15 @@ class CallsLane:
         """Tell callers whose handlers were cancelled a while ago, for no reason that is known."""
         due = [number for at, number in self.uncaused if at <= now]
         self.uncaused = tuple(other for other in self.uncaused if other[0] > now)
-        self.outcomes += tuple((number, ("CallFailedError", "Cancelled")) for number in due)
+        for number in due:
+            self._finish(number, ("CallFailedError", "Cancelled"))
 
     def lose(self, state: str) -> None:
         """Tell all that still wait that the process has ended, and how."""
         waiting = [number for number in self.pending if number not in self.given_up]
         waiting += [number for _, number in self.uncaused]
-        self.outcomes += tuple((number, ("ProcessLostError", True, state)) for number in waiting)
+        for number in waiting:
+            self._finish(number, ("ProcessLostError", True, state))
         self.pending, self.uncaused, self.watched = (), (), ()
 
     # What the process does.
@@ -111,23 +148,35 @@ class CallsLane:
     def _hear(self, act: Act, now: float) -> bool:
         """Take in one frame, and say whether it was allowed."""
         number = act.value
-        if act.what not in LAST_WORDS or number not in self.pending:
+        if number not in self.pending or act.what in ("answer nobody", "answer nonsense"):
+            return False
+        stream, is_given_up = self.streams.get(number), number in self.given_up
+        if stream is not None and act.what in ("item", "push"):
+            held = stream.held if is_given_up else (*stream.held, stream.put)
+            self.streams[number] = attrs.evolve(stream, credit=stream.credit - 1, put=stream.put + 1, held=held)
+            return stream.credit > 0
+        if act.what not in (*FAILURES, "answer" if stream is None else "end"):
             return False
         self.pending = tuple(other for other in self.pending if other != number)
-        is_given_up = number in self.given_up
+        self.watched = tuple(other for other in self.watched if other[1] != number)
         if is_given_up:
             self.late += act.what != "say cancelled"
-            self.watched = tuple(other for other in self.watched if other[1] != number)
             return True
         match act.what:
             case "answer":
-                outcome: Outcome = "answered", number
+                self._finish(number, ("answered", number))
+            case "end":
+                self._finish(number, ("ended",))
             case "raise":
-                outcome = "CallFailedError", "Mishap"
+                self._finish(number, ("CallFailedError", "Mishap"))
             case "refuse":
-                outcome = "UnknownMethodError", "other"
+                self._finish(number, ("UnknownMethodError", "other"))
             case _:
                 self.uncaused = (*self.uncaused, (now + CAUSE, number))
-                return True
-        self.outcomes = (*self.outcomes, (number, outcome))
         return True
+
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        if number in self.streams:
+            self.streams[number] = attrs.evolve(self.streams[number], over=outcome)
+        else:
+            self.outcomes = (*self.outcomes, (number, outcome))

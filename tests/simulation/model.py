@@ -46,7 +46,7 @@ OUTCOME = "outcome"
 PARTED = "…"
 """Stands in an expected error for whatever the real one says there."""
 ON_CALLS_LANE = {
-    *("answer", "raise", "refuse", "say cancelled", "item", "end"),
+    *("answer", "raise", "refuse", "say cancelled", "item", "push", "end"),
     *("answer nobody", "answer nonsense", "close calls"),
 }
 """What a process does on its calls lane."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from simulation.scenario import (
     Send,
     Spawn,
     Stop,
+    Stream,
     Wait,
     entry_of,
     method_of,
@@ -35,6 +37,7 @@ from spindle_trio._model import CallRequest, Overrun
 
 if TYPE_CHECKING:
     from spindle_trio import Host, LifecycleEvent, MessageReceiveChannel, ProcessHandle, ProcessMessage, Worker
+    from spindle_trio._interfaces import CallsInterface
     from spindle_trio._messages._broadcast import LifecycleChannel
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -216,7 +219,8 @@ class _Player:
                 outcome = await self._ask(number, command)
             except (spindle.SpindleError, trio.ClosedResourceError, trio.BrokenResourceError) as error:
                 outcome = self._described(error)
-        self.log.note(command.worker, "outcome", number, outcome)
+        if not isinstance(command, Stream):
+            self.log.note(command.worker, "outcome", number, outcome)
 
     async def _cancel_by_hand(self, scope: trio.CancelScope, at: float) -> None:
         await trio.sleep_until(min(at, FOREVER - 1))
@@ -282,20 +286,73 @@ class _Player:
                 ended = await self.handles[command.target].wait_ended()
                 times = (ended.started_at, ended.ready_at, ended.last_heartbeat_at, ended.ended_at)
                 return "ended", ended.state.value, *map(_seconds, times)
+            case Stream():
+                await self._read(number, command)
+                return ()
             case Call():
                 return "answered", await self._call(number, command)
 
     async def _call(self, number: int, command: Call) -> object:
         """Call a process, which may have been spawned and not be ready: a connection calls such a one as well."""
         overrun: Overrun = "kill" if command.kills else "leave"
-        handle = self.handles.get(command.target)
-        if handle is not None and command.worker == self.scenario.spawn(command.target).worker:
+        handle = self._callee(command)
+        if handle is not None:
             return await handle.call(method_of(number), number, timeout=command.timeout, overrun=overrun)
         await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._calls(command).call(CallRequest(method_of(number), number, command.timeout, overrun))
+
+    async def _read(self, number: int, command: Stream) -> None:
+        """Read a stream, and note what has ended that in the very step in which it is closed."""
+        outcome: tuple[object, ...] | None = None
+        received = self.log.items[number] = []
+        try:
+            async with self._open_stream(number, command) as items:
+                outcome = ("cancelled",)
+                try:
+                    for pause in command.reads:
+                        if pause:
+                            await trio.sleep(pause)
+                        item = await items.receive()
+                        received.append((now(), item))
+                    outcome = ("left",)
+                except trio.EndOfChannel:
+                    outcome = ("ended",)
+                except spindle.CallError as error:
+                    outcome = self._described(error)
+                finally:
+                    items.close()
+                    self.log.note(command.worker, "outcome", number, outcome)
+        except trio.Cancelled:
+            if outcome is None:
+                self.log.note(command.worker, "outcome", number, ("cancelled",))
+            raise
+        except (spindle.SpindleError, trio.ClosedResourceError, trio.BrokenResourceError) as error:
+            self.log.note(command.worker, "outcome", number, self._described(error))
+
+    @asynccontextmanager
+    async def _open_stream(
+        self, number: int, command: Stream
+    ) -> AsyncGenerator[spindle.MessageReceiveChannel[spindle.JsonValue]]:
+        """Open a stream in the same ways as a call."""
+        overrun: Overrun = "kill" if command.kills else "leave"
+        method, timeout, window = method_of(number), command.timeout, command.window
+        handle = self._callee(command)
+        if handle is not None:
+            async with handle.stream(method, number, timeout=timeout, window=window, overrun=overrun) as items:
+                yield items
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            stream = await self._calls(command).open_stream(CallRequest(method, number, timeout, overrun, window))
+            yield stream
+
+    def _callee(self, command: Call) -> ProcessHandle | None:
+        is_own = command.worker == self.scenario.spawn(command.target).worker
+        return self.handles.get(command.target) if is_own else None
+
+    def _calls(self, command: Call) -> CallsInterface:
         port = self.workers[command.worker].backend_processes._port
         assert isinstance(port, WorkerScope)
-        calls = port.find_calls(self._id(command.target), None)
-        return await calls.call(CallRequest(method_of(number), number, command.timeout, overrun))
+        return port.find_calls(self._id(command.target), None)
 
     def _id(self, number: int) -> str:
         return self.ids.get(number, f"unknown {number}")

@@ -31,7 +31,8 @@ class Act:
     what: str
     """`ready`, `beat` (in its page), `heartbeat` (a frame), `send`, `send nonsense`, `complete`, `fail`, `stopped`,
     `exiting`, `speak nonsense`, `close control`, `exit`, `die of a signal`, `vanish`; `take calls`, `close calls`,
-    `answer nobody`, `answer nonsense`; and in a handler `answer`, `raise`, `refuse`, `say cancelled`, `item`, `end`.
+    `answer nobody`, `answer nonsense`; and in a handler `answer`, `raise`, `refuse`, `say cancelled`, `end`, `item` (if
+    there is credit), `push` (an item regardless).
     """
     value: int = 0
     """How many messages, which result, which code or signal, whose call."""
@@ -167,6 +168,15 @@ class Call(Command):
         return min(self.at + self.timeout, math.inf if self.is_cancelled_by_hand else self.cancelled_at, FOREVER)
 
 
+@attrs.frozen(kw_only=True)
+class Stream(Call):
+    """Read a stream of a process, as long as it has items and somebody wants them."""
+
+    window: int = 16
+    reads: tuple[float, ...] = ()
+    """Seconds before each item that is wanted; then the block is left."""
+
+
 AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait | Call
 
 
@@ -213,6 +223,12 @@ class Scenario:
         """Find a call by the number of its command."""
         command = self.commands[number]
         assert isinstance(command, Call), f"command {number} is no call"
+        return command
+
+    def stream(self, number: int) -> Stream:
+        """Find a stream by the number of its command."""
+        command = self.commands[number]
+        assert isinstance(command, Stream), f"command {number} is no stream"
         return command
 
     def describe(self) -> str:

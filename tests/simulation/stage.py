@@ -46,10 +46,14 @@ class Log:
     """Process → the stop frames that it has read, and when."""
     received: dict[int, list[int]] = attrs.field(factory=dict)
     """Process → the messages that it has got."""
-    calls: dict[int, list[tuple[int, float, float]]] = attrs.field(factory=dict)
-    """Call → the frames that began it: in which process, when, and how many seconds were left."""
+    calls: dict[int, list[tuple[int, float, float, int | None]]] = attrs.field(factory=dict)
+    """Call → the frames that began it: in which process, when, how many seconds were left, and the window."""
     cancels: dict[int, list[float]] = attrs.field(factory=dict)
     """Call → when its process has read a cancel of it."""
+    credits: dict[int, list[tuple[float, int]]] = attrs.field(factory=dict)
+    """Stream → when its process has read that it may send so many items more."""
+    items: dict[int, list[tuple[float, object]]] = attrs.field(factory=dict)
+    """Stream → the items that its reader has received, and when."""
     late: dict[int, tuple[int, int]] = attrs.field(factory=dict)
     """Process → its calls that have not ended, and its late answers, as its statistics have them in the end."""
     facts: dict[int, Mapping[str, object]] = attrs.field(factory=dict)
@@ -92,6 +96,8 @@ class StagedProcess(MemoryProcess):
         self._numbers: dict[int, int] = {}  # id of a call → its number
         self._ids: dict[int, int] = {}
         self._cancelled: set[int] = set()
+        self._credit: dict[int, int] = {}  # items that a stream may still send
+        self._items: dict[int, int] = {}  # items that it has sent
         self._nap = trio.CancelScope()
         self._is_closed = self._has_closed_calls = self._is_left = False
 
@@ -145,6 +151,11 @@ class StagedProcess(MemoryProcess):
         if frame["type"] == "cancel":
             self._cancel(frame["call"])
             return
+        if frame["type"] == "credit":
+            number = self._numbers[frame["call"]]  # given only once there were items
+            self._credit[number] += frame["items"]
+            self.log.credits.setdefault(number, []).append((now(), frame["items"]))
+            return
         assert frame["type"] == "stop", f"the host says {frame}"
         self.log.stops.setdefault(self.number, []).append((now(), frame.get("reason")))
         if self.part.at_stop is not None and self.killed_at is None:
@@ -162,9 +173,11 @@ class StagedProcess(MemoryProcess):
 
     def _begin(self, body: bytes) -> None:
         """Get a call."""
-        call_id, method, left, number = json.loads(body[1:])
+        call_id, method, left, number, *window = json.loads(body[1:])
         seconds = math.inf if left is None else left / 1000
-        self.log.calls.setdefault(number, []).append((self.number, now(), seconds))
+        if window:
+            self._credit[number], self._items[number] = window[0], 0
+        self.log.calls.setdefault(number, []).append((self.number, now(), seconds, *(window or [None])))
         if body[:1] != b"\1" or method != method_of(number) or call_id <= max(self._numbers, default=0):
             self.log.remarks.append(f"process {self.number}: got the call {body!r} after {self._numbers}")
         self._numbers[call_id], self._ids[number] = number, call_id
@@ -187,10 +200,15 @@ class StagedProcess(MemoryProcess):
             self._do(act)
 
     def _possible(self, acts: tuple[Act, ...], call: int | None) -> tuple[Act, ...]:
-        """Leave out what needs a lane, once that is closed; and say about which call a handler says something."""
+        """Leave out what needs a lane, once that is closed, or credit; and say which call a handler speaks of."""
         possible: list[Act] = []
         is_closed, has_closed_calls = self._is_closed, self._has_closed_calls
+        credit = self._credit.get(call or 0)
         for act in acts:
+            if act.what in ("item", "push") and credit is not None:
+                if act.what == "item" and credit <= 0:
+                    continue
+                credit -= 1
             if not ((is_closed and act.what in SPOKEN) or (has_closed_calls and act.what in ABOUT_CALLS)):
                 possible.append(act if call is None or act.what not in ABOUT_ONE else Act(act.what, call))
             is_closed |= act.what == "close control"
@@ -238,8 +256,11 @@ class StagedProcess(MemoryProcess):
                 self._answer(9, [])
             case "answer":
                 self._answer(2, [self._ids[value], value])
-            case "item":
-                self._answer(3, [self._ids[value], value])
+            case "item" | "push":
+                sent = self._items.get(value, 0)
+                self._answer(3, [self._ids[value], sent])
+                if value in self._credit:
+                    self._credit[value], self._items[value] = self._credit[value] - 1, sent + 1
             case "end":
                 self._answer(4, [self._ids[value]])
             case "raise":
@@ -295,7 +316,7 @@ SPOKEN = {
 }
 """What needs the control lane."""
 
-ABOUT_ONE = {"answer", "raise", "refuse", "say cancelled", "item", "end"}
+ABOUT_ONE = {"answer", "raise", "refuse", "say cancelled", "item", "push", "end"}
 """What a handler says about its call."""
 
 ABOUT_CALLS = {*ABOUT_ONE, "answer nobody", "answer nonsense", "close calls"}

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from simulation.lane_model import Outcome
+import attrs
+
+from simulation.lane_model import Outcome, Reading
 from simulation.model import OUTCOME, Proc, Refuted, Told
 from simulation.scenario import (
     Call,
@@ -20,6 +22,7 @@ from simulation.scenario import (
     Send,
     Spawn,
     Stop,
+    Stream,
     kind_of,
     place_of,
     user_of,
@@ -28,6 +31,7 @@ from simulation.worker_state import CALLING, Step, WorkerState
 
 CLOSED = ("ClosedResourceError",)
 BROKEN = ("BrokenResourceError",)
+TIMED_OUT = ("CallTimeoutError",)
 
 
 class WorkerModel(WorkerState):
@@ -49,7 +53,13 @@ class WorkerModel(WorkerState):
             case "call":
                 self._call(number)
             case "time out":
-                self._give_up_call(number, ("CallTimeoutError",), told)
+                self._give_up_call(number, TIMED_OUT, told)
+            case "receive":
+                self._receive(number, told)
+            case "run out":
+                self._run_out(number, told)
+            case "leave":
+                self._give_up_call(number, ("left",), told)
             case "take turn":
                 self._take_turn(number, told)
             case "refuse":
@@ -228,7 +238,7 @@ class WorkerModel(WorkerState):
     def _cancel(self, number: int, told: list[Told]) -> None:
         self.cancelled[number] = True
         phase = self.phases.get(number)
-        if phase in CALLING:
+        if phase in (*CALLING, "reading"):
             self._give_up_call(number, ("cancelled",), told)
         elif phase is None or phase in ("watching", "sending"):
             self._resolve(number, ("cancelled",))
@@ -264,11 +274,21 @@ class WorkerModel(WorkerState):
                 calls.begin(number)
                 self.phases[number] = "called"
                 self._check_sent(number, command)
+                if isinstance(command, Stream):
+                    self.phases[number] = "reading"
+                    read_at = self.now + (command.reads[0] if command.reads else 0.0)
+                    calls.streams[number] = Reading(command.window, command.window, read_at)
+                    if command.kills:  # its reader may be away when its time is over
+                        calls.watch(number, command.deadline + self.scenario.cancel_grace)
 
     def _check_sent(self, number: int, command: Call) -> None:
         """Look whether the process has got the call now, once, with the time that is left."""
         match self.log.calls.get(number):
-            case [(command.target, at, left)] if at == self.now and abs(left - (command.deadline - at)) < 1e-4:
+            case [(command.target, at, left, window)] if (
+                at == self.now
+                and abs(left - (command.deadline - at)) < 1e-4
+                and window == (command.window if isinstance(command, Stream) else None)
+            ):
                 pass
             case got:
                 left = command.deadline - self.now
@@ -280,15 +300,65 @@ class WorkerModel(WorkerState):
         process = self.started[command.target]
         calls = process.calls
         if self.phases[number] == "called":
-            process.hear_calls(self.now, told)
-            kill_at = self.now + self.scenario.cancel_grace if command.kills else math.inf
-            if calls.give_up(number, kill_at):
-                self._tell_cancel(number, process)
-            elif outcome != ("cancelled",):
+            if not self._stop_caring(number, process, told) and outcome == TIMED_OUT:
                 self._answer_calls(process)
+        elif self.phases[number] == "reading" and calls.streams[number].over is None and number not in calls.given_up:
+            self._stop_caring(number, process, told)
         if self.phases[number] != "over":
             self._resolve(number, outcome)
         told.append(Told(number, OUTCOME))  # before anything else happens
+        self._answer_calls(process)
+
+    def _stop_caring(self, number: int, process: Proc, told: list[Told]) -> bool:
+        """Cancel a call, unless what has arrived ends it, and say whether it was cancelled."""
+        if process.ended_at is not None:
+            return False
+        process.hear_calls(self.now, told)
+        kill_at = self.now + self.scenario.cancel_grace if self.scenario.call(number).kills else math.inf
+        is_cancelled = process.calls.give_up(number, kill_at)
+        if is_cancelled:
+            self._tell_cancel(number, process)
+        return is_cancelled
+
+    def _receive(self, number: int, told: list[Told]) -> None:
+        """Have the reader of a stream receive an item, or else what has ended the stream."""
+        stream, process = self.reading(number), self.started[self.call_target(number)]
+        if not stream.held:
+            outcome = TIMED_OUT if stream.is_timed_out else stream.over
+            assert outcome is not None, "there is something to receive"
+            self._resolve(number, outcome)
+            told.append(Told(number, OUTCOME))
+            return
+        items, done = self.log.items.get(number, []), stream.done
+        if items[done : done + 1] != [(self.now, stream.held[0])]:
+            raise Refuted(f"stream {number} should give {stream.held} from {self.now} on after {done}; it gave {items}")
+        since, credit, credited = stream.since + 1, stream.credit, stream.credited
+        if 2 * since >= stream.window and stream.over is None and number not in process.calls.given_up:
+            if process.exit is None and not process.has_closed_control:
+                given = self.log.credits.get(number, [])
+                if given[credited : credited + 1] != [(self.now, since)]:
+                    raise Refuted(f"stream {number} should have credit for {since} at {self.now}; it got {given}")
+                credited += 1
+            credit, since = credit + since, 0
+        reads = self.scenario.stream(number).reads
+        process.calls.streams[number] = attrs.evolve(
+            stream,
+            held=stream.held[1:],
+            done=done + 1,
+            since=since,
+            credit=credit,
+            credited=credited,
+            read_at=self.now + (reads[done + 1] if done + 1 < len(reads) else 0.0),
+        )
+
+    def _run_out(self, number: int, told: list[Told]) -> None:
+        """Have the time of a stream be over. What is there is still received."""
+        process = self.started[self.call_target(number)]
+        self._stop_caring(number, process, told)
+        stream = self.reading(number)
+        if stream.over is None:
+            process.calls.streams[number] = attrs.evolve(stream, is_timed_out=True)
+        self._receive(number, told)
         self._answer_calls(process)
 
     def _tell_cancel(self, number: int, process: Proc) -> None:
@@ -309,7 +379,7 @@ class WorkerModel(WorkerState):
         """Let a call end, whose caller may be about to go on at this very instant, and then does that."""
         going: list[Outcome] = [("cancelled",)] if self.commands[number].cancelled_at <= self.now else []
         if self.phases[number] != "called" and self.call_ends(number) <= self.now:
-            going.append(("CallTimeoutError",))
+            going.append(TIMED_OUT)
         shown = self.outcomes.get(number)
         self._resolve(number, next((other for other in going if shown == (self.now, other)), outcome))
 
@@ -326,6 +396,9 @@ class WorkerModel(WorkerState):
                     raise Refuted(f"call {number} should not have been sent; it was: {self.log.calls[number]}")
                 if number in self.log.cancels and number not in process.calls.told:
                     raise Refuted(f"call {number} should not have been cancelled; it was: {self.log.cancels[number]}")
+        for number, stream in process.calls.streams.items():
+            if len(self.log.credits.get(number, ())) != stream.credited:
+                raise Refuted(f"stream {number} has got more credit than {stream.credited}: {self.log.credits[number]}")
         late = self.log.late.get(process.number)
         if late not in (None, (0, process.calls.late)):
             raise Refuted(f"process {process.number}: {process.calls.late} late answers; its statistics say {late}")
@@ -423,6 +496,9 @@ class WorkerModel(WorkerState):
             self._resolve(number, outcome)
 
     def _resolve(self, number: int, outcome: Outcome) -> None:
+        is_read = self.phases.get(number) == "reading"
+        if is_read and len(self.log.items.get(number, ())) != self.reading(number).done:
+            raise Refuted(f"stream {number} should give {self.reading(number)}; it gave {self.log.items.get(number)}")
         self.phases[number] = "over"
         shown = self.outcomes.get(number)
         if shown != (self.now, outcome):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from simulation.keys import Keys
-from simulation.lane_model import Outcome
+from simulation.lane_model import Outcome, Reading
 from simulation.model import Proc
 from simulation.scenario import AnyCommand, Scenario, Send, Spawn
 
@@ -60,7 +60,9 @@ class WorkerState:
         new.__dict__.update(self.__dict__)
         new.begins, new.phases, new.cancelled = dict(self.begins), dict(self.phases), dict(self.cancelled)
         new.live = {number: process.copy() for number, process in self.live.items()}
-        new.started = {**self.started, **new.live}
+        # One that has ended does not change, but readers may still be at its streams.
+        ended = {number: process.copy() for number, process in self.started.items() if process.calls.streams}
+        new.started = {**self.started, **ended, **new.live}
         new.keys = self.keys.copy()
         return new
 
@@ -105,6 +107,8 @@ class WorkerState:
                     steps.append(("time out", number))
                 if phase == "calling" and self.started[self.call_target(number)].state != "starting":
                     steps.append(("call", number))
+            elif phase == "reading":
+                steps += self._reading_steps(number)
         for number, process in self.live.items():
             if process.has_sent_nonsense:
                 steps.append(("nonsense", number))
@@ -134,6 +138,11 @@ class WorkerState:
                 times.append(self.commands[number].cancelled_at)
             if self.phases.get(number) in CALLING:
                 times.append(self.call_ends(number))
+            elif self.phases.get(number) == "reading":
+                stream = self.reading(number)
+                times.append(
+                    stream.read_at if stream.read_at > self.now else max(stream.read_at, self.call_ends(number))
+                )
         for process in self.live.values():
             times += [at for at, _ in process.calls.uncaused]
             if process.exit is None:
@@ -148,6 +157,22 @@ class WorkerState:
             ):
                 return f"process {process.number}: its launch is {process.launch}, and nothing comes of it"
         return None
+
+    def _reading_steps(self, number: int) -> list[Step]:
+        stream = self.reading(number)
+        if stream.read_at > self.now:
+            return []
+        if stream.done == len(self.scenario.stream(number).reads):
+            return [("leave", number)]
+        is_over = stream.over is not None or stream.is_timed_out
+        steps: list[Step] = [("receive", number)] if stream.held or is_over else []
+        if not is_over and self.call_ends(number) <= self.now:
+            steps.append(("run out", number))
+        return steps
+
+    def reading(self, number: int) -> Reading:
+        """Tell how far the reader of a stream has come."""
+        return self.started[self.call_target(number)].calls.streams[number]
 
     def call_ends(self, number: int) -> float:
         """Tell when a call times out."""
