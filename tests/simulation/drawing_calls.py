@@ -113,7 +113,7 @@ class _Calls:
             is_cancelled_by_hand=chance.random() < 0.5,
             handler=Handler(self._plan(timeout, cancelled_at - at), self._at_cancel()),
         )
-        return self._stream(call) if chance.random() < 0.35 else call
+        return self._stream(call) if chance.random() < 0.4 else call
 
     def _stream(self, call: Call) -> Stream:
         """Make a stream of a call: items first, and then mostly an end where an answer would be."""
@@ -121,7 +121,7 @@ class _Calls:
         after, moments = 0.0, []
         for _ in range(chance.randint(0, 4)):
             after += chance.choice((0.0, self._time(0.0, 0.5), self._time(0.0, 1.0)))
-            what = "push" if chance.random() < 0.01 else "item"
+            what = "push" if chance.random() < 0.1 else "item"
             moments.append(Moment(after, (Act(what),) * chance.choice((1, 1, 2, 3))))
         last = [
             attrs.evolve(moment, after=after + moment.after, acts=tuple(map(self._ending, moment.acts)))
@@ -132,6 +132,10 @@ class _Calls:
             at_cancel = tuple(attrs.evolve(moment, acts=tuple(map(self._ending, moment.acts))) for moment in at_cancel)
         reads = tuple(chance.choice((0.0, 0.0, self._time(0.0, 1.0))) for _ in range(chance.choice((0, 2, 4, 9, 9))))
         fields = {field.name: getattr(call, field.name) for field in attrs.fields(Call)}
+        if chance.random() < 0.15:  # its reader is away when its time is over, of which its handler knows
+            fields.update(timeout=0.5, cancelled_at=math.inf, kills=True)
+            reads = (0.0, 3.0, 0.0)
+            last = [Moment(0.5, (Act("say cancelled"),))] if chance.random() < 0.5 else last
         fields["handler"] = Handler((*moments, *last), at_cancel)
         return Stream(**fields, window=chance.choice((1, 2, 3, 16)), reads=reads)
 

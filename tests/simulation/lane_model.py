@@ -152,9 +152,11 @@ class CallsLane:
             return False
         stream, is_given_up = self.streams.get(number), number in self.given_up
         if stream is not None and act.what in ("item", "push"):
+            if not stream.credit:
+                return False
             held = stream.held if is_given_up else (*stream.held, stream.put)
             self.streams[number] = attrs.evolve(stream, credit=stream.credit - 1, put=stream.put + 1, held=held)
-            return stream.credit > 0
+            return True
         if act.what not in (*FAILURES, "answer" if stream is None else "end"):
             return False
         self.pending = tuple(other for other in self.pending if other != number)

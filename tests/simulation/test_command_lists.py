@@ -28,6 +28,7 @@ from simulation.scenario import (
     Send,
     Spawn,
     Stop,
+    Stream,
     Wait,
     WorkerPlan,
 )
@@ -73,7 +74,7 @@ def until_exit(acts: list[Act]) -> tuple[Act, ...]:
     return tuple(acts[: exits[0] + 1] if exits else acts)
 
 
-words = st.sampled_from(["answer", "raise", "refuse", "say cancelled", "item", "end"]).map(Act)
+words = st.sampled_from(["answer", "raise", "refuse", "say cancelled", "item", "item", "push", "end"]).map(Act)
 
 moments = st.builds(Moment, times(3), st.lists(acts, min_size=1, max_size=3).map(until_exit))
 ready = times(1).map(lambda at: Moment(at, (Act("ready"),)))
@@ -91,7 +92,7 @@ parts = st.builds(
 stubborn_parts = st.builds(
     Part, launch_seconds=times(0.5), is_launched_regardless=st.just(True), plan=plans, at_stop=st.none()
 )
-said = st.builds(Moment, times(2), st.lists(words | words | acts, min_size=1, max_size=2).map(until_exit))
+said = st.builds(Moment, times(2), st.lists(words | words | acts, min_size=1, max_size=3).map(until_exit))
 handlers = st.builds(
     Handler, st.lists(said, max_size=2).map(tuple), st.none() | st.just(()) | st.lists(said, max_size=1).map(tuple)
 )
@@ -109,7 +110,7 @@ def commands(draw: st.DrawFn, number: int, spawns: list[int]) -> AnyCommand:
         "at": at,
         "cancelled_at": draw(perhaps(times(3).map(at.__add__), math.inf)),
     }
-    kinds = [Stop, Send, Get, Wait, List, Spawn, Call, Call, Call] if spawns else [Spawn]
+    kinds = [Stop, Send, Get, Wait, List, Spawn, Call, Call, Stream] if spawns else [Spawn]
     match draw(st.sampled_from([Spawn, *kinds])):
         case kind if kind is Spawn:
             return Spawn(
@@ -135,9 +136,11 @@ def commands(draw: st.DrawFn, number: int, spawns: list[int]) -> AnyCommand:
                 reason="enough",
                 grace=draw(graces),
             )
-        case kind if kind is Call:
-            return Call(
+        case kind if issubclass(kind, Call):
+            reading = {"window": draw(st.integers(1, 3)), "reads": draw(st.lists(times(1), max_size=4).map(tuple))}
+            return kind(
                 **common,
+                **(reading if kind is Stream else {}),
                 target=draw(st.sampled_from(spawns)),
                 timeout=draw(perhaps(times(2).map(GRID.__add__), math.inf)),
                 kills=draw(st.booleans()),

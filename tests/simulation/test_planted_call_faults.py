@@ -10,9 +10,11 @@ import pytest
 import trio
 
 from simulation.test_planted_faults import MOST, Patch, first_complaints, replace
-from spindle_trio._protocol._call_answers import encode_call
+from spindle_trio._messages._item_channel import ItemChannel
+from spindle_trio._protocol._call_answers import StreamEnd, encode_call
 from spindle_trio._protocol._call_frames import ANSWER
 from spindle_trio._supervision import _calls
+from spindle_trio._supervision._call_stream import CallStream
 from spindle_trio._supervision._calls import ProcessCalls
 from spindle_trio._supervision._outgoing import Outgoing
 from spindle_trio._supervision._overruns import Overruns
@@ -162,6 +164,78 @@ def a_closed_calls_lane_is_no_breach(patch: Patch) -> None:
     replace(patch, ProcessCalls, "_breach", make)
 
 
+def a_stream_whose_handler_has_given_up_is_watched(patch: Patch) -> None:
+    """It was cancelled there by its deadline, and its reader here is away."""
+
+    def make(original: Any) -> Any:
+        def find_cause(calls: ProcessCalls, stream: Any, failure: Any) -> None:
+            original(calls, stream, failure)
+            if stream.kills and isinstance(stream, CallStream):
+                calls._watch(stream, stream.deadline)
+
+        return find_cause
+
+    replace(patch, ProcessCalls, "_find_cause", make)
+
+
+def a_stream_whose_reader_is_away_is_not_watched(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def watch(calls: ProcessCalls, call: Any, since: float) -> None:
+            if since <= trio.current_time():
+                original(calls, call, since)
+
+        return watch
+
+    replace(patch, ProcessCalls, "_watch", make)
+
+
+def a_stream_gets_no_more_credit(patch: Patch) -> None:
+    patch.setattr(CallStream, "_give_credit", lambda *_: None)
+
+
+def items_beyond_the_credit_are_taken(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def put(stream: CallStream, item: Any) -> bool:
+            stream._credit = max(stream._credit, 1)
+            return bool(original(stream, item))
+
+        return put
+
+    replace(patch, ItemChannel, "_put", make)
+
+
+def items_before_an_error_are_dropped(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def finish(stream: CallStream, outcome: Any) -> None:
+            if not isinstance(outcome, StreamEnd):
+                stream._items.clear()
+            original(stream, outcome)
+
+        return finish
+
+    replace(patch, CallStream, "finish", make)
+
+
+def items_change_places(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def put(stream: CallStream, item: Any) -> bool:
+            is_put = original(stream, item)
+            stream._items.reverse()
+            return bool(is_put)
+
+        return put
+
+    replace(patch, ItemChannel, "_put", make)
+
+
+def a_stream_that_is_left_is_not_cancelled(patch: Patch) -> None:
+    def close(stream: CallStream) -> None:
+        stream._is_closed = True
+        stream._items.clear()
+
+    patch.setattr(CallStream, "close", close)
+
+
 FAULTS = (
     an_answer_is_dropped,
     a_call_may_be_answered_twice,
@@ -179,6 +253,13 @@ FAULTS = (
     a_handler_that_was_cancelled_has_failed_at_once,
     late_answers_are_not_counted,
     a_closed_calls_lane_is_no_breach,
+    a_stream_whose_handler_has_given_up_is_watched,
+    a_stream_whose_reader_is_away_is_not_watched,
+    a_stream_gets_no_more_credit,
+    items_beyond_the_credit_are_taken,
+    items_before_an_error_are_dropped,
+    items_change_places,
+    a_stream_that_is_left_is_not_cancelled,
 )
 
 

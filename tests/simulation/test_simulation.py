@@ -99,6 +99,7 @@ def test_scenarios_have_something_of_everything(scenarios: int) -> None:
     }
     errors = ("BrokenResourceError", "CallFailedError", "CallTimeoutError", "ClosedResourceError", "UnknownMethodError")
     calls = {("Call", name) for name in (*errors, "ProcessLostError", "answered", "cancelled")}
+    calls |= {("Stream", name) for name in (*errors, "ProcessLostError", "ended", "left", "cancelled")}
     calls |= {("lost", True), ("lost", False), ("end", "went on for"), ("end", "broke the protocol")}
     reasons = ("stopped", "completed", "failed", "timed_out", "replaced", "backend_unloaded")
     ends = {("end", reason) for reason in reasons} | {("end", "abandoned")}
