@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import attrs
 
+import spindle_trio
 from bench.measuring import Measurement, Series, Settings
 from bench.rows import Row
 from bench.verdicts import UNKNOWN, Judgement, number, worst
@@ -127,7 +129,17 @@ def describe_machine() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}, "
         f"{'with' if optimised else 'without'} profile-guided optimisation",
         "packages": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "bytecode": _bytecode(),
     }
+
+
+def _bytecode() -> str:
+    """Say whether a process finds compiled what it loads; else spawns compile it, which takes several times as long."""
+    package = Path(spindle_trio.__file__).parent
+    missing = [path for path in package.rglob("*.py") if not Path(importlib.util.cache_from_source(str(path))).exists()]
+    if not missing:
+        return "compiled"
+    return f"missing for {len(missing)} modules, which makes spawns slow; first type: python -m compileall {package}"
 
 
 def versions() -> dict[str, str]:

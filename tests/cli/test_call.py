@@ -105,7 +105,7 @@ def test_an_argument_from_stdin_that_is_no_json_is_refused(tools, run) -> None:
     done = run("call", tools, "echo", "-", stdin="")
     assert done.status == 2
     (line,) = done.stderr.splitlines()
-    assert "from standard input" in line
+    assert "wants JSON on standard input, such as" in line
     assert "type: spindle-trio call ENTRY METHOD JSON" in line
 
 

@@ -50,8 +50,8 @@ def argument(text: str) -> JsonValue:
                 given = stdin.read()
         return parse_json(given)
     except (ValueError, OSError) as error:
-        where = "from standard input wants to be" if text == "-" else "wants"
-        raise argparse.ArgumentTypeError(f"""{where} JSON, such as '{{"n": 3}}' or '"text"' ({error})""") from None
+        where = " on standard input" if text == "-" else ""
+        raise argparse.ArgumentTypeError(f"""wants JSON{where}, such as '{{"n": 3}}' or '"text"' ({error})""") from None
 
 
 def method(text: str) -> str:
