@@ -558,7 +558,9 @@ async def test_a_call_that_was_cancelled_while_it_waited_behind_others_ends_no_p
     autojump_clock: MockClock,
 ) -> None:
     async with running(cancel_grace=0.5, concurrency=2) as stage:
-        first, second = stage.start("long"), stage.start("long")
+        first = stage.start("long")
+        await wait_all_tasks_blocked()
+        stage.start("long")
         await wait_all_tasks_blocked()
         behind = stage.start("short", timeout=1, overrun="kill")
         with pytest.raises(CallTimeoutError):
@@ -566,7 +568,7 @@ async def test_a_call_that_was_cancelled_while_it_waited_behind_others_ends_no_p
         await trio.sleep(10)
         assert stage.handle.state == "running"
         stage.child.calls.answer(1, "done")
-        assert await (first if first.is_over.is_set() else second).outcome() == "done"
+        assert await first.outcome() == "done"
         await trio.sleep(0.4)
         stage.child.calls.say_cancelled(3)
         await trio.sleep(10)
@@ -720,3 +722,64 @@ print(*(name for name in sys.modules if name.startswith("spindle_trio._supervisi
     loaded = {name.rpartition(".")[2] for name in shown.stdout.split()}
     assert "_supervisor" in loaded
     assert not loaded & {"_calls", "_call_stream", "_call_errors", "_pending_call", "_overruns"}
+
+
+# ---- many calls with timeouts
+
+
+async def test_each_of_many_calls_ends_exactly_at_its_own_time(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        timeouts = [1 + (7 * number) % 100 / 10 for number in range(100)]
+        began = trio.current_time()
+        waiting = [stage.start("hang", timeout=timeout) for timeout in timeouts]
+        for called, timeout in zip(waiting, timeouts, strict=True):
+            with pytest.raises(CallTimeoutError):
+                await called.outcome()
+            assert called.ended_at == began + timeout
+
+
+async def test_deadlines_of_calls_that_have_ended_do_not_pile_up(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+
+        async def answer() -> None:
+            for _ in range(500):
+                stage.child.calls.answer((await stage.child.calls.next()).call_id)
+
+        stage.nursery.start_soon(answer)
+        began = trio.current_time()
+        for number in range(500):
+            await stage.handle.call("square", timeout=100 + number % 7)
+        timeouts = stage.counts._timeouts
+        assert timeouts is not None
+        assert len(timeouts._deadlines) < 100
+        assert trio.current_time() == began
+        for timeout in (1, 1000):  # sooner and later than all that was left behind
+            began = trio.current_time()
+            called = stage.start("hang", timeout=timeout)
+            await called.is_over.wait()
+            assert called.ended_at == began + timeout
+
+
+async def test_an_answer_that_comes_with_the_end_of_the_time_counts(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        called = stage.start("square", timeout=1)
+        call = await stage.child.calls.next()
+        await wait_all_tasks_blocked()
+        lane = stage.counts._lane
+        assert isinstance(lane, MemoryLane)
+        lane._readers = None  # as if the reading task did not run
+        stage.child.calls.answer(call.call_id, 9)
+        assert await called.outcome() == 9
+        assert stage.counts.late == 0
+
+
+@pytest.mark.parametrize("timeout", [5, 1])
+async def test_a_caller_is_cancelled_at_the_deadline_of_its_scope_unless_its_own_is_sooner(
+    autojump_clock: MockClock, timeout: float
+) -> None:
+    async with running() as stage:
+        began = trio.current_time()
+        with trio.move_on_after(1) as scope:
+            await stage.handle.call("hang", timeout=timeout)
+        assert scope.cancelled_caught
+        assert trio.current_time() == began + 1

@@ -795,6 +795,20 @@ MUTANTS: Final = (
         ("collaboration/test_async_calls.py::test_the_host_is_told_how_many_run_at_a_time_and_whenever_that_changes",),
     ),
     Mutant(
+        "a sooner deadline does not move the timer of calls",
+        "_supervision/_call_timeouts.py",
+        "        elif deadline < self._nap.deadline:\n            self._nap.deadline = deadline\n",
+        "",
+        ("collaboration/test_calls_of_a_host.py::test_deadlines_of_calls_that_have_ended_do_not_pile_up",),
+    ),
+    Mutant(
+        "an answer that comes with the end of the time is lost",
+        "_supervision/_calls.py",
+        "            await self._wait(call)\n        outcome = call.outcome\n",
+        "            await self._wait(call)\n        outcome = None if call.is_late else call.outcome\n",
+        ("collaboration/test_calls_of_a_host.py::test_an_answer_that_comes_with_the_end_of_the_time_counts",),
+    ),
+    Mutant(
         "a call that waits behind others counts as begun",
         "_supervision/_calls.py",
         "since, is_waiting=call.call_id > self._newest_begun)",
@@ -954,7 +968,7 @@ MUTANTS: Final = (
     Mutant(
         "only a call's own timeout travels",
         "_supervision/_calls.py",
-        "left = trio.current_effective_deadline() - trio.current_time()",
+        "left = min(call.deadline, trio.current_effective_deadline()) - trio.current_time()",
         "left = call.timeout",
         ("collaboration/test_calls_of_a_host.py::test_the_earlier_of_timeout_and_scopes_counts",),
     ),

@@ -57,6 +57,20 @@ class Failure:
 
 CallFrame: TypeAlias = Answer | Item | StreamEnd | Failure
 
+
+def name_of(frame: CallFrame) -> str:
+    """Say what a frame is, for an error."""
+    match frame:
+        case Answer():
+            return "an answer"
+        case Item():
+            return "an item"
+        case StreamEnd():
+            return "an end"
+        case Failure():
+            return "a failure"
+
+
 _SURROUNDINGS: Final = 2
 """Values around the one that counts: the array, and the id."""
 

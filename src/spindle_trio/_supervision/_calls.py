@@ -24,14 +24,13 @@ import logging
 import math
 from functools import partial
 from itertools import islice
-from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._linux._spinning import Spinning
-from spindle_trio._protocol._call_answers import Answer, CallReader, Failure, Item, StreamEnd, encode_call
+from spindle_trio._protocol._call_answers import Answer, CallReader, Failure, Item, StreamEnd, encode_call, name_of
 from spindle_trio._protocol._control_frames import encode_cancel, encode_credit
 from spindle_trio._protocol._json_codec import EncodedValue, write_body
 from spindle_trio._protocol._outbox import Outbox
@@ -44,6 +43,7 @@ from spindle_trio._supervision._call_errors import (
     too_many_error,
 )
 from spindle_trio._supervision._call_stream import CallStream
+from spindle_trio._supervision._call_timeouts import CallTimeouts
 from spindle_trio._supervision._overruns import Overruns
 from spindle_trio._supervision._pending_call import Lost, PendingCall
 from spindle_trio._supervision._post_mortems import one_line
@@ -96,6 +96,7 @@ class ProcessCalls:
         "_reader",
         "_record",
         "_spinning",
+        "_timeouts",
         "_uncaused",
         "late",
     )
@@ -135,6 +136,7 @@ class ProcessCalls:
         self._is_broken = False  # after a broken frame nothing that follows it can be trusted
         self._idle: trio.lowlevel.ParkingLot | None = None
         self._spinning: Spinning | None = None
+        self._timeouts: CallTimeouts | None = None  # made for the first one
         self._uncaused: set[PendingCall | CallStream] = set()  # their handlers were cancelled, it is not known why
         self.late: int = 0
         """Final frames that came when their callers had gone on."""
@@ -149,46 +151,48 @@ class ProcessCalls:
     async def call(self, request: CallRequest) -> JsonValue:
         """Call a handler and return its answer; see `ProcessHandle.call`."""
         call = PendingCall(request)
-        if request.timeout == math.inf:
-            await self._call(call, request)
-        else:
-            with trio.CancelScope(deadline=trio.current_time() + request.timeout):
-                await self._call(call, request)
+        if not self._send_at_once(call, request):
+            with trio.CancelScope(deadline=call.deadline):
+                await self._send_in_turn(call, request)
+        if call.call_id:
+            await self._wait(call)
         outcome = call.outcome
         if type(outcome) is Answer:
             return outcome.value
         assert not isinstance(outcome, Answer | StreamEnd), "a frame of a stream never ends a call"
         raise self.error_of(call, outcome)
 
-    async def _call(self, call: PendingCall, request: CallRequest) -> None:
-        """Send a call and wait for its outcome."""
-        await self._send(call, request)
+    async def _wait(self, call: PendingCall) -> None:
+        """Wait for the outcome of a call that was sent, as long as it has time."""
+        timeouts = None if call.deadline == math.inf else self._timeouts or self._keep_timeouts()
+        if timeouts is not None:
+            timeouts.begin(call)
         spinning = self._spinning if len(self._pending) == 1 else None
         try:
             if spinning is None:
                 await call.wait()
             else:
-                await self._spin(call, spinning)
+                await call.wait_briefly(spinning)
         except BaseException:
             self.give_up(call)
             raise
-
-    async def _spin(self, call: PendingCall, spinning: Spinning) -> None:
-        """Wait for an outcome that may come quickly."""
-        spinning.note_sent()
-        spin, began = spinning.begin(), perf_counter()
-        while spin and call.outcome is None and perf_counter() - began < spin:
-            await trio.lowlevel.checkpoint()  # turns the loop, which takes in what has arrived
+        finally:
+            if timeouts is not None:
+                timeouts.end(call)
         if call.outcome is None:
-            await call.wait()
-        spinning.end(perf_counter() - began)
+            self.give_up(call)  # its time is over
+
+    def _keep_timeouts(self) -> CallTimeouts:
+        self._timeouts = CallTimeouts(self._outgoing.start_soon)
+        return self._timeouts
 
     async def open_stream(self, request: CallRequest) -> CallStream:
         """Begin a stream; see `ProcessHandle.stream`. Closing the channel cancels it."""
         own = trio.current_time() + request.timeout
         stream = CallStream(self, request, deadline=min(own, trio.current_effective_deadline()))
-        with trio.CancelScope(deadline=own):
-            await self._send(stream, request)
+        if not self._send_at_once(stream, request):
+            with trio.CancelScope(deadline=own):
+                await self._send_in_turn(stream, request)
         if not stream.call_id:
             raise self.error_of(stream, None)
         if stream.kills and stream.deadline < math.inf:
@@ -234,37 +238,55 @@ class ProcessCalls:
 
     # How a call is sent.
 
-    async def _send(self, call: PendingCall | CallStream, request: CallRequest) -> None:
-        """Send a call once the process is ready and there is room; its id is set then, and no other task has run.
+    def _send_at_once(self, call: PendingCall | CallStream, request: CallRequest) -> bool:
+        """Send a call if it need not wait, and tell whether it was sent: its id is set then.
 
         Raises:
             PayloadError: the payload is not JSON-safe, or over a limit.
+            CallError: the process takes no calls, or has too many.
+        """
+        check_payload(request.payload, self._record.config.bounds)
+        if self._record.life.phase is not Phase.RUNNING:
+            return False
+        outbox = self._outbox_for(call)
+        if outbox is None:
+            return False
+        try:
+            outbox.send_nowait(self._write(call, request.payload, request.window))
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return False
+        self._begin(call)
+        return True
+
+    async def _send_in_turn(self, call: PendingCall | CallStream, request: CallRequest) -> None:
+        """Send a call once the process is ready and there is room; its id is set then, and no other task has run.
+
+        Raises:
+            PayloadError: its frame would be too long.
             CallError: the process does not take it; `ProcessLostError` and `UnknownMethodError` as well.
         """
-        record = self._record
-        check_payload(request.payload, record.config.bounds)
-        if record.life.phase is not Phase.RUNNING:
+        if self._record.life.phase is not Phase.RUNNING:
             await self._wait_running(call)
-        outbox = self._outbox or self._open(call)
+        outbox = self._outbox_for(call)
         if outbox is None:
             await self._refuse(call)
             return
-        if len(self._pending) >= MOST_PENDING:
-            raise too_many_error(record, call.method, MOST_PENDING)
-        make = partial(self._write, call, request.payload, request.window)
+        payload = EncodedValue(write_body(request.payload))  # once, however often the frame is written
         try:
-            try:
-                outbox.send_nowait(make())
-            except trio.WouldBlock:
-                pass  # not waiting in here: the exception and its frames would live as long as the wait
-            else:
-                self._begin(call)
-                return
-            payload = EncodedValue(write_body(request.payload))  # once, however often the frame is written
             await outbox.send_in_turn(partial(self._write, call, payload, request.window))
         except trio.BrokenResourceError:
             await self._refuse(call)
         self._begin(call)
+
+    def _outbox_for(self, call: PendingCall | CallStream) -> Outbox | None:
+        """Return what sends the call; `None` if the process has ended.
+
+        Raises:
+            CallError: the process takes no calls, or has too many.
+        """
+        if len(self._pending) >= MOST_PENDING:
+            raise too_many_error(self._record, call.method, MOST_PENDING)
+        return self._outbox or self._open(call)
 
     def _begin(self, call: PendingCall | CallStream) -> None:
         """Note that the frame that was written last has been taken."""
@@ -276,7 +298,7 @@ class ProcessCalls:
         record = self._record
         if record.life.phase is not Phase.RUNNING:
             raise trio.BrokenResourceError  # it takes no calls any more, while this one waited
-        left = trio.current_effective_deadline() - trio.current_time()
+        left = min(call.deadline, trio.current_effective_deadline()) - trio.current_time()
         return encode_call(self._last_id + 1, call.method, left, payload, window, record.config.limits.frame_bytes)
 
     def _open(self, call: PendingCall | CallStream) -> Outbox | None:
@@ -380,7 +402,7 @@ class ProcessCalls:
             frame = self._reader.read(body)
             call = pending.get(frame.call_id)
             if call is None:
-                raise PeerProtocolError(f"{_say(frame)} for call {frame.call_id}, which has ended or never began")
+                raise PeerProtocolError(f"{name_of(frame)} for call {frame.call_id}, which has ended or never began")
             if isinstance(call, CallStream):
                 if isinstance(frame, Item):
                     call.put(frame.value)
@@ -388,7 +410,7 @@ class ProcessCalls:
                 if isinstance(frame, Answer):
                     raise PeerProtocolError(f"an answer for call {frame.call_id}, which is a stream")
             elif isinstance(frame, Item | StreamEnd):
-                raise PeerProtocolError(f"{_say(frame)} for call {frame.call_id}, which is no stream")
+                raise PeerProtocolError(f"{name_of(frame)} for call {frame.call_id}, which is no stream")
             del pending[frame.call_id]
             self._finish(call, frame)
         overruns = self._record.life.overruns
@@ -457,18 +479,6 @@ class ProcessCalls:
                 call.finish(Lost(handed_over=call.call_id <= last_sent))
         self._pending.clear()
         self._uncaused.clear()
-        self._lane = None
+        self._lane = self._timeouts = None
         if self._idle is not None:
             self._idle.unpark_all()
-
-
-def _say(frame: Answer | Item | StreamEnd | Failure) -> str:
-    match frame:
-        case Answer():
-            return "an answer"
-        case Item():
-            return "an item"
-        case StreamEnd():
-            return "an end"
-        case Failure():
-            return "a failure"
