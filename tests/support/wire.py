@@ -392,12 +392,18 @@ def expected_payload(body: bytes, bounds: PayloadBounds = BOUNDS) -> object:
     Raises:
         ValueError: it is to be refused.
     """
+    tagged = body.removeprefix(b"$")
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse, object_pairs_hook=_last_of_each_name)
+        value = json.loads(tagged.decode(), parse_constant=_refuse, object_pairs_hook=_last_of_each_name)
         check_payload(value, bounds)
     except RecursionError:
         raise ValueError("too deep") from None
+    if tagged != body and _TAG.search(tagged):
+        raise ValueError("a tag, which no frame recorded has, and no mutation makes whole")
     return value
+
+
+_TAG: Final = re.compile(rb'{\s*"\$')
 
 
 def _refuse(name: str) -> object:
@@ -465,7 +471,7 @@ def expected_frame(body: bytes) -> object:
                 return Fail(error.strip() or "the process failed and gave no reason", messages, traceback)
             case {"type": "stopped"}:
                 return Stopped(messages)
-            case {"type": "exiting", "code": int(code)} if type(code) is int:
+            case {"type": "exiting", "code": int(code)} if type(code) is int and 0 <= code <= 255:
                 return Exiting(messages, code)
     raise PayloadError("no frame of a child")
 
