@@ -15,11 +15,19 @@ from spindle_trio._errors import EntryError, PayloadError, UserRequiredError
 from spindle_trio._model import OMITTED, JsonValue, Limits, SpawnOptions
 from spindle_trio._protocol._control_frames import encode_init
 from spindle_trio._protocol._json_codec import EncodedValue, write_body
-from spindle_trio._protocol._payload import check_payload, check_text
+from spindle_trio._protocol._payload import PayloadWalk, check_payload, check_text
 from spindle_trio._supervision._process_record import Identity, ProcessConfig
 
 if TYPE_CHECKING:
     from spindle_trio.abc import Launcher, ResolvedEntry
+
+
+class _InitWalk(PayloadWalk):
+    """Says why there are no bytes in a process's first frame."""
+
+    __slots__ = ()
+
+    instead_of_bytes = "them in a message or a call once the process is ready, which says whether it takes bytes"
 
 
 @attrs.frozen
@@ -133,5 +141,5 @@ class SpawnChecker:
         return copy, encoded
 
     def _encode(self, value: object, name: str) -> EncodedValue:
-        check_payload(value, self._config.bounds, name)
+        check_payload(value, self._config.bounds, name, _InitWalk)
         return EncodedValue(write_body(value, self._config.limits.frame_bytes, name))

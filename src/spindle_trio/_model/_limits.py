@@ -63,6 +63,11 @@ class Limits:
     """Bytes of UTF-8 in the reason of a stop."""
     error_bytes: int | None = None
     """Bytes of UTF-8 in the text of `fail`; a longer one is replaced by a general text."""
+    binary_bytes: int = 256 * MEBIBYTE
+    """Bytes in all `bytes` values of one payload, which travel behind its frame; 0 for none.
+
+    Nothing is allocated before it arrives. What is on its way counts like one frame against the other bounds.
+    """
 
     def __repr__(self) -> str:
         fields = attrs.fields(Limits)
@@ -80,7 +85,7 @@ class Limits:
                     raise ValueError(f"frame_seconds must be a positive number of seconds, not {value!r}")
             elif value is not None or field.default is not None:
                 least = (
-                    0 if field.default is None or field.name in ("depth", "recent") else 1
+                    0 if field.default is None or field.name in ("binary_bytes", "depth", "recent") else 1
                 )  # these bound the content of a value
                 if type(value) is not int or value < least:
                     raise ValueError(f"{field.name} must be an integer, {least} or more, not {value!r}")

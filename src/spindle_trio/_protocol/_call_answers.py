@@ -10,7 +10,9 @@ import attrs
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model import JsonValue
+from spindle_trio._protocol._binary import BinaryBody, Tagged
 from spindle_trio._protocol._call_frames import ANSWER, CALL, END, FAILURE, ITEM
+from spindle_trio._protocol._frames import BYTES, TAGGED
 from spindle_trio._protocol._json_codec import BodyReader, write_body
 from spindle_trio._protocol._payload import PayloadBounds
 
@@ -84,7 +86,7 @@ def encode_call(
         call_id: identifies it; larger than all before.
         method: which handler is to be called.
         seconds: how much time is left; `math.inf` for any.
-        payload: already checked by `check_payload`.
+        payload: already checked by `check_payload`; one with bytes as `Tagged`.
         window: how many items of a stream may be under way; `None` for a call with one answer.
         max_bytes: how long the body may be.
 
@@ -92,8 +94,12 @@ def encode_call(
         PayloadError: it would be longer.
     """
     left = None if math.isinf(seconds) else max(0.0, round(seconds * 1000, 3))
-    frame = [call_id, method, left, payload] if window is None else [call_id, method, left, payload, window]
-    return CALL + write_body(frame, max_bytes - 1)
+    tagged = payload if type(payload) is Tagged else None
+    value = payload if tagged is None else tagged.value
+    frame = [call_id, method, left, value] if window is None else [call_id, method, left, value, window]
+    if tagged is None:
+        return CALL + write_body(frame, max_bytes - 1)
+    return BinaryBody.of(CALL + TAGGED + write_body(frame, max_bytes - 2), tagged.raws, max_bytes)
 
 
 class CallReader:
@@ -114,6 +120,7 @@ class CallReader:
                 bounds.values + _SURROUNDINGS,
                 bounds.text_bytes,
                 None if entries is None else max(entries, _SURROUNDINGS),
+                bounds.binary_bytes,
             )
         )
 
@@ -122,11 +129,16 @@ class CallReader:
 
         Raises:
             PeerProtocolError: a child may not send this frame; says why.
+            BytesFollowError: bytes of it are in the frames that follow; then `finish` reads it.
         """
         kind = body[:1]
         if kind not in _KINDS:
-            raise PeerProtocolError(f"a frame of unknown kind {kind!r} on the calls lane")
-        frame = self._reader.read(body[1:])
+            known = "bytes that no frame has announced" if kind == BYTES else f"a frame of unknown kind {kind!r}"
+            raise PeerProtocolError(f"{known} on the calls lane")
+        return self.finish(kind, self._reader.read(body[1:]))
+
+    def finish(self, kind: bytes, frame: JsonValue) -> CallFrame:
+        """Read a frame of a kind from the value that it holds; raises as `read` does."""
         if not isinstance(frame, list) or len(frame) != _KINDS[kind]:
             raise PeerProtocolError(f"a frame of kind {kind!r} that is not an array of {_KINDS[kind]}")
         call_id = frame[0]

@@ -7,7 +7,7 @@ use it too; the host reads what comes from children with `_call_answers`.
 
 from __future__ import annotations
 
-from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._frames import TAGGED, encode_body
 from spindle_trio._protocol._json_text import read_json
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from spindle_trio._model import JsonValue
+    from spindle_trio._protocol._binary import Gathering
 
 CALL: Final = b"\x01"
 """From the host: ``[id, method, milliseconds left or null, payload]``, and a fifth element for a stream: its window."""
@@ -28,9 +29,6 @@ ITEM: Final = b"\x03"
 END: Final = b"\x04"
 """From the process: ``[id]``. Ends a stream."""
 
-BYTES: Final = b"\x05"
-"""From either: no JSON, but a piece of the bytes that the frame before has announced."""
-
 FAILURE: Final = b"\x06"
 """From the process: ``[id, {…}]``. Ends a call or a stream.
 
@@ -42,10 +40,16 @@ handlers, if the method is not among them; or ``"cancelled": true``.
 class IncomingCall:
     """A CALL as the process reads it."""
 
-    __slots__ = ("call_id", "method", "payload", "seconds", "window")
+    __slots__ = ("call_id", "gathering", "method", "payload", "seconds", "window")
 
     def __init__(
-        self, call_id: int, method: str, seconds: float | None, payload: JsonValue, window: int | None
+        self,
+        call_id: int,
+        method: str,
+        seconds: float | None,
+        payload: JsonValue,
+        window: int | None,
+        gathering: Gathering | None = None,
     ) -> None:
         self.call_id: int = call_id
         """Identifies it; each is larger than all before."""
@@ -57,6 +61,21 @@ class IncomingCall:
         """The handler's argument."""
         self.window: int | None = window
         """How many items of a stream may be under way; `None` if one answer is expected."""
+        self.gathering: Gathering | None = gathering
+        """What takes in the bytes that follow the frame; `None` if none do."""
+
+    def add(self, body: bytes) -> bool:
+        """Take in a frame of the bytes that follow, and say whether it was the last: then nothing gathers any more.
+
+        Raises:
+            PeerProtocolError: it is none.
+        """
+        assert self.gathering is not None, "bytes follow"
+        if not self.gathering.add(body):
+            return False
+        self.payload = self.gathering.value[_PAYLOAD]  # type: ignore[index]  # the array of the frame
+        self.gathering = None
+        return True
 
 
 def read_call(body: bytes) -> IncomingCall:
@@ -68,7 +87,16 @@ def read_call(body: bytes) -> IncomingCall:
     if not body.startswith(CALL):
         raise ValueError(f"a frame of kind {body[:1]!r} on the calls lane")
     # A `match` statement would take twice as long, a microsecond more.
-    frame = read_json(body[1:])
+    gathering = None
+    if body.startswith(TAGGED, 1):
+        from spindle_trio._protocol._binary import gather_text
+
+        gathering = gather_text(body[1 + len(TAGGED) :])
+        frame = gathering.value
+        if not gathering.left:
+            gathering = None
+    else:
+        frame = read_json(body[1:])
     if not (isinstance(frame, list) and _PLAIN_LENGTH <= len(frame) <= _STREAM_LENGTH):
         raise ValueError(_NO_CALL)
     call_id, method, left, payload = frame[:_PLAIN_LENGTH]
@@ -80,9 +108,10 @@ def read_call(body: bytes) -> IncomingCall:
         and (window is None or isinstance(window, int))
     ):
         raise ValueError(_NO_CALL)
-    return IncomingCall(call_id, method, None if left is None else left / 1000, payload, window)
+    return IncomingCall(call_id, method, None if left is None else left / 1000, payload, window, gathering)
 
 
+_PAYLOAD: Final = 3
 _PLAIN_LENGTH: Final = 4
 _STREAM_LENGTH: Final = 5
 _NO_CALL: Final = "a CALL that is not [id, method, milliseconds, payload]"

@@ -36,6 +36,8 @@ class Ready:
     """Whether it has a handler for calls by now."""
     concurrency: int | None = None
     """How many calls it serves at a time, at most; `None` if it does not say."""
+    takes_bytes: bool = False
+    """Whether its runtime takes bytes that follow a frame."""
 
 
 @attrs.frozen
@@ -139,6 +141,7 @@ def encode_init(
             "values": limits.values,
             "textBytes": limits.text_bytes,
             "containerEntries": limits.container_entries,
+            "binaryBytes": limits.binary_bytes,
         },
     }
     optional = {"key": key, "userId": user_id, "metadata": metadata}
@@ -218,7 +221,10 @@ def _ready(frame: Mapping[str, JsonValue]) -> Ready:
         raise PeerProtocolError(f"a ready frame whose protocol is not an integer from 1 to {NEWEST_PROTOCOL}")
     if type(calls) is not bool or (calls and protocol == 1):
         raise PeerProtocolError("a ready frame whose calls is not a boolean, or true without protocol 2")
-    return Ready(protocol, calls, _concurrency(frame) if calls else None)
+    takes_bytes = frame.get("bytes", protocol > 1)
+    if type(takes_bytes) is not bool or (takes_bytes and protocol == 1):
+        raise PeerProtocolError("a ready frame whose bytes is not a boolean, or true without protocol 2")
+    return Ready(protocol, calls, _concurrency(frame) if calls else None, takes_bytes)
 
 
 def _concurrency(frame: Mapping[str, JsonValue]) -> int | None:

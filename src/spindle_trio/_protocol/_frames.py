@@ -19,6 +19,10 @@ else:
 HEADER_BYTES: Final = 4
 TOO_LARGE_ADVICE: Final = "raise Limits(frame_bytes=…), or write it to a file and send its path"
 """The advice for a payload or result over `Limits.frame_bytes`."""
+TAGGED: Final = b"$"
+"""Begins a body in the tagged form, and no JSON text."""
+BYTES: Final = b"\x05"
+"""Begins the body of a frame that is no JSON, but a piece of the bytes that the frame before has announced."""
 READ_BYTES: Final = 64 * 1024
 """Bytes to ask for in one read. Larger reads gain nothing, and a flood must not starve others."""
 

@@ -35,7 +35,8 @@ import msgspec
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model._rich_values import DATE, check_dates, value_from_text
-from spindle_trio._protocol._frames import check_size
+from spindle_trio._protocol._binary import Gathering
+from spindle_trio._protocol._frames import BYTES, TAGGED, check_size
 from spindle_trio._protocol._payload import LARGEST_INTEGER, SMALLEST_INTEGER, PayloadBounds, PayloadWalk, check_payload
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ def write_body(value: object, max_bytes: int | None = None, name: str = "payload
     return check_size(_encode(value), max_bytes, name)
 
 
+class BytesFollowError(Exception):
+    """No error: a value is not whole before the bytes are there that follow its frame."""
+
+    def __init__(self, gathering: Gathering) -> None:
+        self.gathering = gathering
+        """What they go into."""
+
+
 class BodyReader:
     """Reads bodies of frames under one set of bounds."""
 
@@ -90,6 +99,7 @@ class BodyReader:
 
         Raises:
             PeerProtocolError: not JSON, not JSON-safe, or over a bound; says which.
+            BytesFollowError: bytes of it are in the frames that follow.
         """
         is_proven = len(body) <= self._proven_bytes or self._is_within_bounds(body)
         try:
@@ -98,19 +108,33 @@ class BodyReader:
                 check_payload(value, self._bounds, "frame")
         except (ValueError, RecursionError) as error:
             # The errors of msgspec, UnicodeDecodeError and PayloadError are ValueErrors.
-            if body.startswith(_TAGGED):
-                return self._read_tagged(memoryview(body)[len(_TAGGED) :], is_proven)
+            if body.startswith(TAGGED):
+                return self._read_tagged(body[len(TAGGED) :], is_proven)
+            if body.startswith(BYTES):
+                raise PeerProtocolError("bytes that no frame has announced") from None
             raise PeerProtocolError(f"a frame that is not JSON-safe: {error}") from None
         return value
 
-    def _read_tagged(self, text: memoryview[int], is_proven: bool) -> JsonValue:
+    def _read_tagged(self, text: bytes, is_proven: bool) -> JsonValue:
+        gathering: Gathering | None = None
         try:
-            value = read_large(lambda: _untagged(_decode(text)))
+            value: JsonValue
+            if _RAW_NAME in text:  # perhaps within another text
+                gathering = read_large(lambda: Gathering(_decode(text), value_from_text))
+                value = gathering.value
+                is_proven = is_proven and not _may_have_large_integer(text)
+            else:
+                value = read_large(lambda: _untagged(_decode(text)))
             if not is_proven:
                 check_payload(value, self._bounds, "frame", RichWalk)
         except (ValueError, RecursionError) as error:
             raise PeerProtocolError(f"a tagged frame that is not JSON-safe: {error}") from None
-        return value
+        if gathering is None or not gathering.left:
+            return value
+        if gathering.left > self._bounds.binary_bytes:
+            most = self._bounds.binary_bytes
+            raise PeerProtocolError(f"a frame that announces {gathering.left} bytes, more than {most}")
+        raise BytesFollowError(gathering)
 
     def _is_within_bounds(self, body: bytes) -> bool:
         """Whether the commas and brackets of a body prove that it keeps the bounds. Refuse one with too many values.
@@ -277,8 +301,7 @@ def decode_body(body: bytes, bounds: PayloadBounds) -> JsonValue:
     return BodyReader(bounds).read(body)
 
 
-_TAGGED: Final = b"$"
-"""Begins a body in the tagged form."""
+_RAW_NAME: Final = b'"$raw"'
 
 _DATE_TAG: Final = f"${DATE}"
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
 if TYPE_CHECKING:
+    from spindle_trio._protocol._binary import BinaryBody
     from spindle_trio.abc import FrameLane
 
 
@@ -37,7 +38,6 @@ class Outbox:
     """A queue of frames in front of a lane."""
 
     __slots__ = (
-        "_has_rest",
         "_in_a_row",
         "_is_broken",
         "_is_draining",
@@ -46,6 +46,7 @@ class Outbox:
         "_max_bytes",
         "_most_in_a_row",
         "_queue",
+        "_rest",
         "_start_soon",
         "dropped",
     )
@@ -72,7 +73,7 @@ class Outbox:
         self._is_broken = False
         self._is_draining = False
         self._is_joining = False  # the draining task is started, but has not begun: the lane is free
-        self._has_rest = False  # the lane holds a frame that is partly sent
+        self._rest: list[bytes] | None = None  # the lane holds a frame that is partly sent, and what belongs behind it
         self.dropped: int = 0
         """How many frames were dropped before they had begun to leave."""
         self._in_a_row = 0  # frames that might have been joined, and have left inline
@@ -156,6 +157,9 @@ class Outbox:
     def _put(self, body: bytes, joins: bool = False) -> None:
         if self._is_broken:
             raise trio.BrokenResourceError("the other end of the lane is gone")
+        if type(body) is not bytes:
+            self._put_binary(cast("BinaryBody", body))
+            return
         if not self._is_draining:
             if not joins or self._in_a_row < self._most_in_a_row:
                 self._in_a_row = self._in_a_row + 1 if joins else 0
@@ -167,14 +171,27 @@ class Outbox:
         size = queue.size + len(body)
         if self._is_joining and queue.frames and size > min(_JOINED_BYTES, self._max_bytes):
             self._send_inline(queue.take())
-            size = queue.size + len(body)
-        most = self._max_bytes
-        if queue.frames and size > most and not is_within([len(body), *map(len, queue.frames)], most):
+        self._append(queue, body, len(body))
+        if self._is_joining and not joins:
+            self._send_inline(queue.take())
+
+    def _put_binary(self, body: BinaryBody) -> None:
+        """Put a frame that has bytes behind it, which stay together: a short one leaves at once, others in pieces."""
+        if not self._is_draining and body.size <= _JOINED_BYTES:
+            self._send_inline(list(body.bodies()), is_one=True)
+            return
+        queue = self._waiting()
+        self._append(queue, body, body.size)
+        queue.binaries += 1
+        self._is_joining = False
+        self._start_draining()
+
+    def _append(self, queue: _Queue, body: bytes, length: int) -> None:
+        size, most = queue.size + length, self._max_bytes
+        if queue.frames and size > most and not is_within([length, *map(_size_of, queue.frames)], most):
             raise trio.WouldBlock
         queue.frames.append(body)
         queue.size = size
-        if self._is_joining and not joins:
-            self._send_inline(queue.take())
 
     def send_joined(self) -> None:
         """Send now what waits to be joined with more."""
@@ -184,8 +201,8 @@ class Outbox:
             except trio.BrokenResourceError:
                 pass  # whoever sends next is told
 
-    def _send_inline(self, bodies: list[bytes]) -> None:
-        """Send frames as far as the lane takes them now; the draining task sends the rest."""
+    def _send_inline(self, bodies: list[bytes], *, is_one: bool = False) -> None:
+        """Send frames, or the parts of one, as far as the lane takes them now; the draining task sends the rest."""
         try:
             lane = self._lane
             left = lane.send_many_nowait(bodies) if len(bodies) > 1 else int(lane.send_nowait(bodies[0]))
@@ -193,9 +210,10 @@ class Outbox:
             self.close()
             raise trio.BrokenResourceError("the other end of the lane is gone") from None
         if left < len(bodies):
-            self._has_rest = True
             self._is_joining = False
-            self._waiting().put_back(bodies[left + 1 :])
+            self._rest = bodies[left + 1 :] if is_one else []
+            if not is_one:
+                self._waiting().put_back(bodies[left + 1 :])
             self._start_draining()
 
     def _start_draining(self) -> None:
@@ -234,13 +252,17 @@ class Outbox:
         queue = self._waiting()
         self._is_joining = False
         try:
-            if self._has_rest:
-                self._has_rest = False
-                await self._lane.send_pending()
+            if self._rest is not None:
+                rest, self._rest = self._rest, None
+                await self._lane.send_pending(rest)
             while queue.frames:
-                bodies = queue.take()
+                bodies = queue.take_run()
                 queue.room.unpark()
-                await self._lane.send_pending(bodies)
+                if isinstance(bodies, list):
+                    await self._lane.send_pending(bodies)
+                else:
+                    for body in bodies.bodies():
+                        await self._lane.send_pending([body])
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.close()
         except BaseException:
@@ -257,14 +279,20 @@ def _start_nothing(_: Callable[[], Awaitable[object]]) -> None:
     raise AssertionError("an outbox that was closed starts no task")
 
 
+def _size_of(body: bytes) -> int:
+    return len(body) if type(body) is bytes else cast("BinaryBody", body).size
+
+
 class _Queue:
     """The frames that wait, and the tasks."""
 
-    __slots__ = ("flushed", "frames", "room", "size", "turn")
+    __slots__ = ("binaries", "flushed", "frames", "room", "size", "turn")
 
     def __init__(self) -> None:
         self.frames: deque[bytes] = deque()
         self.size = 0
+        self.binaries = 0
+        """How many of the frames have bytes behind them."""
         self.turn = trio.StrictFIFOLock()
         self.room = trio.lowlevel.ParkingLot()
         self.flushed = trio.lowlevel.ParkingLot()
@@ -273,7 +301,22 @@ class _Queue:
         """Take all frames."""
         bodies = list(self.frames)
         self.frames.clear()
-        self.size = 0
+        self.size = self.binaries = 0
+        return bodies
+
+    def take_run(self) -> list[bytes] | BinaryBody:
+        """Take the first frame if bytes follow it, and else all frames before one of that kind."""
+        if not self.binaries:
+            return self.take()
+        bodies: list[bytes] = []
+        while type(self.frames[0]) is bytes:
+            bodies.append(self.frames.popleft())
+        if not bodies:
+            whole = cast("BinaryBody", self.frames.popleft())
+            self.size -= whole.size
+            self.binaries -= 1
+            return whole
+        self.size -= sum(map(len, bodies))
         return bodies
 
     def put_back(self, bodies: list[bytes]) -> None:

@@ -24,8 +24,6 @@ _INSTEAD: Final = {
     "set": "a list",
     "frozenset": "a list",
     "tuple": "a list",
-    "bytes": "text, as by base64",
-    "bytearray": "text, as by base64",
     "datetime": "text, as by isoformat()",
     "date": "text, as by isoformat()",
     "Decimal": "text, as by str()",
@@ -44,27 +42,33 @@ _LEVELS_AT_MOST: Final = 100
 class PayloadBounds:
     """The limits on one payload, for the walk. `Limits` has the same names."""
 
-    __slots__ = ("are_plain", "container_entries", "depth", "text_bytes", "values")
+    __slots__ = ("are_plain", "binary_bytes", "container_entries", "depth", "text_bytes", "values")
 
     def __init__(
-        self, depth: int, values: int, text_bytes: int | None = None, container_entries: int | None = None
+        self,
+        depth: int,
+        values: int,
+        text_bytes: int | None = None,
+        container_entries: int | None = None,
+        binary_bytes: int = 0,
     ) -> None:
         self.depth: int = depth
         self.values: int = values
         self.text_bytes: int | None = text_bytes
         self.container_entries: int | None = container_entries
+        self.binary_bytes: int = binary_bytes
         self.are_plain: bool = text_bytes is None and container_entries is None
         """Whether only depth and values are bounded."""
 
 
 def bounds_of(limits: Limits) -> PayloadBounds:
     """Take those of the host's limits that a walk over one payload needs."""
-    return PayloadBounds(limits.depth, limits.values, limits.text_bytes, limits.container_entries)
+    return PayloadBounds(limits.depth, limits.values, limits.text_bytes, limits.container_entries, limits.binary_bytes)
 
 
 def check_payload(
     value: object, bounds: PayloadBounds, name: str = "payload", walk: type[PayloadWalk] | None = None
-) -> None:
+) -> bool:
     """Make sure that a value is JSON-safe and within its bounds.
 
     JSON-safe are `None`, `bool`, `int` in -2^63…2^64-1, finite `float`, `str` without lone surrogates, and lists and
@@ -76,11 +80,15 @@ def check_payload(
         name: what the error calls the outermost value.
         walk: the second walk, which decides; `PayloadWalk`, unless another one allows more.
 
+    Returns:
+        Whether it has bytes, which only a `BinaryWalk` allows.
+
     Raises:
         PayloadError: names the path, as in ``payload.items[3]: set is not JSON-safe``.
     """
-    if not (bounds.are_plain and _is_safe(value, bounds)):
-        _explain(value, name, (walk or PayloadWalk)(bounds))
+    if bounds.are_plain and _is_safe(value, bounds):
+        return False
+    return _explain(value, name, (walk or PayloadWalk)(bounds))
 
 
 def _is_safe(value: object, bounds: PayloadBounds) -> bool:
@@ -152,8 +160,8 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def _explain(value: object, name: str, walk: PayloadWalk) -> None:
-    """Decide about a value, and name its fault.
+def _explain(value: object, name: str, walk: PayloadWalk) -> bool:
+    """Decide about a value, and name its fault; say whether it has bytes.
 
     Raises:
         PayloadError: the value has a fault.
@@ -165,6 +173,7 @@ def _explain(value: object, name: str, walk: PayloadWalk) -> None:
         raise PayloadError(f"{name}{path}: {unsafe.problem}") from None
     except RecursionError:
         raise PayloadError(f"{name}: nested deeper than this interpreter can walk (does it contain itself?)") from None
+    return walk.has_bytes
 
 
 class _UnsafeError(Exception):
@@ -179,6 +188,11 @@ class PayloadWalk:
     """One walk, with what is left of each limit."""
 
     __slots__ = ("bounds", "text_left", "values_left")
+
+    has_bytes: bool = False
+    """Whether it has met bytes, and allowed them."""
+    instead_of_bytes: str = "text, as by base64"
+    """What to send in place of bytes."""
 
     def __init__(self, bounds: PayloadBounds) -> None:
         self.bounds = bounds
@@ -209,7 +223,7 @@ class PayloadWalk:
 
     def visit_other(self, value: object) -> None:
         name = type(value).__name__
-        advice = _INSTEAD.get(name)
+        advice = self.instead_of_bytes if isinstance(value, bytes | bytearray | memoryview) else _INSTEAD.get(name)
         if advice is None:
             advice = next((f"a plain {kind.__name__}" for kind in _PLAIN if isinstance(value, kind)), None)
         raise _UnsafeError(f"{name} is not JSON-safe" + ("" if advice is None else f": send {advice}"))
@@ -255,6 +269,41 @@ class PayloadWalk:
         limit = self.bounds.container_entries
         if limit is not None and count > limit:
             raise _UnsafeError(f"{count} entries, more than {limit} in one container")
+
+
+class NoBytesWalk(PayloadWalk):
+    """Says why there are no bytes in what one process is sent."""
+
+    __slots__ = ()
+
+    instead_of_bytes = "text, as by base64: the runtime of this process takes no bytes, or is not ready yet"
+
+
+class BinaryWalk(PayloadWalk):
+    """A walk over a payload for a peer that takes bytes."""
+
+    __slots__ = ("binary_left", "has_bytes")
+
+    def __init__(self, bounds: PayloadBounds) -> None:
+        super().__init__(bounds)
+        self.binary_left = bounds.binary_bytes
+        self.has_bytes = False
+
+    def visit_other(self, value: object) -> None:
+        kind = type(value)
+        if not self.bounds.binary_bytes or not (kind is bytes or kind is bytearray or kind is memoryview):
+            super().visit_other(value)
+            return
+        try:
+            self.binary_left -= memoryview(value).nbytes  # type: ignore[arg-type]  # one of the three
+        except ValueError:
+            raise _UnsafeError("the memoryview was released") from None
+        if self.binary_left < 0:
+            raise _UnsafeError(
+                f"more than {self.bounds.binary_bytes} bytes in bytes values; raise Limits(binary_bytes=…), or write "
+                "them to a file and send its path"
+            )
+        self.has_bytes = True
 
 
 def _with_article(kind: type) -> str:

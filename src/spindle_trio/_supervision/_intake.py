@@ -13,11 +13,12 @@ import trio
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._protocol._control_frames import ChildFrame, parse_child_frame
-from spindle_trio._protocol._json_codec import BodyReader
+from spindle_trio._protocol._json_codec import BodyReader, BytesFollowError
 
 if TYPE_CHECKING:
     from spindle_trio._messages._inbox import Inbox
     from spindle_trio._model import JsonValue, Limits
+    from spindle_trio._protocol._binary import Gathering
     from spindle_trio._protocol._payload import PayloadBounds
     from spindle_trio.abc import FrameLane, LaunchedProcess
 
@@ -62,6 +63,8 @@ class Intake:
     __slots__ = (
         "_bounds",
         "_ending_bytes",
+        "_gathered",
+        "_gathered_bytes",
         "_has_control",
         "_has_ended",
         "_has_messages",
@@ -103,6 +106,8 @@ class Intake:
         self._paused_since: float | None = None
         self._ending_bytes = 0
         self._has_ended = False
+        self._gathered: Gathering | None = None  # a message whose bytes follow
+        self._gathered_bytes = 0  # of its frames so far
         self._is_broken = False  # after a broken message nothing that follows it can be trusted
 
     @property
@@ -243,7 +248,12 @@ class Intake:
                 bodies = bodies[:whole]
         payloads: list[JsonValue] = []
         try:
-            payloads.extend(map(self._reader.read, bodies))  # keeps what it has, whatever is raised
+            if self._gathered is None:
+                payloads.extend(map(self._reader.read, bodies))  # keeps what it has, whatever is raised
+            else:
+                self._take_with_bytes(bodies, sizes, payloads)
+        except BytesFollowError as follow:
+            breach = self._begin_to_gather(follow.gathering, bodies, sizes, payloads)
         except PeerProtocolError as error:
             breach = error
         if payloads:
@@ -253,6 +263,41 @@ class Intake:
                 raise breach
         finally:
             del breach  # its traceback has this frame
+
+    def _begin_to_gather(
+        self, gathering: Gathering, bodies: list[bytes], sizes: list[int], payloads: list[JsonValue]
+    ) -> PeerProtocolError | None:
+        """Go on with frames the first of which, after those that were read, has bytes behind it."""
+        self._gathered = gathering
+        read = len(payloads)
+        self._gathered_bytes = sizes.pop(read)
+        try:
+            self._take_with_bytes(bodies[read + 1 :], sizes, payloads)
+        except PeerProtocolError as error:
+            return error
+        return None
+
+    def _take_with_bytes(self, bodies: list[bytes], sizes: list[int], payloads: list[JsonValue]) -> None:
+        """Read messages some of which have bytes behind them, and put the sizes of whole ones in place of the frames'.
+
+        Raises:
+            PeerProtocolError: as for any; the messages before it are there.
+        """
+        del sizes[len(payloads) :]
+        for body in bodies:
+            if self._gathered is None:
+                try:
+                    payloads.append(self._reader.read(body))
+                    sizes.append(len(body))
+                except BytesFollowError as follow:
+                    self._gathered, self._gathered_bytes = follow.gathering, len(body)
+                continue
+            is_whole = self._gathered.add(body)
+            self._gathered_bytes += len(body)
+            if is_whole:
+                payloads.append(self._gathered.value)
+                sizes.append(self._gathered_bytes)
+                self._gathered = None
 
     def _count_at_end(self, sizes: list[int]) -> int:
         """Count what arrives while the process is ending, and return how many of these messages are within bounds."""

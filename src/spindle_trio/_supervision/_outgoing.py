@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from spindle_trio._protocol._binary import encode_binary
 from spindle_trio._protocol._json_codec import write_body
 from spindle_trio._protocol._outbox import Outbox, is_within
-from spindle_trio._protocol._payload import check_payload
+from spindle_trio._protocol._payload import BinaryWalk, NoBytesWalk, check_payload
 from spindle_trio._supervision._snapshots import refuse_message
 
 if TYPE_CHECKING:
@@ -95,9 +96,12 @@ class Outgoing:
             PayloadError: it is not JSON-safe, or over a limit.
             trio.BrokenResourceError: the process has ended.
         """
-        config = self._record.config
-        check_payload(payload, config.bounds)
-        body = write_body(payload, config.limits.frame_bytes)
+        record = self._record
+        config = record.config
+        if check_payload(payload, config.bounds, walk=BinaryWalk if record.takes_bytes else NoBytesWalk):
+            body: bytes = encode_binary(payload, config.limits.frame_bytes, write=write_body)
+        else:
+            body = write_body(payload, config.limits.frame_bytes)
         self._refuse_ended()
         return body
 

@@ -55,7 +55,7 @@ class ProcessConfig:
 class ProcessRecord:
     """One process: who, under which bounds, and where in its life."""
 
-    __slots__ = ("concurrency", "config", "identity", "launched", "life", "post_mortem", "takes_calls")
+    __slots__ = ("concurrency", "config", "identity", "launched", "life", "post_mortem", "takes_bytes", "takes_calls")
 
     def __init__(self, identity: Identity, config: ProcessConfig, life: Lifecycle) -> None:
         """Note a process that has not been launched.
@@ -74,6 +74,8 @@ class ProcessRecord:
         """Whether its entry has a handler for calls; `None` before it is ready, and for one that speaks protocol 1."""
         self.concurrency: int | None = None
         """How many calls it serves at a time, at most; `None` if it has not said."""
+        self.takes_bytes: bool = False
+        """Whether its runtime takes bytes that follow a frame; known once it is ready."""
 
     @property
     def process_id(self) -> str:

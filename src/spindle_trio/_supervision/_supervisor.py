@@ -205,9 +205,9 @@ class Supervisor:
         """Take in one control frame."""
         process, life = self._process, self._life
         match frame:
-            case Ready(protocol, takes_calls, concurrency):
+            case Ready(protocol, takes_calls, concurrency, takes_bytes):
                 if protocol > 1 and process.record.takes_calls is None:
-                    process.record.takes_calls = takes_calls
+                    process.record.takes_calls, process.record.takes_bytes = takes_calls, takes_bytes
                     process.record.concurrency = concurrency
                 process.feed(Input.READY)
             case TakesCalls(concurrency):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from spindle_trio._model import JsonValue
+    from spindle_trio._protocol._call_frames import IncomingCall
     from spindle_trio.abc import FrameLane
     from spindle_trio.child._facts import ProcessFacts
 
@@ -95,6 +96,8 @@ class AsyncCalls:
         self._lane: FrameLane | None = None
         self.concurrency: int = CONCURRENCY
         """How many handlers run at a time."""
+        self._incoming: IncomingCall | None = None  # a call whose bytes are still to come, and what it has so far
+        self._incoming_bytes = 0
         # Calls that were read and wait, in order, and the bytes of their frames; those that a task serves.
         self._waiting: OrderedDict[int, AsyncCall] = OrderedDict()
         self._waiting_bytes = 0
@@ -209,17 +212,26 @@ class AsyncCalls:
 
     def _take(self, bodies: list[bytes]) -> None:
         for body in bodies:
+            incoming = self._incoming
             try:
-                incoming = read_call(body)
+                if incoming is None:
+                    incoming, size = read_call(body), len(body)
+                else:
+                    size = self._incoming_bytes + len(body)
+                    incoming.add(body)
             except ValueError as error:
                 self._report(f"the host sent a frame that is no call: {error}")
                 continue
+            if incoming.gathering is not None:
+                self._incoming, self._incoming_bytes = incoming, size
+                continue
+            self._incoming = None
             self._newest = incoming.call_id
             if incoming.call_id in self._cancelled_before:
                 self._serving.send_soon(encode_cancelled(incoming.call_id))
             elif not self._serving.is_over:
-                self._waiting[incoming.call_id] = AsyncCall(self._serving, incoming, len(body))
-                self._waiting_bytes += len(body)
+                self._waiting[incoming.call_id] = AsyncCall(self._serving, incoming, size)
+                self._waiting_bytes += size
         if self._cancelled_before:
             self._cancelled_before = {call_id for call_id in self._cancelled_before if call_id > self._newest}
 

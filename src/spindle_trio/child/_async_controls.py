@@ -12,7 +12,7 @@ import trio
 
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio._protocol._outbox import Outbox
-from spindle_trio._protocol._payload import check_payload
+from spindle_trio._protocol._payload import BinaryWalk, check_payload
 from spindle_trio.child._async_messages import MessageIntake
 from spindle_trio.child._beating import Beating
 from spindle_trio.child._exit_frames import encode_complete, encode_fail, encode_ready, encode_takes_calls
@@ -201,7 +201,10 @@ class AsyncControls:
         return self._messages_out
 
     def _encode(self, payload: object) -> bytes:
-        check_payload(payload, self.facts.bounds)
+        if check_payload(payload, self.facts.bounds, walk=BinaryWalk):
+            from spindle_trio._protocol._binary import encode_binary
+
+            return encode_binary(payload, self.facts.frame_bytes)
         return encode_body(payload, self.facts.frame_bytes)
 
     def _message_intake(self) -> MessageIntake:

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spindle_trio._errors import PeerProtocolError
 from spindle_trio._linux._spinning import Spinning
 from spindle_trio._messages._channel import MessageReceiveChannel, check_most, take_or_wait
+from spindle_trio._protocol._frames import TAGGED
 from spindle_trio._protocol._json_text import read_json
 from spindle_trio.child._handlers import Handlers
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from spindle_trio._model import JsonValue
+    from spindle_trio._protocol._binary import Gathering
     from spindle_trio.abc import FrameLane
 
 _BATCH_FRAMES: Final = 1024
@@ -60,6 +63,7 @@ class MessageIntake:
         # The messages held, and the number of the first; the cursors; the waiting tasks.
         self._held: deque[JsonValue] = deque()
         self._first = 0
+        self._gathering: Gathering | None = None  # a message whose bytes are still to come
         self._handlers: Handlers[JsonValue] | None = None
         self._handled = 0
         self._cursors: dict[int, int] = {}
@@ -183,15 +187,47 @@ class MessageIntake:
                 if self._held or not (self._cursors or self._handlers):
                     await self._passed.park()
                     continue
-                self._held.extend(map(read_json, await self._lane.receive(_BATCH_FRAMES)))
+                self._take(await self._lane.receive(_BATCH_FRAMES))
                 self._arrived.unpark_all()
         except (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the host has closed this lane, and ends the process; the control lane shows the rest
-        except ValueError as error:
+        except (ValueError, PeerProtocolError) as error:
             self._report(f"the host sent a message that is not JSON: {error}")
         finally:
             self._has_ended = True
             self._arrived.unpark_all()
+
+    def _take(self, bodies: list[bytes]) -> None:
+        """Take in messages.
+
+        Raises:
+            ValueError: one is not JSON; those before it are there.
+        """
+        before = len(self._held)
+        if self._gathering is None:
+            try:
+                self._held.extend(map(read_json, bodies))
+            except ValueError:
+                bodies = bodies[len(self._held) - before :]
+                if not bodies[0].startswith(TAGGED):
+                    raise
+            else:
+                return
+        for body in bodies:
+            gathering = self._gathering
+            if gathering is not None:
+                is_whole = gathering.add(body)
+            elif body.startswith(TAGGED):
+                from spindle_trio._protocol._binary import gather_text
+
+                gathering = gather_text(body[len(TAGGED) :])
+                is_whole = not gathering.left
+            else:
+                self._held.append(read_json(body))
+                continue
+            self._gathering = None if is_whole else gathering
+            if is_whole:
+                self._held.append(gathering.value)
 
     def _hand_over(self) -> None:
         """Call the handlers with the messages that they have not had."""

@@ -57,6 +57,7 @@ class BlockingCalls:
         self._last_id = 0
         self._early: set[int] = set()  # calls that were cancelled before they came
         controls.calls = self
+        self._incoming: IncomingCall | None = None  # a call whose bytes are still to come
         self._has_served = False  # since it last found nothing to take
 
     def heed(self, frame: JsonValue) -> bool:
@@ -91,7 +92,10 @@ class BlockingCalls:
         controls = self._controls
         if not controls.can_begin_call:
             return False
+        incoming = self._incoming
         body = self.lane.take()
+        while incoming is not None and body is not None and not incoming.add(body):
+            body = self.lane.take()
         if body is None:
             self._has_served = False
             return False
@@ -104,10 +108,14 @@ class BlockingCalls:
                 return False  # nobody will begin it
         self._has_served = True
         try:
-            incoming = read_call(body)
+            incoming = incoming or read_call(body)
         except ValueError as error:
             controls.report(f"the host sent an unknown frame: {error}")
             return True
+        if incoming.gathering is not None:
+            self._incoming = incoming  # bytes of it follow
+            return True
+        self._incoming = None
         self._call = call = BlockingCall(incoming, controls.look_at_control)
         self._last_id = call.call_id
         if self._early:

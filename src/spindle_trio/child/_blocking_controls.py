@@ -23,9 +23,9 @@ from time import monotonic
 from spindle_trio._errors import LocalProtocolError
 from spindle_trio._linux._shared_page import BEAT, STOP
 from spindle_trio._linux._spinning import Spinning
-from spindle_trio._protocol._frames import encode_body
+from spindle_trio._protocol._frames import TAGGED, encode_body
 from spindle_trio._protocol._json_text import read_json
-from spindle_trio._protocol._payload import check_payload
+from spindle_trio._protocol._payload import BinaryWalk, check_payload
 from spindle_trio.child._exit_frames import encode_complete, encode_fail, encode_ready, encode_takes_calls
 from spindle_trio.child._handlers import Handlers
 from spindle_trio.child._stop_notice import StopNotice
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from spindle_trio._model import JsonValue
+    from spindle_trio._protocol._binary import Gathering
     from spindle_trio.child._blocking_call import BlockingCall
     from spindle_trio.child._calls import CallHandlers
     from spindle_trio.child._facts import ProcessFacts
@@ -121,6 +122,7 @@ class BlockingControls:
         self._spins = 0  # that have found something, since all lanes were looked at
         self._has_told_of_calls = False
         self._is_ending = False  # the entry is to end
+        self._gathering: Gathering | None = None  # a message whose bytes are still to come
 
     @property
     def status(self) -> str:
@@ -179,8 +181,12 @@ class BlockingControls:
             if self.call is not None:
                 self.call.raise_if_cancelled(again=False)
         facts, messages = self.facts, self._messages
-        check_payload(payload, facts.bounds)
-        messages.push(encode_body(payload, facts.frame_bytes))
+        if check_payload(payload, facts.bounds, walk=BinaryWalk):
+            from spindle_trio._protocol._binary import encode_binary
+
+            messages.push(encode_binary(payload, facts.frame_bytes))
+        else:
+            messages.push(encode_body(payload, facts.frame_bytes))
         self.sent += 1
         if messages.is_flushed:
             self._spinning.note_sent()
@@ -211,7 +217,11 @@ class BlockingControls:
             if body is not None:
                 if began is not None:
                     self._spinning.end(monotonic() - began)
-                return read_json(body)
+                if self._gathering is None and not body.startswith(TAGGED):
+                    return read_json(body)
+                if (gathered := self._gather(body)) is not None:
+                    return gathered.value
+                continue
             if began is None:
                 began = monotonic()
                 if self._spin(began + min(timeout, self._spinning.begin())):
@@ -309,13 +319,32 @@ class BlockingControls:
         body = self._messages.take() if self.can_deliver else None
         if body is None:
             return False
+        if self._gathering is None and not body.startswith(TAGGED):
+            message = read_json(body)
+        elif (gathered := self._gather(body)) is not None:
+            message = gathered.value
+        else:
+            return True
         self.beat()  # handlers that take their time one after another are no hang
         self.is_at_work = True
         try:
-            self.message_handlers.call(read_json(body))
+            self.message_handlers.call(message)
         finally:
             self.is_at_work = False
         return True
+
+    def _gather(self, body: bytes) -> Gathering | None:
+        """Take in a frame of a message that has bytes; return the message once it is whole."""
+        gathering = self._gathering
+        if gathering is None:
+            from spindle_trio._protocol._binary import gather_text
+
+            gathering = gather_text(body[len(TAGGED) :])
+            is_whole = not gathering.left
+        else:
+            is_whole = gathering.add(body)
+        self._gathering = None if is_whole else gathering
+        return gathering if is_whole else None
 
     @property
     def can_begin_call(self) -> bool:

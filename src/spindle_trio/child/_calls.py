@@ -8,8 +8,8 @@ from __future__ import annotations
 from _collections_abc import Mapping  # without the package around it
 
 from spindle_trio._errors import PayloadError
-from spindle_trio._protocol._call_frames import encode_answer, encode_failure, encode_item
-from spindle_trio._protocol._payload import check_payload, check_text
+from spindle_trio._protocol._call_frames import ANSWER, ITEM, encode_answer, encode_failure, encode_item
+from spindle_trio._protocol._payload import BinaryWalk, check_payload, check_text
 from spindle_trio.child._callables import ASYNC_GENERATOR, COROUTINE, GENERATOR, code_flags
 from spindle_trio.child._exit_frames import cut_middle, failure_texts, room_for_texts
 
@@ -235,7 +235,12 @@ def encode_value(call_id: int, value: object, facts: ProcessFacts, *, is_item: b
         is_item: whether it is an item, and no answer.
     """
     try:
-        check_payload(value, facts.bounds, "item" if is_item else "answer")
+        name = "item" if is_item else "answer"
+        if check_payload(value, facts.bounds, name, BinaryWalk):
+            from spindle_trio._protocol._binary import encode_binary
+
+            kind = ITEM if is_item else ANSWER
+            return encode_binary([call_id, value], facts.frame_bytes, name, kind=kind)
         return (encode_item if is_item else encode_answer)(call_id, value, facts.frame_bytes)
     except PayloadError as error:
         return encode_failure(call_id, failure_of(error, facts, has_traceback=False))

@@ -129,6 +129,7 @@ def facts_from_init(frame: JsonValue) -> ProcessFacts:
             _count(limits, "values"),
             _optional_count(limits, "textBytes"),
             _optional_count(limits, "containerEntries"),
+            _optional_count(limits, "binaryBytes") or 0,
         ),
         frame_bytes=_count(limits, "frameBytes"),
         protocol=NEWEST_PROTOCOL if isinstance(offers, int) and offers >= NEWEST_PROTOCOL else PROTOCOL_VERSION,

@@ -11,7 +11,13 @@ from spindle_trio._protocol._frames import READ_BYTES, FrameDecoder, with_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterator
     from typing import NoReturn
+
+    from spindle_trio._protocol._binary import BinaryBody
+else:
+    from _collections import deque  # `collections` would have to be loaded for it
 
 
 def end_without_host() -> NoReturn:
@@ -34,7 +40,7 @@ class PlainLane:
         self.queued: int = 0
         """Bytes that were given to `push`."""
         self._pending = memoryview(b"")
-        self._behind: list[bytes] = []  # what goes after it
+        self._behind: deque[bytes | Iterator[bytes]] = deque()  # what goes after it: frames, and frames in pieces
 
     @property
     def is_flushed(self) -> bool:
@@ -60,6 +66,9 @@ class PlainLane:
 
     def push(self, body: bytes) -> None:
         """Send a frame behind what is pending, as far as the system takes it now."""
+        if type(body) is not bytes:
+            self._push_binary(body)  # type: ignore[arg-type]  # there is no other subclass
+            return
         frame = with_header(body)
         size = len(frame)
         self.queued += size
@@ -71,13 +80,36 @@ class PlainLane:
         if sent < size:
             self._pending = memoryview(frame)[sent:]
 
+    def _push_binary(self, body: BinaryBody) -> None:
+        """Send a frame and the bytes behind it, in pieces, as far as the system takes them now."""
+        self.queued += body.framed_size
+        self._behind.append(map(with_header, body.bodies()))
+        if not self._pending:
+            self._pending = self._next()
+        self.flush()
+
     def flush(self) -> None:
         """Send what is pending, as far as the system takes it now."""
         if self._pending:
             self._pending = self._pending[self._write(self._pending) :]
             if self._behind and not self._pending:
-                self._pending = memoryview(b"".join(self._behind))
-                self._behind.clear()
+                self._pending = self._next()
+
+    def _next(self) -> memoryview[int]:
+        """Take what goes next: a piece, or all frames before the first piece; empty if that was all."""
+        frames: list[bytes] = []
+        while self._behind:
+            frame = self._behind[0]
+            if isinstance(frame, bytes):
+                frames.append(frame)
+            elif frames:
+                break
+            else:
+                piece = next(frame, None)
+                if piece is not None:
+                    return memoryview(piece)
+            self._behind.popleft()
+        return memoryview(b"".join(frames))
 
     def _write(self, data: bytes | memoryview) -> int:
         """Write once, and return how many bytes the system has taken."""
