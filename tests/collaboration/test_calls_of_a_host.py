@@ -405,6 +405,13 @@ async def test_a_call_beyond_the_bound_is_refused(monkeypatch: pytest.MonkeyPatc
         (lambda calls: calls.send_raw(b"\x01[1]"), "unknown kind"),
         (lambda calls: calls.send_raw(b"\x02[1,NaN]"), "not JSON-safe"),
         (lambda calls: calls.send_raw(b""), "unknown kind"),
+        (lambda calls: calls.send_raw(b"\x05raw"), "bytes that no frame has announced on the calls lane"),
+        (lambda calls: (calls.send_raw(b'\x02$[1,{"$raw":3}]'), calls.send_raw(b"\x051234")), "1 bytes more"),
+        (lambda calls: (calls.send_raw(b'\x02$[1,{"$raw":3}]'), calls.answer(1)), "another frame where 3 bytes"),
+        (lambda calls: (calls.send_raw(b'\x02$[1,{"$raw":3}]'), calls.send_raw(b"\x05")), "without any"),
+        (lambda calls: calls.send_raw(b'\x02$[1,{"$raw":-1}]'), "not a number of bytes"),
+        (lambda calls: calls.send_raw(b'\x02$[1,{"$raw":1.0}]'), "not a number of bytes"),
+        (lambda calls: calls.send_raw(b'\x02$[1,{"$raw":268435457}]'), "announces 268435457 bytes"),
         (lambda calls: calls.close_lane(), "closed its calls lane"),
     ],
 )
@@ -451,7 +458,7 @@ async def test_bad_arguments_are_refused_and_lose_nothing(autojump_clock: MockCl
         for window in (0, -1, 65_537, 1.0, True, None):
             with pytest.raises(ValueError, match="window must be"):
                 handle.stream("square", window=window)  # type: ignore[arg-type]
-        for payload in (object(), math.nan, [[[[]]]], {1: 2}, b"bytes"):
+        for payload in (object(), math.nan, [[[[]]]], {1: 2}, (1, 2)):
             with pytest.raises(PayloadError):
                 await handle.call("square", payload)
         assert stage.counts.pending == 0

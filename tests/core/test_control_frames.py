@@ -58,6 +58,7 @@ def test_the_first_frame_leaves_out_what_there_is_not() -> None:
         "heartbeatTimeoutMs": 15_000,
         "limits": {
             "frameBytes": 2**24, "depth": 64, "values": 100_000, "textBytes": None, "containerEntries": None,
+            "binaryBytes": 2**28,
         },
     }  # fmt: skip
 
@@ -67,6 +68,7 @@ def test_the_first_frame_says_all_that_there_is() -> None:
     assert (said["key"], said["userId"], said["metadata"], said["payload"]) == ("k", "ada", {"a": 1}, [1])
     assert said["limits"] == {
         "frameBytes": 2**24, "depth": 32, "values": 10_000, "textBytes": 262_144, "containerEntries": 1_000,
+        "binaryBytes": 2**28,
     }  # fmt: skip
 
 

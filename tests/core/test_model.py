@@ -170,6 +170,7 @@ def test_the_limits_are_the_contracts() -> None:
         "entry_bytes": None,
         "reason_bytes": None,
         "error_bytes": None,
+        "binary_bytes": 256 * 2**20,
     }
 
 

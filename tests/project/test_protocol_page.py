@@ -13,6 +13,7 @@ import pytest
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model import Limits, ResolvedEntry
+from spindle_trio._protocol._binary import encode_binary, gather_text
 from spindle_trio._protocol._call_answers import Answer, CallReader, Failure, Item, StreamEnd, encode_call
 from spindle_trio._protocol._call_frames import encode_answer, encode_end, encode_failure, encode_item, read_call
 from spindle_trio._protocol._control_frames import (
@@ -23,7 +24,7 @@ from spindle_trio._protocol._control_frames import (
     parse_child_frame,
 )
 from spindle_trio._protocol._frames import HEADER_BYTES, FrameDecoder, encode_body, with_header
-from spindle_trio._protocol._json_codec import decode_body
+from spindle_trio._protocol._json_codec import BytesFollowError, decode_body, write_body
 from spindle_trio._protocol._payload import bounds_of
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.javascript import RUNTIME
@@ -81,6 +82,31 @@ def test_the_tagged_form_is_read_as_on_the_page() -> None:
     (body,) = vectors("tagged")
     at = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
     assert decode_body(body.encode(), BOUNDS) == {"at": at, "data": b"\0\xff", "plain": {"$set": 1}}
+
+
+def test_bytes_follow_a_message_as_on_the_page() -> None:
+    text, *frames = vectors("binary")
+    value = json.loads(text)
+    value["data"] = bytes.fromhex(value["data"])
+    value["more"] = [bytes.fromhex(data) for data in value["more"]]
+    head, *pieces = [bytes.fromhex(frame) for frame in frames]
+    bodies = [frame[HEADER_BYTES:] for frame in (head, *pieces)]
+    assert [with_header(body) for body in bodies] == [head, *pieces]
+    with pytest.raises(BytesFollowError) as follow:
+        decode_body(bodies[0], BOUNDS)
+    for gathering in (follow.value.gathering, gather_text(bodies[0][1:])):
+        assert [gathering.add(body) for body in bodies[1:]] == [False, True]
+        assert gathering.value == value
+    written = encode_binary(value, 10_000, write=write_body)
+    assert list(written.bodies()) == [bodies[0], bodies[1] + bodies[2][1:]]
+    assert encode_binary(value, 10_000) == written
+    assert written.framed_size == sum(map(len, written.bodies())) + 2 * HEADER_BYTES
+
+
+@pytest.mark.parametrize("body", vectors("refused-binary"))
+def test_bytes_that_break_the_protocol_are_refused(body: str) -> None:
+    with pytest.raises(PeerProtocolError):
+        decode_body(body.encode(), BOUNDS)
 
 
 def test_the_host_says_init_as_on_the_page() -> None:

@@ -20,6 +20,7 @@ class Text(str): pass
 class Row(list): pass
 class Table(dict): pass
 class Real(float): pass
+class Blob(bytes): pass
 def nested(depth, value=1):
     for _ in range(depth):
         value = [value]
@@ -37,8 +38,7 @@ def cycle_of_dicts():
 BAD = {
     "math.nan": "nan is not JSON-safe",
     "[1, -math.inf]": "[1]: -inf is not JSON-safe",
-    "b'bytes'": "bytes is not JSON-safe",
-    "bytearray(3)": "bytearray is not JSON-safe",
+    "Blob(b'bytes')": "Blob is not JSON-safe",
     "(1, 2)": "tuple is not JSON-safe",
     "{'items': [0, 1, 2, {3}]}": ".items[3]: set is not JSON-safe",
     "{'items': [0, 1, 2, {3}]}['items']": "[3]: set is not JSON-safe",
