@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 """A received payload: the values of JSON, by exact type.
 
-It may also hold `bytes`: what a Python entry has sent as `bytes`, `bytearray` or `memoryview` arrives as that, and so does
-what an entry is sent. From a JavaScript entry it may hold a `datetime` (aware, in UTC, to the millisecond) for a `Date`, and `bytes` for
-a `Buffer`, an `ArrayBuffer` or a typed array. The type leaves these out, since code for all other entries would have to
-rule them out. The payload of a spawn may not hold them.
+It may also hold `bytes`: for what was sent as `bytes`, `bytearray` or `memoryview`, and from a JavaScript entry for a
+`Buffer`, an `ArrayBuffer` or a typed array. From there it may also hold a `datetime` (aware, in UTC, to milliseconds)
+for a `Date`. The type leaves these out, since code for all other entries would have to rule them out. The payload of a
+spawn may hold neither.
 """
 
 
