@@ -32,7 +32,7 @@ _EXPECTED: Mapping[Lane, Callable[[bytes], object]] = {
 _READ: Mapping[Lane, Callable[[bytes], object]] = {
     "control": partial(parse_child_frame, bounds=BOUNDS),
     "messages": BodyReader(BOUNDS).read,
-    "calls": CallReader(BOUNDS).read,
+    "calls": lambda body: CallReader(BOUNDS).read(body),
 }
 _REFUSED = object()
 _LONGEST_REASON = 10_000

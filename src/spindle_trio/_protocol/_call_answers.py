@@ -10,11 +10,11 @@ import attrs
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._model import JsonValue
-from spindle_trio._protocol._binary import BinaryBody, Tagged
+from spindle_trio._protocol._binary import BinaryBody, Gathering, Tagged, take_bytes_out
 from spindle_trio._protocol._call_frames import ANSWER, CALL, END, FAILURE, ITEM
 from spindle_trio._protocol._frames import BYTES, TAGGED
-from spindle_trio._protocol._json_codec import BodyReader, write_body
-from spindle_trio._protocol._payload import PayloadBounds
+from spindle_trio._protocol._json_codec import BodyReader, BytesFollowError, EncodedValue, write_body
+from spindle_trio._protocol._payload import BinaryWalk, NoBytesWalk, PayloadBounds, check_payload
 
 
 @attrs.frozen
@@ -102,10 +102,22 @@ def encode_call(
     return BinaryBody.of(CALL + TAGGED + write_body(frame, max_bytes - 2), tagged.raws, max_bytes)
 
 
-class CallReader:
-    """Reads what children send on their calls lanes, under one set of bounds."""
+def encode_payload(payload: object, bounds: PayloadBounds, *, takes_bytes: bool) -> object:
+    """Write the payload of a call once, for any number of attempts to send it.
 
-    __slots__ = ("_reader",)
+    Raises:
+        PayloadError: it is not JSON-safe; or it has bytes, and the process takes none.
+    """
+    if not check_payload(payload, bounds, walk=BinaryWalk if takes_bytes else NoBytesWalk):
+        return EncodedValue(write_body(payload))
+    tagged = take_bytes_out(payload)
+    return Tagged(EncodedValue(write_body(tagged.value)), tagged.raws)
+
+
+class CallReader:
+    """Reads what one child sends on its calls lane."""
+
+    __slots__ = ("_gathering", "_kind", "_reader")
 
     def __init__(self, bounds: PayloadBounds) -> None:
         """Prepare.
@@ -113,6 +125,8 @@ class CallReader:
         Args:
             bounds: on answers and items; the array around them comes on top.
         """
+        self._gathering: Gathering | None = None  # a frame of a kind whose bytes follow
+        self._kind = b""
         entries = bounds.container_entries
         self._reader = BodyReader(
             PayloadBounds(
@@ -124,36 +138,46 @@ class CallReader:
             )
         )
 
-    def read(self, body: bytes) -> CallFrame:
-        """Read one body.
+    def read(self, body: bytes) -> CallFrame | None:
+        """Read one body; `None` if bytes of it are in the frames that follow, the last of which returns the frame.
 
         Raises:
             PeerProtocolError: a child may not send this frame; says why.
-            BytesFollowError: bytes of it are in the frames that follow; then `finish` reads it.
         """
+        gathering = self._gathering
+        if gathering is not None:
+            if not gathering.add(body):
+                return None
+            self._gathering = None
+            return _read_frame(self._kind, gathering.value)
         kind = body[:1]
         if kind not in _KINDS:
             known = "bytes that no frame has announced" if kind == BYTES else f"a frame of unknown kind {kind!r}"
             raise PeerProtocolError(f"{known} on the calls lane")
-        return self.finish(kind, self._reader.read(body[1:]))
+        try:
+            return _read_frame(kind, self._reader.read(body[1:]))
+        except BytesFollowError as follow:
+            self._gathering, self._kind = follow.gathering, kind
+            return None
 
-    def finish(self, kind: bytes, frame: JsonValue) -> CallFrame:
-        """Read a frame of a kind from the value that it holds; raises as `read` does."""
-        if not isinstance(frame, list) or len(frame) != _KINDS[kind]:
-            raise PeerProtocolError(f"a frame of kind {kind!r} that is not an array of {_KINDS[kind]}")
-        call_id = frame[0]
-        if type(call_id) is not int or call_id < 1:
-            raise PeerProtocolError(f"a frame of kind {kind!r} whose id is not an integer, 1 or more")
-        if kind == ANSWER:
-            return Answer(call_id, frame[1])
-        if kind == ITEM:
-            return Item(call_id, frame[1])
-        if kind == END:
-            return StreamEnd(call_id)
-        about = frame[1]
-        if not isinstance(about, dict):
-            raise PeerProtocolError("a failure that is not an object")
-        return _read_failure(call_id, about)
+
+def _read_frame(kind: bytes, frame: JsonValue) -> CallFrame:
+    """Read a frame of a kind from the value that it holds; raises as `CallReader.read` does."""
+    if not isinstance(frame, list) or len(frame) != _KINDS[kind]:
+        raise PeerProtocolError(f"a frame of kind {kind!r} that is not an array of {_KINDS[kind]}")
+    call_id = frame[0]
+    if type(call_id) is not int or call_id < 1:
+        raise PeerProtocolError(f"a frame of kind {kind!r} whose id is not an integer, 1 or more")
+    if kind == ANSWER:
+        return Answer(call_id, frame[1])
+    if kind == ITEM:
+        return Item(call_id, frame[1])
+    if kind == END:
+        return StreamEnd(call_id)
+    about = frame[1]
+    if not isinstance(about, dict):
+        raise PeerProtocolError("a failure that is not an object")
+    return _read_failure(call_id, about)
 
 
 _KINDS: Final[Mapping[bytes, int]] = {ANSWER: 2, ITEM: 2, END: 1, FAILURE: 2}

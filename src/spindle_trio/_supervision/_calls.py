@@ -30,21 +30,19 @@ import trio
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._linux._spinning import Spinning
-from spindle_trio._protocol._binary import Gathering, Tagged, take_bytes_out
 from spindle_trio._protocol._call_answers import (
     Answer,
-    CallFrame,
     CallReader,
     Failure,
     Item,
     StreamEnd,
     encode_call,
+    encode_payload,
     name_of,
 )
 from spindle_trio._protocol._control_frames import encode_cancel, encode_credit
-from spindle_trio._protocol._json_codec import BytesFollowError, EncodedValue, write_body
 from spindle_trio._protocol._outbox import Outbox
-from spindle_trio._protocol._payload import BinaryWalk, NoBytesWalk, check_payload
+from spindle_trio._protocol._payload import BinaryWalk, check_payload
 from spindle_trio._supervision._call_errors import (
     failure_error,
     lost_error,
@@ -95,7 +93,6 @@ class ProcessCalls:
         "_deadlines",
         "_ended",
         "_feed",
-        "_gathered",
         "_idle",
         "_is_broken",
         "_lane",
@@ -144,7 +141,6 @@ class ProcessCalls:
         self._newest_begun = 0  # the last id whose handler may have begun; looked up for calls that are watched alone
         self._lane: FrameLane | None = None
         self._outbox: Outbox | None = None  # made for the first call, with a task that reads the lane
-        self._gathered: tuple[bytes, Gathering] | None = None  # a frame whose bytes follow, after its kind
         self._is_broken = False  # after a broken frame nothing that follows it can be trusted
         self._idle: trio.lowlevel.ParkingLot | None = None
         self._spinning: Spinning | None = None
@@ -283,7 +279,8 @@ class ProcessCalls:
         if outbox is None:
             await self._refuse(call)
             return
-        payload = self._encoded(request.payload)  # once, however often the frame is written
+        bounds, takes_bytes = self._record.config.bounds, self._record.takes_bytes
+        payload = encode_payload(request.payload, bounds, takes_bytes=takes_bytes)  # once, however often it is written
         try:
             await outbox.send_in_turn(partial(self._write, call, payload, request.window))
         except trio.BrokenResourceError:
@@ -331,18 +328,6 @@ class ProcessCalls:
         if not record.is_in_this_run:
             self._spinning = Spinning()
         return self._outbox
-
-    def _encoded(self, payload: object) -> object:
-        """Write a payload that waits for room, once.
-
-        Raises:
-            PayloadError: it has bytes, and the process takes none.
-        """
-        record = self._record
-        if not check_payload(payload, record.config.bounds, walk=BinaryWalk if record.takes_bytes else NoBytesWalk):
-            return EncodedValue(write_body(payload))
-        tagged = take_bytes_out(payload)
-        return Tagged(EncodedValue(write_body(tagged.value)), tagged.raws)
 
     async def _wait_running(self, call: PendingCall | CallStream) -> None:
         """Wait until the process is ready.
@@ -423,13 +408,9 @@ class ProcessCalls:
         """Take in frames that have arrived together; those before one that breaks the protocol count."""
         pending = self._pending
         for body in bodies:
-            try:
-                frame = self._reader.read(body) if self._gathered is None else self._gather(body, *self._gathered)
-            except BytesFollowError as follow:
-                self._gathered = (body[:1], follow.gathering)
-                continue
+            frame = self._reader.read(body)
             if frame is None:
-                continue
+                continue  # its bytes follow
             call = pending.get(frame.call_id)
             if call is None:
                 raise PeerProtocolError(f"{name_of(frame)} for call {frame.call_id}, which has ended or never began")
@@ -448,13 +429,6 @@ class ProcessCalls:
             self._watch_who_has_begun(overruns)
         if not pending and self._idle is not None:
             self._idle.unpark_all()
-
-    def _gather(self, body: bytes, kind: bytes, gathering: Gathering) -> CallFrame | None:
-        """Take in bytes that belong to the frame before; return that once it is whole."""
-        if not gathering.add(body):
-            return None
-        self._gathered = None
-        return self._reader.finish(kind, gathering.value)
 
     def _finish(self, call: PendingCall | CallStream, frame: Answer | StreamEnd | Failure) -> None:
         overruns = self._record.life.overruns
