@@ -176,7 +176,8 @@ class ProcessHandle:
         ``async for item in items:``. The channel also has ``receive``, ``receive_nowait`` and ``receive_many``.
 
         The process may be `window` items ahead of what has been received here; then its generator waits. So a slow
-        reader holds up the generator, and nothing else in the process. The channel ends when the generator has. What
+        reader holds up the generator, and nothing else in the process, but for the calls behind it in a blocking entry,
+        which serves one at a time. The channel ends when the generator has. What
         else ends the stream is raised by the channel, after the items before it: the errors of `call`. Leaving the
         block cancels the stream if it has not ended, and waits for nothing.
 

@@ -47,6 +47,9 @@ class AsyncBlock(AbstractAsyncContextManager[T]):
             f"{name!r} belongs to what the block yields, not to the block; type: async with {self.typed}(…) as …:"
         )
 
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(f"this is a block, and cannot be iterated; type: async with {self.typed}(…) as …:")
+
     def __await__(self) -> NoReturn:
         raise TypeError(
             f"this is an async context manager and cannot be awaited; type: async with {self.typed}(…) as …:"

@@ -85,7 +85,7 @@ async def test_a_recorder_of_a_worker_is_told_what_it_takes() -> None:
         (lambda host, worker: spindle.connect_worker(CONNECTION), "connect_worker"),
     ],
 )
-async def test_a_plain_with_and_an_await_get_async_with(open_block, to_type: str) -> None:
+async def test_a_plain_with_an_await_and_a_loop_get_async_with(open_block, to_type: str) -> None:
     async with (
         spindle.open_host(MemoryLauncher({"echo": echo})) as host,
         host.open_worker("w", user_id="ada") as worker,
@@ -97,6 +97,9 @@ async def test_a_plain_with_and_an_await_get_async_with(open_block, to_type: str
         assert "with" in str(refused.value)
         with pytest.raises(TypeError, match=rf"type: async with {to_type}\("):
             await block
+        with pytest.raises(TypeError, match=rf"cannot be iterated; type: async with {to_type}\("):
+            async for _ in block:
+                pass
 
 
 def test_a_host_that_was_not_entered_says_so() -> None:

@@ -286,6 +286,13 @@ async def test_the_wait_for_a_process_counts_and_its_error_says_so(world: World,
         assert pool.statistics().calls == 1
 
 
+async def test_a_wait_for_processes_that_are_starting_says_so(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, "async def run(process):\n    await trio.sleep_forever()\n", size=2) as pool:
+        with pytest.raises(CallTimeoutError, match="none of its processes has become ready yet; ") as caught:
+            await pool.call("square", 1, timeout=0.1)
+        assert "more processes" not in str(caught.value)
+
+
 async def test_a_process_that_comes_in_the_last_moment_is_not_called(
     virtual_world: World, autojump_clock: MockClock
 ) -> None:

@@ -85,14 +85,21 @@ class Crew:
             if trio.current_time() < deadline:
                 return found
             self._unlend(found)  # it came in the last moment
-        why = "open the pool with more processes, or give its calls more time"
-        if self._record.failures_in_a_row:
-            count, last = self._record.failures_in_a_row, self._record.last_failure
-            why = f"{count} of its processes have failed in a row, the last one so: {last}"
         raise CallTimeoutError(
             f"the call of {method!r} was not begun in time: it waited {trio.current_time() - began:.3g} s for a "
-            f"process of {self}; {why}"
+            f"process of {self}; {self._why_none_is_free()}"
         )
+
+    def _why_none_is_free(self) -> str:
+        """Say so, with what to do."""
+        if self._record.failures_in_a_row:
+            count, last = self._record.failures_in_a_row, self._record.last_failure
+            return f"{count} of its processes have failed in a row, the last one so: {last}"
+        if self._starting() == len(self._members):
+            return (
+                "none of its processes has become ready yet; call process.ready() earlier, or give its calls more time"
+            )
+        return "open the pool with more processes, or give its calls more time"
 
     def answered(self, member: Member) -> None:
         """Take back a process that has ended its call."""
