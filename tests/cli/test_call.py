@@ -205,7 +205,6 @@ def test_a_call_whose_time_is_over_is_124(patient, run_here) -> None:
     assert line.endswith("(patient.py) within 0.2 s, and was cancelled")
 
 
-@pytest.mark.quick(3)
 def test_a_hung_call_is_124_and_shows_its_stack(tools, run_here) -> None:
     done = run_here("call", tools, "hang", "--timeout", "0.2", "--grace", "3600")
     assert (done.status, done.stdout) == (124, "")
