@@ -160,6 +160,15 @@ async def test_a_reader_that_comes_long_after_the_time_was_over_hears_just_that(
             await items.receive()
 
 
+async def test_a_stream_that_has_outlived_the_scope_it_was_opened_in_says_no_number(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        with trio.CancelScope(deadline=trio.current_time() + 2) as scope:
+            async with stage.handle.stream("index") as items:
+                scope.deadline += 10
+                with pytest.raises(CallTimeoutError, match="in time, and was cancelled"):
+                    await items.receive()
+
+
 async def test_a_cancelled_reader_loses_nothing_and_the_stream_goes_on(autojump_clock: MockClock) -> None:
     async with running() as stage, stage.handle.stream("index") as items:
         await stage.child.calls.next()

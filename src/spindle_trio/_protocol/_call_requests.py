@@ -1,6 +1,8 @@
-"""The check of what a caller asks of a process, before anything is sent; the payload is checked where it is written."""
+"""What a caller asks of a process: checked before anything is sent, but for the payload, and put into words."""
 
 from __future__ import annotations
+
+import math
 
 from spindle_trio._model import METHOD_BYTES, MOST_WINDOW, CallRequest, Overrun
 from spindle_trio._model._values import is_number
@@ -42,3 +44,10 @@ def check_overrun(overrun: Overrun) -> None:
     """
     if overrun not in ("leave", "kill"):
         raise ValueError(f"overrun must be 'leave' or 'kill', not {overrun!r}")
+
+
+def within(timeout: float) -> str:
+    """Say how long a call had, to the millisecond: a pool passes on what is left, a little less than it got."""
+    if timeout == math.inf:
+        return "in time"  # by a cancel scope that has moved its deadline since
+    return f"within {round(timeout, 3) or timeout:g} s"

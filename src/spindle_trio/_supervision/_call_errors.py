@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spindle_trio._errors import CallError, CallFailedError, CallTimeoutError, ProcessLostError, UnknownMethodError
+from spindle_trio._protocol._call_requests import within
 from spindle_trio._supervision._snapshots import take_snapshot
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallE
 
 def timeout_error(record: ProcessRecord, method: str, timeout: float) -> CallTimeoutError:
     """Make the error for a call whose time is over."""
-    return CallTimeoutError(f"{method!r} was not answered by {_name(record)} within {timeout:g} s, and was cancelled")
+    return CallTimeoutError(f"{method!r} was not answered by {_name(record)} {within(timeout)}, and was cancelled")
 
 
 def lost_error(record: ProcessRecord, method: str, *, handed_over: bool) -> ProcessLostError:

@@ -18,6 +18,7 @@ from spindle_trio._model import (
     ProcessCallCredit,
     ProcessCallIdle,
 )
+from spindle_trio._protocol._call_requests import within
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._checked_copy import checked_copy
 from spindle_trio._worker_protocol._pending import Pending, PendingCall
@@ -208,7 +209,7 @@ class RemoteCalls:
         process = self._process.info
         return CallTimeoutError(
             f"{request.method[:200]!r} was not answered by process {process.process_id} ({process.entry}) "
-            f"within {request.timeout:g} s, and was cancelled"
+            f"{within(request.timeout)}, and was cancelled"
         )
 
 
