@@ -102,5 +102,5 @@ def test_doctor_says_what_would_run_javascript_entries(
 
 
 def test_the_oldest_node_is_the_same_to_the_host_and_to_the_runtime() -> None:
-    runtime = RUNTIME.read_text(encoding="utf-8")
+    runtime = RUNTIME.with_name("entry.mjs").read_text(encoding="utf-8")
     assert f"const OLDEST_NODE = {list(OLDEST_NODE)};" in runtime

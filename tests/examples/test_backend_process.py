@@ -95,7 +95,7 @@ async def test_a_backend_has_entries_in_two_languages_run_and_sees_one_of_them_e
         "backend: matcher.js: {'found': 1}",
         "backend: matcher.js: {'looking_for': '(a+)+$'}",
         "backend: matcher.js: running -> timed_out",
-        "backend: matcher.js: timed_out, no heartbeat for 2 s",
+        "backend: matcher.js: timed_out, no heartbeat for 2 s; JavaScript leaves no stacks",
     ]
     assert lines[-1] == "host: the backend exited with 0, and 0 of its processes are left"
 
