@@ -10,7 +10,7 @@ import random
 
 import attrs
 
-from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Part, Scenario, Spawn, Stop, Stream
+from simulation.scenario import Act, AnyCommand, Call, Handler, Moment, Part, Scenario, Spawn, Stop, Stream, WaitIdle
 
 SHARE = 0.6
 """Of the scenarios, that get calls."""
@@ -38,6 +38,8 @@ def with_calls(scenario: Scenario, chance: random.Random, grid: float) -> Scenar
     for _ in range(chance.choice((1, 2, 3, 5, 8))):
         target = favourite if chance.random() < 0.7 else chance.choice(spawns)
         commands.append(drawing.call(target, commands[target], len(scenario.workers)))
+    for _ in range(chance.choice((0, 0, 1))):
+        commands.append(drawing.wait_idle(favourite, commands[favourite]))
     return attrs.evolve(scenario, commands=tuple(commands), cancel_grace=chance.choice((0.25, 0.5, 1.0, 2.0)))
 
 
@@ -67,6 +69,7 @@ class _Calls:
             at_stop=chance.choice(((at_stop,), (at_stop,), None)),
             withstands_kill=chance.choice((0.0,) * 7 + (0.5, 1.0, 1.75)),
             has_pid=chance.random() < 0.3,
+            call_room=chance.choice((1, 2)) if chance.random() < 0.06 else None,
         )
         at = self._time(0.0, 1.5)
         cancelled_at = at + self._time(0.0, 1.0) if chance.random() < 0.05 else math.inf
@@ -84,6 +87,11 @@ class _Calls:
     def stop(self, target: int, spawn: AnyCommand) -> Stop:
         grace = self.chance.choice((None, None, 0.0, 0.5))
         return Stop(worker=spawn.worker, at=spawn.at + self._time(0.0, 4.0), target=target, grace=grace)
+
+    def wait_idle(self, target: int, spawn: AnyCommand) -> WaitIdle:
+        at = spawn.at + self._time(0.0, 3.0)
+        cancelled_at = at + self._time(0.0, 2.0) if self.chance.random() < 0.2 else math.inf
+        return WaitIdle(worker=spawn.worker, at=at, cancelled_at=cancelled_at, target=target)
 
     def taking(self, spawn: Spawn) -> Spawn:
         """Decide when a process takes calls, and which frames about no call it sends."""

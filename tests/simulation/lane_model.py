@@ -23,6 +23,8 @@ class Reading:
     window: int
     credit: int
     """Items that the process may still send."""
+    deadline: float
+    """When its time is over."""
     read_at: float
     """When the reader wants the next item, or leaves."""
     done: int = 0
@@ -43,7 +45,8 @@ class Reading:
 class CallsLane:
     """The calls of one process. All attributes are plain values, so that a copy is cheap."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int | None) -> None:
+        self.room = room  # how many it holds if the process does not read it
         self.is_taken: bool | None = None  # whether the process takes calls; `None` as long as it speaks protocol 1
         self.is_open = self.is_broken = False  # whether the host reads it; not before the first call
         self.has_been_closed = False
@@ -107,6 +110,9 @@ class CallsLane:
         due = [number for at, number in self.uncaused if at <= now]
         self.uncaused = tuple(other for other in self.uncaused if other[0] > now)
         for number in due:
+            stream = self.streams.get(number)
+            if stream is not None and stream.deadline <= now:  # its handler has just seen that before its reader
+                self.streams[number] = attrs.evolve(stream, is_timed_out=True)
             self._finish(number, ("CallFailedError", "Cancelled"))
 
     def lose(self, state: str) -> None:
@@ -114,7 +120,9 @@ class CallsLane:
         waiting = [number for number in self.pending if number not in self.given_up]
         waiting += [number for _, number in self.uncaused]
         for number in waiting:
-            self._finish(number, ("ProcessLostError", True, state))
+            # One more is on its way into the lane, and the rest has never left the host.
+            is_handed_over = self.room is None or self.begun.index(number) <= self.room
+            self._finish(number, ("ProcessLostError", is_handed_over, state))
         self.pending, self.uncaused, self.watched = (), (), ()
 
     # What the process does.

@@ -64,7 +64,7 @@ class Proc:
         self.user, self.kind, self.key = user, kind, (spawn.key or "").strip() or None
         self.grace = grace if spawn.grace_period is None else spawn.grace_period
         self.cancel_grace = cancel_grace
-        self.calls = CallsLane()
+        self.calls = CallsLane(self.part.call_room)
         self.state = "starting"
         self.launch = "asked for"  # launching, called off, launched
         self.started_at, self.startup_at = now, now + spawn.startup_timeout

@@ -27,6 +27,7 @@ from simulation.scenario import (
     Stop,
     Stream,
     Wait,
+    WaitIdle,
     entry_of,
     method_of,
 )
@@ -103,6 +104,7 @@ class _Player:
         self.ids: dict[int, str] = {}
         self.numbers: dict[str, int] = {}
         self.handles: dict[int, ProcessHandle] = {}
+        self.post_mortems: dict[int, spindle.PostMortem | None] = {}
         self.workers: dict[int, Worker] = {}
         self.events: dict[int, LifecycleChannel[LifecycleEvent]] = {}
         self.nursery: trio.Nursery
@@ -198,6 +200,7 @@ class _Player:
         seen = Seen(event.previous_state, event.state, event.exit_reason, error, event.result, at)
         self.log.note(worker, "event", number, seen)
         if event.state.is_terminal:
+            self.post_mortems[number] = event.post_mortem
             for after, command in enumerate(self.scenario.commands):
                 if isinstance(command, Spawn) and command.after_end_of == number:
                     self.nursery.start_soon(self._carry_out, after, command)
@@ -235,6 +238,9 @@ class _Player:
             case spindle.SpawnError():
                 return type(error).__name__, error.info.state.value
             case spindle.ProcessLostError():
+                number = self.numbers[error.info.process_id]
+                if error.info.state.is_terminal and error.post_mortem != self.post_mortems[number]:
+                    self.log.remarks.append(f"process {number}: a lost call has {error.post_mortem}")
                 return type(error).__name__, error.handed_over, error.info.state.value
             case spindle.UnknownMethodError():
                 return type(error).__name__, *error.known
@@ -281,11 +287,18 @@ class _Player:
                 info = await processes.get(self._id(command.target))
                 return "got", None if info is None else info.state.value
             case Wait():
-                if command.target not in self.handles or command.worker != self.scenario.spawn(command.target).worker:
+                handle = self._handle(command)
+                if handle is None:
                     return ("no handle",)
-                ended = await self.handles[command.target].wait_ended()
+                ended = await handle.wait_ended()
                 times = (ended.started_at, ended.ready_at, ended.last_heartbeat_at, ended.ended_at)
                 return "ended", ended.state.value, *map(_seconds, times)
+            case WaitIdle():
+                handle = self._handle(command)
+                if handle is None:
+                    return ("no handle",)
+                await handle.wait_idle()
+                return ("idle",)
             case Stream():
                 await self._read(number, command)
                 return ()
@@ -295,7 +308,7 @@ class _Player:
     async def _call(self, number: int, command: Call) -> object:
         """Call a process, which may have been spawned and not be ready: a connection calls such a one as well."""
         overrun: Overrun = "kill" if command.kills else "leave"
-        handle = self._callee(command)
+        handle = self._handle(command)
         if handle is not None:
             return await handle.call(method_of(number), number, timeout=command.timeout, overrun=overrun)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -336,7 +349,7 @@ class _Player:
         """Open a stream in the same ways as a call."""
         overrun: Overrun = "kill" if command.kills else "leave"
         method, timeout, window = method_of(number), command.timeout, command.window
-        handle = self._callee(command)
+        handle = self._handle(command)
         if handle is not None:
             async with handle.stream(method, number, timeout=timeout, window=window, overrun=overrun) as items:
                 yield items
@@ -345,7 +358,7 @@ class _Player:
             stream = await self._calls(command).open_stream(CallRequest(method, number, timeout, overrun, window))
             yield stream
 
-    def _callee(self, command: Call) -> ProcessHandle | None:
+    def _handle(self, command: Call | Wait | WaitIdle) -> ProcessHandle | None:
         is_own = command.worker == self.scenario.spawn(command.target).worker
         return self.handles.get(command.target) if is_own else None
 

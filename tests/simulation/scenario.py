@@ -77,6 +77,8 @@ class Part:
     """Whether it looks like a process of the operating system."""
     calls: str = "ready"
     """When it takes calls: `ready` at once, `later` not before it says so, or `protocol 1` never."""
+    call_room: int | None = None
+    """It reads no calls, and its lane holds so many."""
 
 
 @attrs.frozen(kw_only=True)
@@ -177,7 +179,14 @@ class Stream(Call):
     """Seconds before each item that is wanted; then the block is left."""
 
 
-AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait | Call
+@attrs.frozen(kw_only=True)
+class WaitIdle(Command):
+    """Wait until a process has ended all its calls, with its handle, if its spawn has returned one."""
+
+    target: int
+
+
+AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait | Call | WaitIdle
 
 
 @attrs.frozen

@@ -22,6 +22,7 @@ from simulation.scenario import ABANDONMENT, PATIENCE, Act, Handler, Moment, Par
 from spindle_trio import EntryError
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio.abc import ExitStatus, FrameLane, LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
+from spindle_trio.testing._memory_lane import memory_lane_pair
 from spindle_trio.testing._memory_process import KILLED, MemoryProcess
 
 
@@ -89,6 +90,8 @@ class StagedProcess(MemoryProcess):
     ) -> None:
         super().__init__(order)
         self.part, self.number, self.worker, self.handlers, self.log = part, number, worker, handlers, log
+        if part.call_room is not None:
+            self._calls = memory_lane_pair(order.limits.frame_bytes, buffer_frames=part.call_room)
         self.pid = 1_000_000 + number if part.has_pid else None
         self.killed_at: float | None = None
         self._plan: list[tuple[float, Moment, int | None]] = []  # when, what, and in the handler of which call
@@ -107,7 +110,8 @@ class StagedProcess(MemoryProcess):
         self.arrived(self.child_control)
         self.child_control.tell_arrival(self)
         self.child_messages.tell_arrival(self)
-        self.child_calls.tell_arrival(self)
+        if self.part.call_room is None:
+            self.child_calls.tell_arrival(self)
 
     def arrived(self, lane: FrameLane) -> None:
         self._nap.cancel()
@@ -132,7 +136,9 @@ class StagedProcess(MemoryProcess):
 
     def _read(self) -> None:
         """Read all that the host has said."""
-        lanes = (self.child_control, self._hear), (self.child_messages, self._take), (self.child_calls, self._begin)
+        lanes = [(self.child_control, self._hear), (self.child_messages, self._take)]
+        if self.part.call_room is None:
+            lanes.append((self.child_calls, self._begin))
         for lane, hear in lanes:
             try:
                 while not (lane is self.child_control and self._is_closed):

@@ -124,6 +124,29 @@ def whatever_is_lost_was_handed_over(patch: Patch) -> None:
     )
 
 
+def what_has_never_left_is_lost_as_handed_over(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def end(calls: ProcessCalls) -> None:
+            if calls._outbox is not None:
+                calls._last_id += calls._outbox.dropped
+            original(calls)
+
+        return end
+
+    replace(patch, ProcessCalls, "end", make)
+
+
+def calls_whose_callers_have_gone_on_count_as_ended(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        async def wait_idle(calls: ProcessCalls) -> None:
+            if not all(call.is_given_up for call in calls._pending.values()):
+                await original(calls)
+
+        return wait_idle
+
+    replace(patch, ProcessCalls, "wait_idle", make)
+
+
 def the_deadline_of_an_outer_scope_does_not_travel(patch: Patch) -> None:
     def write(calls: ProcessCalls, call: Any, *about: Any) -> bytes:
         if calls._record.life.phase is not Phase.RUNNING:
@@ -248,6 +271,8 @@ FAULTS = (
     a_call_of_a_stopping_process_waits_for_its_end,
     a_call_before_ready_is_refused,
     whatever_is_lost_was_handed_over,
+    what_has_never_left_is_lost_as_handed_over,
+    calls_whose_callers_have_gone_on_count_as_ended,
     the_deadline_of_an_outer_scope_does_not_travel,
     what_was_answered_before_an_exit_is_lost,
     a_handler_that_was_cancelled_has_failed_at_once,

@@ -23,6 +23,7 @@ from simulation.scenario import (
     Spawn,
     Stop,
     Stream,
+    WaitIdle,
     kind_of,
     place_of,
     user_of,
@@ -58,6 +59,8 @@ class WorkerModel(WorkerState):
                 self._receive(number, told)
             case "run out":
                 self._run_out(number, told)
+            case "be idle":
+                self._resolve(number, ("idle",))
             case "leave":
                 self._give_up_call(number, ("left",), told)
             case "take turn":
@@ -176,6 +179,11 @@ class WorkerModel(WorkerState):
                 self._reach(number, command, told)
             case Call():
                 self._begin_call(number, command)
+            case WaitIdle():
+                if command.target in self.handles:
+                    self.phases[number] = "idling"
+                else:
+                    self._resolve(number, ("no handle",))
             case _:
                 if command.target not in self.handles:
                     self._resolve(number, ("no handle",))
@@ -240,7 +248,7 @@ class WorkerModel(WorkerState):
         phase = self.phases.get(number)
         if phase in (*CALLING, "reading"):
             self._give_up_call(number, ("cancelled",), told)
-        elif phase is None or phase in ("watching", "sending"):
+        elif phase is None or phase in ("watching", "sending", "idling"):
             self._resolve(number, ("cancelled",))
         elif phase == "queued":
             self.phases[number] = "called off"
@@ -277,12 +285,14 @@ class WorkerModel(WorkerState):
                 if isinstance(command, Stream):
                     self.phases[number] = "reading"
                     read_at = self.now + (command.reads[0] if command.reads else 0.0)
-                    calls.streams[number] = Reading(command.window, command.window, read_at)
+                    calls.streams[number] = Reading(command.window, command.window, command.deadline, read_at)
                     if command.kills:  # its reader may be away when its time is over
                         calls.watch(number, command.deadline + self.scenario.cancel_grace)
 
     def _check_sent(self, number: int, command: Call) -> None:
         """Look whether the process has got the call now, once, with the time that is left."""
+        if self.started[command.target].part.call_room is not None:
+            return
         match self.log.calls.get(number):
             case [(command.target, at, left, window)] if (
                 at == self.now
@@ -362,7 +372,7 @@ class WorkerModel(WorkerState):
         self._answer_calls(process)
 
     def _tell_cancel(self, number: int, process: Proc) -> None:
-        if process.exit is None and not process.has_closed_control:
+        if process.exit is None and not process.has_closed_control and process.part.call_room is None:
             cancels = self.log.cancels.get(number)
             if cancels != [self.now]:
                 raise Refuted(f"at {self.now} call {number} should be cancelled, once; it was at {cancels}")

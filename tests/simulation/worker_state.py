@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from simulation.keys import Keys
 from simulation.lane_model import Outcome, Reading
 from simulation.model import Proc
-from simulation.scenario import AnyCommand, Scenario, Send, Spawn
+from simulation.scenario import AnyCommand, Scenario, Send, Spawn, WaitIdle
 
 if TYPE_CHECKING:
     from simulation.stage import Log
@@ -107,6 +107,8 @@ class WorkerState:
                     steps.append(("time out", number))
                 if phase == "calling" and self.started[self.call_target(number)].state != "starting":
                     steps.append(("call", number))
+            elif phase == "idling" and not self.started[self._idler(number)].calls.pending:
+                steps.append(("be idle", number))
             elif phase == "reading":
                 steps += self._reading_steps(number)
         for number, process in self.live.items():
@@ -178,6 +180,11 @@ class WorkerState:
         """Tell when a call times out."""
         command = self.scenario.call(number)
         return command.at + command.timeout
+
+    def _idler(self, number: int) -> int:
+        command = self.commands[number]
+        assert isinstance(command, WaitIdle), f"command {number} waits for no calls"
+        return command.target
 
     def call_target(self, number: int) -> int:
         """Tell which process is called."""
