@@ -38,6 +38,8 @@ def with_calls(scenario: Scenario, chance: random.Random, grid: float) -> Scenar
     for _ in range(chance.choice((1, 2, 3, 5, 8))):
         target = favourite if chance.random() < 0.7 else chance.choice(spawns)
         commands.append(drawing.call(target, commands[target], len(scenario.workers)))
+    if chance.random() < 0.15:
+        commands += drawing.queue(favourite, commands[favourite])
     for _ in range(chance.choice((0, 0, 1))):
         commands.append(drawing.wait_idle(favourite, commands[favourite]))
     return attrs.evolve(scenario, commands=tuple(commands), cancel_grace=chance.choice((0.25, 0.5, 1.0, 2.0)))
@@ -69,7 +71,7 @@ class _Calls:
             at_stop=chance.choice(((at_stop,), (at_stop,), None)),
             withstands_kill=chance.choice((0.0,) * 7 + (0.5, 1.0, 1.75)),
             has_pid=chance.random() < 0.3,
-            call_room=chance.choice((1, 2)) if chance.random() < 0.06 else None,
+            call_room=1 if chance.random() < 0.08 else None,
         )
         at = self._time(0.0, 1.5)
         cancelled_at = at + self._time(0.0, 1.0) if chance.random() < 0.05 else math.inf
@@ -98,13 +100,14 @@ class _Calls:
         chance = self.chance
         calls = chance.choice(("ready",) * 7 + ("later", "later", "protocol 1"))
         plan = spawn.part.plan
-        if calls == "later" or chance.random() < 0.02:
+        if calls == "later" or chance.random() < 0.05:
             after = self._time(0.0, 2.0) + (1.0 if chance.random() < 0.7 else 0.0)  # mostly, it is ready by then
-            plan = (*plan, Moment(after, (Act("take calls"),)))
+            plan = (*plan, Moment(after, (Act("take calls", chance.choice((0, 0, 1, 2))),)))
         if chance.random() < 0.08:
             what = chance.choice(("answer nobody", "answer nonsense", "close calls", "close calls"))
             plan = (*plan, Moment(self._time(0.5, 3.0), (Act(what),)))
-        return attrs.evolve(spawn, part=attrs.evolve(spawn.part, calls=calls, plan=plan))
+        concurrency = chance.choice((None, None, 1, 2))
+        return attrs.evolve(spawn, part=attrs.evolve(spawn.part, calls=calls, plan=plan, concurrency=concurrency))
 
     def call(self, target: int, spawn: AnyCommand, workers: int) -> Call:
         chance = self.chance
@@ -122,6 +125,21 @@ class _Calls:
             handler=Handler(self._plan(timeout, cancelled_at - at), self._at_cancel()),
         )
         return self._stream(call) if chance.random() < 0.4 else call
+
+    def queue(self, target: int, spawn: AnyCommand) -> list[Call]:
+        """Draw calls that come together, and whose handlers give up late or never."""
+        at = spawn.at + self._time(0.5, 1.0)
+        return [
+            Call(
+                worker=spawn.worker,
+                at=at,
+                target=target,
+                timeout=0.5,
+                kills=self.chance.random() < 0.7,
+                handler=Handler((), (Moment(self._time(0.0, 1.0), (Act("say cancelled"),)),) if ends else None),
+            )
+            for ends in (self.chance.random() < 0.7, self.chance.random() < 0.3, self.chance.random() < 0.3)
+        ]
 
     def _stream(self, call: Call) -> Stream:
         """Make a stream of a call: items first, and then mostly an end where an answer would be."""
@@ -156,7 +174,7 @@ class _Calls:
         if chance.random() < 0.25:
             return ()
         times = (0.0, 0.0, self._time(0.0, 1.0), self._time(0.0, 4.0), min(*ends, 3.0))
-        return self._words(chance.choice(times), 0.08)
+        return self._words(chance.choice(times), 0.1)
 
     def _at_cancel(self) -> tuple[Moment, ...] | None:
         chance = self.chance
@@ -172,7 +190,7 @@ class _Calls:
         chance = self.chance
         acts = [Act(chance.choice(LAST_WORDS))]
         if chance.random() < mishaps:
-            acts.append(Act(chance.choice(("exit", "complete", "close control"))))
+            acts.append(Act(chance.choice(("exit", "exit", "vanish", "complete", "close control"))))
         elif chance.random() < mishaps:
             what = chance.choice(MISHAPS)
             acts.insert(chance.choice((0, 1)), Act(what, int(what == "send")))

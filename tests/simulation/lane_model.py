@@ -45,8 +45,12 @@ class Reading:
 class CallsLane:
     """The calls of one process. All attributes are plain values, so that a copy is cheap."""
 
-    def __init__(self, room: int | None) -> None:
+    def __init__(self, room: int | None, grace: float) -> None:
         self.room = room  # how many it holds if the process does not read it
+        self.grace = grace  # seconds that a cancelled handler has, where its process is killed otherwise
+        self.concurrency: int | None = None  # how many calls the process says that it serves at a time
+        self.newest = 0  # how many of those that were sent may have been begun
+        self.waiting: tuple[tuple[float, int], ...] = ()  # to be watched from then on, once they may have been begun
         self.is_taken: bool | None = None  # whether the process takes calls; `None` as long as it speaks protocol 1
         self.is_open = self.is_broken = False  # whether the host reads it; not before the first call
         self.has_been_closed = False
@@ -83,23 +87,45 @@ class CallsLane:
     def begin(self, number: int) -> None:
         """Send a call."""
         self.begun, self.pending = (*self.begun, number), (*self.pending, number)
+        self._look(-math.inf)
 
-    def give_up(self, number: int, kill_at: float) -> bool:
+    def serve(self, concurrency: int | None, now: float) -> None:
+        """Hear how many calls the process serves at a time from now on. Those that it has begun go on."""
+        self.concurrency = concurrency
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Look which calls may have been begun: in order, as many at a time as the process says."""
+        if self.concurrency is None or len(self.pending) <= self.concurrency:
+            self.newest = len(self.begun)
+        else:
+            self.newest = max(self.newest, self.begun.index(self.pending[self.concurrency - 1]) + 1)
+        waiting, self.waiting = self.waiting, ()
+        for since, number in waiting:
+            self.watch(number, max(since, now))
+
+    def give_up(self, number: int, now: float, *, kills: bool) -> bool:
         """Let a caller go on, and say whether its call has not ended."""
         if number not in self.pending:
             if number not in self.streams:
                 self.uncaused = tuple(other for other in self.uncaused if other[1] != number)
             return False
         self.given_up = (*self.given_up, number)
-        self.watch(number, kill_at)
+        if kills:
+            self.watch(number, now)
         return True
 
-    def watch(self, number: int, kill_at: float) -> None:
-        """Kill the process at this time, or an earlier one, unless the call has ended by then."""
-        if kill_at < math.inf:
+    def watch(self, number: int, since: float) -> None:
+        """Kill the process at the end of the grace period from this moment, or an earlier one, unless the call ends."""
+        if self.begun.index(number) < self.newest:
+            kill_at = since + self.grace
             before = {call: at for at, call in self.watched}
             before[number] = min(kill_at, before.get(number, kill_at))
             self.watched = tuple((at, call) for call, at in before.items())
+        else:
+            before = {call: at for at, call in self.waiting}
+            before[number] = min(since, before.get(number, since))
+            self.waiting = tuple((at, call) for call, at in before.items())
 
     def overrun(self) -> tuple[float, int]:
         """Tell which call kills the process first, and when."""
@@ -123,7 +149,7 @@ class CallsLane:
             # One more is on its way into the lane, and the rest has never left the host.
             is_handed_over = self.room is None or self.begun.index(number) <= self.room
             self._finish(number, ("ProcessLostError", is_handed_over, state))
-        self.pending, self.uncaused, self.watched = (), (), ()
+        self.pending, self.uncaused, self.watched, self.waiting = (), (), (), ()
 
     # What the process does.
 
@@ -169,6 +195,8 @@ class CallsLane:
             return False
         self.pending = tuple(other for other in self.pending if other != number)
         self.watched = tuple(other for other in self.watched if other[1] != number)
+        self.waiting = tuple(other for other in self.waiting if other[1] != number)
+        self._look(now)
         if is_given_up:
             self.late += act.what != "say cancelled"
             return True

@@ -64,7 +64,7 @@ class Proc:
         self.user, self.kind, self.key = user, kind, (spawn.key or "").strip() or None
         self.grace = grace if spawn.grace_period is None else spawn.grace_period
         self.cancel_grace = cancel_grace
-        self.calls = CallsLane(self.part.call_room)
+        self.calls = CallsLane(self.part.call_room, cancel_grace)
         self.state = "starting"
         self.launch = "asked for"  # launching, called off, launched
         self.started_at, self.startup_at = now, now + spawn.startup_timeout
@@ -190,6 +190,7 @@ class Proc:
             case "ready":
                 if self.calls.is_taken is None and self.part.calls != "protocol 1":
                     self.calls.is_taken = self.part.calls == "ready"
+                    self.calls.serve(self.part.concurrency if self.calls.is_taken else None, now)
                 if self.state == "starting" and self.end is None:
                     self.ready_at = self.beat_at = now
                     self._move("running", told)
@@ -198,6 +199,7 @@ class Proc:
                     self.break_protocol(now, told)
                 else:
                     self.calls.is_taken = True
+                    self.calls.serve(act.value or None, now)
             case "heartbeat":
                 if self.state == "running" and self.end is None:
                     self.beat_at = now

@@ -35,7 +35,7 @@ class Act:
     there is credit), `push` (an item regardless).
     """
     value: int = 0
-    """How many messages, which result, which code or signal, whose call."""
+    """How many messages, which result, which code or signal, whose call, how many calls at a time."""
 
     def __repr__(self) -> str:
         return f"Act({self.what!r}, {self.value})" if self.value else f"Act({self.what!r})"
@@ -77,6 +77,8 @@ class Part:
     """Whether it looks like a process of the operating system."""
     calls: str = "ready"
     """When it takes calls: `ready` at once, `later` not before it says so, or `protocol 1` never."""
+    concurrency: int | None = None
+    """How many calls it says that it serves at a time, with `ready`."""
     call_room: int | None = None
     """It reads no calls, and its lane holds so many."""
 

@@ -228,9 +228,10 @@ class StagedProcess(MemoryProcess):
                 self.beat()
             case "ready":
                 self.beat()
-                self._say({"type": "ready", **ACCEPTED[self.part.calls]})
+                at_a_time = self.part.concurrency if self.part.calls == "ready" else None
+                self._say({"type": "ready", **ACCEPTED[self.part.calls], **_concurrency(at_a_time)})
             case "take calls":
-                self._say({"type": "calls"})
+                self._say({"type": "calls", **_concurrency(value or None)})
             case "heartbeat":
                 self._say({"type": "heartbeat"})
             case "send":
@@ -337,6 +338,10 @@ ACCEPTED: Mapping[str, Mapping[str, object]] = {
     "protocol 1": {},
 }
 """What `ready` says of calls."""
+
+
+def _concurrency(calls: int | None) -> dict[str, object]:
+    return {} if calls is None else {"concurrency": calls}
 
 
 def exit_status(act: Act) -> ExitStatus:

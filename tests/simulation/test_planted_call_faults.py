@@ -66,16 +66,25 @@ def a_call_is_cancelled_although_its_answer_has_come(patch: Patch) -> None:
 
 
 def an_overrun_kills_at_once(patch: Patch) -> None:
-    replace(
-        patch,
-        Overruns,
-        "begin",
-        lambda original: lambda own, call_id, method, at: original(own, call_id, method, at - own._grace),
-    )
+    def make(original: Any) -> Any:
+        def begin(overruns: Overruns, call_id: int, method: str, at: float, **more: Any) -> None:
+            original(overruns, call_id, method, at - overruns._grace, **more)
+
+        return begin
+
+    replace(patch, Overruns, "begin", make)
 
 
 def an_overrun_never_kills(patch: Patch) -> None:
-    patch.setattr(Overruns, "begin", lambda *_: None)
+    patch.setattr(Overruns, "begin", lambda *_, **__: None)
+
+
+def a_call_that_waits_behind_others_is_judged(patch: Patch) -> None:
+    replace(patch, Overruns, "begin", lambda original: lambda *about, **_: original(*about))
+
+
+def a_call_that_has_waited_behind_others_is_not_judged(patch: Patch) -> None:
+    patch.setattr(Overruns, "note_begun", lambda *_: False)
 
 
 def a_handler_that_gives_up_in_time_is_killed(patch: Patch) -> None:
@@ -266,6 +275,8 @@ FAULTS = (
     a_call_is_cancelled_although_its_answer_has_come,
     an_overrun_kills_at_once,
     an_overrun_never_kills,
+    a_call_that_waits_behind_others_is_judged,
+    a_call_that_has_waited_behind_others_is_not_judged,
     a_handler_that_gives_up_in_time_is_killed,
     a_call_is_let_through_while_stopping,
     a_call_of_a_stopping_process_waits_for_its_end,

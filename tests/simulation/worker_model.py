@@ -7,7 +7,6 @@ lists those that may come next, at this instant; each says what the log has to s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import attrs
@@ -287,7 +286,7 @@ class WorkerModel(WorkerState):
                     read_at = self.now + (command.reads[0] if command.reads else 0.0)
                     calls.streams[number] = Reading(command.window, command.window, command.deadline, read_at)
                     if command.kills:  # its reader may be away when its time is over
-                        calls.watch(number, command.deadline + self.scenario.cancel_grace)
+                        calls.watch(number, command.deadline)
 
     def _check_sent(self, number: int, command: Call) -> None:
         """Look whether the process has got the call now, once, with the time that is left."""
@@ -324,8 +323,7 @@ class WorkerModel(WorkerState):
         if process.ended_at is not None:
             return False
         process.hear_calls(self.now, told)
-        kill_at = self.now + self.scenario.cancel_grace if self.scenario.call(number).kills else math.inf
-        is_cancelled = process.calls.give_up(number, kill_at)
+        is_cancelled = process.calls.give_up(number, self.now, kills=self.scenario.call(number).kills)
         if is_cancelled:
             self._tell_cancel(number, process)
         return is_cancelled
