@@ -332,7 +332,7 @@ def test_a_run_goes_before_calls(tmp_path) -> None:
         ("calls = {'x': None}", "unfit entry, 'x': on_call takes a function, not NoneType"),
         ("calls = {'x': 3}", "unfit entry, 'x': on_call takes a function, not int"),
         ("calls = {'x' * 2000: len}", "unfit entry, 'xxx"),
-        ("calls = None", "defines neither a callable 'run'"),
+        ("calls = None", r'write: def run\(process\), or: calls = {"name": function}$'),
     ],
 )
 def test_calls_that_are_no_mapping_of_names_to_functions_are_refused(tmp_path, source, text) -> None:

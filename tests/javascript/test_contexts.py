@@ -205,7 +205,7 @@ async def test_a_file_may_have_any_name_and_folder(stage: Stage) -> None:
 # ---- what cannot be loaded
 
 UNLOADABLE = {
-    "exports no function: export a function as default, or as run": "export const main = () => {};",
+    "exports no function: export a function as default, or as run, or functions ": "export const main = () => {};",
     "could not be loaded: Error: Cannot find package 'not-there'": (
         "import it from 'not-there';\nexport default () => {};"
     ),

@@ -46,7 +46,11 @@ UNFIT = {
         "await import(new URL('./circle.mjs', import.meta.url).href);\nexport default (p) => p.ready();",
         "modules await each other in a circle",
     ),
-    "an array": (".cjs", "module.exports = [];", "exports no function: export a function as default, or as run"),
+    "an array": (
+        ".cjs",
+        "module.exports = [];",
+        "exports no function: export a function as default, or as run, or functions by name as calls",
+    ),
 }
 
 

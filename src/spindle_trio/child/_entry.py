@@ -84,7 +84,10 @@ def load_entry(path: str, code: CodeType) -> Callable[[object], object]:
             return entry_of(calls, path)  # type: ignore[return-value]  # it is called with a context, as any entry
         except ValueError as error:
             raise EntryFileError(str(error)) from None
-    raise EntryFileError(f"{path} defines neither a callable 'run' nor a callable 'default'; write: def run(process)")
+    raise EntryFileError(
+        f"{path} defines neither a callable 'run' nor a callable 'default'; "
+        'write: def run(process), or: calls = {"name": function}'
+    )
 
 
 def _takes_nothing(function: object) -> bool:

@@ -96,6 +96,6 @@ function entryOfCalls(calls) {
 
 function whatIsWrong(module) {
   const exported = module.default;
-  if (typeof exported !== "object" || exported === null || isArray(exported)) return `exports no function: ${WANTED}`;
+  if (typeof exported !== "object" || exported === null || isArray(exported)) return `exports no function: ${WANTED}, or functions by name as calls`;
   return `exports an object as default: ${WANTED} (only module.exports of a CommonJS module may be an object with run)`;
 }
