@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         UnknownMethodError,
         UserRequiredError,
     )
+    from spindle_trio._functions._function_pool import FunctionPool, open_function_pool
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import (
         OMITTED,
@@ -153,6 +154,7 @@ _NAMES = {
         "StopOptions",
         "WorkerToHost",
     ),
+    "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
     "_worker": ("BackendProcesses", "Worker"),
@@ -178,6 +180,7 @@ __all__ = [
     "EntryError",
     "ExitReason",
     "ForkServerLauncher",
+    "FunctionPool",
     "Host",
     "HostStatistics",
     "HostToWorker",
@@ -235,6 +238,7 @@ __all__ = [
     "WorkerToHost",
     "__version__",
     "connect_worker",
+    "open_function_pool",
     "open_host",
     "open_pool",
 ]

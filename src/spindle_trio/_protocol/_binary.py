@@ -14,6 +14,7 @@ from io import BytesIO
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._protocol._frames import BYTES, HEADER_BYTES, TAGGED, encode_body
 from spindle_trio._protocol._json_text import read_json
+from spindle_trio._protocol._payload import LentBytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ RAW: Final = "$raw"
 class BinaryBody(bytes):
     """The body of a frame, and the bytes that follow it in frames of their own."""
 
-    raws: Sequence[bytes]
+    raws: Sequence[bytes | memoryview]
     size: int
     """Bytes in all: the body's own, and those that follow."""
     piece: int
     """Bytes of the latter in one frame."""
 
     @classmethod
-    def of(cls, body: bytes, raws: Sequence[bytes], max_bytes: int) -> BinaryBody:
+    def of(cls, body: bytes, raws: Sequence[bytes | memoryview], max_bytes: int) -> BinaryBody:
         """Put a body and the bytes that it names together, for frames whose bodies may have so many bytes."""
         whole = cls(body)
         whole.raws = raws
@@ -80,9 +81,9 @@ class Tagged:
 
     __slots__ = ("raws", "value")
 
-    def __init__(self, value: object, raws: Sequence[bytes]) -> None:
+    def __init__(self, value: object, raws: Sequence[bytes | memoryview]) -> None:
         self.value: object = value
-        self.raws: Sequence[bytes] = raws
+        self.raws: Sequence[bytes | memoryview] = raws
 
 
 def take_bytes_out(value: object) -> Tagged:
@@ -90,11 +91,11 @@ def take_bytes_out(value: object) -> Tagged:
 
     What its owner could change is copied.
     """
-    raws: list[bytes] = []
+    raws: list[bytes | memoryview] = []
     return Tagged(_tagged(value, raws), raws)
 
 
-def _tagged(value: object, raws: list[bytes]) -> object:
+def _tagged(value: object, raws: list[bytes | memoryview]) -> object:
     kind = type(value)
     if kind is list:
         return [_tagged(item, raws) for item in value]  # type: ignore[attr-defined]  # a list
@@ -105,6 +106,9 @@ def _tagged(value: object, raws: list[bytes]) -> object:
             if name.startswith("$"):
                 return {f"${name}": item}
         return items
+    if type(value) is LentBytes:
+        raws.append(value.view)
+        return {RAW: len(value.view)}
     if isinstance(value, bytes | bytearray | memoryview):
         raws.append(value.tobytes() if isinstance(value, memoryview) else bytes(value))
         return {RAW: len(raws[-1])}

@@ -279,6 +279,15 @@ class NoBytesWalk(PayloadWalk):
     instead_of_bytes = "text, as by base64: the runtime of this process takes no bytes, or is not ready yet"
 
 
+class LentBytes:
+    """Bytes in a payload that are not copied: their owner leaves them as they are until they have been sent."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: memoryview[int]) -> None:
+        self.view: memoryview[int] = view
+
+
 class BinaryWalk(PayloadWalk):
     """A walk over a payload for a peer that takes bytes."""
 
@@ -290,6 +299,8 @@ class BinaryWalk(PayloadWalk):
         self.has_bytes = False
 
     def visit_other(self, value: object) -> None:
+        if isinstance(value, LentBytes):
+            value = value.view
         kind = type(value)
         if not self.bounds.binary_bytes or not (kind is bytes or kind is bytearray or kind is memoryview):
             super().visit_other(value)
