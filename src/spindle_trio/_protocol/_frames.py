@@ -25,6 +25,8 @@ BYTES: Final = b"\x05"
 """Begins the body of a frame that is no JSON, but a piece of the bytes that the frame before has announced."""
 READ_BYTES: Final = 64 * 1024
 """Bytes to ask for in one read. Larger reads gain nothing, and a flood must not starve others."""
+_LONG_READ_BYTES: Final = 256 * 1024
+"""The same where half of that is missing of a frame: then larger reads gain a third."""
 
 
 def encode_body(value: object, max_bytes: int | None = None, name: str = "payload") -> bytes:
@@ -94,6 +96,11 @@ class FrameDecoder:
     def is_empty(self) -> bool:
         """Whether the decoder has no bytes at all."""
         return not self._whole and not self._pieces
+
+    @property
+    def read_size(self) -> int:
+        """How many bytes to ask for in the next read."""
+        return READ_BYTES if self._missing < _LONG_READ_BYTES // 2 else _LONG_READ_BYTES
 
     def feed(self, data: bytes) -> None:
         """Add bytes that have been read."""

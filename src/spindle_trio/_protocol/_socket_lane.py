@@ -22,7 +22,7 @@ import trio
 
 from spindle_trio._errors import PeerProtocolError
 from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable, wait_writable
-from spindle_trio._protocol._frames import READ_BYTES, FrameDecoder, with_header
+from spindle_trio._protocol._frames import FrameDecoder, with_header
 from spindle_trio.abc import FrameLane
 
 __all__ = ["SocketLane"]
@@ -113,8 +113,9 @@ class SocketLane(FrameLane):
                 return bodies
         if self._at_end:
             raise trio.EndOfChannel
+        size = self._decoder.read_size
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = self._socket.recv(size)
         except BlockingIOError:
             self._is_dry = True
             return []
@@ -125,7 +126,7 @@ class SocketLane(FrameLane):
             self._at_end = True
             self._is_dry = False
             raise trio.EndOfChannel
-        self._is_dry = len(data) < READ_BYTES
+        self._is_dry = len(data) < size
         self._decoder.feed(data)
         return self._take(max_frames)
 

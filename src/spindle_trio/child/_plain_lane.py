@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio._protocol._frames import READ_BYTES, FrameDecoder, with_header
+from spindle_trio._protocol._frames import FrameDecoder, with_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class PlainLane:
     def fill(self) -> bool:
         """Read once, and return whether anything came. If the host has closed the lane, this process ends."""
         try:
-            data = os.read(self.fd, READ_BYTES)
+            data = os.read(self.fd, self.decoder.read_size)
         except BlockingIOError:
             return False
         except OSError:
