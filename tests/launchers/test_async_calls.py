@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+import trio
+
 from spindle_trio._protocol._call_answers import Answer, Failure, Item, StreamEnd
 from spindle_trio._protocol._frames import encode_body
 from support.calls import Caller
@@ -98,6 +101,44 @@ async def test_a_forked_copy_of_a_process_with_calls_can_say_nothing_on_its_lane
     """) as child:
         caller = await ready(child)
         assert await caller.answer("fork") == Answer(1, "from the process")
+        child.stop()
+        await child.last_frames()
+
+
+@pytest.mark.parametrize("method", ["plain", "task", "stream"])
+@pytest.mark.parametrize("how", ["return", "raise", "exit"])
+async def test_a_forked_copy_that_leaves_a_handler_ends(launch: Launch, method: str, how: str) -> None:
+    async with launch("""
+        import os
+        import sys
+
+        def fork(how):
+            pid = os.fork()
+            if pid:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if how == "raise":
+                raise ValueError("in the copy")
+            if how == "exit":
+                sys.exit(3)
+            return "from the copy"
+
+        async def task(how):
+            return fork(how)
+
+        async def stream(how):
+            yield fork(how)
+
+        async def run(process):
+            process.on_call("plain", fork)
+            process.on_call(task)
+            process.on_call(stream)
+            process.ready()
+            await process.wait_stop()
+    """) as child:
+        caller = await ready(child)
+        with trio.fail_after(5):
+            call_id = caller.call(method, how, window=4 if method == "stream" else None)
+            assert (await caller.frame()) == (Item if method == "stream" else Answer)(call_id, 1)
         child.stop()
         await child.last_frames()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncGenerator, Awaitable
 from contextvars import ContextVar
 from functools import partial
@@ -54,6 +55,12 @@ class Serving:
         """Whether the entry has ended, so that nobody is told of calls that this cancels."""
         self._start_soon = start_soon
         self._out: Outbox | None = None
+        self._pid = os.getpid()
+
+    def end_if_copy(self) -> None:
+        """End a forked copy of this process that has left a handler: it shares the epoll instance of the Trio run."""
+        if os.getpid() != self._pid:
+            os._exit(1)
 
     def send_on(self, lane: FrameLane) -> None:
         """Send on this lane from now on."""
@@ -66,6 +73,7 @@ class Serving:
             body: the frame's.
             joins: whether more are likely to follow before other tasks have had their turn.
         """
+        self.end_if_copy()
         try:
             try:
                 self._outbox.send_nowait(body, joins=joins)
@@ -251,6 +259,7 @@ class AsyncCall:
 
     def _last_frame(self, error: BaseException) -> bytes | None:
         """Return the frame for what a handler has raised; `None` if that ends the entry."""
+        self.serving.end_if_copy()
         if _consists_of(error, SystemExit):
             self.serving.exited(error)
             return None
