@@ -54,6 +54,10 @@ ON_CALLS_LANE = {
 Stops: TypeAlias = "dict[int, list[tuple[float, str | None]]]"
 
 
+KEPT_APART = ("spawn", "part", "calls")
+"""Attributes of a process that never change, and its calls."""
+
+
 class Proc:
     """One process. All attributes are plain values, so that a copy is cheap."""
 
@@ -93,7 +97,7 @@ class Proc:
 
     def values(self) -> tuple[object, ...]:
         """Return a key that differs if the state does."""
-        return *(value for value in self.__dict__.values() if value is not self.calls), self.calls.key()
+        return *(value for name, value in self.__dict__.items() if name not in KEPT_APART), self.calls.key()
 
     # What is asked of it.
 
