@@ -149,6 +149,7 @@ async def test_leaving_the_block_ends_all_and_waiting_calls():
                     refused.append(type(error).__name__)
 
             async with spindle.open_function_pool(size=1) as pool:
+                await pool.run_sync(functions.add, 1)
                 nursery.start_soon(call)
                 nursery.start_soon(call)
                 await pool_is_busy(pool)
