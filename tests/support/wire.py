@@ -453,8 +453,12 @@ def expected_frame(body: bytes) -> object:
     match frame:
         case {"type": "ready"}:
             protocol, calls = frame.get("protocol", 1), frame.get("calls", False)
-            if type(protocol) is int and 1 <= protocol <= 2 and type(calls) is bool and (protocol == 2 or not calls):
-                return Ready(protocol, calls, _expected_concurrency(frame) if calls else None)
+            takes_bytes = frame.get("bytes", protocol == 2)
+            flags = (calls, takes_bytes)
+            if type(protocol) is int and 1 <= protocol <= 2 and all(type(flag) is bool for flag in flags):
+                if protocol == 1 and any(flags):
+                    raise PayloadError("no ready")
+                return Ready(protocol, calls, _expected_concurrency(frame) if calls else None, takes_bytes)
             raise PayloadError("no ready")
         case {"type": "heartbeat"}:
             return Heartbeat()
