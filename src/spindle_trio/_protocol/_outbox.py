@@ -171,7 +171,11 @@ class Outbox:
         size = queue.size + len(body)
         if self._is_joining and queue.frames and size > min(_JOINED_BYTES, self._max_bytes):
             self._send_inline(queue.take())
-        self._append(queue, body, len(body))
+            size = queue.size + len(body)
+        if size > self._max_bytes:
+            self._check_room(queue, len(body))
+        queue.frames.append(body)
+        queue.size = size
         if self._is_joining and not joins:
             self._send_inline(queue.take())
 
@@ -181,17 +185,18 @@ class Outbox:
             self._send_inline(list(body.bodies()), is_one=True)
             return
         queue = self._waiting()
-        self._append(queue, body, body.size)
+        self._check_room(queue, body.size)
+        queue.frames.append(body)
+        queue.size += body.size
         queue.binaries += 1
         self._is_joining = False
         self._start_draining()
 
-    def _append(self, queue: _Queue, body: bytes, length: int) -> None:
-        size, most = queue.size + length, self._max_bytes
-        if queue.frames and size > most and not is_within([length, *map(_size_of, queue.frames)], most):
+    def _check_room(self, queue: _Queue, length: int) -> None:
+        """Raise `trio.WouldBlock` if so many bytes more may not wait."""
+        most = self._max_bytes
+        if queue.frames and queue.size + length > most and not is_within([length, *map(_size_of, queue.frames)], most):
             raise trio.WouldBlock
-        queue.frames.append(body)
-        queue.size = size
 
     def send_joined(self) -> None:
         """Send now what waits to be joined with more."""
