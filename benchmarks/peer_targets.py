@@ -26,6 +26,16 @@ def flood(connection):
             connection.send(text)
 
 
+def send_back(connection):
+    """Send back what comes, until the other end is closed."""
+    while True:
+        try:
+            value = connection.recv()
+        except EOFError:
+            return
+        connection.send(value)
+
+
 def do_nothing():
     """Do nothing."""
 

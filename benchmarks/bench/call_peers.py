@@ -24,6 +24,7 @@ MP_POOL = "multiprocessing.Pool"
 PEBBLE = "pebble"
 LOKY = "loky"
 TRIO_PARALLEL = "trio-parallel"
+CONNECTION = "multiprocessing.Pipe"
 PEERS = (EXECUTOR, MP_POOL, PEBBLE, LOKY, TRIO_PARALLEL)
 
 Submit = Callable[[Callable[..., object], object], Callable[[], object]]
@@ -254,5 +255,38 @@ def trio_parallel_hung(workers: Any, timeout: float) -> Sampler:
             await workers.run_sync(peer_targets.hang, "", kill_on_cancel=True, limiter=limiter)
         await workers.run_sync(peer_targets.echo, "", limiter=limiter)
         return 1000 * (perf_counter() - deadline)
+
+    return sample
+
+
+@asynccontextmanager
+async def connection(array: object) -> AsyncIterator[Sampler]:
+    """Send an array through a connection to a process, and take it back."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=peer_targets.send_back, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+
+    async def sample() -> float:
+        began = perf_counter()
+        ours.send(array)
+        ours.recv()
+        return (perf_counter() - began) * 1e3
+
+    try:
+        yield sample
+    finally:
+        ours.close()
+        await trio.to_thread.run_sync(process.join)
+
+
+def trio_parallel_array(workers: Any, *, array: object) -> Sampler:
+    """Send an array to trio-parallel's worker and back."""
+
+    async def sample() -> float:
+        began = perf_counter()
+        await workers.run_sync(peer_targets.echo, array)
+        return (perf_counter() - began) * 1e3
 
     return sample

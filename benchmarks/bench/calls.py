@@ -19,6 +19,7 @@ from bench.hosts import ENTRIES, Running, default_launcher, open_host
 from bench.instruments import kept_affinity, on_two_cores
 from bench.measuring import Measurement, Race, Role, Sampler, Settings
 from bench.messages import TEXT, flood, open_partner, placed, round_trip, take_batches
+from bench.peers import installed
 
 CALL = "call, blocking entry"
 CALL_ASYNC = "call, async entry"
@@ -38,6 +39,8 @@ WORK_SECONDS = 0.001
 
 HUNG = "pool of 1, no grace"
 HANG_SECONDS = 0.05
+
+FUNCTIONS = "pool of functions, one process"
 
 STREAM = "stream, the better entry, window 16"
 STREAM_WIDE = "stream, the better entry, window 1024"
@@ -176,6 +179,27 @@ async def streams(settings: Settings) -> Measurement:
     measured.add_better(STREAM, STREAM_BLOCKING, STREAM_ASYNC)
     measured.add_better(STREAM_WIDE, STREAM_WIDE_BLOCKING, STREAM_WIDE_ASYNC)
     return measured
+
+
+async def large_array(settings: Settings) -> Measurement:
+    """Send 100 MB of numbers to a process and back, as a NumPy array."""
+    numpy = installed("numpy", "numpy")
+    array = numpy.arange(100_000_000 // 8, dtype=float)
+    async with (
+        spindle.open_function_pool(size=1) as pool,
+        Race("ms", settings.rounds(20, 5), warm_up=1) as race,
+    ):
+        race.add(Role.OURS, FUNCTIONS, functools.partial(_there_and_back, pool.run_sync, array))
+        await race.enter(Role.PEER, call_peers.CONNECTION, functools.partial(call_peers.connection, array))
+        in_trio = functools.partial(call_peers.trio_parallel_array, array=array)
+        await race.enter(Role.PEER, call_peers.TRIO_PARALLEL, call_peers.trio_parallel_opening(in_trio))
+        return await race.run()
+
+
+async def _there_and_back(run_sync: Callable[..., Awaitable[object]], array: object) -> float:
+    began = perf_counter()
+    await run_sync(peer_targets.echo, array)
+    return (perf_counter() - began) * 1e3
 
 
 @asynccontextmanager

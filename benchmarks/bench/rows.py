@@ -190,6 +190,16 @@ ROWS = (
         ),
     ),
     Row(
+        "array",
+        "NumPy array of 100 MB to a process and back",
+        "≥ 1 × trio-parallel, ≥ 1 × multiprocessing `Pipe`",
+        calls.large_array,
+        (
+            times_faster(calls.FUNCTIONS, 1, call_peers.TRIO_PARALLEL),
+            times_faster(calls.FUNCTIONS, 1, call_peers.CONNECTION),
+        ),
+    ),
+    Row(
         "spawn-javascript",
         "spawn → ready, JavaScript entry",
         "≤ 1.2 × node `child_process.fork`",
