@@ -120,11 +120,34 @@ async def test_what_a_handler_throws_is_raised_here_and_the_process_goes_on(stag
                 await handle.call(method, 2**24)
             assert failed.value.error_type == "PayloadError"
             assert failed.value.text.startswith(text)
+            assert failed.value.traceback is None  # nothing but the runtime's own frames
         async with handle.stream("stream") as channel:
             assert [await channel.receive(), await channel.receive()] == [1, 2]
             with pytest.raises(CallFailedError, match="closing"):
                 await channel.receive()
         assert await handle.call("large", 3) == "xxx"
+
+
+async def test_a_traceback_has_the_entrys_own_frames(stage: Stage) -> None:
+    async with stage.host():
+        handle = await stage.spawn(
+            body("""
+            const deeper = () => { throw new Error("inner"); };
+            p.onCall("caused", function outermost() {
+              try { deeper(); } catch (cause) { throw new Error("outer", { cause }); }
+            });
+            p.onCall("later", async () => { await null; deeper(); });
+            p.ready();
+            """)
+        )
+        for method, names in (("caused", ["outermost", "deeper"]), ("later", ["deeper"])):
+            with pytest.raises(CallFailedError) as failed:
+                await handle.call(method)
+            traceback = str(failed.value.traceback)
+            assert all(f"    at {name} (" in traceback for name in names)
+            assert ".mjs:" in traceback
+            assert "calls.mjs" not in traceback
+            assert traceback.count("{") == traceback.count("}")
 
 
 async def test_dates_and_bytes_arrive_as_such(stage: Stage) -> None:

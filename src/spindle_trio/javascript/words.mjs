@@ -3,7 +3,7 @@
 import { inspect } from "node:util";
 
 import {
-  Error, byteLength, cut, floor, isNativeError, min, push, replaced, stringify, toWellFormed, trimmed, writeSync,
+  Error, byteLength, cut, floor, isNativeError, matches, min, push, replaced, stringify, toWellFormed, trimmed, writeSync,
 } from "./intrinsics.mjs";
 
 /** Characters of a message in its one-line form, at most. The stack has the whole message. */
@@ -16,6 +16,10 @@ const FAILURE_BYTES = 64 * 1024;
 const FRAME_NAMES_BYTES = 100;
 
 const STDERR = 2;
+
+/** The runtime's own frames in a stack, each with those below it. */
+const FOLDER = replaced(new URL(".", import.meta.url).pathname, /\W/g, "\\$&");
+const RUNTIME_FRAMES = new RegExp(`\\n +at [^\\n]*${FOLDER}[^\\n]*(?:\\n +at [^\\n]*)*`, "g");
 
 const NOT_SHOWN = "(what was thrown cannot be shown)";
 
@@ -75,10 +79,17 @@ export function failureFields(error, traceback, limits) {
 
 /** Write whatever a handler of a call has thrown, for the frame that ends the call. */
 export function failureOfCall(thrown, limits, hasStack = isError(thrown)) {
-  const [error, text, trace] = fitted([...nameAndText(thrown), hasStack ? describe(thrown) : ""], limits);
+  const [error, text, trace] = fitted([...nameAndText(thrown), hasStack ? traceOf(thrown) : ""], limits);
   const hasRoom = (limits.containerEntries ?? Infinity) > 2; // entries in the frame's object
   const more = trace && hasRoom ? `,"traceback":${stringify(trace)}` : "";
   return `{"error":${stringify(error)},"text":${stringify(text)}${more}}`;
+}
+
+/** An error with its stack and causes, without frames of the runtime; nothing if no other frames are left. */
+function traceOf(thrown) {
+  const whole = describe(thrown);
+  const trace = replaced(whole, RUNTIME_FRAMES, (frames) => (frames[frames.length - 1] === "{" ? " {" : ""));
+  return trace === whole || matches(/\n +at /, trace) ? trace : "";
 }
 
 /** An error's class and message; for anything else, its type, and how it is shown. */
