@@ -728,7 +728,7 @@ print(*(name for name in sys.modules if name.startswith("spindle_trio._supervisi
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = {name.rpartition(".")[2] for name in shown.stdout.split()}
     assert "_supervisor" in loaded
-    assert not loaded & {"_calls", "_call_stream", "_call_errors", "_pending_call", "_overruns"}
+    assert not loaded & {"_calls", "_call_stream", "_call_errors", "_call_timeouts", "_pending_call", "_overruns"}
 
 
 # ---- many calls with timeouts
