@@ -121,8 +121,9 @@ async def test_a_function_that_ends_its_process_loses_its_own_call_alone(pool, f
 
 
 async def test_a_function_that_hangs_is_killed_with_what_it_has_started(pool):
-    with pytest.raises(spindle.CallTimeoutError):
+    with pytest.raises(spindle.CallTimeoutError) as late:
         await pool.run_sync(functions.hang, timeout=0.1)
+    assert late.value.__notes__ == [f"The function is {functions.__name__}.hang."]
     with trio.move_on_after(0.1):
         await pool.run_sync(functions.spawn_and_hang)
     assert [await pool.run_sync(functions.add, number) for number in range(4)] == [1, 2, 3, 4]

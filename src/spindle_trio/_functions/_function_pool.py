@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from spindle_trio._errors import CallFailedError
+from spindle_trio._errors import CallError, CallFailedError
 from spindle_trio._functions._pickled import from_pickle, name_function, to_pickle
 from spindle_trio._model import Limits
 from spindle_trio._open_host import open_host
@@ -140,7 +140,11 @@ class FunctionPool:
         except Exception as error:
             raise TypeError(f"an argument of {module}.{name} cannot be pickled: {error}") from error
         payload |= {"module": module, "name": name}
-        answer = await self._pool.call("run", payload, timeout=timeout, overrun=overrun)
+        try:
+            answer = await self._pool.call("run", payload, timeout=timeout, overrun=overrun)
+        except CallError as error:
+            error.add_note(f"The function is {module}.{name}.")  # all are called by one handler
+            raise
         assert isinstance(answer, dict), "the entry is of this package"
         if "error" in answer:
             raise _original(answer)
