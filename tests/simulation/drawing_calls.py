@@ -40,9 +40,12 @@ def with_calls(scenario: Scenario, chance: random.Random, grid: float) -> Scenar
         commands.append(drawing.call(target, commands[target], len(scenario.workers)))
     if chance.random() < 0.15:
         commands += drawing.queue(favourite, commands[favourite])
+    if commands[favourite].part.call_room is not None:
+        commands += drawing.crowd(favourite, commands[favourite])
     for _ in range(chance.choice((0, 0, 1))):
         commands.append(drawing.wait_idle(favourite, commands[favourite]))
-    return attrs.evolve(scenario, commands=tuple(commands), cancel_grace=chance.choice((0.25, 0.5, 1.0, 2.0)))
+    cancel_grace, is_narrow = chance.choice((0.25, 0.5, 1.0, 2.0)), chance.random() < 0.5
+    return attrs.evolve(scenario, commands=tuple(commands), cancel_grace=cancel_grace, is_narrow=is_narrow)
 
 
 @attrs.define
@@ -140,6 +143,12 @@ class _Calls:
             )
             for ends in (self.chance.random() < 0.7, self.chance.random() < 0.3, self.chance.random() < 0.3)
         ]
+
+    def crowd(self, target: int, spawn: AnyCommand) -> list[AnyCommand]:
+        """Draw calls for which there is no room, and a stop."""
+        at = spawn.at + self._time(0.5, 1.5)
+        stop = Stop(worker=spawn.worker, at=at + self._time(0.0, 2.0), target=target)
+        return [*(Call(worker=spawn.worker, at=at, target=target) for _ in range(4)), stop]
 
     def _stream(self, call: Call) -> Stream:
         """Make a stream of a call: items first, and then mostly an end where an answer would be."""

@@ -142,7 +142,9 @@ class _Player:
             self.launcher,
             grace_period=scenario.grace_period,
             max_processes=scenario.max_processes,
-            limits=Limits(inbox_messages=scenario.inbox_messages),
+            limits=Limits(
+                inbox_messages=scenario.inbox_messages, **({"outbox_bytes": 1} if scenario.is_narrow else {})
+            ),
             cancel_grace=scenario.cancel_grace,
             environment={},
             new_process_id=lambda: f"process-{next(serial)}",

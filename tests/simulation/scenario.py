@@ -223,6 +223,8 @@ class Scenario:
     max_processes: int = 16
     inbox_messages: int = 3
     cancel_grace: float = 1.0
+    is_narrow: bool = False
+    """Only one call, and one message, may wait for a process that does not read."""
 
     def spawn(self, number: int) -> Spawn:
         """Find the command that a process is called after."""

@@ -119,6 +119,10 @@ def a_call_of_a_stopping_process_waits_for_its_end(patch: Patch) -> None:
     patch.setattr(ProcessCalls, "_refuse", refuse)
 
 
+def calls_that_wait_for_room_are_not_refused_by_a_stop(patch: Patch) -> None:
+    patch.setattr(ProcessCalls, "follow", lambda _: None)
+
+
 def a_call_before_ready_is_refused(patch: Patch) -> None:
     async def wait_running(calls: ProcessCalls, call: Any) -> None:
         raise _calls.lost_error(calls._record, call.method, handed_over=False)
@@ -280,6 +284,7 @@ FAULTS = (
     a_handler_that_gives_up_in_time_is_killed,
     a_call_is_let_through_while_stopping,
     a_call_of_a_stopping_process_waits_for_its_end,
+    calls_that_wait_for_room_are_not_refused_by_a_stop,
     a_call_before_ready_is_refused,
     whatever_is_lost_was_handed_over,
     what_has_never_left_is_lost_as_handed_over,

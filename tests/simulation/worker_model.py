@@ -277,7 +277,12 @@ class WorkerModel(WorkerState):
                 self._resolve(number, ("UnknownMethodError",))
                 return
             calls.open(self.now)
-            if not calls.has_been_closed:
+            room = calls.room
+            if calls.has_been_closed:
+                pass
+            elif self.scenario.is_narrow and room is not None and len(calls.begun) == room + 2:
+                self.phases[number] = "crowded"  # for good: one waits already, and nothing moves
+            else:
                 calls.begin(number)
                 self.phases[number] = "called"
                 self._check_sent(number, command)
@@ -396,7 +401,7 @@ class WorkerModel(WorkerState):
         process.calls.lose(process.state)
         self._answer_calls(process)
         for number, phase in tuple(self.phases.items()):
-            if phase in ("calling", "refused") and self.call_target(number) == process.number:
+            if phase in ("calling", "refused", "crowded") and self.call_target(number) == process.number:
                 self._end_call(number, ("ProcessLostError", False, process.state))
         for number, command in self.commands.items():
             if isinstance(command, Call) and command.target == process.number:

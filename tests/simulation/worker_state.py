@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Step: TypeAlias = tuple[str, int]
 """An event, and its process or command."""
 
-CALLING = ("calling", "called", "refused")
-"""Phases of a call that waits: until its process is ready, for its answer, for the end of its process."""
+CALLING = ("calling", "called", "refused", "crowded")
+"""Phases of a call that waits: until its process is ready, for its answer, for the end of its process, for room."""
 
 
 class WorkerState:
@@ -105,7 +105,10 @@ class WorkerState:
             elif phase in CALLING:
                 if self.call_ends(number) <= now:
                     steps.append(("time out", number))
-                if phase == "calling" and self.started[self.call_target(number)].state != "starting":
+                process = self.started[self.call_target(number)]
+                is_refused = process.state == "stopping" and process.end is None
+                is_refused = is_refused or process.calls.has_been_closed
+                if is_refused if phase == "crowded" else phase == "calling" and process.state != "starting":
                     steps.append(("call", number))
             elif phase == "idling" and not self.started[self._idler(number)].calls.pending:
                 steps.append(("be idle", number))
