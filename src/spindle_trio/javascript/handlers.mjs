@@ -102,7 +102,7 @@ export class CallDesk {
   accept() {
     this.#hasAccepted = true;
     this.#isAnnounced = this.count > 0;
-    return `,"protocol":2,"bytes":false${this.#isAnnounced ? `,"calls":true,${this.#concurrency}` : ""}`;
+    return `,"protocol":2${this.#isAnnounced ? `,"calls":true,${this.#concurrency}` : ""}`;
   }
 
   /** Tell the host that there are handlers, and how many calls may run at once. */

@@ -41,7 +41,8 @@ export const shift = withoutThis(Array.prototype.shift);
 export const slice = withoutThis(Array.prototype.slice);
 export const splice = withoutThis(Array.prototype.splice);
 
-export const { allocUnsafe, byteLength, concat, from: copyOf } = Buffer;
+export const { allocUnsafe, allocUnsafeSlow: allocBytes, byteLength, concat, from: copyOf } = Buffer;
+export const copyInto = withoutThis(Buffer.prototype.copy);
 export const subarray = withoutThis(Buffer.prototype.subarray);
 export const writeText = withoutThis(Buffer.prototype.write);
 export const writeLength = withoutThis(Buffer.prototype.writeUInt32BE);

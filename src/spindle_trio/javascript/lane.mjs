@@ -6,6 +6,7 @@
 
 import net from "node:net";
 
+import { Gathering, TAGGED_BYTE } from "./bytes.mjs";
 import {
   RangeError, allocUnsafe, byteLength, concat, copyOf, monotonic, parse, process, push, readLength, setTimeout, slice,
   splice, subarray, textOf, wait, writeLength, writeSync, writeText, writevSync,
@@ -58,12 +59,15 @@ function openSocket(fd, takeIn) {
 
 /** Read a body that is JSON. */
 function readJson(body) {
+  if (body[0] === TAGGED_BYTE) return new Gathering(textOf(body, "utf8", 1), (value) => value);
   return parse(textOf(body, "utf8"));
 }
 
 /** Read a body whose first byte is its kind. */
 export function readWithKind(body) {
-  return { kind: textOf(body, "latin1", 0, 1), frame: parse(textOf(body, "utf8", 1)) };
+  const kind = textOf(body, "latin1", 0, 1);
+  if (body[1] === TAGGED_BYTE) return new Gathering(textOf(body, "utf8", 2), (frame) => ({ kind, frame }));
+  return { kind, frame: parse(textOf(body, "utf8", 1)) };
 }
 
 export class Lane {
@@ -82,6 +86,7 @@ export class Lane {
   #have = 0;
   #need = HEADER_BYTES;
   #bodyFollows = false;
+  #gathering = null; // a value whose bytes follow
   #isBroken = false;
 
   /** How many frames `push` has taken. */
@@ -248,6 +253,19 @@ export class Lane {
     this.#onHostGone();
   }
 
+  #takeBody(body) {
+    const gathering = this.#gathering;
+    if (gathering === null) {
+      const value = this.#read(body);
+      if (!(value instanceof Gathering)) this.#onBody(value);
+      else if (value.left === 0) this.#onBody(value.value);
+      else this.#gathering = value;
+    } else if (gathering.add(body)) {
+      this.#gathering = null;
+      this.#onBody(gathering.value);
+    }
+  }
+
   #takeIn(chunk) {
     let offset = 0;
     while (offset < chunk.length) {
@@ -265,7 +283,7 @@ export class Lane {
       if (this.#bodyFollows) {
         this.#need = HEADER_BYTES;
         this.#bodyFollows = false;
-        this.#onBody(this.#read(whole));
+        this.#takeBody(whole);
       } else {
         this.#need = readLength(whole, 0);
         this.#bodyFollows = true;
