@@ -1,14 +1,40 @@
-// Bytes that follow a frame (notes/protocol.md, "Bytes out of band"), on their way in.
+// Bytes that follow a frame (notes/protocol.md, "Bytes out of band").
 
 import {
-  Number, allocBytes, copyInto, cut, defineProperty, isArray, keys, parse, push, replaced,
+  Number, allocBytes, concat, copyInto, cut, defineProperty, isArray, keys, min, parse, push, replaced, subarray,
+  writeLength,
 } from "./intrinsics.mjs";
 
 /** The first byte of a body in the tagged form. */
 export const TAGGED_BYTE = 36;
 
-/** Bytes before the piece in the body of a frame behind it. */
+/** Bytes before the piece in the body of a frame behind it: its kind. */
 const KIND_BYTES = 1;
+const KIND = 5;
+
+/** Bytes in one of these frames, at most, and in the header of any. */
+const PIECE_BYTES = 256 * 1024;
+const HEADER_BYTES = 4;
+
+/** Write bytes as frames, with their headers; each body has at most so many bytes. */
+export function framesOf(raws, maxBytes) {
+  const room = min(PIECE_BYTES, maxBytes) - KIND_BYTES;
+  const frames = [];
+  let total = 0;
+  for (let index = 0; index < raws.length; index += 1) total += raws[index].length;
+  const parts = total <= room ? [concat(raws)] : raws;
+  for (let index = 0; index < parts.length; index += 1) {
+    for (let begin = 0; begin < parts[index].length; begin += room) {
+      const piece = subarray(parts[index], begin, begin + room);
+      const frame = allocBytes(HEADER_BYTES + KIND_BYTES + piece.length);
+      writeLength(frame, KIND_BYTES + piece.length, 0);
+      frame[HEADER_BYTES] = KIND;
+      copyInto(piece, frame, HEADER_BYTES + KIND_BYTES);
+      push(frames, frame);
+    }
+  }
+  return frames;
+}
 
 /** The host writes the tag in this form alone. No text can hold it: there its quotes would be escaped. */
 const RAW = /\{"\$raw":(\d+)\}/g;

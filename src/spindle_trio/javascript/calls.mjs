@@ -14,7 +14,7 @@ import {
   stringify,
 } from "./intrinsics.mjs";
 import { Lane, readWithKind } from "./lane.mjs";
-import { TAGGED, encodePayload } from "./payload.mjs";
+import { TAGGED, encodeWithBytes } from "./payload.mjs";
 import { describe, failureOfCall, report } from "./words.mjs";
 
 // The kinds of frames: the first character of a body.
@@ -275,8 +275,11 @@ export class Calls {
   // ---- to the host
 
   #pushValue(kind, id, value, name) {
-    const text = encodePayload(value ?? null, this.#limits, name);
-    if (text[0] === TAGGED) this.#push(kind + TAGGED, id, cut(text, TAGGED.length));
+    const { text, raws } = encodeWithBytes(value ?? null, this.#limits, name);
+    if (raws.length > 0) {
+      const body = `${kind}${TAGGED}[${id},${cut(text, TAGGED.length)}]`;
+      this.#lane.pushWithBytes(body, raws, this.#limits.frameBytes);
+    } else if (text[0] === TAGGED) this.#push(kind + TAGGED, id, cut(text, TAGGED.length));
     else this.#push(kind, id, text);
   }
 

@@ -6,7 +6,7 @@
 
 import net from "node:net";
 
-import { Gathering, TAGGED_BYTE } from "./bytes.mjs";
+import { Gathering, TAGGED_BYTE, framesOf } from "./bytes.mjs";
 import {
   RangeError, allocUnsafe, byteLength, concat, copyOf, monotonic, parse, process, push, readLength, setTimeout, slice,
   splice, subarray, textOf, wait, writeLength, writeSync, writeText, writevSync,
@@ -146,6 +146,18 @@ export class Lane {
       return;
     }
     if (taken > 0) this.flush(FRAME_PATIENCE);
+    this.#tryAgain(RETRY_MS);
+  }
+
+  /** Send a body and the bytes that follow it, in frames of at most so many bytes: as `push`, but from the queue. */
+  pushWithBytes(text, raws, maxBytes) {
+    expectRoom(CALLS);
+    const frames = framesOf(raws, maxBytes);
+    const frame = this.#frame(text);
+    push(this.#waiting, copyOf(subarray(frame, 0, this.#length)));
+    for (let index = 0; index < frames.length; index += 1) push(this.#waiting, frames[index]);
+    this.sent += 1;
+    this.flush(FRAME_PATIENCE);
     this.#tryAgain(RETRY_MS);
   }
 

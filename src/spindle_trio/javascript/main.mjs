@@ -16,7 +16,7 @@ import {
 } from "./intrinsics.mjs";
 import { Lane } from "./lane.mjs";
 import { Page, Pulse } from "./page.mjs";
-import { PayloadError, TAGGED, encodePayload } from "./payload.mjs";
+import { PayloadError, TAGGED, encodePayload, encodeWithBytes } from "./payload.mjs";
 import { describe, failureFields, isError, print, report, summarise } from "./words.mjs";
 
 const [, , file, ...others] = process.argv.slice(2);
@@ -172,16 +172,18 @@ function heartbeat() {
 
 function send(payload) {
   if (finalWord !== null && !isCleaningUp) return;
-  messages.push(encode(payload, "payload"));
+  const { text, raws } = encode(payload, "payload", encodeWithBytes);
+  if (raws.length === 0) messages.push(text);
+  else messages.pushWithBytes(text, raws, facts.limits.frameBytes);
 }
 
 /**
  * Write a value as JSON. A value that is no JSON also fails the process: code that catches the error here is seldom
  * the code that waits for the value. A value that is only too large just throws, since it can be sent in parts.
  */
-function encode(value, name) {
+function encode(value, name, write) {
   try {
-    return encodePayload(value, facts.limits, name);
+    return write(value, facts.limits, name);
   } catch (error) {
     if (error instanceof PayloadError && !error.isOverLimit) failBy(error);
     throw error;
@@ -201,7 +203,7 @@ function onStop(handler) {
 
 function complete(result) {
   if (finalWord !== null) return;
-  const value = encode(result ?? null, "result");
+  const value = encode(result ?? null, "result", encodePayload);
   const isTagged = value[0] === TAGGED;
   sayFinally("complete", `"result":${isTagged ? cut(value, TAGGED.length) : value},`, isTagged ? TAGGED : "");
   void end(0);

@@ -55,6 +55,8 @@ class OverLimit extends Unsafe {
 /** The advice for a payload or result over the host's limit. */
 const TOO_LARGE_ADVICE = "raise Limits(frame_bytes=…), or write it to a file and send its path";
 
+const BINARY_ADVICE = "raise Limits(binary_bytes=…), or write them to a file and send its path";
+
 /**
  * Write a value as JSON, or in the tagged form.
  * @param value the value to send
@@ -64,6 +66,15 @@ const TOO_LARGE_ADVICE = "raise Limits(frame_bytes=…), or write it to a file a
  */
 export function encodePayload(value, limits, name = "payload") {
   return encode(new Walk(limits), value, limits, name);
+}
+
+/**
+ * The same for a lane on which bytes may follow: `{ text, raws }`, with the bytes that do, copied, in their order.
+ * A host that takes none gets them within the text.
+ */
+export function encodeWithBytes(value, limits, name = "payload") {
+  const walk = limits.binaryBytes > 0 ? new BinaryWalk(limits) : new Walk(limits);
+  return { text: encode(walk, value, limits, name), raws: walk.raws };
 }
 
 /** The same for what takes no tagged form: dates and bytes are refused. */
@@ -93,6 +104,7 @@ function encode(walk, value, limits, name) {
 
 class Walk {
   isTagged = false;
+  raws = []; // bytes that follow the text
 
   constructor(limits) {
     this.limits = limits;
@@ -195,14 +207,29 @@ class Walk {
     if (isView(object)) bytes = copyOf(object.buffer, object.byteOffset, object.byteLength);
     else if (isAnyArrayBuffer(object)) bytes = copyOf(object);
     else throw new Unsafe(`${nameOf(prototype)} is not JSON-safe`);
-    if (this.textLeft !== null) this.countText(bytes.length);
     this.isTagged = true;
+    return this.writeBytes(bytes);
+  }
+
+  writeBytes(bytes) {
+    if (this.textLeft !== null) this.countText(bytes.length);
     return `{"$bytes":"${textOf(bytes, "base64")}"}`;
   }
 
   checkEntries(count) {
     const limit = this.limits.containerEntries ?? null;
     if (limit !== null && count > limit) throw new OverLimit(`${count} entries, more than ${limit} in one container`);
+  }
+}
+
+class BinaryWalk extends Walk {
+  #left = this.limits.binaryBytes;
+
+  writeBytes(bytes) {
+    this.#left -= bytes.length;
+    if (this.#left < 0) throw new OverLimit(`more than ${this.limits.binaryBytes} bytes in buffers; ${BINARY_ADVICE}`);
+    push(this.raws, copyOf(bytes)); // the entry may change them before they have left
+    return `{"$raw":${bytes.length}}`;
   }
 }
 
