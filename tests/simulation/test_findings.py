@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spindle_trio import ProcessState, StartupCancelledError, StartupTimeoutError, open_host
+from spindle_trio import CallTimeoutError, ProcessState, StartupCancelledError, StartupTimeoutError, open_host
+from spindle_trio._model import CallRequest
+from spindle_trio._protocol._call_answers import Failure
+from spindle_trio._supervision._call_stream import CallStream
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 
 if TYPE_CHECKING:
@@ -157,3 +160,20 @@ async def test_a_spawn_in_the_clean_up_of_a_cancelled_block_has_its_startup_dead
                     with pytest.raises(StartupTimeoutError):
                         await worker.backend_processes.spawn("child", startup_timeout=5)
                     assert trio.current_time() - begin == 5
+
+
+async def test_a_stream_whose_handler_and_reader_see_its_end_at_one_instant_has_timed_out() -> None:
+    class Owner:
+        def give_up(self, call: CallStream) -> None:
+            call.finish(Failure(1, is_cancelled=True))
+
+        def give_credit(self, stream: CallStream, items: int) -> None:
+            raise AssertionError("there were no items")
+
+        def error_of(self, call: CallStream, outcome: object) -> CallTimeoutError:
+            assert outcome is None, "its time was over"
+            return CallTimeoutError("late")
+
+    stream = CallStream(Owner(), CallRequest("index", window=1), deadline=trio.current_time())
+    with pytest.raises(CallTimeoutError):
+        await stream.receive()

@@ -145,7 +145,7 @@ class ItemChannel(MessageReceiveChannel[JsonValue]):
     def _time_out(self) -> None:
         """Cancel it, since its time is over, unless what has arrived ends it."""
         self._give_up()
-        self._is_timed_out = not self.is_over
+        self._is_timed_out = self._is_timed_out or not self.is_over
 
     def close(self) -> None:
         """End the stream, and cancel it at its source unless it has ended. May be called twice."""
