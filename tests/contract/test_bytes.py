@@ -258,3 +258,52 @@ async def test_other_calls_and_a_stop_go_on_while_bytes_leave(world, world_clock
                 deaf.send_nowait(LARGE)
         await deaf.stop()
         assert deaf.state == "completed"
+
+
+@pytest.mark.parametrize("payload", ["b''", "LARGE", "{'a': [LARGE, b'x', 1], 'b': b''}"])
+async def test_a_result_may_hold_bytes(world, world_clock, payload):
+    world.entry(
+        f"""
+        LARGE = bytes(range(256)) * 4_000
+
+        async def run(process):
+            process.ready()
+            process.send_nowait(LARGE)
+            return {payload}
+        """
+    )
+    async with world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn("entry.py")
+        info = await handle.wait_ended()
+        assert info.state == "completed"
+        assert handle.result == eval(payload, {"LARGE": bytes(range(256)) * 4_000})  # noqa: S307  # of this file
+        assert handle.post_mortem is None
+
+
+async def test_a_result_of_a_blocking_entry_may_hold_bytes(real_world):
+    source = """
+        def run(process):
+            process.ready()
+            process.receive()
+            process.complete({"data": bytes(3_000_000)})
+    """
+    async with real_world.quiet_worker() as worker:
+        handle = await worker.backend_processes.spawn(real_world.blocking_entry(source))
+        await handle.send(None)
+        await handle.wait_ended()
+        assert handle.result == {"data": bytes(3_000_000)}
+
+
+async def test_a_result_with_too_many_bytes_fails_the_process(world, world_clock):
+    world.entry(
+        """
+        async def run(process):
+            process.ready()
+            return bytes(1_001)
+        """
+    )
+    async with world.quiet_worker(limits=spindle.Limits(binary_bytes=1_000)) as worker:
+        handle = await worker.backend_processes.spawn("entry.py")
+        info = await handle.wait_ended()
+        assert info.state == "failed"
+        assert "result: more than 1000 bytes in bytes values" in handle.post_mortem.error

@@ -165,9 +165,15 @@ def parse_child_frame(body: bytes, bounds: PayloadBounds) -> ChildFrame:
 
     Raises:
         PeerProtocolError: a child may not send this frame; says why.
+        BytesFollowError: bytes of it are in the frames that follow.
     """
     # The bounds hold for the result. Only the length of the frame bounds the rest of it, and an error's text.
-    frame = decode_body(body, PayloadBounds(bounds.depth + 1, bounds.values + _FRAME_VALUES))
+    around = PayloadBounds(bounds.depth + 1, bounds.values + _FRAME_VALUES, binary_bytes=bounds.binary_bytes)
+    return read_child_frame(decode_body(body, around), bounds)
+
+
+def read_child_frame(frame: JsonValue, bounds: PayloadBounds) -> ChildFrame:
+    """Make a frame of the value that a body holds; raises as `parse_child_frame` does."""
     if not isinstance(frame, dict):
         raise PeerProtocolError(f"a control frame that is a {type(frame).__name__}, not an object")
     match frame.get("type"):

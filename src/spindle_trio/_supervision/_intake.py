@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from spindle_trio._errors import PeerProtocolError
-from spindle_trio._protocol._control_frames import ChildFrame, parse_child_frame
+from spindle_trio._protocol._control_frames import ChildFrame, parse_child_frame, read_child_frame
 from spindle_trio._protocol._json_codec import BodyReader, BytesFollowError
+from spindle_trio._protocol._payload import PayloadBounds
 
 if TYPE_CHECKING:
     from spindle_trio._messages._inbox import Inbox
     from spindle_trio._model import JsonValue, Limits
     from spindle_trio._protocol._binary import Gathering
-    from spindle_trio._protocol._payload import PayloadBounds
     from spindle_trio.abc import FrameLane, LaunchedProcess
 
 CONTROL_FRAMES_AT_A_TIME: Final = 64
@@ -65,6 +65,7 @@ class Intake:
         "_ending_bytes",
         "_gathered",
         "_gathered_bytes",
+        "_gathered_control",
         "_has_control",
         "_has_ended",
         "_has_messages",
@@ -106,6 +107,7 @@ class Intake:
         self._paused_since: float | None = None
         self._ending_bytes = 0
         self._has_ended = False
+        self._gathered_control: Gathering | None = None  # a control frame whose bytes follow
         self._gathered: Gathering | None = None  # a message whose bytes follow
         self._gathered_bytes = 0  # of its frames so far
         self._is_broken = False  # after a broken message nothing that follows it can be trusted
@@ -230,11 +232,29 @@ class Intake:
     def _take_control(self, bodies: list[bytes]) -> None:
         for body in bodies:
             try:
-                frame = parse_child_frame(body, self._bounds)
+                frame = self._read_control_frame(body)
             except PeerProtocolError as error:
+                self._gathered_control = None
                 self._listener.breach(error)
             else:
-                self._listener.hear(frame)
+                if frame is not None:
+                    self._listener.hear(frame)
+
+    def _read_control_frame(self, body: bytes) -> ChildFrame | None:
+        """Read a frame; `None` if bytes of it follow, the last of which returns it."""
+        gathering = self._gathered_control
+        try:
+            if gathering is None:
+                return parse_child_frame(body, self._bounds)
+        except BytesFollowError as follow:
+            read_child_frame(follow.gathering.value, self._bounds)  # it is refused now, if it is not fit
+            self._gathered_control = follow.gathering
+            return None
+        if not gathering.add(body):
+            return None
+        self._gathered_control = None
+        bounds = self._bounds  # its bytes, which are there by now, are no text
+        return read_child_frame(gathering.value, PayloadBounds(bounds.depth, bounds.values))
 
     def _take_messages(self, bodies: list[bytes]) -> None:
         """Take in messages that have arrived together; those before one that breaks the protocol count."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from spindle_trio._protocol._frames import encode_body
-from spindle_trio._protocol._payload import check_payload
+from spindle_trio._protocol._payload import BinaryWalk, check_payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +75,12 @@ def encode_complete(result: object, messages: int, facts: ProcessFacts) -> bytes
     Raises:
         PayloadError: the result is not JSON-safe or over a limit.
     """
-    check_payload(result, facts.bounds, "result")
-    return encode_body({"type": "complete", "result": result, "messages": messages}, facts.frame_bytes, "result")
+    frame = {"type": "complete", "result": result, "messages": messages}
+    if check_payload(result, facts.bounds, "result", BinaryWalk):
+        from spindle_trio._protocol._binary import encode_binary
+
+        return encode_binary(frame, facts.frame_bytes, "result")
+    return encode_body(frame, facts.frame_bytes, "result")
 
 
 def encode_failure(error: BaseException, messages: int, facts: ProcessFacts, before: str = "") -> bytes:
