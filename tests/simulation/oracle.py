@@ -23,8 +23,7 @@ from simulation.worker_state import Step
 
 SHOWN = ("event", "killed")
 MOST_STATES = 100_000
-"""More orders than this are not tried. Of 14 000 scenarios, one needed more than 20 000; one that needs more than this has to
-be looked at."""
+"""More orders than this are not tried. One of 14 000 scenarios needed more than 20 000."""
 
 
 def judge(scenario: Scenario, log: Log) -> list[str]:
