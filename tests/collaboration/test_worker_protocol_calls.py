@@ -958,3 +958,45 @@ async def test_a_call_to_another_users_process_is_refused_by_a_real_host(autojum
         await peer.aclose()
         await child.stop_requested()
         child.exit()
+
+
+BYTES_ENTRY = bytes(range(256)) * 2_000
+
+
+async def bytes_entry(process: Any) -> None:
+    @process.on_call
+    async def give(payload: object) -> object:
+        return {"data": BYTES_ENTRY}
+
+    @process.on_call
+    async def items(payload: object) -> Any:
+        yield b"\x00\xff"
+        yield bytearray(b"x")
+
+    @process.on_call
+    async def huge(payload: object) -> object:
+        return bytes(60_000_000)
+
+    process.ready()
+
+
+async def test_bytes_of_a_process_reach_a_worker_elsewhere_which_sends_none(autojump_clock: MockClock) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    async with open_host(MemoryLauncher({"a.py": bytes_entry})) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(host.serve_worker, StreamChannel(near), "remote", user_id="ada"))
+        async with connect_worker(StreamChannel(far)) as worker:
+            handle = await worker.backend_processes.spawn("a.py", heartbeat_timeout=math.inf)
+            assert await handle.call("give") == {"data": BYTES_ENTRY}
+            async with handle.stream("items") as items:
+                assert [item async for item in items] == [b"\x00\xff", b"x"]
+            why = (
+                r"payload\.a: bytes is not JSON-safe: send text, as by base64: a worker in another program sends lines"
+            )
+            for sending in (handle.call("give", {"a": b"x"}), handle.send({"a": b"x"})):
+                with pytest.raises(PayloadError, match=why):
+                    await sending
+            with pytest.raises(PayloadError, match="bytes"):
+                await worker.backend_processes.spawn("a.py", payload={"a": b"x"})
+            with pytest.raises(PayloadError):
+                await handle.call("huge")
+            assert await handle.call("give") == {"data": BYTES_ENTRY}

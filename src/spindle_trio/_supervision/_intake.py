@@ -273,7 +273,7 @@ class Intake:
             else:
                 self._take_with_bytes(bodies, sizes, payloads)
         except BytesFollowError as follow:
-            breach = self._begin_to_gather(follow.gathering, bodies, sizes, payloads)
+            breach = self._begin_to_gather(follow.gathering, bodies, sizes, payloads) or breach
         except PeerProtocolError as error:
             breach = error
         if payloads:
