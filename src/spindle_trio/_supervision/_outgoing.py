@@ -98,7 +98,7 @@ class Outgoing:
         """
         record = self._record
         config = record.config
-        if check_payload(payload, config.bounds, walk=BinaryWalk if record.takes_bytes else NoBytesWalk):
+        if check_payload(payload, config.bounds, "payload", BinaryWalk if record.takes_bytes else NoBytesWalk):
             body: bytes = encode_binary(payload, config.limits.frame_bytes, write=write_body)
         else:
             body = write_body(payload, config.limits.frame_bytes)

@@ -201,7 +201,7 @@ class AsyncControls:
         return self._messages_out
 
     def _encode(self, payload: object) -> bytes:
-        if check_payload(payload, self.facts.bounds, walk=BinaryWalk):
+        if check_payload(payload, self.facts.bounds, "payload", BinaryWalk):
             from spindle_trio._protocol._binary import encode_binary
 
             return encode_binary(payload, self.facts.frame_bytes)

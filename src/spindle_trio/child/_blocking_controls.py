@@ -181,7 +181,7 @@ class BlockingControls:
             if self.call is not None:
                 self.call.raise_if_cancelled(again=False)
         facts, messages = self.facts, self._messages
-        if check_payload(payload, facts.bounds, walk=BinaryWalk):
+        if check_payload(payload, facts.bounds, "payload", BinaryWalk):
             from spindle_trio._protocol._binary import encode_binary
 
             messages.push(encode_binary(payload, facts.frame_bytes))
