@@ -391,7 +391,10 @@ THROWS = {
     "return new Set([1])": ("PayloadError", "answer: Set is not JSON-safe"),
     "return { items: [1, () => 1] }": ("PayloadError", "answer.items[1]: function is not JSON-safe"),
     "return { get a() { throw new RangeError('getter') } }": ("RangeError", "getter"),
-    "return (function* () { yield 1; })()": ("TypeError", '"m" is a generator: read it with stream(), not with call()'),
+    "return (function* () { yield 1; })()": (
+        "TypeError",
+        '"m" has returned a generator: read it with stream(), not with call()',
+    ),
     "(function again() { again(); })()": ("RangeError", "Maximum call stack size exceeded"),
 }
 

@@ -165,7 +165,11 @@ def _is_uncalled_generator(error: spindle_trio.CallFailedError) -> bool:
 
     Such a refusal has no traceback. What a handler raises has one, whatever its text.
     """
-    return error.error_type == "TypeError" and error.traceback is None and error.text.endswith(_USE_STREAM)
+    return (
+        error.error_type == "TypeError"
+        and error.traceback is None
+        and error.text.endswith(f" is a generator: {_USE_STREAM}")
+    )
 
 
 def _form_instead(error: spindle_trio.CallFailedError) -> str:

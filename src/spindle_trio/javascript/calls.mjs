@@ -233,14 +233,15 @@ export class Calls {
   };
 
   async #answer(call, handler) {
-    const refusal = `${stringify(call.method)} is a generator: read it with stream(), not with call()`;
+    const advice = "read it with stream(), not with call()";
     if (isGeneratorFunction(handler)) { // refused before it is called, and so without a stack
-      this.#push(FAILURE, call.id, failureOfCall(new TypeError(refusal), this.#limits, false));
+      const refusal = new TypeError(`${stringify(call.method)} is a generator: ${advice}`);
+      this.#push(FAILURE, call.id, failureOfCall(refusal, this.#limits, false));
       return;
     }
     let value = handler(call.payload, call.context);
     if (typeof value?.then === "function") value = await value;
-    if (isGeneratorObject(value)) throw new TypeError(refusal);
+    if (isGeneratorObject(value)) throw new TypeError(`${stringify(call.method)} has returned a generator: ${advice}`);
     this.#pushValue(ANSWER, call.id, value, "answer");
   }
 
