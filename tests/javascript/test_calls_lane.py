@@ -14,7 +14,7 @@ pytestmark = both_programs
 
 ANSWER, ITEM, END, FAILURE = 2, 3, 4, 6
 
-READY = {"type": "ready", "protocol": 2, "calls": True, "concurrency": 16, "bytes": False}
+READY = {"type": "ready", "protocol": 2, "calls": True, "concurrency": 16}
 
 CANCELLED = {"cancelled": True}
 
@@ -43,7 +43,7 @@ def test_calls_are_answered_in_order(tmp_path: Path, program: str) -> None:
 def test_a_handler_after_ready_is_told_of_once(tmp_path: Path, program: str) -> None:
     source = body("p.ready(); p.onCall('a', () => 1); p.onCall('b', () => 2);")
     with bare_runtime(tmp_path, source, program) as runtime:
-        assert runtime.heard() == {"type": "ready", "protocol": 2, "bytes": False}
+        assert runtime.heard() == {"type": "ready", "protocol": 2}
         assert runtime.heard() == {"type": "calls", "concurrency": 16}
         runtime.call([1, "b", None, None])
         assert runtime.said() == [ANSWER, 1, 2]
@@ -58,7 +58,7 @@ def test_a_host_that_offers_no_calls_hears_nothing_of_them(tmp_path: Path, progr
         assert runtime.heard()["result"] == "all the same"
 
 
-@pytest.mark.parametrize("offered", [{}, {"protocol": 2, "bytes": False}])
+@pytest.mark.parametrize("offered", [{}, {"protocol": 2}])
 def test_a_process_without_handlers_takes_no_calls(tmp_path: Path, program: str, offered: dict[str, object]) -> None:
     with bare_runtime(tmp_path, body("p.ready();"), program, offers=2 if offered else None) as runtime:
         assert runtime.heard() == {"type": "ready", **offered}
