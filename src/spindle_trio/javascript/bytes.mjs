@@ -13,7 +13,7 @@ const KIND_BYTES = 1;
 const KIND = 5;
 
 /** Bytes in one of these frames, at most, and in the header of any. */
-const PIECE_BYTES = 256 * 1024;
+const PIECE_BYTES = 128 * 1024;
 const HEADER_BYTES = 4;
 
 /** Write bytes as frames, with their headers; each body has at most so many bytes. */
