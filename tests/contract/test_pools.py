@@ -469,7 +469,7 @@ async def test_idle_processes_are_stopped_and_come_back_when_they_are_needed(
         assert (pool.statistics().idle, pool.statistics().recycled, pool.statistics().starting) == (0, 1, 0)
         assert await pool.call("square", 3) == 9
         assert pool.statistics().starts == 2
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
 
 async def test_a_process_whose_lifetime_is_over_is_replaced_after_its_call(

@@ -43,7 +43,7 @@ class MapRun:
         self._arrivals: deque[int] = deque()
         self._changed = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
-        self.is_over = trio.Event()
+        self.is_over: trio.Event = trio.Event()
         """Set when nothing of it goes on any longer."""
 
     async def run(self) -> None:

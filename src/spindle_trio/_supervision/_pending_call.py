@@ -62,7 +62,7 @@ class PendingCall:
         """Wait as `wait` does, for an outcome that may come quickly."""
         spinning.note_sent()
         spin, began = spinning.begin(), perf_counter()
-        while spin and self.outcome is None and not self.is_late and perf_counter() - began < spin:
+        while spin and self.outcome is None and not self.is_late and perf_counter() - began < spin:  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()  # turns the loop, which takes in what has arrived
         if self.outcome is None and not self.is_late:
             await self.wait()
