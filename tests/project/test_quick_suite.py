@@ -34,4 +34,8 @@ def test_each_test_that_the_page_of_reliability_names_is_in_the_quick_suite(requ
 @pytest.mark.slow
 def test_no_test_is_left_out_at_every_level_launcher_and_seed() -> None:
     """A slow test is a repetition: another one of the same function is in the quick suite, or its neighbours are."""
-    assert collected("-m", "slow") - collected() == {"test_no_test_is_left_out_at_every_level_launcher_and_seed"}
+    assert collected("-m", "slow") - collected() == {
+        "test_no_test_is_left_out_at_every_level_launcher_and_seed",
+        # Random pools; tests/contract/test_pools.py shows each of their rules quickly.
+        "test_whatever_happens_each_call_ends_once_and_no_process_has_two",
+    }

@@ -22,7 +22,7 @@ from simulation.worker_model import WorkerModel
 from simulation.worker_state import Step
 
 SHOWN = ("event", "killed")
-MOST_STATES = 100_000
+MOST_STATES = 1_000_000
 """More orders than this are not tried. One of 14 000 scenarios needed more than 20 000."""
 
 

@@ -304,7 +304,7 @@ FAULTS = (
 )
 
 
-@pytest.mark.quick(0)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_of_calls_is_caught(plant: Callable[[Patch], None]) -> None:
     complaints = first_complaints(plant)
