@@ -303,8 +303,7 @@ class BinaryWalk(PayloadWalk):
             value = value.view
         kind = type(value)
         if not self.bounds.binary_bytes or not (kind is bytes or kind is bytearray or kind is memoryview):
-            super().visit_other(value)
-            return
+            super().visit_other(value)  # which always raises
         try:
             self.binary_left -= memoryview(value).nbytes  # type: ignore[arg-type]  # one of the three
         except ValueError:
