@@ -35,7 +35,7 @@ async def work(port: int) -> None:
     async with spindle.connect_worker(spindle.StreamChannel(stream)) as worker:
         processes = worker.backend_processes
         handle = await processes.spawn("primes.py", key="demo", payload={"below": 60_000})
-        print("live:", [info.entry for info in await processes.list()])
+        print(f"ready: {handle.info.entry}, key {handle.info.key!r}")
         async for payload in handle.messages():
             print("message:", payload)
         info = await handle.wait_ended()

@@ -229,7 +229,7 @@ async def test_messages_with_bytes_arrive_before_the_end(world, world_clock):
             return "done"
         """
     )
-    async with world.worker() as worker:
+    async with world.quiet_worker() as worker:
         handle = await worker.backend_processes.spawn("entry.py")
         async with handle.messages() as messages:
             found = [payload[0] async for payload in messages]

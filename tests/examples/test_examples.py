@@ -104,7 +104,7 @@ def test_socket_worker_uses_a_host_behind_a_socket() -> None:
     done = run(EXAMPLES / "socket_worker.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "live: ['primes.py']",
+        "ready: primes.py, key 'demo'",
         "message: {'looked_at': 20000, 'primes': 2262}",
         "message: {'looked_at': 40000, 'primes': 4203}",
         "message: {'looked_at': 60000, 'primes': 6057}",
