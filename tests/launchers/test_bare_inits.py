@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from spindle_trio import Containment
+from spindle_trio.fork_server._bare_inits import BareInits
 from support.containment import problem_with, require, run_program
 from support.fork_server import WAITS, children_of, fork_host, state_of, wait_state_of, wait_until
 from support.seccomp import ERRORS, refusing, refusing_namespaces_of_clones
@@ -212,3 +213,12 @@ def test_an_init_that_never_becomes_ready_is_killed(tmp_path: Path) -> None:
     program = MAKES_ONE.replace("settings = []", settings)
     lines = run_program(tmp_path, program).splitlines()
     assert lines == ["an init has ended, or could not mount, or hangs", "True", "none is left"]
+
+
+def test_an_init_that_was_never_cloned_keeps_no_memory() -> None:
+    inits = BareInits(b"spindle init", has_own_proc=False)
+    inits._clone = lambda *_: -1
+    for number in range(3):
+        with pytest.raises(OSError):  # whatever the last error was
+            inits.make(number, [])
+    assert not inits._memory

@@ -111,6 +111,19 @@ async def test_a_flood_leaves_other_tasks_and_pipes_their_turns(drains: OutputDr
         os.close(fd)
 
 
+async def test_ctrl_c_hits_no_drain(pipe: tuple[OutputPipe, int], drains: OutputDrains, monkeypatch) -> None:
+    """It would end the output of all processes, and with it the launcher."""
+    output, write = pipe
+    seen: list[bool] = []
+    monkeypatch.setattr(output, "read_once", lambda: seen.append(trio.lowlevel.currently_ki_protected()))
+    drains.add(output)
+    os.write(write, b"x")
+    while not seen:
+        await trio.lowlevel.checkpoint()
+    output.close()
+    assert all(seen)
+
+
 async def test_a_pipe_that_is_closed_is_left_alone_even_if_a_copy_lives_on(drains: OutputDrains) -> None:
     read, write = os.pipe()
     copy = os.dup(read)

@@ -127,6 +127,7 @@ class BareInits:
             flags = _CLONE_VM | CLONE_NEWPID | (CLONE_NEWNS if self._has_own_proc else 0) | _SIGCHLD
             pid = int(self._clone(self._addresses["setcontext"], stack, flags, first))
             if pid < 0:
+                self.forget(number)  # nobody runs in it
                 raise OSError(ctypes.get_errno(), "clone")
             os.close(tell)
             tell = -1

@@ -42,6 +42,7 @@ class OutputDrains:
             self._unwatched.add(pipe.fd)
             self._nap.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Drain all pipes; never returns."""
         while True:
