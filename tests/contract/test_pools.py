@@ -181,15 +181,13 @@ async def test_prestart_starts_all_of_them_at_once(world: World, world_clock: Mo
         assert pool.statistics().calls == 0
 
 
-async def test_calls_are_begun_in_order_and_those_beyond_the_queue_wait_for_room_in_it(
-    virtual_world: World, autojump_clock: MockClock
-) -> None:
-    async with opened(virtual_world, size=1, queue=2) as pool, trio.open_nursery() as nursery:
+async def test_calls_wait_for_a_process_and_are_begun_in_order(virtual_world: World, autojump_clock: MockClock) -> None:
+    async with opened(virtual_world, size=1) as pool, trio.open_nursery() as nursery:
         calls = Calls(nursery, pool)
         for name in "abcdef":
             await calls.begin(name, "begin", slow(name))
         now = pool.statistics()
-        assert (now.busy, now.waiting, now.held_up) == (1, 2, 3)
+        assert (now.busy, now.waiting) == (1, 5)
         assert [name for name, _ in await calls.wait(6)] == list("abcdef")
 
 
@@ -323,7 +321,7 @@ async def test_what_is_left_of_the_time_is_what_the_handler_has(
         assert isinstance(calls.ends[1][1], CallTimeoutError)
 
 
-async def test_a_call_that_is_cancelled_while_it_waits_leaves_the_queue(
+async def test_a_call_that_is_cancelled_while_it_waits_leaves_the_line(
     virtual_world: World, autojump_clock: MockClock
 ) -> None:
     async with opened(virtual_world, size=1) as pool, trio.open_nursery() as nursery:
@@ -409,7 +407,7 @@ async def test_ten_thousand_calls_at_once_are_all_answered(virtual_world: World,
         assert await pool.call("square", number, timeout=1e6) == number * number
         ended.append(number)
 
-    async with opened(virtual_world, size=1, queue=100) as pool, trio.open_nursery() as nursery:
+    async with opened(virtual_world, size=1) as pool, trio.open_nursery() as nursery:
         for number in range(10_000):
             nursery.start_soon(call, pool, number)
     assert sorted(ended) == list(range(10_000))
@@ -654,7 +652,6 @@ async def test_a_pool_ends_with_its_worker(world: World, world_clock: MockClock 
         {"max_idle": 0},
         {"max_lifetime": -1},
         {"max_lifetime": math.nan},
-        {"queue": -1},
         {"give_up_after": 0},
         {"startup_timeout": 0},
         {"heartbeat_timeout": -1},

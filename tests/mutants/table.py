@@ -907,9 +907,9 @@ MUTANTS: Final = (
     Mutant(
         "a cancelled caller stays in line",
         "_pools/_waiters.py",
-        "        self.line.leave(waiter)\n",
+        "        del self._line[waiter]\n",
         "",
-        ("contract/test_pools.py::test_a_call_that_is_cancelled_while_it_waits_leaves_the_queue",),
+        ("contract/test_pools.py::test_a_call_that_is_cancelled_while_it_waits_leaves_the_line",),
     ),
     Mutant(
         "a map gives answers as they come",

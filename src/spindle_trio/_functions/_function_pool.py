@@ -34,7 +34,6 @@ def open_function_pool(
     max_calls: float = math.inf,
     max_idle: float = math.inf,
     max_lifetime: float = math.inf,
-    queue: int = 1_024,
     give_up_after: int | None = 8,
     max_bytes: int = _GIBIBYTE,
     startup_timeout: float = 15.0,
@@ -52,11 +51,10 @@ def open_function_pool(
 
     Args:
         size: how many processes there may be.
-        prestart: as for `open_pool`, as are the next five.
+        prestart: as for `open_pool`, as are the next four.
         max_calls: calls after which a process is replaced.
         max_idle: seconds without a call after which a process is stopped.
         max_lifetime: seconds after which a process is replaced.
-        queue: how many calls may wait for a process.
         give_up_after: how many failures in a row break the pool.
         max_bytes: how many bytes the arguments, or the result, of one call may have as a pickle with its buffers.
         startup_timeout: seconds that a process has to start.
@@ -75,7 +73,6 @@ def open_function_pool(
             max_calls=max_calls,
             max_idle=max_idle,
             max_lifetime=max_lifetime,
-            queue=queue,
             give_up_after=give_up_after,
             payload={"path": [str(Path(step).absolute()) for step in sys.path], "folder": [str(Path.cwd())]},
             startup_timeout=startup_timeout,

@@ -42,7 +42,7 @@ class Crew:
         self._nursery = nursery
         self._members: dict[Member, None] = {}
         self._idle: dict[Member, None] = {}  # who was used last is last
-        self._waiters = Waiters(settings.queue)
+        self._waiters = Waiters()
         self._record = TrackRecord(settings.restart)
         self._maps: dict[MapRun, None] = {}
         self._post_mortems: dict[str, PostMortem] = {}
@@ -158,7 +158,7 @@ class Crew:
         """Start a process, if more wait than are being started or will be in a moment."""
         if len(self._members) < self.settings.size:
             coming = self._starting() + sum(member.is_gone_but_for_its_task for member in self._members)
-            if coming < len(self._waiters.line):
+            if coming < len(self._waiters):
                 self._start()
 
     def _starting(self) -> int:
@@ -356,8 +356,7 @@ class Crew:
             idle=phases.count(Phase.IDLE),
             busy=phases.count(Phase.BUSY) + phases.count(Phase.SETTLING),
             ending=phases.count(Phase.LOST) + phases.count(Phase.LEAVING),
-            waiting=self._waiters.line.waiting,
-            held_up=self._waiters.line.held_up,
+            waiting=len(self._waiters),
             calls=self._record.calls,
             starts=self._record.starts,
             restarts=self._record.restarts,

@@ -42,7 +42,6 @@ def open_pool(
     max_calls: float = math.inf,
     max_idle: float = math.inf,
     max_lifetime: float = math.inf,
-    queue: int = 1_024,
     give_up_after: int | None = 8,
     payload: object = OMITTED,
     environment: Mapping[str, str] | None = None,
@@ -58,7 +57,8 @@ def open_pool(
     As in ``async with spindle.open_pool(worker, "tools.py") as pool: answer = await pool.call("square", {"n": 3})``.
 
     A process is started when a call needs one, until there are `size`. Each serves one call at a time; a call gets
-    the idle process that was used last. A process that ends unasked is replaced at once; where that happens again
+    the idle process that was used last. Where none is idle, the call waits, first come, first served: that holds up
+    its caller, and nothing else is queued. A process that ends unasked is replaced at once; where that happens again
     before any process has answered, starts wait 1, 2, 4 … seconds, at most 30, less up to a fifth by chance. After
     `give_up_after` such failures in a row the pool is broken. An overrun, a stop by somebody else, and an end that
     comes 30 seconds or more after `ready` do not add to them.
@@ -77,7 +77,6 @@ def open_pool(
         max_calls: a process that has had so many calls is stopped and replaced.
         max_idle: seconds without a call after which a process is stopped, and not replaced until a call needs one.
         max_lifetime: seconds since `ready` after which a process is stopped and replaced, once it has no call.
-        queue: how many calls may wait for a process; others wait for room in the queue, first come, first served.
         give_up_after: how many failures in a row break the pool; `None` for any number.
         payload: as for `spawn`; each process gets the same.
         environment: as for `spawn`.
@@ -111,7 +110,6 @@ def open_pool(
         max_calls=max_calls,
         max_idle=max_idle,
         max_lifetime=max_lifetime,
-        queue=queue,
         give_up_after=give_up_after,
     )
     if not hasattr(worker, "backend_processes"):
@@ -133,7 +131,7 @@ class Pool:
         now = self.statistics()
         return (
             f"<Pool {self._crew.state} {self._crew.settings.entry} size={now.size} starting={now.starting} "
-            f"idle={now.idle} busy={now.busy} waiting={now.waiting + now.held_up}>"
+            f"idle={now.idle} busy={now.busy} waiting={now.waiting}>"
         )
 
     async def call(
@@ -142,7 +140,7 @@ class Pool:
         """Call a handler in one of the processes, and return its answer; see `ProcessHandle.call`.
 
         It waits for an idle process first, in order. A call is never repeated: if its process is lost, that is raised.
-        Only a call that has certainly not left this program waits on, at the head of the queue.
+        Only a call that has certainly not left this program waits on, before all others.
 
         If it is cancelled while it waits, nothing was called; after that the handler is cancelled, and this returns at
         once. Its process gets no other call before the handler has given up or has been killed.

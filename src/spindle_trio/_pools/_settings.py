@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,12 +15,9 @@ if TYPE_CHECKING:
     from spindle_trio._model import SpawnArguments
 
 
-def _check_count(least: int) -> Callable[[object, attrs.Attribute[int], object], None]:
-    def check(_: object, attribute: attrs.Attribute[int], value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{attribute.name} must be a whole number, {least} or more, not {value!r}")
-
-    return check
+def _check_size(_: object, attribute: attrs.Attribute[int], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{attribute.name} must be a number of processes, 1 or more, not {value!r}")
 
 
 def _check_give_up_after(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
@@ -49,12 +45,11 @@ class PoolSettings:
 
     entry: str
     spawn: SpawnArguments
-    size: int = attrs.field(validator=_check_count(1))
+    size: int = attrs.field(validator=_check_size)
     prestart: bool
     max_calls: float = attrs.field(validator=_check_calls)
     max_idle: float = attrs.field(validator=_check_seconds)
     max_lifetime: float = attrs.field(validator=_check_seconds)
-    queue: int = attrs.field(validator=_check_count(0))
     give_up_after: int | None = attrs.field(validator=_check_give_up_after)
 
     @property

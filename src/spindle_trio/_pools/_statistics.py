@@ -23,9 +23,7 @@ class PoolStatistics:
     ending: int
     """Processes that are being stopped, or have been lost and are not gone yet."""
     waiting: int
-    """Calls in the queue."""
-    held_up: int
-    """Calls that wait for room in the queue."""
+    """Calls and streams that wait for a process."""
     calls: int
     """Calls and streams that have got a process, so far."""
     starts: int
