@@ -48,7 +48,7 @@ from spindle_trio._process_handle import ProcessHandle
 from spindle_trio._worker_protocol import StreamChannel, connect_worker, serve_worker
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from spindle_trio.wire import to_json
-from support.worker_protocol import AT, FakeCall, FakeHost, MemoryEnd, memory_ends
+from support.worker_protocol import AT, FakeCall, FakeHost, MemoryEnd, PlayedEnd, memory_ends
 
 LOST = ProcessLostError(
     "gone",
@@ -61,25 +61,12 @@ LOST = ProcessLostError(
 # ---- the host's end: a peer says what the test says
 
 
-class Peer:
+class Peer(PlayedEnd):
     """The connecting end of a host that does only what the test says."""
 
     def __init__(self, host: FakeHost, end: MemoryEnd) -> None:
+        super().__init__(end)
         self.host = host
-        self.end = end
-
-    async def say(self, *values: object) -> None:
-        for value in values:
-            await self.end.sending.send(value)  # type: ignore[arg-type]  # nonsense is part of the tests
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def hear(self) -> Any:
-        with trio.fail_after(5):
-            return await self.end.receive()
-
-    async def hears_nothing(self) -> bool:
-        await trio.testing.wait_all_tasks_blocked()
-        return self.end.receiving.statistics().current_buffer_used == 0
 
     @property
     def calls(self) -> list[FakeCall]:
@@ -390,24 +377,8 @@ async def test_what_a_line_cannot_carry_is_an_error_of_its_call_alone() -> None:
 # ---- the connecting end: the test plays the host
 
 
-class PlayedHost:
+class PlayedHost(PlayedEnd):
     """The host's end of a connection with one process."""
-
-    def __init__(self, end: MemoryEnd) -> None:
-        self.end = end
-
-    async def hear(self) -> Any:
-        with trio.fail_after(5):
-            return await self.end.receive()
-
-    async def hears_nothing(self) -> bool:
-        await trio.testing.wait_all_tasks_blocked()
-        return self.end.receiving.statistics().current_buffer_used == 0
-
-    async def say(self, *values: object) -> None:
-        for value in values:
-            await self.end.sending.send(value)  # type: ignore[arg-type]  # nonsense is part of the tests
-        await trio.testing.wait_all_tasks_blocked()
 
     async def end_process(self) -> None:
         event = LifecycleEvent(

@@ -8,7 +8,7 @@ import math
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import trio
@@ -47,30 +47,13 @@ from spindle_trio._process_handle import ProcessHandle
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import StreamChannel, connect_worker
 from spindle_trio.wire import error_response, to_json
-from support.worker_protocol import MemoryEnd, memory_ends
+from support.worker_protocol import AT, PlayedEnd, memory_ends
 
-AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 LATER = AT + timedelta(seconds=5)
 
 
-class PlayedHost:
+class PlayedHost(PlayedEnd):
     """The host's end of a channel in memory."""
-
-    def __init__(self, end: MemoryEnd) -> None:
-        self.end = end
-
-    async def hear(self) -> object:
-        with trio.fail_after(5):
-            return await self.end.receive()
-
-    async def hears_nothing(self) -> bool:
-        await trio.testing.wait_all_tasks_blocked()
-        return self.end.receiving.statistics().current_buffer_used == 0
-
-    async def say(self, *values: object) -> None:
-        for value in values:
-            await self.end.sending.send(value)  # type: ignore[arg-type]  # nonsense is part of the tests
-        await trio.testing.wait_all_tasks_blocked()
 
     async def hear_spawn(self) -> ProcessSpawn:
         request = await self.hear()

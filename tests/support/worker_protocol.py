@@ -6,10 +6,11 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import trio
+import trio.testing
 
 from spindle_trio._errors import ProcessAccessError, SpindleError
 from spindle_trio._messages._broadcast import Broadcast
@@ -59,6 +60,26 @@ def memory_ends(buffer: float = math.inf) -> tuple[MemoryEnd, MemoryEnd]:
     down_send, down_receive = trio.open_memory_channel[WireMessage](buffer)
     up_send, up_receive = trio.open_memory_channel[WireMessage](buffer)
     return MemoryEnd(down_send, up_receive), MemoryEnd(up_send, down_receive)
+
+
+class PlayedEnd:
+    """One end of a channel in memory, which says what the test says."""
+
+    def __init__(self, end: MemoryEnd) -> None:
+        self.end = end
+
+    async def hear(self) -> Any:
+        with trio.fail_after(5):
+            return await self.end.receive()
+
+    async def hears_nothing(self) -> bool:
+        await trio.testing.wait_all_tasks_blocked()
+        return self.end.receiving.statistics().current_buffer_used == 0
+
+    async def say(self, *values: object) -> None:
+        for value in values:
+            await self.end.sending.send(value)  # type: ignore[arg-type]  # nonsense is part of the tests
+        await trio.testing.wait_all_tasks_blocked()
 
 
 class FakeStream:
