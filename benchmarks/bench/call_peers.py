@@ -17,7 +17,7 @@ import trio
 
 import peer_targets
 from bench.measuring import Opening, Race, Role, Sampler
-from bench.peers import installed
+from bench.peers import installed, piped
 
 EXECUTOR = "ProcessPoolExecutor"
 MP_POOL = "multiprocessing.Pool"
@@ -262,23 +262,15 @@ def trio_parallel_hung(workers: Any, timeout: float) -> Sampler:
 @asynccontextmanager
 async def connection(array: object) -> AsyncIterator[Sampler]:
     """Send an array through a connection to a process, and take it back."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=peer_targets.send_back, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
+    with piped(peer_targets.send_back) as ours:
 
-    async def sample() -> float:
-        began = perf_counter()
-        ours.send(array)
-        ours.recv()
-        return (perf_counter() - began) * 1e3
+        async def sample() -> float:
+            began = perf_counter()
+            ours.send(array)
+            ours.recv()
+            return (perf_counter() - began) * 1e3
 
-    try:
         yield sample
-    finally:
-        ours.close()
-        await trio.to_thread.run_sync(process.join)
 
 
 def trio_parallel_array(workers: Any, *, array: object) -> Sampler:

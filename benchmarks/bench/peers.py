@@ -10,8 +10,9 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from time import perf_counter
 from types import ModuleType
@@ -96,21 +97,28 @@ async def multiprocessing_forkserver() -> AsyncIterator[Sampler]:
 @asynccontextmanager
 async def multiprocessing_connection(count: int) -> AsyncIterator[Sampler]:
     """Count messages of 100 bytes from a child, a second."""
+    with piped(peer_targets.flood) as connection:
+
+        async def sample() -> float:
+            began = perf_counter()
+            connection.send(count)
+            for _ in range(count):
+                connection.recv()
+            return count / (perf_counter() - began)
+
+        yield sample
+
+
+@contextmanager
+def piped(target: Callable[[Connection], None]) -> Iterator[Connection]:
+    """Run a function in a process with the other end of a connection, and end it with the block."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=peer_targets.flood, args=(there,), daemon=True)
+    process = context.Process(target=target, args=(there,), daemon=True)
     process.start()
     there.close()
-
-    async def sample() -> float:
-        began = perf_counter()
-        here.send(count)
-        for _ in range(count):
-            here.recv()
-        return count / (perf_counter() - began)
-
     try:
-        yield sample
+        yield here
     finally:
         process.kill()
         process.join()
