@@ -24,6 +24,7 @@ from spindle_trio._errors import (
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._protocol._call_frames import encode_answer
 from spindle_trio._supervision import _calls
+from spindle_trio.abc import ExitStatus, LaunchedProcess
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from spindle_trio.testing._memory_lane import MemoryLane
 from support.scripted_calls import Called, running
@@ -101,6 +102,29 @@ async def test_a_child_of_protocol_1_that_takes_calls_breaks_the_protocol(
         info = await stage.handle.wait_ended()
         assert info.state == "failed"
         assert "takes calls, and has not said ready in protocol 2" in (info.error or "")
+
+
+class OfProtocol1(LaunchedProcess):
+    """What a launcher that was written for protocol 1 has to define."""
+
+    def last_heartbeat(self) -> float:
+        raise NotImplementedError
+
+    def request_stop(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    def has_exited(self) -> bool:
+        raise NotImplementedError
+
+    async def wait(self) -> ExitStatus:
+        raise NotImplementedError
+
+
+def test_a_launcher_of_protocol_1_has_no_lane_for_calls() -> None:
+    assert OfProtocol1().calls is None
 
 
 # ---- deadlines and cancellation

@@ -160,6 +160,14 @@ async def test_a_reader_that_comes_long_after_the_time_was_over_hears_just_that(
             await items.receive()
 
 
+async def test_a_reader_that_comes_after_the_time_hears_that_at_once(autojump_clock: MockClock) -> None:
+    async with running() as stage, stage.handle.stream("index", timeout=1) as items:
+        await stage.child.calls.next()
+        autojump_clock.jump(1)
+        with pytest.raises(CallTimeoutError):
+            items.receive_nowait()
+
+
 async def test_a_stream_that_has_outlived_the_scope_it_was_opened_in_says_no_number(autojump_clock: MockClock) -> None:
     async with running() as stage:
         with trio.CancelScope(deadline=trio.current_time() + 2) as scope:

@@ -17,7 +17,7 @@ from spindle_trio._protocol._call_answers import Answer, CallReader
 from spindle_trio._protocol._call_frames import ANSWER, CALL, encode_answer, read_call
 from spindle_trio._protocol._frames import BYTES, encode_body
 from spindle_trio._protocol._json_codec import BodyReader, write_body
-from spindle_trio._protocol._payload import BinaryWalk, PayloadBounds, bounds_of, check_payload
+from spindle_trio._protocol._payload import BinaryWalk, LentBytes, PayloadBounds, bounds_of, check_payload
 from spindle_trio._supervision._intake import Intake
 
 LIMITS = Limits(binary_bytes=2_000)
@@ -207,6 +207,12 @@ def test_the_body_is_bounded_and_pieces_fit_into_frames() -> None:
     assert max(map(len, whole.bodies())) == 90
     with pytest.raises(PayloadError, match="more than 38 in one frame"):
         encode_binary(value, 39)
+
+
+def test_bytes_are_lent_and_other_values_refused() -> None:
+    check_payload([LentBytes(memoryview(b"abc")), b"", bytearray(2)], BOUNDS, walk=BinaryWalk)
+    with pytest.raises(PayloadError):
+        check_payload([object()], BOUNDS, walk=BinaryWalk)
 
 
 def test_walks_over_plain_values_find_no_bytes() -> None:

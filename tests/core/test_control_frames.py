@@ -140,6 +140,19 @@ def test_what_a_child_may_say_is_understood(said: object, frame: ChildFrame) -> 
             "an exiting frame whose code is not an integer from 0 to 255",
         ),
         ({"type": "exiting", "code": 1}, "a frame of type exiting whose count"),
+        ({"type": "ready", "protocol": 3}, "a ready frame whose protocol is not an integer from 1 to 2"),
+        (
+            {"type": "ready", "protocol": 2, "calls": 1},
+            "a ready frame whose calls is not a boolean, or true without protocol 2",
+        ),
+        (
+            {"type": "ready", "protocol": 2, "bytes": 1},
+            "a ready frame whose bytes is not a boolean, or true without protocol 2",
+        ),
+        (
+            {"type": "ready", "protocol": 2, "calls": True, "concurrency": 0},
+            "a ready frame whose concurrency is not an integer, 1 or more",
+        ),
     ],
 )
 def test_what_a_child_may_not_say_breaks_the_protocol(said: object, problem: str) -> None:

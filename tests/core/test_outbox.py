@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from spindle_trio._protocol._binary import BinaryBody
 from spindle_trio._protocol._outbox import Outbox
 from spindle_trio.abc import FrameLane
 from spindle_trio.testing._memory_lane import MemoryLane, memory_lane_pair
@@ -332,6 +333,18 @@ async def test_everything_arrives_in_order_over_a_memory_lane(buffer_frames: int
             except trio.WouldBlock:
                 await outbox.send(body)
     assert got == bodies
+
+
+async def test_frames_before_and_after_one_with_bytes_leave_apart_from_it(tap: Tap, nursery: trio.Nursery) -> None:
+    outbox = Outbox(tap, nursery.start_soon)
+    tap.is_open = False
+    whole = BinaryBody.of(b"body", [b"x" * 9], 8)
+    put(outbox, b"partly sent", b"a", b"bb", whole, b"c")
+    assert (outbox.messages, outbox.waiting_bytes) == (4, 3 + 13 + 1)
+    tap.open()
+    await outbox.wait_flushed()
+    assert tap.batches == [[], [b"a", b"bb"], *([piece] for piece in whole.bodies()), [b"c"]]
+    assert (outbox.messages, outbox.waiting_bytes) == (0, 0)
 
 
 # ---- joining what is sent without a pause

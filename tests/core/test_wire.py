@@ -477,6 +477,16 @@ def test_a_wrong_type_in_spawn_options_is_named_with_its_path(options: dict[str,
     assert str(caught.value) == problem
 
 
+CALL = {"type": "backend_process_call", "requestId": "r", "processId": "p", "method": "m", "payload": 1}
+
+
+@pytest.mark.parametrize("overrun", ["leave", "kill"])
+def test_a_call_says_what_becomes_of_a_process_that_overruns(overrun: str) -> None:
+    request = wire.parse_request(CALL | {"overrun": overrun})
+    assert isinstance(request, ProcessCall)
+    assert request.overrun == overrun
+
+
 @pytest.mark.parametrize(
     ("request_", "problem"),
     [
@@ -511,6 +521,8 @@ def test_a_wrong_type_in_spawn_options_is_named_with_its_path(options: dict[str,
             "options.reason: expected a string, got a number",
         ),
         ({"type": "backend_process_send", "processId": "p1"}, "payload: missing"),
+        (CALL | {"method": ""}, "method: expected 1 to 1024 bytes, got 0"),
+        (CALL | {"overrun": "maybe"}, "overrun: expected 'leave' or 'kill', got 'maybe'"),
         (
             {"type": "backend_process_spawn", "requestId": 1, "options": {"entry": "a.py", "kind": 5}},
             "requestId: expected a string, got a number; options.kind: expected a string, got a number",
