@@ -18,8 +18,8 @@ EXIT_REFUSED: Final = 2
 
 
 @attrs.frozen
-class RunOptions:
-    """The arguments of `spindle-trio run`."""
+class CommonOptions:
+    """The arguments that `run` and `call` share."""
 
     entry: str
     """As typed; made relative if it was absolute and lies below the root."""
@@ -27,53 +27,38 @@ class RunOptions:
     """An absolute path of a folder that exists."""
     payload: object
     """A JSON value, or `OMITTED`."""
-    kind: str | None
-    """As typed."""
-    key: str | None
-    """As typed."""
     user: str
     """The owner of the process."""
-    metadata: dict[str, JsonValue] | None
-    """A JSON object."""
     startup_timeout: float
     """Seconds, above 0."""
     heartbeat_timeout: float
     """Seconds, above 0; `math.inf` for none."""
     grace: float
     """Seconds, 0 or more."""
-    as_json: bool
-    """Whether to print the wire form."""
     verbose: bool
     """Whether to show the log, which includes what the process prints."""
 
 
-def run_options(options: argparse.Namespace) -> RunOptions:
-    """Put together the arguments of `run`."""
-    entry, root = _below_root(options.entry, options.root)
-    return RunOptions(
-        entry=entry,
-        root=root,
-        payload=spindle_trio.OMITTED if options.payload is None else options.payload.value,
-        kind=options.kind,
-        key=options.key,
-        user=options.user,
-        metadata=options.metadata,
-        startup_timeout=options.startup_timeout,
-        heartbeat_timeout=options.heartbeat_timeout,
-        grace=options.grace,
-        as_json=options.json,
-        verbose=options.verbose,
-    )
+@attrs.frozen
+class RunOptions:
+    """The arguments of `spindle-trio run`."""
+
+    common: CommonOptions
+    kind: str | None
+    """As typed."""
+    key: str | None
+    """As typed."""
+    metadata: dict[str, JsonValue] | None
+    """A JSON object."""
+    as_json: bool
+    """Whether to print the wire form."""
 
 
 @attrs.frozen
 class CallOptions:
     """The arguments of `spindle-trio call`."""
 
-    entry: str
-    """As in `RunOptions`."""
-    root: Path
-    """As in `RunOptions`."""
+    common: CommonOptions
     method: str
     """As typed."""
     argument: JsonValue
@@ -82,30 +67,35 @@ class CallOptions:
     """Whether to read it as a stream without asking first."""
     timeout: float
     """Seconds, above 0; `math.inf` for none."""
-    payload: object
-    """A JSON value, or `OMITTED`."""
-    user: str
-    """The owner of the process."""
-    startup_timeout: float
-    """Seconds, above 0."""
-    heartbeat_timeout: float
-    """Seconds, above 0; `math.inf` for none."""
-    grace: float
-    """Seconds, 0 or more."""
-    verbose: bool
-    """Whether to show the log, which includes what the process prints."""
+
+
+def run_options(options: argparse.Namespace) -> RunOptions:
+    """Put together the arguments of `run`."""
+    return RunOptions(
+        common=_common_options(options),
+        kind=options.kind,
+        key=options.key,
+        metadata=options.metadata,
+        as_json=options.json,
+    )
 
 
 def call_options(options: argparse.Namespace) -> CallOptions:
     """Put together the arguments of `call`."""
-    entry, root = _below_root(options.entry, options.root)
     return CallOptions(
-        entry=entry,
-        root=root,
+        common=_common_options(options),
         method=options.method,
         argument=options.argument,
         is_stream=options.stream,
         timeout=options.timeout,
+    )
+
+
+def _common_options(options: argparse.Namespace) -> CommonOptions:
+    entry, root = _below_root(options.entry, options.root)
+    return CommonOptions(
+        entry=entry,
+        root=root,
         payload=spindle_trio.OMITTED if options.payload is None else options.payload.value,
         user=options.user,
         startup_timeout=options.startup_timeout,

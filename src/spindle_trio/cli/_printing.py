@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 STDOUT: Final = 1
-_EXIT_FAILED: Final = 1
+EXIT_FAILED: Final = 1
 _EXIT_NO_READER: Final = 141
 """128 and the number of SIGPIPE, as a shell shows for programs that it ends."""
 
@@ -31,7 +31,7 @@ def status_of(problem: OSError) -> int:
     if problem.errno == errno.EPIPE:
         return _EXIT_NO_READER
     complain(f"the output cannot be written: {problem.strerror}")
-    return _EXIT_FAILED
+    return EXIT_FAILED
 
 
 def complain(text: str, command: str = "") -> None:

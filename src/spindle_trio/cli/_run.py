@@ -1,15 +1,12 @@
 """`spindle-trio run`: one process, its events and messages on stdout, stdin as messages to it.
 
-The body of `_Session.supervise` is the life of the process. Beside it run four small tasks: they wait for signals,
-write output, print messages and read stdin. A handler prints each event in the moment of its transition. Only the
-terminal event waits, until all messages before it are on their way.
+Beside the tasks that each session has, two print messages and read stdin. A handler prints each event in the moment of
+its transition. Only the terminal event waits, until all messages before it are on their way.
 """
 
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
@@ -20,8 +17,9 @@ from spindle_trio import LifecycleEvent, ProcessLifecycle, ProcessMessage, Proce
 from spindle_trio.cli._advice import command_instead
 from spindle_trio.cli._input import LineReader, LineTooLongError, message_from
 from spindle_trio.cli._options import EXIT_REFUSED, RunOptions
-from spindle_trio.cli._output import Output, event_line, message_line, printable
-from spindle_trio.cli._printing import STDOUT, complain, print_error, show_log, status_of
+from spindle_trio.cli._output import event_line, message_line, printable
+from spindle_trio.cli._printing import EXIT_FAILED, complain, print_error
+from spindle_trio.cli._session import Session
 from spindle_trio.wire import to_json
 
 _EXIT_OF_STATE: Final = {
@@ -30,27 +28,22 @@ _EXIT_OF_STATE: Final = {
     ProcessState.FAILED: 1,
     ProcessState.TIMED_OUT: 124,
 }
-_EXIT_FAILED: Final = 1
-_REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-_LAST_LINES_SECONDS: Final = 2.0
-"""Seconds after the second signal: longer than a kill, and as long as a paused reader may hold up the exit."""
 _STDIN: Final = 0
 
 
 def run(options: RunOptions) -> int:
     """Run one entry to its end and return the command's exit status."""
-    show_log(verbose=options.verbose)
-    return trio.run(_Session(options).run)
+    return _Session(options).run()
 
 
-class _Session:
+class _Session(Session):
     """One run of one process."""
 
+    command = "run"
+
     def __init__(self, options: RunOptions) -> None:
+        super().__init__(options.common)
         self._options = options
-        self._output = Output(STDOUT)
-        self._life = trio.CancelScope()
-        self._host: spindle_trio.Host | None = None
         self._processes: spindle_trio.BackendProcesses | None = None
         self._process_id: str | None = None
         self._began = 0.0
@@ -58,68 +51,44 @@ class _Session:
         self._ended = trio.Event()
         self._terminal: LifecycleEvent | None = None
         self._never_ready: str | None = None
-        self._signal: int | None = None
+        self._printed = trio.Event()
+        self._refusal: str | None = None
 
-    async def run(self) -> int:
-        """Supervise the process, and return the exit status."""
-        status = _EXIT_FAILED
-        with trio.open_signal_receiver(*_REASONS) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._heed, signals, nursery)
-                nursery.start_soon(self._output.run)
-                nursery.start_soon(self._leave_without_reader)
-                nursery.start_soon(self._pass_input_on)
-                with self._life:
-                    status = await self._supervise(nursery)
-                    await self._output.flush()
-                nursery.cancel_scope.cancel()
-        if self._signal is not None:
-            return 128 + self._signal
-        return status if self._output.problem is None else status_of(self._output.problem)
+    async def _use(self, processes: spindle_trio.BackendProcesses, nursery: trio.Nursery) -> None:
+        self._processes = processes
+        processes.on_lifecycle(self._note_event)
+        nursery.start_soon(self._pass_input_on)
+        nursery.start_soon(self._print_messages, processes.messages())
+        self._refusal = await self._see_through(processes)
 
-    async def _supervise(self, nursery: trio.Nursery) -> int:
-        """Open a host, run the process to its end, and return the exit status for that."""
-        options = self._options
-        printed = trio.Event()
-        try:
-            async with (
-                spindle_trio.open_host(grace_period=options.grace) as self._host,
-                self._host.open_worker("cli", root=options.root, user_id=options.user) as worker,
-            ):
-                self._processes = worker.backend_processes
-                self._processes.on_lifecycle(self._note_event)
-                nursery.start_soon(self._print_messages, self._processes.messages(), printed)
-                refusal = await self._see_through(self._processes)
-        except (spindle_trio.SpindleError, OSError) as error:
-            complain(f"the host cannot open: {error}; to see what is missing, type: spindle-trio doctor", "run")
-            return _EXIT_FAILED
-        await printed.wait()
-        if refusal is not None:
-            complain(refusal, "run")
+    async def _conclude(self) -> int:
+        await self._printed.wait()
+        if self._refusal is not None:
+            complain(self._refusal, "run")
             return EXIT_REFUSED
         if self._terminal is None:
-            return _EXIT_FAILED
+            return EXIT_FAILED
         self._output.put(self._event_line(self._terminal))
         if self._terminal.post_mortem is not None and not self._options.as_json:
             # The line has the error already; this is the rest of the post-mortem.
             print_error(printable(str(self._terminal.post_mortem)))
         if self._never_ready is not None:
             complain(self._never_ready, "run")
-            return _EXIT_FAILED
+            return EXIT_FAILED
         return _EXIT_OF_STATE[self._terminal.state]
 
     async def _see_through(self, processes: spindle_trio.BackendProcesses) -> str | None:
         """Spawn the process and wait for its terminal event, or return why nothing was launched."""
-        options = self._options
+        common, options = self._common, self._options
         try:
             await processes.spawn(
-                options.entry,
+                common.entry,
                 kind=options.kind,
                 key=options.key,
-                payload=options.payload,
+                payload=common.payload,
                 metadata=options.metadata,
-                startup_timeout=options.startup_timeout,
-                heartbeat_timeout=options.heartbeat_timeout,
+                startup_timeout=common.startup_timeout,
+                heartbeat_timeout=common.heartbeat_timeout,
             )
         except spindle_trio.StartupFailedError as error:
             if error.info.state is ProcessState.COMPLETED:
@@ -127,7 +96,7 @@ class _Session:
         except spindle_trio.SpawnError:
             pass  # its events show everything; after a stop while starting, the end is still to come
         except spindle_trio.EntryError as error:
-            return f"{error}; type: {command_instead(options.entry, options.root)}"
+            return f"{error}; type: {command_instead(common.entry, common.root)}"
         except (spindle_trio.SpawnRefusedError, spindle_trio.PayloadError) as error:
             return f"{error}; for the options, type: spindle-trio run --help"
         await self._ended.wait()
@@ -149,34 +118,18 @@ class _Session:
             return _wire_line(ProcessLifecycle(event))
         return event_line(self._elapsed(), event)
 
-    async def _print_messages(self, messages: trio.abc.ReceiveChannel[ProcessMessage], printed: trio.Event) -> None:
+    async def _print_messages(self, messages: trio.abc.ReceiveChannel[ProcessMessage]) -> None:
         """Print messages until the worker has closed. A paused reader holds up only the process."""
         async for message in messages:
             if self._options.as_json:
                 line = _wire_line(message)
             else:
-                line = message_line(self._elapsed(), self._options.entry, message)
+                line = message_line(self._elapsed(), self._common.entry, message)
             await self._output.send(line)
-        printed.set()
+        self._printed.set()
 
     def _elapsed(self) -> float:
         return trio.current_time() - self._began
-
-    async def _heed(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
-        """Stop the process at the first signal, and kill it at the second."""
-        async for number in signals:
-            if self._signal is None:
-                self._signal = number
-                nursery.start_soon(self._stop, _REASONS[signal.Signals(number)])
-            else:
-                if self._host is not None:
-                    self._host.kill()
-                self._life.deadline = min(self._life.deadline, trio.current_time() + _LAST_LINES_SECONDS)
-
-    async def _leave_without_reader(self) -> None:
-        """Stop the process when the output can no longer be written, usually because its reader is gone."""
-        await self._output.broken.wait()
-        await self._stop("its output cannot be written")
 
     async def _stop(self, reason: str) -> None:
         """Stop the process; if there is none yet, never start it."""
