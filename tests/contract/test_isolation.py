@@ -166,7 +166,7 @@ async def assert_gone(family: str, where: str = "in") -> None:
         ("signal.pause()", "grace period over"),
         ("signal.pause()", "host.kill"),
         ("signal.pause()", "heartbeat"),
-        ("os.write(process._controls._control.fd, b'\\0\\0\\0\\1x'); signal.pause()", "by itself"),
+        ("os.write(process._controls.lanes.control.fd, b'\\0\\0\\0\\1x'); signal.pause()", "by itself"),
     ],
 )
 async def test_the_whole_tree_is_gone_after_each_end_that_the_host_or_the_runtime_brings_about(

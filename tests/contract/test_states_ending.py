@@ -213,7 +213,7 @@ async def test_a_header_of_four_gigabytes_fails_the_process(real_world) -> None:
             [
                 ("async def", f"{LANES['control']}._socket.fileno()", "await trio.sleep_forever()"),
                 ("async def", f"{LANES['messages']}._socket.fileno()", "await trio.sleep_forever()"),
-                ("def", "process._controls._control.fd", "signal.pause()"),
+                ("def", "process._controls.lanes.control.fd", "signal.pause()"),
                 ("def", "process._controls._messages.fd", "signal.pause()"),
             ]
         )
@@ -236,7 +236,7 @@ async def test_who_closes_the_control_lane_and_lives_on_is_killed(real_world) ->
                 close(process)
 
         def close(process):
-            os.close(process._controls._control.fd)
+            os.close(process._controls.lanes.control.fd)
             signal.pause()
     """)
     async with real_world.worker(grace_period=20) as worker:

@@ -21,7 +21,8 @@ from spindle_trio._protocol._call_answers import encode_call
 from spindle_trio._protocol._control_frames import encode_init
 from spindle_trio._protocol._frames import encode_body
 from spindle_trio.child import BlockingProcessContext
-from spindle_trio.child._blocking_controls import MOST_SPINS, BlockingControls
+from spindle_trio.child._blocking_controls import BlockingControls
+from spindle_trio.child._blocking_lanes import MOST_SPINS
 from spindle_trio.child._blocking_runtime import run_blocking_entry
 from spindle_trio.child._facts import facts_from_init
 from spindle_trio.child._plain_lane import PlainLane

@@ -593,9 +593,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a blocking entry serves a call inside the handler of another",
-        "child/_blocking_controls.py",
-        "return not (self.is_at_work or self._is_calling or self._is_ending or self.is_over)",
-        "return not (self._is_ending or self.is_over)",
+        "child/_blocking_calls.py",
+        "return not (controls.is_at_work or self.is_busy or controls.is_ending or controls.is_over)",
+        "return not (controls.is_ending or controls.is_over)",
         ("launchers/test_blocking_calls.py::test_calls_are_served_in_order_and_one_at_a_time",),
     ),
     Mutant(
@@ -643,15 +643,15 @@ MUTANTS: Final = (
     Mutant(
         "a cancelled call is told to the handlers of a stop",
         "child/_blocking_controls.py",
-        "call, self.call = self.call, None",
-        "call = self.call",
+        "call, self.lanes.call = self.lanes.call, None",
+        "call = self.lanes.call",
         (
             "launchers/test_blocking_calls.py::test_an_on_stop_handler_runs_inside_a_call_and_is_not_told_of_its_cancellation",
         ),
     ),
     Mutant(
         "quick calls and messages hold up each other in a blocking entry",
-        "child/_blocking_controls.py",
+        "child/_blocking_lanes.py",
         "if self._spins < MOST_SPINS:",
         "if self._spins:",
         ("launchers/test_blocking_calls.py::test_calls_that_come_without_a_pause_do_not_hold_up_messages",),

@@ -213,6 +213,23 @@ def gather_text(text: bytes) -> Gathering:
     return Gathering(read_json(text), _refuse_tag)
 
 
+def gather(gathering: Gathering | None, body: bytes) -> Gathering:
+    """Take in the next frame of a message from a peer that is trusted; the message is whole if nothing is left.
+
+    Args:
+        gathering: the message; `None` before its first frame, which has the tagged form.
+        body: the frame's.
+
+    Raises:
+        ValueError: see `gather_text`.
+        PeerProtocolError: see `Gathering.add`.
+    """
+    if gathering is None:
+        return gather_text(body[len(TAGGED) :])
+    gathering.add(body)
+    return gathering
+
+
 def _refuse_tag(name: str, _: object) -> object:
     raise ValueError(f"an unknown tag {name[:20]!a}")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spindle_trio.child._blocking_context import BlockingProcessContext as BlockingProcessContext
     from spindle_trio.child._calls import CallCancelled as CallCancelled
     from spindle_trio.child._calls import CallContext as CallContext
-    from spindle_trio.child._stop_notice import StopNotice as StopNotice
+    from spindle_trio.child._handlers import StopNotice as StopNotice
 
 __all__ = [
     "BlockingProcessContext",
@@ -27,7 +27,7 @@ _HOMES = {
     "CallCancelled": "spindle_trio.child._calls",
     "CallContext": "spindle_trio.child._calls",
     "ProcessContext": "spindle_trio.child._async_context",
-    "StopNotice": "spindle_trio.child._stop_notice",
+    "StopNotice": "spindle_trio.child._handlers",
 }
 
 

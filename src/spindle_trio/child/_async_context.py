@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
     from spindle_trio.child._async_controls import AsyncControls
     from spindle_trio.child._calls import CallContext, CallFunction
-    from spindle_trio.child._stop_notice import StopNotice
+    from spindle_trio.child._handlers import StopNotice
 
     F = TypeVar("F", bound=CallFunction)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from spindle_trio.abc import FrameLane
     from spindle_trio.child._async_calls import AsyncCalls
     from spindle_trio.child._facts import ProcessFacts
-    from spindle_trio.child._stop_notice import StopNotice
+    from spindle_trio.child._handlers import StopNotice
 
     Ender: TypeAlias = Literal["stop", "handler", "host"]
     """Why the runtime has ended an entry: an unwanted stop, ``sys.exit()`` in a handler, or no host."""

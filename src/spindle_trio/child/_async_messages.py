@@ -213,20 +213,15 @@ class MessageIntake:
                     raise
             else:
                 return
-        for body in bodies:
-            gathering = self._gathering
-            if gathering is not None:
-                is_whole = gathering.add(body)
-            elif body.startswith(TAGGED):
-                from spindle_trio._protocol._binary import gather_text
+        from spindle_trio._protocol._binary import gather
 
-                gathering = gather_text(body[len(TAGGED) :])
-                is_whole = not gathering.left
-            else:
+        for body in bodies:
+            if self._gathering is None and not body.startswith(TAGGED):
                 self._held.append(read_json(body))
                 continue
-            self._gathering = None if is_whole else gathering
-            if is_whole:
+            gathering = gather(self._gathering, body)
+            self._gathering = gathering if gathering.left else None
+            if not gathering.left:
                 self._held.append(gathering.value)
 
     def _hand_over(self) -> None:

@@ -37,7 +37,7 @@ from spindle_trio._protocol._json_text import read_json
 from spindle_trio.child._async_context import ProcessContext
 from spindle_trio.child._async_controls import AsyncControls
 from spindle_trio.child._exit_frames import describe_error, encode_failure, encode_stopped, system_exit_code
-from spindle_trio.child._stop_notice import StopNotice
+from spindle_trio.child._handlers import StopNotice
 
 if TYPE_CHECKING:
     from collections.abc import Callable

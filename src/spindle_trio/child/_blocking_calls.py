@@ -1,6 +1,7 @@
 """Serves the calls of a blocking entry, one at a time, on its own thread. Loaded at the first `on_call`.
 
-`BlockingControls` calls `serve_one` where it runs message handlers, and polls the calls lane while a call may begin.
+`BlockingControls` calls `serve_one` where it runs message handlers. `BlockingLanes` polls the calls lane while a call
+may begin.
 While one is under way, those behind it wait in the lane, unread, and the host feels that they do.
 
 Cancellations and credit come on the control lane, perhaps before their call. It is read wherever the entry waits. A
@@ -23,7 +24,7 @@ from spindle_trio._protocol._call_frames import FAILURE, encode_end, encode_fail
 from spindle_trio.child._blocking_call import BlockingCall
 from spindle_trio.child._callables import refuse_coroutine
 from spindle_trio.child._calls import CallCancelled, CallHandlers, encode_value, failure_of
-from spindle_trio.child._facts import FOREVER
+from spindle_trio.child._exit_frames import encode_takes_calls
 from spindle_trio.child._plain_lane import PlainLane
 
 TYPE_CHECKING = False
@@ -46,19 +47,34 @@ class BlockingCalls:
 
     def __init__(self, controls: BlockingControls) -> None:
         """Begin without a handler, for the controls of an entry, which serve calls from now on."""
-        self.handlers: CallHandlers = CallHandlers(controls.say_takes_calls, is_blocking=True)
+        self.handlers: CallHandlers = CallHandlers(self._tell, is_blocking=True)
         self.lane: PlainLane = PlainLane(controls.calls_fd)
         self.is_busy: bool = False
         """Whether a call is under way."""
         self._controls = controls
+        self._lanes = controls.lanes
         self._spinning = Spinning()
         self._waits_since: float | None = None  # when a wait for the next call began
         self._call: BlockingCall | None = None  # the one under way
         self._last_id = 0
         self._early: set[int] = set()  # calls that were cancelled before they came
-        controls.calls = self
         self._incoming: IncomingCall | None = None  # a call whose bytes are still to come
         self._has_served = False  # since it last found nothing to take
+        self._lanes.calls = self
+
+    def _tell(self) -> None:
+        """Tell the host of the first handler, if `ready` has told of none."""
+        controls = self._controls
+        if self._lanes.beats and controls.final is None and controls.facts.protocol > 1 and len(self.handlers) == 1:
+            self._lanes.say(encode_takes_calls(1))
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether a call that arrives now is begun; otherwise it waits in the lane."""
+        controls, lanes = self._controls, self._lanes
+        if lanes.stop is not None or lanes.words[STOP]:
+            return False
+        return not (controls.is_at_work or self.is_busy or controls.is_ending or controls.is_over)
 
     def heed(self, frame: JsonValue) -> bool:
         """Take a frame from the control lane; say whether it was one about calls."""
@@ -80,17 +96,12 @@ class BlockingCalls:
         if self._waits_since is not None:
             return False
         self._waits_since = now = monotonic()
-        until = now + min(seconds, self._spinning.begin())
-        words = self._controls.words
-        while monotonic() < until and not words[STOP]:
-            if self.lane.fill():
-                return True
-        return False
+        return self._lanes.spin(self.lane, now + min(seconds, self._spinning.begin()))
 
     def serve_one(self) -> bool:
         """Serve the oldest call that has been read, if one may begin; say whether there was one."""
-        controls = self._controls
-        if not controls.can_begin_call:
+        lanes = self._lanes
+        if not self.can_begin:
             return False
         incoming = self._incoming
         body = self.lane.take()
@@ -103,25 +114,25 @@ class BlockingCalls:
             self._spinning.end(monotonic() - self._waits_since)
             self._waits_since = None
         if self._has_served:  # so it has waited for another one; what was just read has no older frames to look for
-            controls.read_control()
-            if controls.stop is not None:
+            lanes.read_control()
+            if lanes.stop is not None:
                 return False  # nobody will begin it
         self._has_served = True
         try:
             incoming = incoming or read_call(body)
         except ValueError as error:
-            controls.report(f"the host sent an unknown frame: {error}")
+            self._controls.report(f"the host sent an unknown frame: {error}")
             return True
         if incoming.gathering is not None:
             self._incoming = incoming  # bytes of it follow
             return True
         self._incoming = None
-        self._call = call = BlockingCall(incoming, controls.look_at_control)
+        self._call = call = BlockingCall(incoming, self._look)
         self._last_id = call.call_id
         if self._early:
             call.was_cancelled = call.call_id in self._early
             self._early = {early for early in self._early if early > call.call_id}
-        controls.beat()  # as for messages
+        lanes.beat()  # as for messages
         self.is_busy = True
         try:
             last = self._last_frame_of(call, incoming)
@@ -131,6 +142,11 @@ class BlockingCalls:
         self._send(last)
         self._spinning.note_sent()
         return True
+
+    def _look(self) -> None:
+        """Read what has arrived on the control lane, in the middle of a handler."""
+        self._controls.refuse_other_thread()
+        self._lanes.read_control()
 
     def _last_frame_of(self, call: BlockingCall, incoming: IncomingCall) -> bytes:
         """Run the handler of a call to its end, and return the frame that ends the call.
@@ -199,21 +215,20 @@ class BlockingCalls:
         try:
             controls.serve()
             while call.lacks_credit:
-                controls.pause(call.time_left, wants_messages=controls.can_deliver)
+                self._lanes.pause(call.time_left, wants_messages=controls.can_deliver)
                 controls.serve()
         finally:
             self._enter(call)
 
     def _enter(self, call: BlockingCall) -> None:
-        self._controls.call = call
+        self._lanes.call = call
         self._controls.is_at_work = True
 
     def _leave(self) -> None:
-        self._controls.call = None
+        self._lanes.call = None
         self._controls.is_at_work = False
 
     def _send(self, frame: bytes) -> None:
         """Send a frame, and return when it is with the system. No handler runs meanwhile."""
         self.lane.push(frame)
-        while not self.lane.is_flushed:
-            self._controls.pause(FOREVER)
+        self._lanes.flush(self.lane)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spindle_trio.child._blocking_controls import BlockingControls
     from spindle_trio.child._calls import CallContext, CallFunction
     from spindle_trio.child._facts import ProcessFacts
-    from spindle_trio.child._stop_notice import StopNotice
+    from spindle_trio.child._handlers import StopNotice
 
     F = TypeVar("F", bound=CallFunction)
 
@@ -41,13 +41,14 @@ class BlockingProcessContext:
     the entry has returned. While it waits there, the runtime beats.
     """
 
-    __slots__ = ("__weakref__", "_controls", "_facts", "_words")
+    __slots__ = ("__weakref__", "_controls", "_facts", "_lanes", "_words")
 
     def __init__(self, controls: BlockingControls) -> None:
         """Made by the runtime, for the entry that it calls."""
         self._controls = controls
         self._facts: ProcessFacts = controls.facts
-        self._words = controls.words
+        self._lanes = controls.lanes
+        self._words = controls.lanes.words
 
     def __repr__(self) -> str:
         return f"<BlockingProcessContext {self._controls.status} {self._facts.entry} {self._facts.process_id}>"
@@ -123,13 +124,13 @@ class BlockingProcessContext:
             CallCancelled: the call that this handler serves was cancelled. Raised once by `heartbeat` and `send`.
         """
         # Two words of shared memory and no system call: about 0.1 µs. In the handler of a call one, and 2 µs.
-        words, controls = self._words, self._controls
+        words, lanes = self._words, self._lanes
         if words[STOP]:
-            controls.look_for_stop()
-        if controls.beats:
+            self._controls.look_for_stop()
+        if lanes.beats:
             words[BEAT] = monotonic()
-        if controls.call is not None:
-            controls.call.raise_if_cancelled(again=False)
+        if lanes.call is not None:
+            lanes.call.raise_if_cancelled(again=False)
 
     def complete(self, result: object = None) -> None:
         """End the process with a result. The first of `complete` and `fail` counts.
@@ -274,7 +275,7 @@ class BlockingProcessContext:
         """
         controls = self._controls
         controls.refuse_other_thread()
-        calls = controls.calls
+        calls = self._lanes.calls
         if calls is None:
             from spindle_trio.child._blocking_calls import BlockingCalls
 
@@ -290,7 +291,7 @@ class BlockingProcessContext:
         Raises:
             LocalProtocolError: no handler of a call is at work here.
         """
-        call = self._controls.call
+        call = self._lanes.call
         if call is None:
             from spindle_trio.child._calls import NO_CALL
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from spindle_trio._errors import PayloadError
 from spindle_trio.child._blocking_context import BlockingProcessContext
 from spindle_trio.child._blocking_controls import BlockingControls, EntryEnd
+from spindle_trio.child._blocking_lanes import LONGEST_PAUSE
 from spindle_trio.child._callables import refuse_coroutine
 from spindle_trio.child._exit_frames import (
     describe_error,
@@ -39,8 +40,9 @@ def run_blocking_entry(function: Callable[[BlockingProcessContext], object], con
     Returns:
         The exit code: 0 after `complete` and `stopped`, 1 after a failure, and n after ``sys.exit(n)``.
     """
-    controls.read_control()
-    if controls.stop is not None:
+    lanes = controls.lanes
+    lanes.read_control()
+    if lanes.stop is not None:
         controls.say_finally("stopped", encode_stopped(controls.sent))
         return 0
     clean_up: object = None
@@ -50,12 +52,12 @@ def run_blocking_entry(function: Callable[[BlockingProcessContext], object], con
         if callable(value):
             clean_up, value = value, None
         if _lives_on(controls, clean_up):
-            controls.serve_until_the_end()
+            _serve_until_the_end(controls)
     except BaseException as error:  # noqa: ASYNC103  # no Trio runs in here
         code = _end_by_raising(controls, error, clean_up)
     else:
         code = _end_by_returning(controls, value, clean_up)
-    controls.flush()
+    lanes.flush(lanes.messages)
     return code
 
 
@@ -66,6 +68,13 @@ def _lives_on(controls: BlockingControls, clean_up: object) -> bool:
     if clean_up is not None or controls.takes_calls:
         return True
     return bool(controls.stop_handlers) or bool(controls.message_handlers)
+
+
+def _serve_until_the_end(controls: BlockingControls) -> None:
+    """Serve handlers until one of them, or a stop, ends the entry by `EntryEnd`."""
+    while True:
+        controls.serve()
+        controls.lanes.pause(LONGEST_PAUSE, wants_messages=controls.can_deliver)
 
 
 def _end_by_returning(controls: BlockingControls, value: object, clean_up: object) -> int:

@@ -134,8 +134,8 @@ class CallHandlers:
         self._handlers: dict[str, CallHandler] = {}
         self._registered = registered
 
-    def __bool__(self) -> bool:
-        return bool(self._handlers)
+    def __len__(self) -> int:
+        return len(self._handlers)
 
     def add(self, method_or_function: str | F, function: F | None = None) -> F | Callable[[F], F]:
         """Register a function: alone, by a name, or as a decorator with or without a name.
