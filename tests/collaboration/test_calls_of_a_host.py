@@ -23,7 +23,7 @@ from spindle_trio._errors import (
 )
 from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._protocol._call_frames import encode_answer
-from spindle_trio._supervision import _calls
+from spindle_trio._supervision import _call_sender
 from spindle_trio.abc import ExitStatus, LaunchedProcess
 from spindle_trio.testing import MemoryLauncher, ScriptedChild
 from spindle_trio.testing._memory_lane import MemoryLane
@@ -261,7 +261,7 @@ async def test_an_answer_that_was_left_behind_counts_and_a_loss_follows_the_end(
     async with running() as stage:
         answered, lost = stage.start("a"), stage.start("b")
         calls = {call.method: call.call_id for call in [await stage.child.calls.next(), await stage.child.calls.next()]}
-        lane = stage.counts._lane
+        lane = stage.counts._intake._lane
         assert isinstance(lane, MemoryLane)
         lane._readers = None  # as if the reading task did not run
         stage.child.calls.answer(calls["a"], "last")
@@ -407,7 +407,7 @@ async def test_thousands_of_calls_at_once_are_all_answered(autojump_clock: MockC
 
 
 async def test_a_call_beyond_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
-    monkeypatch.setattr(_calls, "MOST_PENDING", 3)
+    monkeypatch.setattr(_call_sender, "MOST_PENDING", 3)
     async with running() as stage:
         for _ in range(3):
             stage.start()
@@ -679,7 +679,7 @@ async def test_an_answer_that_was_taken_in_by_nobody_saves_its_process(autojump_
         called = stage.start("hang", timeout=2, overrun="kill")
         call = await stage.child.calls.next()
         await called.is_over.wait()
-        lane = stage.counts._lane
+        lane = stage.counts._intake._lane
         assert isinstance(lane, MemoryLane)
         lane._readers = None  # as if the reading task did not run
         stage.child.calls.say_cancelled(call.call_id)
@@ -797,7 +797,7 @@ async def test_an_answer_that_comes_with_the_end_of_the_time_counts(autojump_clo
         called = stage.start("square", timeout=1)
         call = await stage.child.calls.next()
         await wait_all_tasks_blocked()
-        lane = stage.counts._lane
+        lane = stage.counts._intake._lane
         assert isinstance(lane, MemoryLane)
         lane._readers = None  # as if the reading task did not run
         stage.child.calls.answer(call.call_id, 9)

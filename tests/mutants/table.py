@@ -810,7 +810,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a call that waits behind others counts as begun",
-        "_supervision/_calls.py",
+        "_supervision/_overrun_watch.py",
         "since, is_waiting=call.call_id > self._newest_begun)",
         "since)",
         (
@@ -819,7 +819,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a call that has waited behind others is never judged",
-        "_supervision/_calls.py",
+        "_supervision/_overrun_watch.py",
         "if overruns is not None and overruns.has_waiting:",
         "if False:",
         (
@@ -828,7 +828,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a call that has begun counts as waiting when fewer are served at a time",
-        "_supervision/_calls.py",
+        "_supervision/_overrun_watch.py",
         "max(newest, self._newest_begun)",
         "newest",
         ("collaboration/test_calls_of_a_host.py::test_a_call_that_has_begun_stays_so_when_fewer_are_served_at_a_time",),
@@ -935,7 +935,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a second answer is ignored",
-        "_supervision/_calls.py",
+        "_supervision/_call_intake.py",
         "            if call is None:\n                raise ",
         "            if call is None:\n                continue\n                raise ",
         ("collaboration/test_calls_of_a_host.py::test_a_process_that_breaks_the_rules_of_calls_is_ended_as_failed",),
@@ -958,7 +958,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "who waits for room is not refused by a stop",
-        "_supervision/_calls.py",
+        "_supervision/_call_sender.py",
         "            self._outbox.try_again()\n",
         "            pass\n",
         (
@@ -967,16 +967,16 @@ MUTANTS: Final = (
     ),
     Mutant(
         "only a call's own timeout travels",
-        "_supervision/_calls.py",
+        "_supervision/_call_sender.py",
         "left = min(call.deadline, trio.current_effective_deadline()) - trio.current_time()",
         "left = call.timeout",
         ("collaboration/test_calls_of_a_host.py::test_the_earlier_of_timeout_and_scopes_counts",),
     ),
     Mutant(
         "an overrun kills though the call has ended",
-        "_supervision/_calls.py",
-        "if overruns is not None and overruns.end(call.call_id):",
-        "if overruns is not None and call.call_id < 0:",
+        "_supervision/_overrun_watch.py",
+        "if overruns is not None and overruns.end(call_id):",
+        "if overruns is not None and call_id < 0:",
         ("collaboration/test_calls_of_a_host.py::test_a_handler_that_gives_up_within_the_grace_is_left_alone",),
     ),
     Mutant(

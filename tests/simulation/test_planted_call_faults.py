@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +11,20 @@ import pytest
 import trio
 
 from simulation.test_planted_faults import Patch, assert_is_caught, replace
+from spindle_trio._errors import ProcessLostError
 from spindle_trio._messages._item_channel import ItemChannel
 from spindle_trio._protocol._call_answers import StreamEnd, encode_call
 from spindle_trio._protocol._call_frames import ANSWER
-from spindle_trio._supervision import _calls
+from spindle_trio._supervision import _call_intake, _call_sender, _calls
+from spindle_trio._supervision._call_errors import lost_error
+from spindle_trio._supervision._call_intake import CallIntake
+from spindle_trio._supervision._call_sender import CallSender
 from spindle_trio._supervision._call_stream import CallStream
 from spindle_trio._supervision._calls import ProcessCalls
 from spindle_trio._supervision._outgoing import Outgoing
+from spindle_trio._supervision._overrun_watch import OverrunWatch
 from spindle_trio._supervision._overruns import Overruns
+from spindle_trio._supervision._process_record import ProcessRecord
 from spindle_trio._supervision._state_table import Phase
 from spindle_trio._supervision._supervised_process import SupervisedProcess
 
@@ -26,25 +33,28 @@ def an_answer_is_dropped(patch: Patch) -> None:
     """That of each third call."""
 
     def make(original: Any) -> Any:
-        def take(calls: ProcessCalls, bodies: list[bytes]) -> None:
-            original(calls, [body for body in bodies if body[:1] != ANSWER or json.loads(body[1:])[0] % 3])
+        def take(intake: CallIntake, bodies: list[bytes]) -> None:
+            original(intake, [body for body in bodies if body[:1] != ANSWER or json.loads(body[1:])[0] % 3])
 
         return take
 
-    replace(patch, ProcessCalls, "_take", make)
+    replace(patch, CallIntake, "_take", make)
 
 
 def a_call_may_be_answered_twice(patch: Patch) -> None:
+    newest: defaultdict[CallIntake, int] = defaultdict(int)
+
     def make(original: Any) -> Any:
-        def take(calls: ProcessCalls, bodies: list[bytes]) -> None:
+        def take(intake: CallIntake, bodies: list[bytes]) -> None:
             for body in bodies:
-                call_id = calls._reader.read(body).call_id
-                if call_id in calls._pending or call_id > calls._last_id:
-                    original(calls, [body])
+                newest[intake] = max([newest[intake], *intake._pending])
+                call_id = intake._reader.read(body).call_id
+                if call_id in intake._pending or call_id > newest[intake]:
+                    original(intake, [body])
 
         return take
 
-    replace(patch, ProcessCalls, "_take", make)
+    replace(patch, CallIntake, "_take", make)
 
 
 def a_cancel_is_not_sent(patch: Patch) -> None:
@@ -57,7 +67,7 @@ def a_call_is_cancelled_although_its_answer_has_come(patch: Patch) -> None:
     def make(original: Any) -> Any:
         def give_up(calls: ProcessCalls, call: Any) -> None:
             with pytest.MonkeyPatch.context() as inner:
-                inner.setattr(ProcessCalls, "take_in", lambda _: None)
+                inner.setattr(CallIntake, "take_in", lambda _: None)
                 original(calls, call)
 
         return give_up
@@ -93,60 +103,61 @@ def a_handler_that_gives_up_in_time_is_killed(patch: Patch) -> None:
 
 def a_call_is_let_through_while_stopping(patch: Patch) -> None:
     def make_wait(original: Any) -> Any:
-        async def wait_running(calls: ProcessCalls, call: Any) -> None:
-            if calls._record.life.phase is not Phase.STOPPING or calls._outbox is None:
-                await original(calls, call)
+        async def wait_running(sender: CallSender, call: Any) -> None:
+            if sender._record.life.phase is not Phase.STOPPING or sender._outbox is None:
+                await original(sender, call)
 
         return wait_running
 
     def make_write(original: Any) -> Any:
-        def write(calls: ProcessCalls, call: Any, *about: Any) -> Any:
-            if calls._record.life.phase is not Phase.STOPPING:
-                return original(calls, call, *about)
-            return encode_call(calls._last_id + 1, call.method, 1.0, *about, 10_000)
+        def write(sender: CallSender, call: Any, *about: Any) -> Any:
+            if sender._record.life.phase is not Phase.STOPPING:
+                return original(sender, call, *about)
+            return encode_call(sender._last_id + 1, call.method, 1.0, *about, 10_000)
 
         return write
 
-    replace(patch, ProcessCalls, "_wait_running", make_wait)
-    replace(patch, ProcessCalls, "_write", make_write)
+    replace(patch, CallSender, "_wait_running", make_wait)
+    replace(patch, CallSender, "_write", make_write)
 
 
 def a_call_of_a_stopping_process_waits_for_its_end(patch: Patch) -> None:
-    async def refuse(calls: ProcessCalls, call: Any) -> None:
-        await calls._ended.wait()
-        raise _calls.lost_error(calls._record, call.method, handed_over=False)
+    async def refuse(sender: CallSender, call: Any) -> None:
+        await sender._ended.wait()
+        raise lost_error(sender._record, call.method, handed_over=False)
 
-    patch.setattr(ProcessCalls, "_refuse", refuse)
+    patch.setattr(CallSender, "_refuse", refuse)
 
 
 def calls_that_wait_for_room_are_not_refused_by_a_stop(patch: Patch) -> None:
-    patch.setattr(ProcessCalls, "follow", lambda _: None)
+    patch.setattr(CallSender, "follow", lambda _: None)
 
 
 def a_call_before_ready_is_refused(patch: Patch) -> None:
-    async def wait_running(calls: ProcessCalls, call: Any) -> None:
-        raise _calls.lost_error(calls._record, call.method, handed_over=False)
+    async def wait_running(sender: CallSender, call: Any) -> None:
+        raise lost_error(sender._record, call.method, handed_over=False)
 
-    patch.setattr(ProcessCalls, "_wait_running", wait_running)
+    patch.setattr(CallSender, "_wait_running", wait_running)
 
 
 def whatever_is_lost_was_handed_over(patch: Patch) -> None:
-    original = _calls.lost_error
-    patch.setattr(
-        _calls, "lost_error", lambda record, method, *, handed_over: original(record, method, handed_over=True)
-    )
+    def lost(record: ProcessRecord, method: str, *, handed_over: bool) -> ProcessLostError:
+        return lost_error(record, method, handed_over=True)
+
+    patch.setattr(_calls, "lost_error", lost)
+    patch.setattr(_call_sender, "lost_error", lost)
 
 
 def what_has_never_left_is_lost_as_handed_over(patch: Patch) -> None:
     def make(original: Any) -> Any:
-        def end(calls: ProcessCalls) -> None:
-            if calls._outbox is not None:
-                calls._last_id += calls._outbox.dropped
-            original(calls)
+        def end(sender: CallSender) -> Any:
+            if sender._outbox is not None:
+                sender._last_id += sender._outbox.dropped
+            return original(sender)
 
         return end
 
-    replace(patch, ProcessCalls, "end", make)
+    replace(patch, CallSender, "end", make)
 
 
 def calls_whose_callers_have_gone_on_count_as_ended(patch: Patch) -> None:
@@ -161,12 +172,12 @@ def calls_whose_callers_have_gone_on_count_as_ended(patch: Patch) -> None:
 
 
 def the_deadline_of_an_outer_scope_does_not_travel(patch: Patch) -> None:
-    def write(calls: ProcessCalls, call: Any, *about: Any) -> bytes:
-        if calls._record.life.phase is not Phase.RUNNING:
+    def write(sender: CallSender, call: Any, *about: Any) -> bytes:
+        if sender._record.life.phase is not Phase.RUNNING:
             raise trio.BrokenResourceError
-        return encode_call(calls._last_id + 1, call.method, call.timeout, *about, 10_000)
+        return encode_call(sender._last_id + 1, call.method, call.timeout, *about, 10_000)
 
-    patch.setattr(ProcessCalls, "_write", write)
+    patch.setattr(CallSender, "_write", write)
 
 
 def what_was_answered_before_an_exit_is_lost(patch: Patch) -> None:
@@ -174,55 +185,55 @@ def what_was_answered_before_an_exit_is_lost(patch: Patch) -> None:
 
 
 def a_handler_that_was_cancelled_has_failed_at_once(patch: Patch) -> None:
-    patch.setattr(_calls, "_CAUSE_SECONDS", 0.0)
+    patch.setattr(_call_intake, "_CAUSE_SECONDS", 0.0)
 
 
 def late_answers_are_not_counted(patch: Patch) -> None:
     def make(original: Any) -> Any:
-        def finish(calls: ProcessCalls, call: Any, frame: Any) -> None:
-            before = calls.late
-            original(calls, call, frame)
-            calls.late = before
+        def finish(intake: CallIntake, call: Any, frame: Any) -> None:
+            before = intake.late
+            original(intake, call, frame)
+            intake.late = before
 
         return finish
 
-    replace(patch, ProcessCalls, "_finish", make)
+    replace(patch, CallIntake, "_finish", make)
 
 
 def a_closed_calls_lane_is_no_breach(patch: Patch) -> None:
     def make(original: Any) -> Any:
-        def breach(calls: ProcessCalls, text: str) -> None:
+        def breach(intake: CallIntake, text: str) -> None:
             if "closed" not in text:
-                original(calls, text)
+                original(intake, text)
 
         return breach
 
-    replace(patch, ProcessCalls, "_breach", make)
+    replace(patch, CallIntake, "_breach", make)
 
 
 def a_stream_whose_handler_has_given_up_is_watched(patch: Patch) -> None:
     """It was cancelled there by its deadline, and its reader here is away."""
 
     def make(original: Any) -> Any:
-        def find_cause(calls: ProcessCalls, stream: Any, failure: Any) -> None:
-            original(calls, stream, failure)
+        def find_cause(intake: CallIntake, stream: Any, failure: Any) -> None:
+            original(intake, stream, failure)
             if stream.kills and isinstance(stream, CallStream):
-                calls._watch(stream, stream.deadline)
+                intake._watch.begin(stream, stream.deadline)
 
         return find_cause
 
-    replace(patch, ProcessCalls, "_find_cause", make)
+    replace(patch, CallIntake, "_find_cause", make)
 
 
 def a_stream_whose_reader_is_away_is_not_watched(patch: Patch) -> None:
     def make(original: Any) -> Any:
-        def watch(calls: ProcessCalls, call: Any, since: float) -> None:
+        def begin(watch: OverrunWatch, call: Any, since: float) -> None:
             if since <= trio.current_time():
-                original(calls, call, since)
+                original(watch, call, since)
 
-        return watch
+        return begin
 
-    replace(patch, ProcessCalls, "_watch", make)
+    replace(patch, OverrunWatch, "begin", make)
 
 
 def a_stream_gets_no_more_credit(patch: Patch) -> None:
