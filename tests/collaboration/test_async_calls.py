@@ -200,6 +200,34 @@ async def test_a_plain_function_that_returns_an_awaitable_answers_with_its_resul
         assert await caller.frame() == cancelled(2)
 
 
+async def test_what_a_plain_function_has_returned_is_cancelled_also_before_it_is_awaited() -> None:
+    async with calling(entry_with(never=lambda payload: trio.sleep_forever())) as (_, caller):
+        for _ in range(20):  # the task that awaits it begins before or after the one that hears of the cancellation
+            call_id = caller.call("never")
+            await trio.lowlevel.checkpoint()
+            caller.cancel(call_id)
+            with trio.fail_after(5):
+                assert await caller.frame() == cancelled(call_id)
+
+
+async def test_what_a_plain_function_has_returned_is_cancelled_if_that_has_ended_the_entry() -> None:
+    async def entry(process: ProcessContext) -> None:
+        @process.on_call
+        def end(payload: object) -> object:
+            process.complete("at once")
+            return trio.sleep_forever()
+
+        process.ready()
+
+    with trio.fail_after(5):
+        async with calling(entry) as (host, caller):
+            caller.call("end")
+            assert (await host.frame())["type"] == "complete"
+            assert await caller.frames_so_far() == []
+    assert host.end is not None
+    assert host.end.code == 0
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_what_a_handler_raises_is_a_failure_and_the_process_goes_on(is_async: bool) -> None:
     class Mute(Exception):

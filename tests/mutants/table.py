@@ -709,6 +709,15 @@ MUTANTS: Final = (
         ("collaboration/test_async_calls.py::test_a_process_that_is_killed_begins_and_says_nothing_more",),
     ),
     Mutant(
+        "what a plain function has returned is not cancelled before it is awaited",
+        "child/_async_calls.py",
+        "            self._running += 1\n            self._begun[call.call_id] = call\n            if",
+        "            self._running += 1\n            if",
+        (
+            "collaboration/test_async_calls.py::test_what_a_plain_function_has_returned_is_cancelled_also_before_it_is_awaited",
+        ),
+    ),
+    Mutant(
         "what a plain function sets in its context stays",
         "child/_async_calls.py",
         "body = context.run(call.call_plainly)",

@@ -288,8 +288,11 @@ class AsyncCalls:
         if isinstance(body, bytes):
             await self._serving.send(body, joins=len(self._waiting) > 0)
         elif body is not None:
-            # An `async` function in disguise.
+            # An `async` function in disguise: it is under way, and may have ended the entry.
             self._running += 1
+            self._begun[call.call_id] = call
+            if self._serving.is_over:
+                call.cancel()
             context.run(self._start_soon, partial(self._serve, call, body))
 
     async def _serve_next(self) -> None:
@@ -297,7 +300,9 @@ class AsyncCalls:
         await trio.lowlevel.checkpoint_if_cancelled()  # a run that was killed begins nothing
         self._starting -= 1
         if self._waiting and not self._is_stopping:
-            await self._serve(self._next())
+            call = self._next()
+            self._begun[call.call_id] = call
+            await self._serve(call)
         else:
             self._end_task()
 
@@ -305,10 +310,9 @@ class AsyncCalls:
         """Serve a call in a task.
 
         Args:
-            call: the call.
+            call: the call, which counts as begun.
             value: what a plain function has returned, if it was called already.
         """
-        self._begun[call.call_id] = call
         try:
             body = call.refusal() if value is None else None
             if body is None:
