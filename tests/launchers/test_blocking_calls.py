@@ -241,21 +241,17 @@ async def test_a_large_answer_arrives_while_the_host_is_slow_to_read(launch: Lau
 # ---- bad input
 
 
-@pytest.mark.parametrize(
-    ("statement", "error"),
-    [
-        ("process.on_call(5)", "TypeError"),
-        ("process.on_call('five', 5)", "TypeError"),
-        ("process.on_call('')", "ValueError"),
-        ("process.on_call('x' * 1025, print)", "PayloadError"),
-        ("process.on_call('same', print), process.on_call('same', print)", "ValueError"),
-        ("process.on_call(lambda payload: payload)", "TypeError"),
-        ("process.on_call(answer)", "TypeError"),
-        ("process.on_call(stream)", "TypeError"),
-        ("process.on_call('answer')(answer)", "TypeError"),
-    ],
-)
-async def test_what_cannot_be_a_handler_is_refused(launch: Launch, statement: str, error: str) -> None:
+async def test_what_cannot_be_a_handler_is_refused(launch: Launch) -> None:
+    wrong = {
+        "process.on_call(5)": "TypeError",
+        "process.on_call('five', 5)": "TypeError",
+        "process.on_call('')": "ValueError",
+        "process.on_call('x' * 1025, print)": "PayloadError",
+        "process.on_call(lambda payload: payload)": "TypeError",
+        "process.on_call(answer)": "TypeError",
+        "process.on_call(stream)": "TypeError",
+        "process.on_call('answer')(answer)": "TypeError",
+    }
     async with launch(f"""
         async def answer(payload):
             pass
@@ -263,22 +259,35 @@ async def test_what_cannot_be_a_handler_is_refused(launch: Launch, statement: st
             yield
         def run(process):
             process.ready()
-            {statement}
+            for statement in {list(wrong)}:
+                try:
+                    eval(statement)
+                except Exception as error:
+                    process.send([type(error).__name__, str(error)])
     """) as child:
-        fail = await child.frame_of_type("fail")
-        assert fail["error"].startswith(error)
-        if "answer" in statement or "stream" in statement:
-            assert "async def run(process)" in fail["error"]
-        assert "calls" not in [frame["type"] for frame in child.frames] or "same" in statement
+        for statement, expected in wrong.items():
+            error, text = await child.payload()
+            assert error == expected, statement
+            assert ("async def run(process)" in text) == ("answer" in statement or "stream" in statement)
+        assert "calls" not in [frame["type"] for frame in await child.last_frames()]
 
 
-@pytest.mark.parametrize(
-    ("body", "error", "text"),
-    [
+async def test_a_name_has_one_handler(launch: Launch) -> None:
+    async with launch("""
+        def run(process):
+            process.ready()
+            process.on_call("same", print)
+            process.on_call("same", print)
+    """) as child:
+        assert (await child.frame_of_type("fail"))["error"].startswith("ValueError: the method 'same' has a handler")
+
+
+async def test_what_a_handler_raises_goes_to_its_caller_and_the_next_call_is_served(launch: Launch) -> None:
+    cases = [
         ("raise ValueError('no such folder')", "ValueError", "no such folder"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
         ("raise MemoryError", "MemoryError", ""),
-        ("return handler(payload)", "RecursionError", "maximum recursion depth"),
+        ("return recurse(payload)", "RecursionError", "maximum recursion depth"),
         ("raise BaseExceptionGroup('both', [SystemExit(3), ValueError('x')])", "BaseExceptionGroup", "both"),
         ("raise BaseExceptionGroup('exits', [SystemExit(3)])", "BaseExceptionGroup", "exits"),
         ("raise Mute", "Mute", "(its message could not be made)"),
@@ -289,12 +298,16 @@ async def test_what_cannot_be_a_handler_is_refused(launch: Launch, statement: st
         ("return coroutine()", "TypeError", "a plain function returned an awaitable"),
         ("return (n for n in [1])", "PayloadError", "answer: generator is not JSON-safe"),
         ("return process.call.deadline", "PayloadError", "answer"),
-        ("return process.on_call('handler', print)", "ValueError", "the method 'handler' has a handler already"),
-    ],
-)
-async def test_what_a_handler_raises_goes_to_its_caller_and_the_next_call_is_served(
-    launch: Launch, body: str, error: str, text: str
-) -> None:
+        ("return process.on_call('echo', print)", "ValueError", "the method 'echo' has a handler already"),
+    ]
+    handlers = "".join(
+        f"""
+            @process.on_call("{number}")
+            def handler(payload):
+                {body}
+        """
+        for number, (body, _, _) in enumerate(cases)
+    )
     async with launch(
         f"""
         from spindle_trio.child import CallCancelled
@@ -303,21 +316,22 @@ async def test_what_a_handler_raises_goes_to_its_caller_and_the_next_call_is_ser
                 raise ValueError
         async def coroutine():
             pass
+        def recurse(payload):
+            return recurse(payload)
         def run(process):
-            @process.on_call
-            def handler(payload):
-                {body}
+            {handlers}
             process.on_call("echo", lambda payload: payload)
             process.ready()
     """,
         limits=Limits(frame_bytes=10_000),
     ) as child:
         caller = await ready(child)
-        caller.call("handler")
-        kind, (_, about) = await caller.frame()
-        assert (kind, about["error"]) == (FAILURE, error)
-        assert about["text"].startswith(text)
-        assert await caller.ask("echo", "still here") == "still here"
+        for number, (body, error, text) in enumerate(cases):
+            call_id = caller.call(str(number))
+            kind, (failed, about) = await caller.frame()
+            assert (kind, failed, about["error"]) == (FAILURE, call_id, error), body
+            assert about["text"].startswith(text), body
+            assert await caller.ask("echo", "still here") == "still here"
 
 
 async def test_calls_that_no_handler_can_serve_are_refused_with_the_reason(launch: Launch) -> None:
@@ -384,6 +398,7 @@ async def test_a_call_is_not_asked_about_on_another_thread(launch: Launch) -> No
 # ---- cancellation and deadlines
 
 
+@pytest.mark.quick(7)  # each way to wait, and a deadline
 @pytest.mark.parametrize(
     "wait",
     [

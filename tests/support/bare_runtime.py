@@ -80,7 +80,7 @@ class BareRuntime:
 
 
 both_programs = pytest.mark.parametrize(
-    "program", [pytest.param("node", marks=needs_node), pytest.param("bun", marks=needs_bun)]
+    "program", [pytest.param("node", marks=needs_node), pytest.param("bun", marks=[needs_bun, pytest.mark.slow])]
 )
 
 
