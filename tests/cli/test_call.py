@@ -86,8 +86,8 @@ def patient(folder: Path) -> str:
     return "patient.py"
 
 
-def test_the_answer_is_one_line_of_json(tools, run) -> None:
-    done = run("call", tools, "square", '{"n": 3}')
+def test_the_answer_is_one_line_of_json(tools, run_here) -> None:
+    done = run_here("call", tools, "square", '{"n": 3}')
     assert (done.status, done.stdout, done.stderr) == (0, "9\n", "")
 
 
@@ -114,15 +114,6 @@ def test_the_items_of_a_stream_are_a_line_each(tools, run_here, options: list[st
     done = run_here("call", *options, tools, "count", '{"to": 100}')
     assert (done.status, done.stderr) == (0, "")
     assert done.lines == [str(number) for number in range(100)]
-
-
-async def test_items_are_printed_as_they_come(patient, start, folder) -> None:
-    async with start("call", patient, "drip") as command:
-        await command.wait_printed('"here"\n')
-        command.signal(signal.SIGINT)
-        done = await command.finish()
-    assert (done.status, done.stderr) == (130, "")
-    assert (folder / "cleaned-up").read_text() == "yes", "the generator was closed, not killed"
 
 
 def test_a_function_that_is_no_stream_is_refused_as_one(tools, run_here) -> None:
@@ -219,13 +210,19 @@ def test_a_process_that_is_never_ready_is_124(folder, run_here) -> None:
     assert "slow.py" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_the_first_signal_cancels_the_call(patient, start, number: signal.Signals, status: int) -> None:
-    async with start("call", patient, "drip", "--stream", "--grace", "3600") as command:
-        await command.wait_printed("here")
+@pytest.mark.parametrize(
+    ("options", "number", "status"),
+    [([], signal.SIGINT, 130), (["--stream", "--grace", "3600"], signal.SIGTERM, 143)],
+)
+async def test_items_are_printed_as_they_come_and_the_first_signal_cancels_the_call(
+    patient, start, folder, options: list[str], number: signal.Signals, status: int
+) -> None:
+    async with start("call", patient, "drip", *options) as command:
+        await command.wait_printed('"here"\n')
         command.signal(number)
         done = await command.finish()
     assert (done.status, done.stderr) == (status, "")
+    assert (folder / "cleaned-up").read_text() == "yes", "the generator was closed, not killed"
 
 
 async def test_the_second_signal_kills_a_hung_call(folder, start) -> None:
