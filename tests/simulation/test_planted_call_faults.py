@@ -315,7 +315,7 @@ FAULTS = (
 )
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_of_calls_is_caught(plant: Callable[[Patch], None]) -> None:
     assert_is_caught(plant)
