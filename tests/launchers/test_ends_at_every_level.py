@@ -62,7 +62,7 @@ async def holds_and_ends(forked: Forked, end: str) -> None:
     )
     port = free_port()
     for _ in range(3):
-        handle = await forked.spawn(HOLDS, payload=[port, end], key="the one", heartbeat_timeout=0.3)
+        handle = await forked.spawn(HOLDS, payload=[port, end], key="the one", heartbeat_timeout=0.1)
         assert handle.pid is not None
         pid = handle.pid
         if end == "is stopped":
