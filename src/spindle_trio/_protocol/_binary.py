@@ -96,17 +96,16 @@ def take_bytes_out(value: object) -> Tagged:
 
 
 def _tagged(value: object, raws: list[bytes | memoryview]) -> object:
-    kind = type(value)
-    if kind is list:
-        return [_tagged(item, raws) for item in value]  # type: ignore[attr-defined]  # a list
-    if kind is dict:
-        items = {name: _tagged(item, raws) for name, item in value.items()}  # type: ignore[attr-defined]  # a dict
+    if isinstance(value, list):
+        return [_tagged(item, raws) for item in value]
+    if isinstance(value, dict):
+        items = {name: _tagged(item, raws) for name, item in value.items()}
         if len(items) == 1:
             ((name, item),) = items.items()
             if name.startswith("$"):
                 return {f"${name}": item}
         return items
-    if type(value) is LentBytes:
+    if isinstance(value, LentBytes):
         raws.append(value.view)
         return {RAW: len(value.view)}
     if isinstance(value, bytes | bytearray | memoryview):

@@ -73,7 +73,9 @@ class IncomingCall:
         assert self.gathering is not None, "bytes follow"
         if not self.gathering.add(body):
             return False
-        self.payload = self.gathering.value[_PAYLOAD]  # type: ignore[index]  # the array of the frame
+        frame = self.gathering.value
+        assert isinstance(frame, list), "it was read as one"
+        self.payload = frame[_PAYLOAD]
         self.gathering = None
         return True
 
