@@ -416,6 +416,23 @@ async def test_a_call_beyond_the_bound_is_refused(monkeypatch: pytest.MonkeyPatc
             await stage.handle.call("square")
 
 
+async def test_calls_that_wait_for_room_are_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(_call_sender, "MOST_PENDING", 20)
+    async with running(limits=SMALL) as stage:
+        called = [stage.start("square", "x" * 60) for _ in range(40)]
+        await wait_all_tasks_blocked()
+        assert stage.counts.pending < 20  # all others wait for room
+        for _ in range(20):
+            await stage.child.calls.next()
+        await wait_all_tasks_blocked()
+        assert stage.counts.pending == 20
+        over = [one for one in called if one.is_over.is_set()]
+        assert len(over) == 20
+        assert all("has not ended 20 calls" in str(one.error) for one in over)
+
+
 # ---- breaches
 
 

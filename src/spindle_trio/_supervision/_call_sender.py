@@ -89,7 +89,7 @@ class CallSender:
         has_bytes = check_payload(request.payload, self._record.config.bounds, walk=BinaryWalk)
         if has_bytes or self._record.life.phase is not Phase.RUNNING:
             return False
-        outbox = self._outbox_for(call)
+        outbox = self._outbox or self._open(call)
         if outbox is None:
             return False
         try:
@@ -108,7 +108,7 @@ class CallSender:
         """
         if self._record.life.phase is not Phase.RUNNING:
             await self._wait_running(call)
-        outbox = self._outbox_for(call)
+        outbox = self._outbox or self._open(call)
         if outbox is None:
             await self._refuse(call)
         bounds, takes_bytes = self._record.config.bounds, self._record.takes_bytes
@@ -119,16 +119,6 @@ class CallSender:
             await self._refuse(call)
         self._begin(call)
 
-    def _outbox_for(self, call: PendingCall | CallStream) -> Outbox | None:
-        """Return what sends the call; `None` if the process has ended.
-
-        Raises:
-            CallError: the process takes no calls, or has too many.
-        """
-        if len(self._pending) >= MOST_PENDING:
-            raise too_many_error(self._record, call.method, MOST_PENDING)
-        return self._outbox or self._open(call)
-
     def _begin(self, call: PendingCall | CallStream) -> None:
         """Note that the frame that was written last has been taken."""
         self._last_id += 1
@@ -136,9 +126,18 @@ class CallSender:
         self._pending[call.call_id] = call
 
     def _write(self, call: PendingCall | CallStream, payload: object, window: int | None) -> bytes:
+        """Write the frame with the next id.
+
+        Raises:
+            PayloadError: it would be too long.
+            trio.BrokenResourceError: the process takes no calls any more, while this one waited.
+            CallError: the process has too many calls.
+        """
         record = self._record
         if record.life.phase is not Phase.RUNNING:
-            raise trio.BrokenResourceError  # it takes no calls any more, while this one waited
+            raise trio.BrokenResourceError
+        if len(self._pending) >= MOST_PENDING:
+            raise too_many_error(record, call.method, MOST_PENDING)
         left = min(call.deadline, trio.current_effective_deadline()) - trio.current_time()
         return encode_call(self._last_id + 1, call.method, left, payload, window, record.config.limits.frame_bytes)
 
