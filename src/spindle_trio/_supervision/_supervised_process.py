@@ -187,12 +187,7 @@ class SupervisedProcess:
             from spindle_trio._supervision._calls import ProcessCalls  # most processes have none
 
             self._calls = ProcessCalls(
-                self.record,
-                self._outgoing,
-                self.deadlines,
-                self.feed,
-                answered=self._answered,
-                ended=self._ended,
+                self.record, self._outgoing, self.deadlines, self.feed, answered=self._answered, ended=self._ended
             )
         return self._calls
 
