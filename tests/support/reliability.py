@@ -344,7 +344,7 @@ class Neighbourhood:
         fate = self.fates[message.process_id]
         fate.payloads.append(message.payload)
         if type(message.payload) is int:
-            pid = self.worker.backend_processes._port._processes[message.process_id].pid
+            pid = self.worker.backend_processes._port._live.by_id[message.process_id].pid
             with suppress(OSError):  # it has ended already
                 fate.numbers.append(outside(pid, message.payload))
         self._heard.unpark_all()

@@ -16,8 +16,10 @@ LIFE_SECONDS = 60
 
 def lane_of(process: Any, name: str) -> int:
     """Return the descriptor of a lane, `control` or `messages`, of either kind of context."""
-    lane = getattr(process._controls, f"_{name}")
-    return int(lane.fd if hasattr(lane, "fd") else lane._socket.fileno())
+    controls = process._controls
+    if hasattr(controls, "lanes"):  # a blocking entry's
+        return int(getattr(controls.lanes, name).fd)
+    return int({"control": controls._control_out._lane, "messages": controls._messages}[name]._socket.fileno())
 
 
 def wait_for_the_end() -> None:
