@@ -572,9 +572,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a blocking entry forgets a cancel that comes before its call",
-        "child/_blocking_calls.py",
-        "                    self._early.add(call_id)",
-        "                    pass",
+        "_protocol/_call_frames.py",
+        "        self._early.add(call_id)",
+        "        pass",
         ("launchers/test_blocking_calls.py::test_a_cancel_may_come_before_its_call_or_after_its_end",),
     ),
     Mutant(
@@ -683,8 +683,8 @@ MUTANTS: Final = (
     Mutant(
         "a cancellation that comes before its call is forgotten",
         "child/_async_calls.py",
-        "elif call_id > self._newest:",
-        "elif False:",
+        "            self._intake.cancel_early(call_id)",
+        "            pass",
         ("collaboration/test_async_calls.py::test_a_cancellation_may_come_before_its_call_and_for_one_that_waits",),
     ),
     Mutant(

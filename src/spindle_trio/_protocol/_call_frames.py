@@ -40,7 +40,7 @@ handlers, if the method is not among them; or ``"cancelled": true``.
 class IncomingCall:
     """A CALL as the process reads it."""
 
-    __slots__ = ("call_id", "gathering", "method", "payload", "seconds", "window")
+    __slots__ = ("call_id", "gathering", "method", "payload", "seconds", "size", "was_cancelled", "window")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class IncomingCall:
         payload: JsonValue,
         window: int | None,
         gathering: Gathering | None = None,
+        size: int = 0,
     ) -> None:
         self.call_id: int = call_id
         """Identifies it; each is larger than all before."""
@@ -63,6 +64,10 @@ class IncomingCall:
         """How many items of a stream may be under way; `None` if one answer is expected."""
         self.gathering: Gathering | None = gathering
         """What takes in the bytes that follow the frame; `None` if none do."""
+        self.size: int = size
+        """How many bytes its frames have, as far as they have come."""
+        self.was_cancelled: bool = False
+        """Whether it was cancelled before it came."""
 
     def add(self, body: bytes) -> bool:
         """Take in a frame of the bytes that follow, and say whether it was the last: then nothing gathers any more.
@@ -71,6 +76,7 @@ class IncomingCall:
             PeerProtocolError: it is none.
         """
         assert self.gathering is not None, "bytes follow"
+        self.size += len(body)
         if not self.gathering.add(body):
             return False
         frame = self.gathering.value
@@ -110,7 +116,50 @@ def read_call(body: bytes) -> IncomingCall:
         and (window is None or isinstance(window, int))
     ):
         raise ValueError(_NO_CALL)
-    return IncomingCall(call_id, method, None if left is None else left / 1000, payload, window, gathering)
+    return IncomingCall(call_id, method, None if left is None else left / 1000, payload, window, gathering, len(body))
+
+
+class CallIntake:
+    """What has come on the calls lane of a process, and which calls were cancelled before they came.
+
+    A cancellation comes on another lane, perhaps before its call.
+    """
+
+    __slots__ = ("_early", "_incoming", "_newest")
+
+    def __init__(self) -> None:
+        self._incoming: IncomingCall | None = None  # a call whose bytes are still to come
+        self._newest = 0
+        self._early: set[int] = set()
+
+    def take(self, body: bytes) -> IncomingCall | None:
+        """Take in a frame; return the call that is whole by it, if there is one.
+
+        Raises:
+            ValueError: see `read_call`. Frames behind it are taken as ever.
+            PeerProtocolError: see `IncomingCall.add`.
+        """
+        call = self._incoming
+        if call is None:
+            call = read_call(body)
+            if call.gathering is not None:
+                self._incoming = call
+                return None
+        elif not call.add(body):
+            return None
+        self._incoming = None
+        self._newest = call.call_id
+        if call.call_id in self._early:
+            self._early.remove(call.call_id)
+            call.was_cancelled = True
+        return call
+
+    def cancel_early(self, call_id: int) -> bool:
+        """Note that a call is cancelled, if it has not come yet; say whether that is so."""
+        if call_id <= self._newest:
+            return False
+        self._early.add(call_id)
+        return True
 
 
 _PAYLOAD: Final = 3

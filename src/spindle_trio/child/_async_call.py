@@ -132,18 +132,17 @@ class AsyncCall:
         "size",
     )
 
-    def __init__(self, serving: Serving, incoming: IncomingCall, size: int) -> None:
+    def __init__(self, serving: Serving, incoming: IncomingCall) -> None:
         """Begin to wait; the time that is left for the call runs from now on.
 
         Args:
             serving: what all calls share.
             incoming: what the host asks for.
-            size: bytes of its frame.
         """
         self.serving: Serving = serving
         self.call_id: int = incoming.call_id
         self.method: str = incoming.method
-        self.size: int = size
+        self.size: int = incoming.size
         self._incoming = incoming
         self._credit = incoming.window or 0  # how many items it may still send
         self._credited: trio.Event | None = None

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spindle_trio._errors import LocalProtocolError, PeerProtocolError
-from spindle_trio._protocol._call_frames import read_call
+from spindle_trio._protocol._call_frames import CallIntake
 from spindle_trio.child._async_call import (
     CURRENT,
     QUICK_SECONDS,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from spindle_trio._model import JsonValue
-    from spindle_trio._protocol._call_frames import IncomingCall
     from spindle_trio.abc import FrameLane
     from spindle_trio.child._facts import ProcessFacts
 
@@ -96,16 +95,13 @@ class AsyncCalls:
         self._lane: FrameLane | None = None
         self.concurrency: int = CONCURRENCY
         """How many handlers run at a time."""
-        self._incoming: IncomingCall | None = None  # a call whose bytes are still to come, and what it has so far
-        self._incoming_bytes = 0
+        self._intake = CallIntake()
         # Calls that were read and wait, in order, and the bytes of their frames; those that a task serves.
         self._waiting: OrderedDict[int, AsyncCall] = OrderedDict()
         self._waiting_bytes = 0
         self._begun: dict[int, AsyncCall] = {}
         # Tasks that serve a call or are about to; how many of them have still to take the first that waits.
         self._running = self._starting = 0
-        self._newest = 0
-        self._cancelled_before: set[int] = set()  # cancelled before they were read
         self._room = trio.lowlevel.ParkingLot()
         self._is_stopping = False
 
@@ -161,8 +157,8 @@ class AsyncCalls:
         begun = self._begun.get(call_id)
         if begun is not None:
             begun.cancel()
-        elif call_id > self._newest:
-            self._cancelled_before.add(call_id)
+        else:
+            self._intake.cancel_early(call_id)
 
     def stop(self) -> None:
         """Begin no further calls; those that run may finish."""
@@ -212,28 +208,18 @@ class AsyncCalls:
 
     def _take(self, bodies: list[bytes]) -> None:
         for body in bodies:
-            incoming = self._incoming
             try:
-                if incoming is None:
-                    incoming, size = read_call(body), len(body)
-                else:
-                    size = self._incoming_bytes + len(body)
-                    incoming.add(body)
+                call = self._intake.take(body)
             except ValueError as error:
                 self._report(f"the host sent a frame that is no call: {error}")
                 continue
-            if incoming.gathering is not None:
-                self._incoming, self._incoming_bytes = incoming, size
-                continue
-            self._incoming = None
-            self._newest = incoming.call_id
-            if incoming.call_id in self._cancelled_before:
-                self._serving.send_soon(encode_cancelled(incoming.call_id))
+            if call is None:
+                continue  # bytes of it follow
+            if call.was_cancelled:
+                self._serving.send_soon(encode_cancelled(call.call_id))
             elif not self._serving.is_over:
-                self._waiting[incoming.call_id] = AsyncCall(self._serving, incoming, size)
-                self._waiting_bytes += size
-        if self._cancelled_before:
-            self._cancelled_before = {call_id for call_id in self._cancelled_before if call_id > self._newest}
+                self._waiting[call.call_id] = AsyncCall(self._serving, call)
+                self._waiting_bytes += call.size
 
     async def _serve_waiting(self) -> None:
         """Begin what waits, and serve it here if that needs no task."""

@@ -32,7 +32,7 @@ class BlockingCall(CallContext):
         """The host's number for it."""
         self.credit: int = incoming.window or 0
         """How many more items the stream may send."""
-        self.was_cancelled: bool = False
+        self.was_cancelled: bool = incoming.was_cancelled
         """Whether the process has heard that it was cancelled, or that its time is over."""
         self.has_raised: bool = False
         """Whether the handler has been told so by an exception."""

@@ -20,7 +20,7 @@ from time import monotonic
 
 from spindle_trio._linux._shared_page import STOP
 from spindle_trio._linux._spinning import Spinning
-from spindle_trio._protocol._call_frames import FAILURE, encode_end, encode_failure, read_call
+from spindle_trio._protocol._call_frames import FAILURE, CallIntake, encode_end, encode_failure
 from spindle_trio.child._blocking_call import BlockingCall
 from spindle_trio.child._callables import refuse_coroutine
 from spindle_trio.child._calls import CallCancelled, CallHandlers, encode_value, failure_of
@@ -56,9 +56,7 @@ class BlockingCalls:
         self._spinning = Spinning()
         self._waits_since: float | None = None  # when a wait for the next call began
         self._call: BlockingCall | None = None  # the one under way
-        self._last_id = 0
-        self._early: set[int] = set()  # calls that were cancelled before they came
-        self._incoming: IncomingCall | None = None  # a call whose bytes are still to come
+        self._intake = CallIntake()
         self._has_served = False  # since it last found nothing to take
         self._lanes.calls = self
 
@@ -80,9 +78,7 @@ class BlockingCalls:
         """Take a frame from the control lane; say whether it was one about calls."""
         match frame:
             case {"type": "cancel", "call": int(call_id)}:
-                if call_id > self._last_id:
-                    self._early.add(call_id)
-                elif self._call is not None and self._call.call_id == call_id:
+                if not self._intake.cancel_early(call_id) and self._call is not None and self._call.call_id == call_id:
                     self._call.was_cancelled = True
             case {"type": "credit", "call": int(call_id), "items": int(items)}:
                 if self._call is not None and self._call.call_id == call_id:
@@ -103,10 +99,7 @@ class BlockingCalls:
         lanes = self._lanes
         if not self.can_begin:
             return False
-        incoming = self._incoming
         body = self.lane.take()
-        while incoming is not None and body is not None and not incoming.add(body):
-            body = self.lane.take()
         if body is None:
             self._has_served = False
             return False
@@ -119,19 +112,14 @@ class BlockingCalls:
                 return False  # nobody will begin it
         self._has_served = True
         try:
-            incoming = incoming or read_call(body)
+            while (incoming := self._intake.take(body)) is None:
+                body = self.lane.take()
+                if body is None:
+                    return False  # bytes of it follow
         except ValueError as error:
             self._controls.report(f"the host sent an unknown frame: {error}")
             return True
-        if incoming.gathering is not None:
-            self._incoming = incoming  # bytes of it follow
-            return True
-        self._incoming = None
         self._call = call = BlockingCall(incoming, self._look)
-        self._last_id = call.call_id
-        if self._early:
-            call.was_cancelled = call.call_id in self._early
-            self._early = {early for early in self._early if early > call.call_id}
         lanes.beat()  # as for messages
         self.is_busy = True
         try:
