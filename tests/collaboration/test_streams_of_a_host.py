@@ -50,16 +50,16 @@ async def test_items_are_received_in_batches_or_without_waiting(autojump_clock: 
             await items.receive_many(0)
 
 
-@pytest.mark.parametrize(("window", "half"), [(1, 1), (2, 1), (3, 2), (16, 8)])
-async def test_credit_goes_back_in_halves_of_the_window(window: int, half: int, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("window", "third"), [(1, 1), (3, 1), (4, 2), (16, 6)])
+async def test_credit_goes_back_in_thirds_of_the_window(window: int, third: int, autojump_clock: MockClock) -> None:
     async with running() as stage, stage.handle.stream("index", window=window) as items:
         await stage.child.calls.next()
         for item in range(window):
             stage.child.calls.item(1, item)
-        for _ in range(half):
+        for _ in range(third):
             await items.receive()
-        assert await stage.child.calls.wait_credit() == (1, half)
-        for item in range(half):
+        assert await stage.child.calls.wait_credit() == (1, third)
+        for item in range(third):
             stage.child.calls.item(1, item)
         await wait_all_tasks_blocked()
         assert stage.handle.state == "running"

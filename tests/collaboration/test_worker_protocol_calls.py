@@ -597,7 +597,7 @@ async def test_the_host_is_asked_whether_a_process_is_idle() -> None:
         assert await host.hears_nothing()
 
 
-async def test_items_are_read_and_credit_goes_back_at_half_of_the_window() -> None:
+async def test_items_are_read_and_credit_goes_back_at_a_third_of_the_window() -> None:
     async with connected() as (host, handle):
         async with handle.stream("index", window=4) as items:
             request = await host.hear()

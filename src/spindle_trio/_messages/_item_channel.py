@@ -22,7 +22,8 @@ T = TypeVar("T")
 class ItemChannel(MessageReceiveChannel[JsonValue]):
     """The items of one stream, oldest first; and after them, what has ended it.
 
-    Its source may send `window` items beyond those that were received here. Credit goes back in halves of that.
+    Its source may send `window` items beyond those that were received here. Credit goes back in
+    thirds of that, so that the source goes on while credit is under way.
     """
 
     def __init__(self, *, window: int, deadline: float) -> None:
@@ -120,7 +121,7 @@ class ItemChannel(MessageReceiveChannel[JsonValue]):
         else:
             items = [held.popleft() for _ in range(most)]
         self._received += len(items)
-        if 2 * self._received >= self._window and not self.is_relayed:
+        if 3 * self._received >= self._window and not self.is_relayed:
             self.grant(self._received)
         return items
 

@@ -54,6 +54,7 @@ class BlockingCalls:
         self._controls = controls
         self._lanes = controls.lanes
         self._spinning = Spinning()
+        self._credit_spinning = Spinning()
         self._waits_since: float | None = None  # when a wait for the next call began
         self._call: BlockingCall | None = None  # the one under way
         self._intake = CallIntake()
@@ -193,18 +194,26 @@ class BlockingCalls:
                     return frame
                 call.credit -= 1
                 self._send(frame)
+                self._credit_spinning.note_sent()
         finally:
             generator.close()
 
     def _wait_for_credit(self, call: BlockingCall) -> None:
         """Wait until a stream has credit or was cancelled, while messages are served: no code of its handler runs."""
-        controls = self._controls
+        controls, lanes = self._controls, self._lanes
         self._leave()
         try:
             controls.serve()
-            while call.lacks_credit:
-                self._lanes.pause(call.time_left, wants_messages=controls.can_deliver)
+            began = monotonic()
+            if (seconds := self._credit_spinning.begin()) and lanes.spin(lanes.control, began + seconds):
+                lanes.read_control()
+                if lanes.owes_look():
+                    lanes.pause(0.0, wants_messages=controls.can_deliver)
                 controls.serve()
+            while call.lacks_credit:
+                lanes.pause(call.time_left, wants_messages=controls.can_deliver)
+                controls.serve()
+            self._credit_spinning.end(monotonic() - began)
         finally:
             self._enter(call)
 

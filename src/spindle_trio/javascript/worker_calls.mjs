@@ -45,7 +45,7 @@ export async function* readStream(connection, processId, method, payload, { wind
       if (arrived.length === 0) break;
       const item = arrived.shift();
       taken += 1;
-      if (taken * 2 >= window && !hasEnded) {
+      if (taken * 3 >= window && !hasEnded) {
         connection.send("backend_process_call_credit", { requestId, items: taken });
         taken = 0;
       }
