@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import spindle_trio as spindle
 from support import functions
@@ -153,16 +154,12 @@ async def test_leaving_the_block_ends_all_and_waiting_calls():
                 await pool.run_sync(functions.add, 1)
                 nursery.start_soon(call)
                 nursery.start_soon(call)
-                await pool_is_busy(pool)
+                await wait_all_tasks_blocked()  # the first one has left this program
+                assert (pool.statistics().busy, pool.statistics().waiting) == (1, 1)
         assert sorted(refused) == ["ClosedResourceError", "ProcessLostError"]
         with pytest.raises(trio.ClosedResourceError):
             await pool.run_sync(functions.add, 1)
     assert not own_children()
-
-
-async def pool_is_busy(pool):
-    while not pool.statistics().busy:
-        await trio.lowlevel.checkpoint()
 
 
 async def test_an_error_of_the_block_leaves_it_bare():
