@@ -93,7 +93,7 @@ class FunctionPool:
         now = self.statistics()
         return f"<FunctionPool size={now.size} idle={now.idle} busy={now.busy} waiting={now.waiting}>"
 
-    async def run_sync(  # type: ignore[explicit-any]  # a `ParamSpec` has no room for the names between
+    async def run_sync(  # type: ignore[explicit-any]  # of a generic function, mypy infers `Never` through a `ParamSpec`
         self,
         function: Callable[..., T],
         /,
@@ -201,4 +201,4 @@ class _FunctionPoolBlock(AsyncBlock[FunctionPool]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # each of them is bounded
+        await self._stack.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # as bounded as pool, worker and host are

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from spindle_trio._protocol._payload import LentBytes
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,7 +23,12 @@ def to_pickle(value: object) -> dict[str, object]:
     Raises:
         Exception: whatever pickling raises.
     """
-    buffers: list[object] = []
+    pickled, buffers = _dump(value)
+    return {"pickle": pickled, "buffers": buffers}
+
+
+def _dump(value: object) -> tuple[bytes, list[LentBytes]]:
+    buffers: list[LentBytes] = []
 
     def take_apart(buffer: pickle.PickleBuffer) -> bool:
         try:
@@ -32,7 +37,7 @@ def to_pickle(value: object) -> dict[str, object]:
             return True  # it is not in one piece, and goes into the pickle
         return False
 
-    return {"pickle": pickle.dumps(value, protocol=5, buffer_callback=take_apart), "buffers": buffers}
+    return pickle.dumps(value, protocol=5, buffer_callback=take_apart), buffers
 
 
 def from_pickle(payload: JsonValue) -> object:
@@ -42,8 +47,8 @@ def from_pickle(payload: JsonValue) -> object:
         Exception: whatever unpickling raises.
     """
     assert isinstance(payload, dict), "both ends are of this package"
-    data, buffers = payload["pickle"], payload["buffers"]
-    return pickle.loads(data, buffers=buffers)  # type: ignore[arg-type]  # noqa: S301  # bytes; each end trusts the other
+    pickled, buffers = cast("bytes", payload["pickle"]), cast("list[bytes]", payload["buffers"])
+    return pickle.loads(pickled, buffers=buffers)  # noqa: S301  # each end trusts the other
 
 
 def name_function(function: object) -> tuple[str, str]:
@@ -93,8 +98,8 @@ def find_function(module: str, name: str) -> object:
 def pickled_error(error: Exception) -> Mapping[str, object] | None:
     """Pickle an exception; `None` if it does not come back from that as one of its kind."""
     try:
-        pickled = to_pickle(error)
-        copy = pickle.loads(pickled["pickle"], buffers=[])  # type: ignore[arg-type]  # noqa: S301  # made right here
+        pickled, buffers = _dump(error)
+        copy = pickle.loads(pickled, buffers=buffers)  # noqa: S301  # made right here
     except Exception:
         return None
-    return pickled if type(copy) is type(error) and not pickled["buffers"] else None
+    return {"pickle": pickled, "buffers": []} if type(copy) is type(error) and not buffers else None
