@@ -867,15 +867,15 @@ MUTANTS: Final = (
     Mutant(
         "a pool repeats a call whose process was lost",
         "_pools/_pool.py",
-        "                self._crew.lost(member)\n                if error.handed_over:",
-        "                self._crew.lost(member)\n                if False:",
+        "                self._crew.lending.lost(member)\n                if error.handed_over:",
+        "                self._crew.lending.lost(member)\n                if False:",
         ("contract/test_pools.py::test_a_call_whose_process_is_lost_is_raised_and_not_repeated",),
     ),
     Mutant(
         "a pool lends a process whose handler goes on",
-        "_pools/_crew.py",
+        "_pools/_lending.py",
         "            member.turn(Phase.SETTLING)",
-        "            self._offer(member)",
+        "            self.offer(member)",
         ("contract/test_pools.py::test_a_process_is_idle_when_the_handler_of_a_cancelled_call_has_given_up",),
     ),
     Mutant(
@@ -887,7 +887,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no answer ends a row of failures",
-        "_pools/_crew.py",
+        "_pools/_lending.py",
         "        self._record.answered()\n",
         "",
         ("contract/test_pools.py::test_an_answer_ends_the_row_of_failures",),

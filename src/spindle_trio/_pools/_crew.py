@@ -1,7 +1,7 @@
-"""The processes of a pool, who waits for one, and when one is started, replaced and let go.
+"""The processes of a pool: when one is started, replaced and let go.
 
-Each process has one task here, which starts it, watches it and stops it. Who holds a process makes the call himself; to
-give it back never waits. A process is handed to who waits in one step, so that no cancellation can lose it.
+Each process has one task here, which starts it, watches it and stops it: by its spawn, which leaves nothing if it is
+cancelled, or by `Member.stop` once it has become ready.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spindle_trio._errors import (
-    CallTimeoutError,
-    PoolBrokenError,
-    ProcessLimitError,
-    SpawnError,
-    StartupCancelledError,
-)
+from spindle_trio._errors import PoolBrokenError, ProcessLimitError, SpawnError, StartupCancelledError
 from spindle_trio._model import PostMortem, ProcessState
+from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._pools._lending import Lending
 from spindle_trio._pools._member import Member, Phase
 from spindle_trio._pools._statistics import PoolStatistics
 from spindle_trio._pools._track_record import TrackRecord
-from spindle_trio._pools._waiters import Waiters
 from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
@@ -36,59 +31,45 @@ if TYPE_CHECKING:
 class Crew:
     """The processes of one pool."""
 
-    def __init__(self, worker: Worker, settings: PoolSettings, nursery: trio.Nursery) -> None:
+    def __init__(self, worker: Worker, settings: PoolSettings) -> None:
+        """Listen to a worker; `open` has to follow, and `close` that.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
         self.settings = settings
         self._worker = worker
-        self._nursery = nursery
+        self._scope = NurseryScope()
         self._members: dict[Member, None] = {}
-        self._idle: dict[Member, None] = {}  # who was used last is last
-        self._waiters = Waiters()
         self._record = TrackRecord(settings.restart)
+        self.lending = Lending(
+            settings,
+            self._record,
+            refusal=self._refusal,
+            start=self._start_for_those_who_wait,
+            why_none_is_free=self._why_none_is_free,
+        )
         self._maps: dict[MapRun, None] = {}
         self._post_mortems: dict[str, PostMortem] = {}
         self._broken: Callable[[], PoolBrokenError] | None = None
         self._is_closed = False
         self._all_gone = trio.Event()
         self._unsubscribe = worker.backend_processes.on_lifecycle(self._note)
-        if settings.prestart:
-            for _ in range(settings.size):
-                self._start()
 
-    def __str__(self) -> str:
-        return f"the pool of {self.settings.entry}"
+    async def open(self) -> None:
+        """Begin to start processes."""
+        await self._scope.open()
+        if self.settings.prestart:
+            for _ in range(self.settings.size):
+                self._start()
 
     # ---- for those who call
 
-    async def lease(self, method: str, deadline: float, *, at_head: bool = False) -> Member:
-        """Wait for an idle process, and have it alone until it is given back. No checkpoint if there is one.
-
-        Args:
-            method: what is to be called, for an error.
-            deadline: until when to wait.
-            at_head: whether to wait before all others.
-
-        Raises:
-            CallTimeoutError: the time was over.
-            PoolBrokenError: the pool has given up.
-            trio.ClosedResourceError: the pool is closed.
-        """
-        if (refusal := self._refusal()) is not None:
-            raise refusal
-        began = trio.current_time()
-        found: Member | None
-        if self._idle:
-            found, _ = self._idle.popitem()
-            self._lend(found)
-        else:
-            found = await self._waiters.wait(deadline, at_head=at_head, joined=self._start_for_those_who_wait)
-        if found is not None:
-            if trio.current_time() < deadline:
-                return found
-            self._unlend(found)  # it came in the last moment
-        raise CallTimeoutError(
-            f"the call of {method!r} was not begun in time: it waited {trio.current_time() - began:.3g} s for a "
-            f"process of {self}; {self._why_none_is_free()}"
-        )
+    def _refusal(self) -> Exception | None:
+        """The error that each call gets from now on, if there is one."""
+        if self._is_closed:
+            return trio.ClosedResourceError(f"{self.settings.name} is closed")
+        return None if self._broken is None else self._broken()
 
     def _why_none_is_free(self) -> str:
         """Say so, with what to do."""
@@ -101,64 +82,13 @@ class Crew:
             )
         return "open the pool with more processes, or give its calls more time"
 
-    def answered(self, member: Member) -> None:
-        """Take back a process that has ended its call."""
-        self._record.answered()
-        if member.phase is Phase.BUSY:
-            self._offer(member)
-
-    def unanswered(self, member: Member) -> None:
-        """Take back a process whose handler may go on; it is idle when that has given up."""
-        if member.phase is Phase.BUSY:
-            member.turn(Phase.SETTLING)
-
-    def lost(self, member: Member) -> None:
-        """Take back a process that has ended, or takes no more calls."""
-        if member.phase is Phase.BUSY:
-            member.phase = Phase.LOST
-
-    # ---- who gets which
-
-    def _offer(self, member: Member) -> None:
-        """Give a process to who has waited longest, or have it wait for somebody."""
-        if not member.is_running:
-            member.phase = Phase.LOST
-        elif self._broken is not None:
-            member.turn(Phase.LEAVING)
-        elif member.is_worn(self.settings):
-            self._record.recycled += 1
-            member.turn(Phase.LEAVING)
-        elif self._waiters.give(member):
-            self._lend(member)
-        else:
-            member.phase, member.idle_since = Phase.IDLE, trio.current_time()
-            self._idle[member] = None
-
-    def _lend(self, member: Member) -> None:
-        member.phase = Phase.BUSY
-        member.calls += 1
-        self._record.calls += 1
-
-    def _unlend(self, member: Member) -> None:
-        """Take back a process that was not called."""
-        member.calls -= 1
-        self._record.calls -= 1
-        if member.phase is Phase.BUSY:
-            self._offer(member)
-
-    def _refusal(self) -> Exception | None:
-        """The error that each call gets from now on, if there is one."""
-        if self._is_closed:
-            return trio.ClosedResourceError(f"{self} is closed")
-        return None if self._broken is None else self._broken()
-
     # ---- the life of a process
 
     def _start_for_those_who_wait(self) -> None:
         """Start a process, if more wait than are being started or will be in a moment."""
         if len(self._members) < self.settings.size:
             coming = self._starting() + sum(member.is_gone_but_for_its_task for member in self._members)
-            if coming < len(self._waiters):
+            if coming < self.lending.waiting:
                 self._start()
 
     def _starting(self) -> int:
@@ -167,7 +97,7 @@ class Crew:
     def _start(self, *, is_replacement: bool = False) -> None:
         member = Member(is_replacement)
         self._members[member] = None
-        self._nursery.start_soon(self._keep, member)
+        self._scope.nursery.start_soon(self._keep, member)
 
     async def _keep(self, member: Member) -> None:
         """Be the task of a process, from before its start until after its end."""
@@ -184,7 +114,7 @@ class Crew:
             self._break(f"its process cannot be started: {type(error).__name__}: {error}", None, error)
         finally:
             if member.ready_at is not None and not member.has_ended:
-                await member.stop()  # noqa: ASYNC102  # shielded there, and bounded
+                await member.stop()  # noqa: ASYNC102  # shielded there; bounded by the grace period and a kill
             self._remove(member)
 
     async def _spawn(self, member: Member) -> None:
@@ -211,7 +141,7 @@ class Crew:
             self._record.starts += 1
             self._record.restarts += member.is_replacement
             if member.phase is Phase.STARTING:
-                self._offer(member)
+                self.lending.offer(member)
 
     def _note(self, event: LifecycleEvent) -> None:
         """Keep the post-mortem of a process that ends before anybody has a handle on it."""
@@ -226,23 +156,17 @@ class Crew:
                     await member.handle.wait_ended()
                 else:
                     await member.handle.wait_idle()
-                    self._settled(member)
+                    self.lending.settled(member)
             if member.phase is Phase.IDLE and member.is_running:
                 is_worn = member.is_worn(self.settings)
                 if is_worn or member.was_idle_for_long(self.settings):
-                    del self._idle[member]
+                    self.lending.withdraw(member)
                     member.phase, member.is_to_be_replaced = Phase.LEAVING, is_worn
                     self._record.recycled += 1
 
-    def _settled(self, member: Member) -> None:
-        """Take back a process whose handler has given up, unless it has to leave or has ended meanwhile."""
-        if member.phase is Phase.SETTLING and not member.has_ended:
-            member.phase = Phase.BUSY
-            self.answered(member)
-
     def _remove(self, member: Member) -> None:
         """Forget a process that is gone or was not started, and see to its successor."""
-        self._idle.pop(member, None)
+        self.lending.withdraw(member)
         del self._members[member]
         if member.ready_at is not None and member.phase is not Phase.LEAVING:
             self._judge(member)
@@ -281,21 +205,21 @@ class Crew:
 
         def make() -> PoolBrokenError:
             error = PoolBrokenError(
-                f"{self} has given up: {said}; mend what is wrong, and open another pool", post_mortem=post_mortem
+                f"{self.settings.name} has given up: {said}; mend what is wrong, and open another pool",
+                post_mortem=post_mortem,
             )
             error.__cause__ = cause
             return error
 
         self._broken = make
-        self._waiters.turn_away(self._refusal)
-        self._idle.clear()
+        self.lending.end()
         for member in self._members:
             if member.phase in (Phase.STARTING, Phase.IDLE):
                 member.turn(Phase.LEAVING)
 
     # ---- maps
 
-    def begin(self, run: MapRun) -> None:
+    def begin_map(self, run: MapRun) -> None:
         """Let a map begin.
 
         Raises:
@@ -303,10 +227,9 @@ class Crew:
             trio.ClosedResourceError: the pool is closed.
         """
         if (refusal := self._refusal()) is not None:
-            run.is_over.set()
             raise refusal
         self._maps[run] = None  # now, since its task may not have begun when the pool is shut
-        self._nursery.start_soon(self._carry, run)
+        self._scope.nursery.start_soon(self._carry, run)
 
     async def _carry(self, run: MapRun) -> None:
         try:
@@ -322,8 +245,7 @@ class Crew:
             return
         self._is_closed = True
         self._unsubscribe()
-        self._waiters.turn_away(self._refusal)
-        self._idle.clear()
+        self.lending.end()
         for member in self._members:
             member.turn(Phase.LEAVING)
         for run in self._maps:
@@ -331,9 +253,17 @@ class Crew:
         if not self._members:
             self._all_gone.set()
 
-    async def ended(self) -> None:
-        """Wait until all processes are gone, once it is shut."""
-        await self._all_gone.wait()
+    async def close(self, error: BaseException | None) -> None:
+        """Shut it, and wait until all is gone, whatever happens to this task; see `NurseryScope.close`.
+
+        That is bounded: processes are stopped, and killed after their grace periods; calls of maps return at once; and
+        what clean-up the payloads of a map have runs in a cancelled scope.
+
+        Args:
+            error: what the block raised.
+        """
+        self.shut()
+        await self._scope.close(error, ended=self._all_gone.wait, kill=self.kill)
 
     def kill(self) -> None:
         """Have all processes that are being stopped killed at once."""
@@ -356,7 +286,7 @@ class Crew:
             idle=phases.count(Phase.IDLE),
             busy=phases.count(Phase.BUSY) + phases.count(Phase.SETTLING),
             ending=phases.count(Phase.LOST) + phases.count(Phase.LEAVING),
-            waiting=len(self._waiters),
+            waiting=self.lending.waiting,
             calls=self._record.calls,
             starts=self._record.starts,
             restarts=self._record.restarts,

@@ -14,7 +14,6 @@ import trio
 from spindle_trio._errors import CallFailedError, ProcessLostError, UnknownMethodError
 from spindle_trio._model import OMITTED, JsonValue, SpawnArguments
 from spindle_trio._model._options import DEFAULT_TIMEOUT, SpawnOptions
-from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._pools._crew import Crew
 from spindle_trio._pools._pool_map import MapRun, PoolMap
 from spindle_trio._pools._settings import PoolSettings, deadline_from
@@ -23,6 +22,7 @@ from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
 if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model._calls import Overrun
+    from spindle_trio._pools._lending import Lending
     from spindle_trio._pools._member import Member
     from spindle_trio._pools._statistics import PoolStatistics
     from spindle_trio._worker import Worker
@@ -167,22 +167,22 @@ class Pool:
         deadline = deadline_from(timeout)
         at_head = False
         while True:
-            member = await self._crew.lease(method, deadline, at_head=at_head)
+            member = await self._crew.lending.lease(method, deadline, at_head=at_head)
             try:
                 answer = await member.handle.call(method, payload, timeout=_left(deadline), overrun=overrun)
             except ProcessLostError as error:
-                self._crew.lost(member)
+                self._crew.lending.lost(member)
                 if error.handed_over:
                     raise
                 at_head = True
             except (CallFailedError, UnknownMethodError):
-                self._crew.answered(member)
+                self._crew.lending.answered(member)
                 raise
             except BaseException:
-                self._crew.unanswered(member)
+                self._crew.lending.unanswered(member)
                 raise
             else:
-                self._crew.answered(member)
+                self._crew.lending.answered(member)
                 return answer
 
     def stream(
@@ -207,7 +207,7 @@ class Pool:
             window: how many items may be under way.
             overrun: as for `call`.
         """
-        return _StreamBlock(self._crew, method, payload, timeout, window, overrun)
+        return _StreamBlock(self._crew.lending, method, payload, timeout, window, overrun)
 
     def map(
         self,
@@ -240,7 +240,7 @@ class Pool:
 
         deadline_from(timeout)
         return PoolMap(
-            MapRun(call, payloads, ordered=ordered, room=_AHEAD * self._crew.settings.size), self._crew.begin
+            MapRun(call, payloads, ordered=ordered, room=_AHEAD * self._crew.settings.size), self._crew.begin_map
         )
 
     def statistics(self) -> PoolStatistics:
@@ -259,9 +259,11 @@ class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
 
     typed = "pool.stream"
 
-    def __init__(self, crew: Crew, method: str, payload: object, timeout: float, window: int, overrun: Overrun) -> None:
+    def __init__(
+        self, lending: Lending, method: str, payload: object, timeout: float, window: int, overrun: Overrun
+    ) -> None:
         deadline_from(timeout)
-        self._crew = crew
+        self._lending = lending
         self._method = method
         self._payload = payload
         self._timeout = timeout
@@ -272,31 +274,31 @@ class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
         deadline = deadline_from(self._timeout)
         at_head = False
         while True:
-            self._member: Member = await self._crew.lease(self._method, deadline, at_head=at_head)
+            self._member: Member = await self._lending.lease(self._method, deadline, at_head=at_head)
             try:
                 self._block = self._member.handle.stream(
                     self._method, self._payload, timeout=_left(deadline), window=self._window, overrun=self._overrun
                 )
                 return await self._block.__aenter__()
             except ProcessLostError as error:
-                self._crew.lost(self._member)
+                self._lending.lost(self._member)
                 if error.handed_over:
                     raise
                 at_head = True
             except BaseException:
-                self._crew.unanswered(self._member)
+                self._lending.unanswered(self._member)
                 raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # as bounded as it is there
+            await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # bounded there: it waits for nothing of the process
         finally:
             if isinstance(error, ProcessLostError):
-                self._crew.lost(self._member)
+                self._lending.lost(self._member)
             else:
-                self._crew.unanswered(self._member)
+                self._lending.unanswered(self._member)
 
 
 @uninterrupted
@@ -311,18 +313,11 @@ class _PoolBlock(AsyncBlock[Pool]):
 
     async def __aenter__(self) -> Pool:
         require_trio()
-        self._scope = NurseryScope()
-        await self._scope.open()
-        try:
-            self._crew = Crew(self._worker, self._settings, self._scope.nursery)
-        except BaseException as error:
-            await self._scope.close(error, ended=trio.lowlevel.checkpoint, kill=int)  # noqa: ASYNC102
-            raise
+        self._crew = Crew(self._worker, self._settings)
+        await self._crew.open()
         return Pool(self._crew)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._crew.shut()
-        # Shielded there, and bounded: each process is stopped, and killed after its grace period.
-        await self._scope.close(error, ended=self._crew.ended, kill=self._crew.kill)  # noqa: ASYNC102
+        await self._crew.close(error)  # noqa: ASYNC102  # shielded and bounded there

@@ -53,6 +53,11 @@ class PoolSettings:
     give_up_after: int | None = attrs.field(validator=_check_give_up_after)
 
     @property
+    def name(self) -> str:
+        """Of the pool, in errors."""
+        return f"the pool of {self.entry}"
+
+    @property
     def restart(self) -> RestartPolicy:
         """The delays between an end and the next start."""
         return RestartPolicy(give_up_after=self.give_up_after)
