@@ -239,9 +239,8 @@ class Pool:
             return await self.call(method, payload, timeout=timeout, overrun=overrun)
 
         deadline_from(timeout)
-        return PoolMap(
-            MapRun(call, payloads, ordered=ordered, room=_AHEAD * self._crew.settings.size), self._crew.begin_map
-        )
+        size = self._crew.settings.size
+        return PoolMap(MapRun(call, payloads, ordered=ordered, at_once=size, room=_AHEAD * size), self._crew.begin_map)
 
     def statistics(self) -> PoolStatistics:
         """Count what the pool holds, and what it has done so far. Works on a closed pool, too."""
