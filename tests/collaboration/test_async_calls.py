@@ -200,8 +200,12 @@ async def test_a_plain_function_that_returns_an_awaitable_answers_with_its_resul
         assert await caller.frame() == cancelled(2)
 
 
+async def never_ends() -> None:
+    await trio.sleep_forever()
+
+
 async def test_what_a_plain_function_has_returned_is_cancelled_also_before_it_is_awaited() -> None:
-    async with calling(entry_with(never=lambda payload: trio.sleep_forever())) as (_, caller):
+    async with calling(entry_with(never=lambda payload: never_ends())) as (_, caller):
         for _ in range(20):  # the task that awaits it begins before or after the one that hears of the cancellation
             call_id = caller.call("never")
             await trio.lowlevel.checkpoint()
@@ -215,7 +219,7 @@ async def test_what_a_plain_function_has_returned_is_cancelled_if_that_has_ended
         @process.on_call
         def end(payload: object) -> object:
             process.complete("at once")
-            return trio.sleep_forever()
+            return never_ends()
 
         process.ready()
 

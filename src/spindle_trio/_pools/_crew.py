@@ -37,12 +37,12 @@ class Crew:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
-        self.settings = settings
+        self.settings: PoolSettings = settings
         self._worker = worker
         self._scope = NurseryScope()
         self._members: dict[Member, None] = {}
         self._record = TrackRecord(settings.restart)
-        self.lending = Lending(
+        self.lending: Lending = Lending(
             settings,
             self._record,
             refusal=self._refusal,
