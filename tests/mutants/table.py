@@ -348,10 +348,10 @@ MUTANTS: Final = (
     Mutant(
         "credit goes back for each item",
         "_messages/_item_channel.py",
-        "if 2 * self._received >= self._window and not self.is_relayed:",
+        "if 3 * self._received >= self._window and not self.is_relayed:",
         "if not self.is_relayed:",
         (
-            "collaboration/test_worker_protocol_calls.py::test_items_are_read_and_credit_goes_back_at_half_of_the_window",
+            "collaboration/test_worker_protocol_calls.py::test_items_are_read_and_credit_goes_back_at_a_third_of_the_window",
         ),
     ),
     Mutant(
@@ -401,8 +401,8 @@ MUTANTS: Final = (
     Mutant(
         "a process has credit for what its reader elsewhere has not read",
         "_messages/_item_channel.py",
-        "if 2 * self._received >= self._window and not self.is_relayed:",
-        "if 2 * self._received >= self._window:",
+        "if 3 * self._received >= self._window and not self.is_relayed:",
+        "if 3 * self._received >= self._window:",
         ("collaboration/test_worker_protocol_calls.py::test_the_far_readers_credit_goes_through_to_the_process",),
     ),
     Mutant(

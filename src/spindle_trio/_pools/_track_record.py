@@ -15,21 +15,21 @@ class TrackRecord:
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
         self._past = Past()
-        self.calls = 0
+        self.calls: int = 0
         """Calls and streams that have got a process."""
-        self.starts = 0
+        self.starts: int = 0
         """Processes that have become ready."""
-        self.restarts = 0
+        self.restarts: int = 0
         """Of those, how many took the place of one that had ended."""
-        self.failures = 0
+        self.failures: int = 0
         """Processes that never became ready, or ended unasked."""
-        self.overruns = 0
+        self.overruns: int = 0
         """Processes that were ended because a handler did not give up."""
-        self.recycled = 0
+        self.recycled: int = 0
         """Processes that the pool has stopped before its own end."""
-        self.starts_at = 0.0
+        self.starts_at: float = 0.0
         """When the next start may begin."""
-        self.last_failure = ""
+        self.last_failure: str = ""
         """One line."""
 
     @property
