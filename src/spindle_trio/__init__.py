@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._services._restart import RestartPolicy
     from spindle_trio._worker import BackendProcesses, Worker
     from spindle_trio._worker_protocol import StreamChannel, connect_worker
     from spindle_trio.launchers import (
@@ -157,6 +158,7 @@ _NAMES = {
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
+    "_services._restart": ("RestartPolicy",),
     "_worker": ("BackendProcesses", "Worker"),
     "launchers": ("DEFAULT_PRELOAD", "DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
 }
@@ -223,6 +225,7 @@ __all__ = [
     "ProtocolError",
     "PythonLauncher",
     "Response",
+    "RestartPolicy",
     "SpawnError",
     "SpawnOptions",
     "SpawnRefusedError",

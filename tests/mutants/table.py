@@ -895,7 +895,7 @@ MUTANTS: Final = (
     Mutant(
         "a pool starts anew without a delay",
         "_pools/_track_record.py",
-        "            self.starts_at = starts_at\n",
+        "            self.starts_at = decision.at\n",
         "            pass\n",
         ("contract/test_pools.py::test_a_pool_whose_entry_never_starts_gives_up_with_the_post_mortem",),
     ),

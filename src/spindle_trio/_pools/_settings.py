@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from spindle_trio._model._values import is_number
-from spindle_trio._pools._restarts import RestartPolicy
+from spindle_trio._services._restart import RestartPolicy, check_give_up_after
 
 if TYPE_CHECKING:
     from spindle_trio._model import SpawnArguments
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 def _check_size(_: object, attribute: attrs.Attribute[int], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{attribute.name} must be a number of processes, 1 or more, not {value!r}")
-
-
-def _check_give_up_after(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{attribute.name} must be a number of failures, 1 or more, or None, not {value!r}")
 
 
 def _check_calls(_: object, attribute: attrs.Attribute[float], value: object) -> None:
@@ -50,7 +45,7 @@ class PoolSettings:
     max_calls: float = attrs.field(validator=_check_calls)
     max_idle: float = attrs.field(validator=_check_seconds)
     max_lifetime: float = attrs.field(validator=_check_seconds)
-    give_up_after: int | None = attrs.field(validator=_check_give_up_after)
+    give_up_after: int | None = attrs.field(validator=check_give_up_after)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import random
 
 import trio
 
-from spindle_trio._pools._restarts import Past, RestartPolicy, after_failure, next_start
+from spindle_trio._services._restart import Ending, GiveUp, RestartAt, RestartPolicy, decide
 
 
 class TrackRecord:
@@ -14,7 +14,8 @@ class TrackRecord:
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
-        self._past = Past()
+        self.failures_in_a_row: int = 0
+        """Failures since a process last answered."""
         self.calls: int = 0
         """Calls and streams that have got a process."""
         self.starts: int = 0
@@ -32,15 +33,9 @@ class TrackRecord:
         self.last_failure: str = ""
         """One line."""
 
-    @property
-    def failures_in_a_row(self) -> int:
-        """Failures since a process last answered."""
-        return self._past.failures
-
     def answered(self) -> None:
         """A process has ended a call: the row of failures is over."""
-        if self._past.failures:
-            self._past = Past()
+        self.failures_in_a_row = 0
 
     def failed(self, ready_at: float | None, said: str) -> bool:
         """Count a failure. The first in a row delays nothing.
@@ -54,8 +49,14 @@ class TrackRecord:
         """
         self.failures += 1
         self.last_failure = said.partition("\n")[0]
-        self._past = after_failure(self._policy, self._past, ready_at, trio.current_time())
-        starts_at = next_start(self._policy, self._past, roll=random.random())  # noqa: S311  # no secret
-        if starts_at is not None and self._past.failures > 1:
-            self.starts_at = starts_at
-        return starts_at is not None
+        self.failures_in_a_row, decision = decide(
+            self._policy,
+            self.failures_in_a_row,
+            Ending.FAILED,
+            ready_at=ready_at,
+            now=trio.current_time(),
+            roll=random.random(),  # noqa: S311  # no secret
+        )
+        if isinstance(decision, RestartAt) and self.failures_in_a_row > 1:
+            self.starts_at = decision.at
+        return not isinstance(decision, GiveUp)
