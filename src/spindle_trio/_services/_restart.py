@@ -16,6 +16,7 @@ When: TypeAlias = Literal["never", "on_failure", "always"]
 """Which ends are followed by another start."""
 
 _DEFAULT_MAX_DELAY: Final = 30.0
+_DEFAULT_GIVE_UP_AFTER: int | None = 8
 
 
 def _check_when(_: object, attribute: attrs.Attribute[When], value: object) -> None:
@@ -80,7 +81,7 @@ class RestartPolicy:
     """The share of a delay that chance may take off it, so that many services do not start at once; from 0 to 1."""
     stable_after: float = attrs.field(default=30.0, kw_only=True, validator=_check_seconds)
     """Seconds since `ready` after which a process has proved itself."""
-    give_up_after: int | None = attrs.field(default=8, kw_only=True, validator=check_give_up_after)
+    give_up_after: int | None = attrs.field(default=_DEFAULT_GIVE_UP_AFTER, kw_only=True, validator=check_give_up_after)
     """How many failures in a row are the last; `None` for any number."""
     max_lifetime: float = attrs.field(default=math.inf, kw_only=True, validator=_check_max_lifetime)
     """Seconds since `ready` after which a process is stopped gracefully, and the next one started at once."""
