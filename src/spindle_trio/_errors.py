@@ -54,6 +54,10 @@ class ProcessLimitError(SpawnRefusedError):
         return self._limit
 
 
+class KeyLostError(SpawnRefusedError):
+    """The key is no longer kept for a successor of the process that `successor_of` names."""
+
+
 class SpawnError(SpindleError):
     """The process never became ready."""
 

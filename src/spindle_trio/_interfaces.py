@@ -148,6 +148,9 @@ class WorkerInterface(Protocol):
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Stop one and wait until it is gone; see `BackendProcesses.stop`."""
 
+    async def release_key(self, process_id: str, user_id: str | None) -> None:
+        """Give up a kept key; see `BackendProcesses.release_key`."""
+
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
         """Send to one; see `BackendProcesses.send`."""
 
@@ -155,12 +158,25 @@ class WorkerInterface(Protocol):
 class ServingInterface(WorkerInterface, Protocol):
     """Further calls of the host for a worker at the other end of a connection. None of them waits."""
 
-    def request_stop(self, process_id: str, options: StopOptions) -> object:
+    def request_stop(self, process_id: str, options: StopOptions, *, is_unwanted: bool = False) -> object:
         """Ask for a stop and return at once, with `stopping` published. Does nothing for an ended or unknown id.
+
+        Args:
+            process_id: which process.
+            options: how.
+            is_unwanted: whether its spawn was cancelled, so that a key that it took over is given back.
 
         Raises:
             ProcessAccessError: the process belongs to another user than the one named.
             PayloadError: the reason is over its limit.
+            trio.ClosedResourceError: the worker is closed.
+        """
+
+    def give_up_key(self, process_id: str, user_id: str | None) -> object:
+        """Give up a kept key, and return at once.
+
+        Raises:
+            ProcessAccessError: the process belonged to another user than the one named.
             trio.ClosedResourceError: the worker is closed.
         """
 

@@ -209,18 +209,19 @@ class ProcessHandle:
         """
         await self._process.calls.wait_idle()
 
-    async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
+    async def stop(self, reason: str | None = None, *, grace: float | None = None, keep_key: bool = False) -> None:
         """Stop it, and return when it is gone; see `BackendProcesses.stop`. Does nothing after its end.
 
         Args:
             reason: shown to the entry's stop handler.
             grace: seconds until it is killed; 0 kills it at once, without asking.
+            keep_key: whether its key stays kept for a successor all the same, if its spawn had `keep_key`.
 
         Raises:
             ValueError: `grace` is not a finite number of seconds, 0 or more.
             trio.ClosedResourceError: the worker is closed.
         """
-        await self._stop(StopOptions(reason=reason, grace=grace))
+        await self._stop(StopOptions(reason=reason, grace=grace, keep_key=keep_key))
 
     async def kill(self) -> None:
         """Kill it at once, also while it is stopping, and return when it is gone. Does nothing after its end.

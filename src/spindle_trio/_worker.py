@@ -110,18 +110,29 @@ class BackendProcesses:
             replace_grace: seconds that the process replaced by this one has to end; 0 kills it at once. By
                 default the host's `replace_grace`, and without that the other's grace period. A process that is past
                 its heartbeat deadline is killed at once in any case.
+            keep_key: whether the host keeps the key, and this process's place under the limit, when the process ends
+                by itself, by a watchdog, or before it is ready: until `successor_of` takes it over, or `release_key`
+                gives it up. It is not kept after a stop, a kill, a replacement or a cancelled spawn. While it is kept,
+                only a spawn with `replace_existing` can take it, and does so at once.
+            successor_of: the id of the ended process whose key is kept: this one takes it over. User, kind and key must
+                be the same, and `replace_existing` changes nothing. If this spawn is refused or cancelled, the key is
+                still kept for that process.
             environment: variables for this process; they add to and override the environment of the host's processes.
                 The interpreter of a forked process runs already, so PYTHONHASHSEED and the like have no effect.
             folder: the working directory, relative to the worker's root and really below it; by default the root.
             arguments: the entry's `sys.argv[1:]`, or `process.argv.slice(2)`.
 
         Raises:
-            ValueError: a timeout or grace period is out of range, or a variable or argument is not valid.
+            ValueError: a timeout or grace period is out of range, a variable or argument is not valid, or `keep_key` or
+                `successor_of` is given without a key.
             TypeError: an option has the wrong type.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
             EntryError: the entry may not or cannot be run, or not in `folder`.
             UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
             DuplicateKeyError: the key is taken, and `replace_existing` is false.
+            KeyLostError: the key is not kept, or no longer, for a successor of that process.
+            ProcessAccessError: `successor_of` names another user's process.
+            SpawnRefusedError: `successor_of` names a process with another kind or key.
             ProcessLimitError: the worker has as many live processes as the host allows.
             LaunchError: the process could not be started.
             StartupTimeoutError: it was not ready in time, and was killed.
@@ -175,9 +186,17 @@ class BackendProcesses:
         return await self._port.get(process_id)
 
     async def stop(
-        self, process_id: str, *, user_id: str | None = None, reason: str | None = None, grace: float | None = None
+        self,
+        process_id: str,
+        *,
+        user_id: str | None = None,
+        reason: str | None = None,
+        grace: float | None = None,
+        keep_key: bool = False,
     ) -> None:
         """Stop a process, and return when it is gone. Does nothing if it has ended or there never was one.
+
+        If it has ended and its key is kept for a successor, the key is given up: a stop beats the next start.
 
         The process is asked first, and killed after its grace period. If this is cancelled, the waiting is
         withdrawn; the request is not. A second stop changes nothing, unless its `grace` ends before the grace period
@@ -189,6 +208,7 @@ class BackendProcesses:
             reason: shown to the entry's stop handler.
             grace: seconds until it is killed; 0 kills it at once, without asking. By default the process's grace
                 period: its spawn's, or the host's.
+            keep_key: whether its key stays kept for a successor all the same, if its spawn had `keep_key`.
 
         Raises:
             ValueError: `grace` is not a finite number of seconds, 0 or more.
@@ -197,7 +217,24 @@ class BackendProcesses:
             trio.ClosedResourceError: the worker is closed.
         """
         _check_id(process_id)
-        await self._port.stop(process_id, StopOptions(user_id=user_id, reason=reason, grace=grace))
+        options = StopOptions(user_id=user_id, reason=reason, grace=grace, keep_key=keep_key)
+        await self._port.stop(process_id, options)
+
+    async def release_key(self, process_id: str, *, user_id: str | None = None) -> None:
+        """Give up the key that is kept for a successor of an ended process. Does nothing if it is not kept.
+
+        A successor that has begun keeps the key. If this is cancelled, the key may have been given up.
+
+        Args:
+            process_id: the process that had the key.
+            user_id: the expected owner of the process; trimmed.
+
+        Raises:
+            ProcessAccessError: it is another user's; nothing was done.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        _check_id(process_id)
+        await self._port.release_key(process_id, user_id)
 
     async def send(self, process_id: str, payload: object, *, user_id: str | None = None) -> None:
         """Send a message to a process, as soon as there is room for it. If cancelled, it was not sent.

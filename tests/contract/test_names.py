@@ -102,6 +102,7 @@ def test_the_two_unions_have_the_members_of_the_table():
         spindle.ProcessList,
         spindle.ProcessGet,
         spindle.ProcessStop,
+        spindle.ProcessReleaseKey,
         spindle.ProcessSend,
         spindle.ProcessCall,
         spindle.ProcessCallCancel,
@@ -131,8 +132,8 @@ def outline(function: object) -> str:
 
 SPAWN_OPTIONS = (
     "(entry, *, kind=None, key=None, payload=..., metadata=None, user_id=None, startup_timeout=15,"
-    " heartbeat_timeout=15, replace_existing=False, grace_period=None, replace_grace=None, environment=None,"
-    " folder=None, arguments=())"
+    " heartbeat_timeout=15, replace_existing=False, grace_period=None, replace_grace=None, keep_key=False,"
+    " successor_of=None, environment=None, folder=None, arguments=())"
 )
 
 SIGNATURES = [
@@ -145,7 +146,8 @@ SIGNATURES = [
     (spindle.BackendProcesses.open, SPAWN_OPTIONS),
     (spindle.BackendProcesses.list, "(*, user_id=None, kind=None, key=None, state=None)"),
     (spindle.BackendProcesses.get, "(process_id)"),
-    (spindle.BackendProcesses.stop, "(process_id, *, user_id=None, reason=None, grace=None)"),
+    (spindle.BackendProcesses.stop, "(process_id, *, user_id=None, reason=None, grace=None, keep_key=False)"),
+    (spindle.BackendProcesses.release_key, "(process_id, *, user_id=None)"),
     (spindle.BackendProcesses.send, "(process_id, payload, *, user_id=None)"),
     (spindle.BackendProcesses.lifecycle_events, "()"),
     (spindle.BackendProcesses.messages, "()"),
@@ -153,7 +155,7 @@ SIGNATURES = [
     (spindle.BackendProcesses.on_message, "(handler)"),
     (spindle.ProcessHandle.send, "(payload)"),
     (spindle.ProcessHandle.send_nowait, "(payload)"),
-    (spindle.ProcessHandle.stop, "(reason=None, *, grace=None)"),
+    (spindle.ProcessHandle.stop, "(reason=None, *, grace=None, keep_key=False)"),
     (spindle.ProcessHandle.kill, "()"),
     (spindle.ProcessHandle.refresh, "()"),
     (spindle.ProcessHandle.messages, "()"),
@@ -197,7 +199,7 @@ def test_the_signature_of_open_host_is_that_of_the_design():
     assert (defaults["limits"], defaults["environment"]) == (spindle.Limits(), None)
 
 
-@pytest.mark.parametrize("name", ["list", "get", "stop", "send", "spawn"])
+@pytest.mark.parametrize("name", ["list", "get", "stop", "send", "spawn", "release_key"])
 def test_what_asks_the_host_is_async(name):
     assert inspect.iscoroutinefunction(getattr(spindle.BackendProcesses, name))
 
@@ -231,6 +233,7 @@ ERRORS = {
     "EntryError": (spindle.SpawnRefusedError,),
     "UserRequiredError": (spindle.SpawnRefusedError,),
     "DuplicateKeyError": (spindle.SpawnRefusedError,),
+    "KeyLostError": (spindle.SpawnRefusedError,),
     "ProcessLimitError": (spindle.SpawnRefusedError,),
     "SpawnError": (spindle.SpindleError,),
     "LaunchError": (spindle.SpawnError,),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from spindle_trio._errors import DuplicateKeyError, ProcessLimitError
-from spindle_trio._host._registry import Claim, Registry
+from spindle_trio._host._claims import Claim
+from spindle_trio._host._registry import Registry
 from spindle_trio._model import ProcessFilter, ProcessInfo, ProcessState
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -195,7 +195,7 @@ MUTANTS: Final = (
     Mutant(
         "a spawn that is cancelled leaves its process the grace period",
         "_host/_worker_scope.py",
-        "            process.caller_gone()\n",
+        "            self._live.caller_gone(process)\n",
         "            process.request_stop(StopOptions())\n",
         (
             "contract/test_states_starting.py::test_a_cancelled_spawn_kills_at_once_and_goes_on_when_it_is_reaped[memory]",
@@ -315,8 +315,8 @@ MUTANTS: Final = (
     Mutant(
         "a process whose spawn was cancelled lives on",
         "_worker_protocol/_remote_worker.py",
-        "            if pending.is_abandoned:\n",
-        "            if False:\n",
+        "        if isinstance(pending, PendingSpawn) and pending.is_abandoned:\n",
+        "        if False:\n",
         (
             "collaboration/test_worker_protocol_client.py::test_a_cancelled_spawn_returns_at_once_and_its_process_is_stopped_when_it_is_named",
         ),

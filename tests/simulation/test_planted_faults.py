@@ -15,7 +15,8 @@ import trio
 
 from simulation.drawing import draw
 from simulation.verdict import complaints_about
-from spindle_trio._host._registry import Claim, Registry
+from spindle_trio._host._claims import Claim
+from spindle_trio._host._registry import Registry
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import StopOptions

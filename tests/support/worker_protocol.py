@@ -203,6 +203,8 @@ class FakeHost:
         self.spawned: list[SpawnOptions] = []
         self.posted: list[tuple[str, object, str | None]] = []
         self.stopped: list[tuple[str, StopOptions]] = []
+        self.unwanted: list[tuple[str, StopOptions]] = []
+        self.released: list[str] = []
         self.ready = trio.Event()
         self.refusal: SpindleError | None = None
         self.post_refusal: Exception | None = None
@@ -289,11 +291,19 @@ class FakeHost:
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
         raise NotImplementedError
 
-    def request_stop(self, process_id: str, options: StopOptions) -> None:
-        self.stopped.append((process_id, options))
+    def request_stop(self, process_id: str, options: StopOptions, *, is_unwanted: bool = False) -> None:
+        (self.unwanted if is_unwanted else self.stopped).append((process_id, options))
         if options.user_id == "eve":
             raise ProcessAccessError("not yours")
         self.move(process_id, ProcessState.STOPPING)
+
+    async def release_key(self, process_id: str, user_id: str | None) -> None:
+        raise NotImplementedError
+
+    def give_up_key(self, process_id: str, user_id: str | None) -> None:
+        if user_id == "eve":
+            raise ProcessAccessError("not yours")
+        self.released.append(process_id)
 
     def find_calls(self, process_id: str, user_id: str | None) -> FakeCalls:
         if user_id == "eve":

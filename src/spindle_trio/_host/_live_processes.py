@@ -14,8 +14,9 @@ from typing import TypeAlias
 
 import trio
 
+from spindle_trio._host._claims import Claim
 from spindle_trio._host._recent_ends import RecentEnds
-from spindle_trio._host._registry import Claim, Registry
+from spindle_trio._host._registry import Registry
 from spindle_trio._host._settings import HostSettings
 from spindle_trio._host._spawn_request import SpawnRequest
 from spindle_trio._messages._broadcast import Broadcast
@@ -132,13 +133,16 @@ class LiveProcesses:
 
     async def begin(self, request: SpawnRequest) -> SupervisedProcess:
         """Claim the key, wait for the process that has it, and start the task of the new one."""
+        options = request.options
         claim = self._registry.claim(
             request.user_id,
             request.kind,
             request.key,
-            replace=request.options.replace_existing,
+            replace=options.replace_existing,
             on_turn=_nothing,
-            replace_grace=_first_given(request.options.replace_grace, self._settings.replace_grace),
+            replace_grace=_first_given(options.replace_grace, self._settings.replace_grace),
+            keep=options.keep_key,
+            successor_of=options.successor_of,
         )
         if claim.is_waiting:
             turn = self._queued[claim] = trio.Event()
@@ -202,6 +206,19 @@ class LiveProcesses:
         for grace in {successor.replace_grace for successor in self._registry.successors(claim)}:
             process.replace(grace)
         return process
+
+    def caller_gone(self, process: SupervisedProcess) -> None:
+        """Kill a process, since the caller of its spawn was cancelled. Its key is not kept for it."""
+        process.caller_gone()
+        self._registry.give_up(process.process_id, give_back=True)  # it may have ended by itself in this very moment
+
+    def kept_for(self, process_id: str) -> ProcessInfo | None:
+        """Return the last snapshot of an ended process whose key is kept, or may come back to it; else `None`."""
+        return self._registry.kept_for(process_id)
+
+    def give_up_key(self, process_id: str, *, give_back: bool = False) -> None:
+        """Keep the key of an ended process no longer; see `Registry.give_up`."""
+        self._registry.give_up(process_id, give_back=give_back)
 
     @trio.lowlevel.enable_ki_protection
     async def _own(self, process: SupervisedProcess, block: _Launch) -> None:

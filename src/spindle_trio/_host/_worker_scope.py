@@ -122,7 +122,7 @@ class WorkerScope:
             refusal = await process.wait_answered()
         except BaseException:
             # Kill, wait shielded, re-raise. The wait is bounded: an unkillable process is abandoned.
-            process.caller_gone()
+            self._live.caller_gone(process)
             with trio.CancelScope(shield=True):
                 await process.wait_let_go()
             raise
@@ -159,24 +159,60 @@ class WorkerScope:
         else:
             await process.stop(options)
 
-    def request_stop(self, process_id: str, options: StopOptions) -> None:
+    def request_stop(self, process_id: str, options: StopOptions, *, is_unwanted: bool = False) -> None:
         """Ask one to stop, and return at once. Does nothing if it has ended or there is none.
+
+        Args:
+            process_id: which process.
+            options: how.
+            is_unwanted: whether its spawn was cancelled, so that a key that it took over is given back.
 
         Raises:
             ProcessAccessError: it is another user's.
             PayloadError: the reason is over its limit.
             trio.ClosedResourceError: the worker is closed.
         """
-        process = self._find_to_stop(process_id, options)
+        process = self._find_to_stop(process_id, options, is_unwanted=is_unwanted)
         if process is not None:
+            if is_unwanted and process.claim is not None:
+                process.claim.give_back_key()
+                options = attrs.evolve(options, keep_key=True)
             process.request_stop(options)
 
-    def _find_to_stop(self, process_id: str, options: StopOptions) -> SupervisedProcess | None:
+    def _find_to_stop(
+        self, process_id: str, options: StopOptions, *, is_unwanted: bool = False
+    ) -> SupervisedProcess | None:
+        """Look one up. If it has ended, give up its key: a stop that comes too late for it beats its next start."""
         self._refuse_closed()
         process = self._live.by_id.get(process_id)
+        user_id = None if options.user_id is None else options.user_id.strip() or None
         if process is not None:
-            self._refuse_other_user(process, None if options.user_id is None else options.user_id.strip() or None)
+            self._refuse_other_user(process, user_id)
+        elif not options.keep_key:
+            self._give_up_key(process_id, user_id, give_back=is_unwanted)
         return process
+
+    async def release_key(self, process_id: str, user_id: str | None) -> None:
+        """Give up a kept key; see `BackendProcesses.release_key`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.give_up_key(process_id, user_id)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def give_up_key(self, process_id: str, user_id: str | None) -> None:
+        """Give up a kept key, and return at once.
+
+        Raises:
+            ProcessAccessError: it is another user's.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._refuse_closed()
+        self._give_up_key(process_id, None if user_id is None else user_id.strip() or None, give_back=False)
+
+    def _give_up_key(self, process_id: str, user_id: str | None, *, give_back: bool) -> None:
+        kept = self._live.kept_for(process_id)
+        if kept is not None:
+            self._refuse_other_user(kept, user_id)
+            self._live.give_up_key(process_id, give_back=give_back)
 
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
         """Send to one; see `BackendProcesses.send`."""
@@ -219,12 +255,10 @@ class WorkerScope:
         if self.is_closed:
             raise trio.ClosedResourceError(f"worker {self.identifier!r} is closed")
 
-    def _refuse_other_user(self, process: SupervisedProcess, user_id: str | None) -> None:
+    def _refuse_other_user(self, process: SupervisedProcess | ProcessInfo, user_id: str | None) -> None:
         if self.user_id is None and user_id is not None and user_id != process.user_id:
-            raise ProcessAccessError(
-                f"process {process.process_id} ({process.record.identity.entry}) belongs to another user"
-                f" than {user_id!r}"
-            )
+            entry = process.entry if isinstance(process, ProcessInfo) else process.record.identity.entry
+            raise ProcessAccessError(f"process {process.process_id} ({entry}) belongs to another user than {user_id!r}")
 
 
 def _unknown(process_id: str) -> trio.BrokenResourceError:

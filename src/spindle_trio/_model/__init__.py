@@ -135,6 +135,9 @@ from spindle_trio._model._worker_messages import (
     ProcessMessage as ProcessMessage,
 )
 from spindle_trio._model._worker_messages import (
+    ProcessReleaseKey as ProcessReleaseKey,
+)
+from spindle_trio._model._worker_messages import (
     ProcessSend as ProcessSend,
 )
 from spindle_trio._model._worker_messages import (

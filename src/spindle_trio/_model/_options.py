@@ -61,6 +61,18 @@ def _check_flag(_: object, attribute: attrs.Attribute[bool], value: object) -> N
         raise TypeError(f"{attribute.name} must be a bool, not {type(value).__name__}")
 
 
+def _check_keep_key(options: SpawnOptions, attribute: attrs.Attribute[bool], value: object) -> None:
+    _check_flag(options, attribute, value)
+    if value and not (options.key or "").strip():
+        raise ValueError("keep_key needs a key: give the spawn one that is not blank")
+
+
+def _check_successor_of(options: SpawnOptions, attribute: attrs.Attribute[str | None], value: object) -> None:
+    _check_optional_text(options, attribute, value)
+    if value is not None and not (options.key or "").strip():
+        raise ValueError("successor_of needs the key that is kept: give the spawn the key of that process")
+
+
 @runtime_checkable
 class _PathLike(Protocol):
     def __fspath__(self) -> str: ...
@@ -143,9 +155,10 @@ class SpawnOptions:
     """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
 
     Raises:
-        ValueError: a timeout or a grace period is out of its range, or no program can be given a variable or argument.
-        TypeError: `environment`, `folder` or `arguments` is none, `kind`, `key` or `user_id` is no string, or
-            `replace_existing` no bool.
+        ValueError: a timeout or a grace period is out of its range, no program can be given a variable or argument, or
+            `keep_key` or `successor_of` is given without a key.
+        TypeError: `environment`, `folder` or `arguments` is none, `kind`, `key`, `user_id` or `successor_of` is no
+            string, or `replace_existing` or `keep_key` no bool.
     """
 
     entry: str = attrs.field(converter=_as_entry)
@@ -171,6 +184,10 @@ class SpawnOptions:
     gives it no more than the host's."""
     replace_grace: float | None = attrs.field(default=None, validator=_check_optional_grace)
     """Seconds that the replaced process has to end; 0 kills it at once; `None` for the host's."""
+    keep_key: bool = attrs.field(default=False, validator=_check_keep_key)
+    """Whether the host keeps the key, and its slot, for a successor when this process ends by itself."""
+    successor_of: str | None = attrs.field(default=None, validator=_check_successor_of)
+    """The id of the ended process whose key is kept; this spawn takes it over, with its slot."""
 
     environment: Mapping[str, str] | None = attrs.field(default=None, converter=checked_environment)
     """Variables for this process; they add to and override the environment that the host gives all processes."""
@@ -193,6 +210,8 @@ class SpawnArguments(TypedDict, total=False):
     replace_existing: bool
     grace_period: float | None
     replace_grace: float | None
+    keep_key: bool
+    successor_of: str | None
     environment: Mapping[str, str] | None
     folder: str | None
     arguments: Sequence[str]
@@ -228,3 +247,5 @@ class StopOptions:
     """Shown to the entry's stop handler; empty means none."""
     grace: float | None = attrs.field(default=None, validator=_check_optional_grace)
     """Seconds until it is killed; 0 kills it at once, without asking; `None` for the process's own grace period."""
+    keep_key: bool = attrs.field(default=False, validator=_check_flag)
+    """Whether its key is kept for a successor all the same, if its spawn has asked for that by `keep_key`."""

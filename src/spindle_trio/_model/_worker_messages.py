@@ -71,6 +71,21 @@ class ProcessStop:
     """Which process."""
     options: StopOptions = StopOptions()
     """How."""
+    unwanted: bool = False
+    """Whether its spawn was cancelled, so that a key that it took over is given back."""
+
+
+@show_fields
+@attrs.frozen
+class ProcessReleaseKey:
+    """A worker gives up the key that is kept of an ended process (`backend_process_release_key`); answered at once."""
+
+    request_id: str
+    """Comes back in the answer."""
+    process_id: str
+    """The process that had the key."""
+    user_id: str | None = None
+    """The expected owner of the process; trimmed."""
 
 
 @show_fields
@@ -230,6 +245,7 @@ WorkerToHost: TypeAlias = (
     | ProcessList
     | ProcessGet
     | ProcessStop
+    | ProcessReleaseKey
     | ProcessSend
     | ProcessCall
     | ProcessCallCancel

@@ -36,7 +36,7 @@ from spindle_trio._supervision._snapshots import refuse_spawn, take_snapshot
 from spindle_trio._supervision._state_table import Action, Input, Phase
 
 if TYPE_CHECKING:
-    from spindle_trio._host._registry import Claim
+    from spindle_trio._host._claims import Claim
     from spindle_trio._supervision._calls import ProcessCalls
     from spindle_trio._supervision._process_record import ProcessRecord
     from spindle_trio.abc import LaunchedProcess
@@ -231,7 +231,7 @@ class SupervisedProcess:
         """
         if not self.state.is_terminal:
             check_text("reason", options.reason, self.record.config.limits.reason_bytes)
-            self._take_stop(Input.STOP, options.reason or None, grace=options.grace)
+            self._take_stop(Input.STOP, options.reason or None, grace=options.grace, keeps_key=options.keep_key)
 
     def replace(self, grace: float | None) -> None:
         """Ask it to stop because another one takes its key. One that is past its heartbeat deadline is killed."""
@@ -253,6 +253,8 @@ class SupervisedProcess:
 
     def caller_gone(self) -> None:
         """Kill it, since the caller of `spawn` was cancelled."""
+        if self.claim is not None:
+            self.claim.give_back_key()
         self.feed(Input.CALLER_GONE)
 
     def crashed(self) -> None:
@@ -291,7 +293,10 @@ class SupervisedProcess:
         *,
         grace: float | None,
         may_kill: bool = True,
+        keeps_key: bool = False,
     ) -> None:
+        if not keeps_key and self.claim is not None:
+            self.claim.free_key()
         if self._stop_reason is None and self.record.life.phase in (Phase.STARTING, Phase.RUNNING):
             self._stop_reason = reason
         kills = may_kill and grace == 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from spindle_trio._errors import PayloadError, ProcessLostError
+from spindle_trio._errors import PayloadError, ProcessLostError, SpawnError
 from spindle_trio._model import (
     JsonValue,
     ProcessSendFailed,
@@ -51,7 +51,16 @@ class Pending:
 class PendingSpawn(Pending):
     """A spawn that waits for its answer, and the process that the answer names."""
 
+    keeps_key: bool
+    """Whether the key of a process that never becomes ready is kept for a successor."""
     process: RemoteProcess | None = attrs.field(default=None, init=False)
+
+    @property
+    def unwanted_id(self) -> str | None:
+        """The process that nobody wants if the spawn is cancelled now; also an ended one whose key is kept."""
+        if self.process is not None:
+            return self.process.process_id
+        return self.error.info.process_id if self.keeps_key and isinstance(self.error, SpawnError) else None
 
 
 @attrs.define(eq=False)

@@ -168,15 +168,19 @@ class RemoteProcess:
         return ProcessSend(self.process_id, copy, user_id), size
 
     async def stop(self, options: StopOptions) -> None:
-        """Ask for a stop, and wait until the process is gone.
+        """Ask for a stop, and wait until the process is gone. Does nothing if it is known here to be.
 
         Raises:
             PayloadError: the reason is over its limit.
             trio.BrokenResourceError: the connection was lost.
             trio.ClosedResourceError: the worker was closed.
         """
-        await self._ask_stop(self.process_id, options)
-        await self.wait_ended()
+        if self._has_ended:
+            self._check_open()
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._ask_stop(self.process_id, options)
+            await self.wait_ended()
 
     async def wait_ended(self) -> ProcessInfo:
         """Wait for the terminal event, and return the last snapshot.

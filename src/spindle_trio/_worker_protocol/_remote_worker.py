@@ -21,6 +21,7 @@ from spindle_trio._model import (
     ProcessLifecycle,
     ProcessList,
     ProcessMessage,
+    ProcessReleaseKey,
     ProcessSend,
     ProcessSendFailed,
     ProcessSpawn,
@@ -86,13 +87,11 @@ class RemoteWorker:
             if not isinstance(metadata, dict):
                 raise PayloadError("metadata is not an object")
             options = attrs.evolve(options, metadata=metadata)
-        pending = PendingSpawn()
+        pending = PendingSpawn(options.keep_key)
         try:
             await self._ask(ProcessSpawn(self._new_id(), options), pending)
         except (trio.Cancelled, KeyboardInterrupt):
-            # The answer may have come in the same moment.
-            if pending.process is not None:
-                self._stop_unwanted(pending.process)
+            self._stop_unwanted(pending)  # the answer may have come in the same moment
             raise
         assert pending.process is not None, "a spawn without an error has been joined to its process"
         return pending.process
@@ -112,13 +111,17 @@ class RemoteWorker:
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Ask for a stop and wait until the process is gone; see `BackendProcesses.stop`."""
         process = self._processes.get(process_id)
-        if process is None:
-            await self._ask_stop(process_id, options)
+        if process is None or process.has_ended:
+            await self._ask_stop(process_id, options)  # which gives up its key, if that is kept
         else:
             await process.stop(options)
 
     async def _ask_stop(self, process_id: str, options: StopOptions) -> None:
         await self._ask(ProcessStop(self._new_id(), process_id, options), Pending())
+
+    async def release_key(self, process_id: str, user_id: str | None) -> None:
+        """Give up a kept key; see `BackendProcesses.release_key`."""
+        await self._ask(ProcessReleaseKey(self._new_id(), process_id, user_id), Pending())
 
     async def send(self, process_id: str, payload: object, user_id: str | None) -> None:
         """Send to one; see `BackendProcesses.send`.
@@ -136,7 +139,9 @@ class RemoteWorker:
     def _new_id(self) -> str:
         return str(next(self._ids))
 
-    async def _ask(self, request: ProcessSpawn | ProcessList | ProcessGet | ProcessStop, pending: Pending) -> JsonValue:
+    async def _ask(
+        self, request: ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessReleaseKey, pending: Pending
+    ) -> JsonValue:
         """Send a request and wait for its answer. If cancelled, the request stands."""
         self._check_open()
         self._pending[request.request_id] = pending
@@ -279,6 +284,8 @@ class RemoteWorker:
             error = self._claim(pending, response, error)
         pending.result = response.result
         pending.settle(error)
+        if isinstance(pending, PendingSpawn) and pending.is_abandoned:
+            self._stop_unwanted(pending)
 
     def _claim(self, pending: PendingSpawn, response: Response, error: Exception | None) -> Exception | None:
         """Join an answered spawn to its process; return what it failed with."""
@@ -289,12 +296,11 @@ class RemoteWorker:
                 pending.process = self._processes.claim(from_json(response.result, ProcessInfo))
             except PeerProtocolError as unreadable:
                 return unreadable
-            if pending.is_abandoned:
-                self._stop_unwanted(pending.process)
         return error
 
-    def _stop_unwanted(self, process: RemoteProcess) -> None:
-        """Stop a process whose spawn was cancelled, without waiting for the answer."""
-        stop = ProcessStop(self._new_id(), process.process_id)
-        self._pending[stop.request_id] = Pending()
-        self._writer.put_urgent(stop)
+    def _stop_unwanted(self, spawn: PendingSpawn) -> None:
+        """Stop the process of a cancelled spawn, if it has been named, without waiting for the answer."""
+        if spawn.unwanted_id is not None:
+            stop = ProcessStop(self._new_id(), spawn.unwanted_id, unwanted=True)
+            self._pending[stop.request_id] = Pending()
+            self._writer.put_urgent(stop)

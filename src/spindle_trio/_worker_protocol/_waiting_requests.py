@@ -87,7 +87,7 @@ class WaitingSpawns(WaitingRequests):
             SpawnRefusedError: there is no room for it.
         """
         size = sum(map(_size_of, (options.payload, options.metadata, options.environment, options.arguments)))
-        labels = (options.entry, options.kind, options.key, options.user_id, options.folder)
+        labels = (options.entry, options.kind, options.key, options.user_id, options.folder, options.successor_of)
         size += sum(len(label) for label in labels if label is not None and len(label) > _SHORT_LABEL)
         self.admit(f"spawn {options.entry[:200]!r}", size)
         return size

@@ -20,6 +20,7 @@ from spindle_trio._model import (
     ProcessCallIdle,
     ProcessGet,
     ProcessList,
+    ProcessReleaseKey,
     ProcessSend,
     ProcessSpawn,
     ProcessStop,
@@ -188,8 +189,11 @@ class _Connection:
                 case ProcessCallCancel():
                     self._calls.cancel(request.request_id)
                 case ProcessStop():
-                    self._port.request_stop(request.process_id, request.options)
+                    self._port.request_stop(request.process_id, request.options, is_unwanted=request.unwanted)
                     self._notices.put(Stopping(request.request_id))
+                case ProcessReleaseKey():
+                    self._port.give_up_key(request.process_id, request.user_id)
+                    self._notices.put(Response(request.request_id))
                 case ProcessSpawn() | ProcessList() | ProcessGet():
                     self._refuse_surroundings(request)
                     self._begin(request)

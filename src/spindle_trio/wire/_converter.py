@@ -28,6 +28,7 @@ from spindle_trio._model import (
     ProcessLifecycle,
     ProcessList,
     ProcessMessage,
+    ProcessReleaseKey,
     ProcessSend,
     ProcessSendFailed,
     ProcessSpawn,
@@ -77,6 +78,7 @@ REQUEST_TAGS: Final[Mapping[str, type[WorkerToHost]]] = {
     "backend_process_list": ProcessList,
     "backend_process_get": ProcessGet,
     "backend_process_stop": ProcessStop,
+    "backend_process_release_key": ProcessReleaseKey,
     "backend_process_send": ProcessSend,
     "backend_process_call": ProcessCall,
     "backend_process_call_cancel": ProcessCallCancel,
@@ -99,10 +101,12 @@ TAG_OF: Final[Mapping[type[attrs.AttrsInstance], str]] = {
 def problems_in(error: Exception, path: str = "") -> Iterator[str]:
     """List each problem in cattrs's tree of errors, with the path of its field."""
     if isinstance(error, ClassValidationError):
-        noted, _ = error.group_exceptions()
+        noted, about_all = error.group_exceptions()
         for inner, note in noted:
             name = _camel_case(note.name)
             yield from problems_in(inner, f"{path}.{name}" if path else name)
+        for inner in about_all:
+            yield from problems_in(inner, path)
     else:
         problem = "missing" if isinstance(error, KeyError) else str(error)
         yield f"{path}: {problem}" if path else problem
