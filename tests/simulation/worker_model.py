@@ -346,7 +346,7 @@ class WorkerModel(WorkerState):
         if items[done : done + 1] != [(self.now, stream.held[0])]:
             raise Refuted(f"stream {number} should give {stream.held} from {self.now} on after {done}; it gave {items}")
         since, credit, credited = stream.since + 1, stream.credit, stream.credited
-        if 2 * since >= stream.window and stream.over is None and number not in process.calls.given_up:
+        if 3 * since >= stream.window and stream.over is None and number not in process.calls.given_up:
             if process.exit is None and not process.has_closed_control:
                 given = self.log.credits.get(number, [])
                 if given[credited : credited + 1] != [(self.now, since)]:
