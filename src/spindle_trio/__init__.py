@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ProcessLimitError,
         ProcessLostError,
         ProtocolError,
+        ServiceGaveUpError,
         SpawnError,
         SpawnRefusedError,
         SpindleError,
@@ -81,6 +82,8 @@ if TYPE_CHECKING:
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._services._restart import RestartPolicy
+    from spindle_trio._services._service import Service, open_service
+    from spindle_trio._services._values import ServiceEvent, ServiceEventKind, ServiceMessage
     from spindle_trio._worker import BackendProcesses, Worker
     from spindle_trio._worker_protocol import StreamChannel, connect_worker
     from spindle_trio.launchers import (
@@ -112,6 +115,7 @@ _NAMES = {
         "ProcessLimitError",
         "ProcessLostError",
         "ProtocolError",
+        "ServiceGaveUpError",
         "SpawnError",
         "SpawnRefusedError",
         "SpindleError",
@@ -163,6 +167,8 @@ _NAMES = {
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
     "_services._restart": ("RestartPolicy",),
+    "_services._service": ("Service", "open_service"),
+    "_services._values": ("ServiceEvent", "ServiceEventKind", "ServiceMessage"),
     "_worker": ("BackendProcesses", "Worker"),
     "launchers": ("DEFAULT_PRELOAD", "DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),
 }
@@ -232,6 +238,11 @@ __all__ = [
     "PythonLauncher",
     "Response",
     "RestartPolicy",
+    "Service",
+    "ServiceEvent",
+    "ServiceEventKind",
+    "ServiceGaveUpError",
+    "ServiceMessage",
     "SpawnError",
     "SpawnOptions",
     "SpawnRefusedError",
@@ -250,6 +261,7 @@ __all__ = [
     "open_function_pool",
     "open_host",
     "open_pool",
+    "open_service",
 ]
 
 

@@ -190,6 +190,42 @@ class PoolBrokenError(CallError):
         return self._post_mortem
 
 
+class ServiceGaveUpError(SpindleError):
+    """The service has given up: there were as many failures in a row as its policy allows. It leaves its block.
+
+    Its cause, where there is one, is the error of the last start.
+    """
+
+    def __init__(
+        self, message: str, *, post_mortem: PostMortem | None = None, attempts: int, entry: str, key: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self._post_mortem = post_mortem
+        self._attempts = attempts
+        self._entry = entry
+        self._key = key
+
+    @property
+    def post_mortem(self) -> PostMortem | None:
+        """Explains the last end; `None` if no process was launched, or if it completed."""
+        return self._post_mortem
+
+    @property
+    def attempts(self) -> int:
+        """How many failures there were in a row."""
+        return self._attempts
+
+    @property
+    def entry(self) -> str:
+        """The entry of the service."""
+        return self._entry
+
+    @property
+    def key(self) -> str | None:
+        """The key of the service."""
+        return self._key
+
+
 class PayloadError(SpindleError, ValueError):
     """A payload is not JSON-safe, or over a limit. Raised at the sender; nothing was sent."""
 

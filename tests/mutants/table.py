@@ -881,7 +881,7 @@ MUTANTS: Final = (
     Mutant(
         "the wait for a process does not count",
         "_pools/_pool.py",
-        "await member.handle.call(method, payload, timeout=_left(deadline), overrun=overrun)",
+        "await member.handle.call(method, payload, timeout=seconds_left(deadline), overrun=overrun)",
         "await member.handle.call(method, payload, timeout=timeout, overrun=overrun)",
         ("contract/test_pools.py::test_what_is_left_of_the_time_is_what_the_handler_has",),
     ),

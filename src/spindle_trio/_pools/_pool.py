@@ -9,14 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import trio
-
 from spindle_trio._errors import CallFailedError, ProcessLostError, UnknownMethodError
 from spindle_trio._model import OMITTED, JsonValue, SpawnArguments
 from spindle_trio._model._options import DEFAULT_TIMEOUT, SpawnOptions
 from spindle_trio._pools._crew import Crew
 from spindle_trio._pools._pool_map import MapRun, PoolMap
-from spindle_trio._pools._settings import PoolSettings, deadline_from
+from spindle_trio._pools._settings import PoolSettings
+from spindle_trio._services._deadline import deadline_from, seconds_left
 from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 _AHEAD = 4
 """For each process of a pool: how many calls of a map may be begun, or be ended and not taken yet."""
-
-_LEAST_SECONDS = 1e-6
 
 
 def open_pool(
@@ -169,7 +166,7 @@ class Pool:
         while True:
             member = await self._crew.lending.lease(method, deadline, at_head=at_head)
             try:
-                answer = await member.handle.call(method, payload, timeout=_left(deadline), overrun=overrun)
+                answer = await member.handle.call(method, payload, timeout=seconds_left(deadline), overrun=overrun)
             except ProcessLostError as error:
                 self._crew.lending.lost(member)
                 if error.handed_over:
@@ -247,11 +244,6 @@ class Pool:
         return self._crew.statistics()
 
 
-def _left(deadline: float) -> float:
-    """The seconds until a point in Trio's time; always some, since there were some a moment ago."""
-    return math.inf if deadline == math.inf else max(_LEAST_SECONDS, deadline - trio.current_time())
-
-
 @uninterrupted
 class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
     """A stream, and the process that it has meanwhile."""
@@ -276,7 +268,11 @@ class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
             self._member: Member = await self._lending.lease(self._method, deadline, at_head=at_head)
             try:
                 self._block = self._member.handle.stream(
-                    self._method, self._payload, timeout=_left(deadline), window=self._window, overrun=self._overrun
+                    self._method,
+                    self._payload,
+                    timeout=seconds_left(deadline),
+                    window=self._window,
+                    overrun=self._overrun,
                 )
                 return await self._block.__aenter__()
             except ProcessLostError as error:

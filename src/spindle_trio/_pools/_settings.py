@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from spindle_trio._model._values import is_number
 from spindle_trio._services._restart import RestartPolicy, check_give_up_after
@@ -56,14 +54,3 @@ class PoolSettings:
     def restart(self) -> RestartPolicy:
         """The delays between an end and the next start."""
         return RestartPolicy(give_up_after=self.give_up_after)
-
-
-def deadline_from(timeout: float) -> float:
-    """Turn a timeout into a point in Trio's time.
-
-    Raises:
-        ValueError: it is no number of seconds, more than 0.
-    """
-    if not (is_number(timeout) and timeout > 0):
-        raise ValueError(f"timeout must be a number of seconds, more than 0, or math.inf, not {timeout!r}")
-    return math.inf if timeout == math.inf else trio.current_time() + timeout

@@ -1,0 +1,301 @@
+"""The process of a service, one generation after another: how it is started, watched and stopped.
+
+A unit decides nothing. It is used by one task at a time, the one that keeps it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from spindle_trio._errors import (
+    PayloadError,
+    SpawnError,
+    SpindleError,
+    StartupCancelledError,
+    StartupFailedError,
+)
+from spindle_trio._model import ExitReason, LifecycleEvent, PostMortem, ProcessInfo, ProcessState, SpawnArguments
+from spindle_trio._services._restart import Ending
+from spindle_trio._trio_rules import uninterrupted
+
+if TYPE_CHECKING:
+    from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._worker import Worker
+
+
+@attrs.frozen
+class UnitSettings:
+    """What every generation is started with."""
+
+    entry: str
+    spawn: SpawnArguments
+    key: str | None
+    """Trimmed; `None` for none."""
+    on_start: Callable[[ProcessHandle], Awaitable[object]] | None
+
+    @property
+    def name(self) -> str:
+        """Of the service, in errors."""
+        return f"the service {self.entry}" + ("" if self.key is None else f" (key {self.key!r})")
+
+
+@attrs.frozen
+class End:
+    """How one generation has ended."""
+
+    how: Ending
+    at: float
+    """When, in Trio's time."""
+    ready_at: float | None
+    """When it had become ready, in Trio's time; `None` if nobody was let through to it."""
+    info: ProcessInfo | None
+    """The last snapshot; `None` if nothing was launched."""
+    post_mortem: PostMortem | None
+    cause: Exception | None
+    """What the start raised: `spawn` or `on_start`."""
+
+    @property
+    def said(self) -> str:
+        """What there is to say about it, in a line."""
+        if self.cause is not None:
+            said = str(self.cause) if isinstance(self.cause, SpindleError) else f"on_start raised {self.cause!r}"
+        elif self.info is not None and self.info.error is not None:
+            said = self.info.error
+        elif self.how is Ending.FAILED or self.how is Ending.COMPLETED:
+            said = "it ended by itself" if self.info is None else f"it ended by itself ({self.info.state})"
+        else:
+            said = f"it {_PAST[self.how]}"
+        return said.partition("\n")[0]
+
+    def error(self, name: str) -> Exception:
+        """The error for who waits for this start."""
+        if self.cause is not None:
+            return self.cause
+        assert self.info is not None, "without a process there is a cause"
+        text = f"{name} ended before on_start had returned: {self.said}"
+        if self.how in {Ending.STOPPED, Ending.REPLACED, Ending.UNLOADED}:
+            return StartupCancelledError(text, info=self.info)
+        return StartupFailedError(text, info=self.info)
+
+
+_PAST = {
+    Ending.STOPPED: "was stopped",
+    Ending.REPLACED: "was replaced by another spawn of its key",
+    Ending.UNLOADED: "was unloaded with its worker",
+    Ending.RECYCLED: "was recycled",
+}
+
+
+@uninterrupted
+class Unit:
+    """The generations of one service."""
+
+    def __init__(
+        self, worker: Worker, settings: UnitSettings, take: Callable[[int, ProcessHandle], object] | None = None
+    ) -> None:
+        """Listen to a worker; `close` has to follow.
+
+        Args:
+            worker: starts the processes.
+            settings: what each is started with.
+            take: called with each generation and its process, when that is ready, before `on_start`.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self.settings: UnitSettings = settings
+        self.generation: int = 0
+        """The one that was begun last: 1 for the first."""
+        self._processes = worker.backend_processes
+        self._take = take
+        self._handle: ProcessHandle | None = None
+        self._is_let_through = False
+        self.ready_at: float = -math.inf
+        """When the last one became ready, in Trio's time."""
+        self._is_spawning = False
+        self._asked: set[str] = set()  # processes that were asked to stop, by whomever
+        self._ends: dict[str, LifecycleEvent] = {}  # of processes of which there is no handle yet
+        self._patience = trio.CancelScope()
+        self._most_grace = math.inf
+        self._unsubscribe = self._processes.on_lifecycle(self._note)
+
+    @property
+    def process(self) -> ProcessHandle | None:
+        """The process, if users may have it now."""
+        handle = self._handle
+        return handle if self._is_let_through and handle is not None and handle.state is ProcessState.RUNNING else None
+
+    @property
+    def last(self) -> ProcessHandle | None:
+        """The process that became ready last, also if it has ended."""
+        return self._handle
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a process that has not ended."""
+        return self._handle is not None and not self._handle.state.is_terminal
+
+    # ---- a life
+
+    async def start(self) -> End | None:
+        """Start the next generation, and run `on_start`.
+
+        If it is cancelled during `on_start`, the process lives on until `stop`.
+
+        Returns:
+            How it ended, if nobody can use it; `None` if it runs.
+
+        Raises:
+            trio.ClosedResourceError: the worker is closed.
+            trio.BrokenResourceError: the connection to the host is lost.
+        """
+        self.generation += 1
+        self._is_let_through = False
+        self._asked.clear()
+        self._is_spawning = True
+        try:
+            handle = await self._processes.spawn(self.settings.entry, **self.settings.spawn)
+        except StartupCancelledError as error:
+            with suppress(trio.ClosedResourceError):
+                await self._processes.stop(error.info.process_id)  # returns when it is gone
+            return self._never_ready(error)
+        except SpindleError as error:
+            return self._never_ready(error)
+        finally:
+            self._is_spawning = False
+            self._ends.clear()
+        self._handle = handle
+        self.ready_at = trio.current_time()
+        if self._take is not None:
+            self._take(self.generation, handle)
+        cause = await self._prepare(handle)
+        if cause is not None and not handle.state.is_terminal:
+            return attrs.evolve(await self.stop("its start has failed", how=Ending.FAILED), ready_at=None, cause=cause)
+        if handle.state.is_terminal:
+            return attrs.evolve(self._ended(handle, None), ready_at=None, cause=cause)
+        self._is_let_through = True
+        return None
+
+    async def watch(self) -> End:
+        """Wait until the process has ended by itself, or by somebody.
+
+        Raises:
+            trio.BrokenResourceError: the connection to the host is lost.
+        """
+        handle = self._handle
+        assert handle is not None, "a process has been started"
+        await handle.wait_ended()
+        return self._ended(handle, None)
+
+    async def stop(self, reason: str | None, *, how: Ending, grace: float | None = None) -> End:
+        """Stop the process as gracefully as its grace period allows, and return when it is gone.
+
+        Shielded, and bounded by the grace period and the kill.
+
+        Args:
+            reason: shown to the entry's stop handler.
+            how: what this end counts as, unless somebody else was first.
+            grace: seconds until it is killed; by default the process's own.
+
+        Raises:
+            trio.BrokenResourceError: the connection to the host is lost, which ends the process.
+        """
+        handle = self._handle
+        assert handle is not None, "a process has been started"
+        own = how if handle.state is ProcessState.RUNNING else None
+        self._is_let_through = False
+        with trio.CancelScope(shield=True):
+            while True:
+                with trio.CancelScope() as self._patience:
+                    most = None if self._most_grace == math.inf else self._most_grace
+                    try:
+                        await handle.stop(reason, grace=min((s for s in (grace, most) if s is not None), default=None))
+                    except PayloadError:
+                        reason = None  # over a limit that the host alone knows
+                        continue
+                    except (trio.ClosedResourceError, trio.BrokenResourceError):
+                        # The host is ending it, or has. Over a lost connection nobody will hear of that.
+                        await handle.wait_ended()
+                    break
+        return self._ended(handle, own)
+
+    def hurry(self, grace: float = 0) -> None:
+        """Give a stop that is under way, or comes, no more than so many seconds: by default kill at once."""
+        self._most_grace = min(self._most_grace, grace)
+        self._patience.cancel()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._unsubscribe()
+
+    # ---- how it ended
+
+    def _note(self, event: LifecycleEvent) -> None:
+        """Note who was asked to stop, and the ends of processes before anybody has a handle on them."""
+        if event.key != self.settings.key:
+            return
+        if self._is_spawning or (self._handle is not None and event.process_id == self._handle.process_id):
+            if event.state is ProcessState.STOPPING:
+                self._asked.add(event.process_id)
+            elif event.state.is_terminal and self._is_spawning:
+                self._ends[event.process_id] = event
+
+    async def _prepare(self, handle: ProcessHandle) -> Exception | None:
+        """Run `on_start` while the process lives. Returns what it raised."""
+        on_start = self.settings.on_start
+        if on_start is None:
+            return None
+        caught: Exception | None = None
+
+        async def watch() -> None:
+            with suppress(trio.BrokenResourceError):
+                await handle.wait_ended()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                await on_start(handle)
+            except Exception as error:
+                caught = error
+            nursery.cancel_scope.cancel()
+        return caught
+
+    def _never_ready(self, error: SpindleError) -> End:
+        info = error.info if isinstance(error, SpawnError) else None
+        event = None if info is None else self._ends.get(info.process_id)
+        how = Ending.FAILED
+        if isinstance(error, StartupCancelledError):
+            how = _by_host(None if event is None else event.exit_reason) or Ending.STOPPED
+        post_mortem = None if event is None else event.post_mortem
+        return End(how, trio.current_time(), None, info, post_mortem, error)
+
+    def _ended(self, handle: ProcessHandle, own: Ending | None) -> End:
+        """Say how the process has ended.
+
+        Args:
+            handle: the process.
+            own: what it counts as if it was stopped from here.
+        """
+        info = handle.info
+        how = _by_host(info.exit_reason) or own
+        if how is None:
+            if handle.process_id in self._asked or info.state is ProcessState.STOPPED:
+                how = Ending.STOPPED  # whatever its last word: somebody has wished it
+            elif info.state is ProcessState.COMPLETED:
+                how = Ending.COMPLETED
+            else:
+                how = Ending.FAILED
+        return End(how, trio.current_time(), self.ready_at, info, handle.post_mortem, None)
+
+
+def _by_host(reason: ExitReason | None) -> Ending | None:
+    if reason is ExitReason.REPLACED:
+        return Ending.REPLACED
+    return Ending.UNLOADED if reason is ExitReason.BACKEND_UNLOADED else None
