@@ -30,6 +30,7 @@ PARENTS = {
     errors.ProcessLostError: errors.CallError,
     errors.PoolBrokenError: errors.CallError,
     errors.ProcessAccessError: errors.SpindleError,
+    errors.ServiceGaveUpError: errors.SpindleError,
     errors.PayloadError: errors.SpindleError,
     errors.LaggedError: errors.SpindleError,
     errors.ProtocolError: errors.SpindleError,

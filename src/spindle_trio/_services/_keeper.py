@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -117,7 +118,10 @@ class Keeper:
 
     async def _keep(self) -> End | None:
         """Keep it until nothing is to follow. Returns the last end, if the process has not to be stopped."""
-        while (end := await self._live()) is not None:
+        while not self._is_closing:
+            end = await self._live()
+            if end is None:
+                break
             if not self.begun.is_set():
                 self._fail(end.error(self.status.name), trio.ClosedResourceError)
                 return end
@@ -125,10 +129,7 @@ class Keeper:
             if at is None:
                 return end
             with trio.CancelScope() as self._waits:
-                if not self._is_closing:
-                    await trio.sleep_until(at)
-            if self._is_closing:
-                return None
+                await trio.sleep_until(at)
         return None
 
     async def _live(self) -> End | None:
@@ -136,8 +137,7 @@ class Keeper:
         end: End | None = None
         self.status.starting()
         with trio.CancelScope() as self._waits:
-            if not self._is_closing:
-                end = await self._unit.start()
+            end = await self._unit.start()
         return end if self._is_closing or end is not None else await self._watch()
 
     async def _watch(self) -> End | None:
@@ -151,7 +151,7 @@ class Keeper:
             return None
         reason = self._reason if self._is_restart_wanted else f"its {self._policy.max_lifetime:g} seconds are over"
         self.status.recycling()
-        return await self._unit.stop(reason, how=Ending.RECYCLED)
+        return await self._unit.stop(reason, how=Ending.RECYCLED, keep_key=True)
 
     @property
     def _is_restart_wanted(self) -> bool:
@@ -168,6 +168,8 @@ class Keeper:
             roll=random.random(),  # noqa: S311  # no secret
         )
         self.status.ended(end, failures)
+        if self._is_closing:
+            return None
         if isinstance(decision, Leave):
             self._refuse(end.said)
             return None
@@ -210,14 +212,12 @@ class Keeper:
         self.status.refuse(lambda: trio.ClosedResourceError(f"{self.status.name} is stopped: {said}"))
 
     async def _finish(self) -> None:
-        """Stop the process, if it lives."""
-        if not self._unit.is_live:
-            return
-        try:
-            end = await self._unit.stop(self._reason, how=Ending.STOPPED, grace=self._grace)
-        except trio.BrokenResourceError:
-            return  # the host ends it, unseen from here
-        self.status.ended(end, self.status.failures)
+        """Stop the process, if it lives, and give up its key."""
+        if self._unit.is_live:
+            with suppress(trio.BrokenResourceError):  # the host ends it, unseen from here
+                end = await self._unit.stop(self._reason, how=Ending.STOPPED, grace=self._grace)
+                self.status.ended(end, self.status.failures)
+        await self._unit.close()
 
     # ---- the end
 

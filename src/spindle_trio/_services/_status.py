@@ -162,7 +162,6 @@ class Status:
         self._enter(state)
         kind = ServiceEventKind.GAVE_UP if state == "gave_up" else ServiceEventKind.STOPPED
         self._publish(kind, self.unit.generation, end=end, error=said)
-        self.unit.close()
         self.events.close()
         self.messages.close()
 

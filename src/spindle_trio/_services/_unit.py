@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from spindle_trio._errors import (
+    KeyLostError,
     PayloadError,
     SpawnError,
     SpindleError,
@@ -115,6 +116,7 @@ class Unit:
         self._processes = worker.backend_processes
         self._take = take
         self._handle: ProcessHandle | None = None
+        self._predecessor: str | None = None  # whose key the next one takes over
         self._is_let_through = False
         self.ready_at: float = -math.inf
         """When the last one became ready, in Trio's time."""
@@ -160,7 +162,7 @@ class Unit:
         self._asked.clear()
         self._is_spawning = True
         try:
-            handle = await self._processes.spawn(self.settings.entry, **self.settings.spawn)
+            handle = await self._processes.spawn(self.settings.entry, **self._options())
         except StartupCancelledError as error:
             with suppress(trio.ClosedResourceError):
                 await self._processes.stop(error.info.process_id)  # returns when it is gone
@@ -171,12 +173,14 @@ class Unit:
             self._is_spawning = False
             self._ends.clear()
         self._handle = handle
+        self._predecessor = handle.process_id
         self.ready_at = trio.current_time()
         if self._take is not None:
             self._take(self.generation, handle)
         cause = await self._prepare(handle)
         if cause is not None and not handle.state.is_terminal:
-            return attrs.evolve(await self.stop("its start has failed", how=Ending.FAILED), ready_at=None, cause=cause)
+            end = await self.stop("its start has failed", how=Ending.FAILED, keep_key=True)
+            return attrs.evolve(end, ready_at=None, cause=cause)
         if handle.state.is_terminal:
             return attrs.evolve(self._ended(handle, None), ready_at=None, cause=cause)
         self._is_let_through = True
@@ -193,7 +197,7 @@ class Unit:
         await handle.wait_ended()
         return self._ended(handle, None)
 
-    async def stop(self, reason: str | None, *, how: Ending, grace: float | None = None) -> End:
+    async def stop(self, reason: str | None, *, how: Ending, grace: float | None = None, keep_key: bool = False) -> End:
         """Stop the process as gracefully as its grace period allows, and return when it is gone.
 
         Shielded, and bounded by the grace period and the kill.
@@ -202,6 +206,7 @@ class Unit:
             reason: shown to the entry's stop handler.
             how: what this end counts as, unless somebody else was first.
             grace: seconds until it is killed; by default the process's own.
+            keep_key: whether its key is kept for a next generation.
 
         Raises:
             trio.BrokenResourceError: the connection to the host is lost, which ends the process.
@@ -213,9 +218,10 @@ class Unit:
         with trio.CancelScope(shield=True):
             while True:
                 with trio.CancelScope() as self._patience:
-                    most = None if self._most_grace == math.inf else self._most_grace
+                    if self._most_grace < math.inf:
+                        grace = self._most_grace if grace is None else min(grace, self._most_grace)
                     try:
-                        await handle.stop(reason, grace=min((s for s in (grace, most) if s is not None), default=None))
+                        await handle.stop(reason, grace=grace, keep_key=keep_key and self.settings.key is not None)
                     except PayloadError:
                         reason = None  # over a limit that the host alone knows
                         continue
@@ -230,9 +236,21 @@ class Unit:
         self._most_grace = min(self._most_grace, grace)
         self._patience.cancel()
 
-    def close(self) -> None:
-        """Listen no more."""
+    async def close(self) -> None:
+        """Listen no more, and give up a key that is kept for a next generation. No process lives. Shielded."""
         self._unsubscribe()
+        if self._predecessor is not None and self.settings.key is not None:
+            with trio.CancelScope(shield=True), suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+                await self._processes.release_key(self._predecessor)
+
+    def _options(self) -> SpawnArguments:
+        """The options of the next spawn."""
+        options = self.settings.spawn.copy()
+        if self.settings.key is not None:
+            options["keep_key"] = True
+            if self._predecessor is not None:
+                options["successor_of"] = self._predecessor
+        return options
 
     # ---- how it ended
 
@@ -270,8 +288,12 @@ class Unit:
     def _never_ready(self, error: SpindleError) -> End:
         info = error.info if isinstance(error, SpawnError) else None
         event = None if info is None else self._ends.get(info.process_id)
+        if info is not None:
+            self._predecessor = info.process_id
         how = Ending.FAILED
-        if isinstance(error, StartupCancelledError):
+        if isinstance(error, KeyLostError):
+            how = Ending.REPLACED
+        elif isinstance(error, StartupCancelledError):
             how = _by_host(None if event is None else event.exit_reason) or Ending.STOPPED
         post_mortem = None if event is None else event.post_mortem
         return End(how, trio.current_time(), None, info, post_mortem, error)
