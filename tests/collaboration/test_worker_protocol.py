@@ -469,6 +469,122 @@ async def test_a_cancelled_spawn_leaves_nothing_behind(serving: Serving, autojum
             assert host.statistics().processes == 0
 
 
+KEPT: dict[str, Any] = {"key": "k", "keep_key": True}
+
+
+async def end_kept(worker: spindle.Worker, **options: Any) -> str:
+    """Spawn a process that keeps its key and fails, and return its id."""
+    with pytest.raises(spindle.StartupFailedError) as caught:
+        await worker.backend_processes.spawn("raises.py", kind="x", **KEPT, **options)
+    return caught.value.info.process_id
+
+
+async def is_free(worker: spindle.Worker) -> bool:
+    try:
+        handle = await worker.backend_processes.spawn("echo.py", kind="x", key="k")
+    except spindle.DuplicateKeyError:
+        return False
+    await handle.stop()
+    return True
+
+
+async def test_a_key_is_kept_for_a_successor_at_the_far_end(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving(max_processes=1) as (_, worker):
+        processes = worker.backend_processes
+        first = await end_kept(worker)
+        with pytest.raises(spindle.DuplicateKeyError, match=f"kept for its next start .{first}") as caught:
+            await processes.spawn("echo.py", kind="x", key="k")
+        assert (caught.value.existing.process_id, caught.value.existing.state) == (first, "failed")
+        with pytest.raises(spindle.ProcessLimitError, match="1 of them keys that are kept"):
+            await processes.spawn("echo.py")
+        with pytest.raises(spindle.SpawnRefusedError, match="must have its kind 'x' and key 'k'"):
+            await processes.spawn("echo.py", key="k", successor_of=first)
+        second = await processes.spawn("wedged.py", kind="x", heartbeat_timeout=1, **KEPT, successor_of=first)
+        with pytest.raises(spindle.KeyLostError, match=f"'k' of kind 'x' is no longer kept .* of {first}"):
+            await processes.spawn("echo.py", kind="x", **KEPT, successor_of=first)
+        await second.wait_ended()
+        await second.stop()
+        assert not await is_free(worker)
+        third = await processes.spawn("told.py", kind="x", **KEPT, successor_of=second.process_id)
+        await third.stop(keep_key=True)
+        assert not await is_free(worker)
+        await processes.release_key(third.process_id)
+        await processes.release_key(third.process_id)
+        assert await is_free(worker)
+
+
+async def test_a_stop_at_the_far_end_gives_up_a_kept_key(serving: Serving, autojump_clock: MockClock) -> None:
+    async with serving() as (_, worker):
+        first = await end_kept(worker)
+        await worker.backend_processes.stop(first, keep_key=True)
+        assert not await is_free(worker)
+        await worker.backend_processes.stop(first)
+        assert await is_free(worker)
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+@pytest.mark.parametrize("outcome", ["ready", "failed"])
+async def test_a_successor_that_is_cancelled_at_the_far_end_gives_the_key_back(
+    autojump_clock: MockClock, outcome: str, is_released: bool
+) -> None:
+    """As soon as the process that the host has named is gone; unless nobody wants the key any more."""
+
+    async def late(process: ProcessContext) -> None:
+        await trio.sleep(3)
+        if outcome == "failed":
+            raise RuntimeError("no good")
+        process.ready()
+        await trio.sleep_forever()
+
+    entries = ENTRIES | {"late.py": late}
+    near, far = lines()
+    async with spindle.open_host(MemoryLauncher(entries)) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(host.serve_worker, near, "remote", user_id="ada"))
+        async with connect_worker(far) as worker:
+            processes = worker.backend_processes
+            first = await end_kept(worker)
+            with trio.move_on_after(1):
+                await processes.spawn("late.py", kind="x", **KEPT, successor_of=first)
+            if is_released:
+                await processes.release_key(first)
+            with pytest.raises(spindle.DuplicateKeyError, match="starting"):
+                await processes.spawn("echo.py", kind="x", key="k")
+            await trio.sleep(3)
+            assert await processes.list() == []
+            if is_released:
+                assert await is_free(worker)
+            else:
+                await processes.spawn("echo.py", kind="x", **KEPT, successor_of=first)
+
+
+async def test_a_spawn_that_is_cancelled_at_the_far_end_keeps_no_key(autojump_clock: MockClock) -> None:
+    async def late(process: ProcessContext) -> None:
+        await trio.sleep(3)
+
+    near, far = lines()
+    async with spindle.open_host(MemoryLauncher(ENTRIES | {"late.py": late})) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(host.serve_worker, near, "remote", user_id="ada"))
+        async with connect_worker(far) as worker:
+            with trio.move_on_after(1):
+                await worker.backend_processes.spawn("late.py", kind="x", **KEPT)
+            await trio.sleep(3)
+            assert await is_free(worker)
+
+
+async def test_the_kept_key_of_another_user_is_out_of_reach_at_the_far_end(
+    serving: Serving, autojump_clock: MockClock
+) -> None:
+    async with serving(user_id=None) as (_, worker):
+        first = await end_kept(worker, user_id="ada")
+        processes = worker.backend_processes
+        for call in (processes.release_key, processes.stop):
+            with pytest.raises(spindle.ProcessAccessError):
+                await call(first, user_id="bob")
+        with pytest.raises(spindle.ProcessAccessError):
+            await processes.spawn("echo.py", kind="x", user_id="bob", **KEPT, successor_of=first)
+        await processes.spawn("echo.py", kind="x", user_id="ada", **KEPT, successor_of=first)
+
+
 async def test_a_block_is_a_processs_life_over_a_channel_too(serving: Serving, autojump_clock: MockClock) -> None:
     async with serving() as (host, worker):
         with pytest.raises(KeyError):

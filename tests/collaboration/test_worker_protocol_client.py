@@ -23,6 +23,7 @@ from spindle_trio._errors import (
     ProcessLimitError,
     SpindleError,
     StartupCancelledError,
+    StartupFailedError,
     StartupTimeoutError,
 )
 from spindle_trio._model import (
@@ -35,12 +36,14 @@ from spindle_trio._model import (
     ProcessLifecycle,
     ProcessList,
     ProcessMessage,
+    ProcessReleaseKey,
     ProcessSend,
     ProcessSendFailed,
     ProcessSpawn,
     ProcessState,
     ProcessStop,
     Response,
+    SpawnArguments,
     StopOptions,
 )
 from spindle_trio._process_handle import ProcessHandle
@@ -61,11 +64,11 @@ class PlayedHost(PlayedEnd):
         return request
 
     async def answer(self, request: object, result: JsonValue = None) -> None:
-        assert isinstance(request, ProcessSpawn | ProcessList | ProcessGet | ProcessStop)
+        assert isinstance(request, ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessReleaseKey)
         await self.say(Response(request.request_id, result))
 
     async def refuse(self, request: object, error: Exception) -> None:
-        assert isinstance(request, ProcessSpawn | ProcessList | ProcessGet | ProcessStop)
+        assert isinstance(request, ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessReleaseKey)
         await self.say(error_response(request.request_id, error))
 
     async def start(self, process_id: str = "p1") -> None:
@@ -296,6 +299,75 @@ async def test_a_cancelled_spawn_that_fails_leaves_nothing_to_stop() -> None:
         await spawning.done.wait()
         await host.refuse(request, StartupCancelledError("why", info=info()))
         assert await host.hears_nothing()
+
+
+@pytest.mark.parametrize("options", [{"keep_key": True}, {"successor_of": "p0"}])
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("outcome", ["ready", "failed"])
+async def test_a_cancelled_spawn_gives_back_the_key_that_it_has_taken_over(
+    options: SpawnArguments, is_late: bool, outcome: str
+) -> None:
+    """Also one that has failed by itself, or whose answer comes in the moment in which it is cancelled."""
+    async with connected() as (worker, host), trio.open_nursery() as nursery:
+        spawning = InBackground(nursery, lambda: worker.backend_processes.spawn("a.py", key="k", **options))
+        request = await host.hear_spawn()
+        answer = Response(request.request_id, to_json(info()))
+        if outcome == "failed":
+            answer = error_response(request.request_id, StartupFailedError("why", info=info(state=ProcessState.FAILED)))
+        if is_late:
+            worker.backend_processes.on_lifecycle(lambda _: spawning.scope.cancel())
+            await host.end.sending.send(event(ProcessState.STARTING))
+            await host.end.sending.send(answer)
+        else:
+            spawning.scope.cancel()
+            await spawning.done.wait()
+            assert await host.hears_nothing()
+            await host.say(answer)
+        stop = await host.hear()
+        assert isinstance(stop, ProcessStop)
+        assert (stop.process_id, stop.unwanted, stop.options) == ("p1", True, StopOptions())
+        await host.answer(stop)
+        assert await host.hears_nothing()
+
+
+async def test_a_spawn_that_keeps_no_key_is_stopped_as_it_always_was() -> None:
+    async with connected() as (worker, host), trio.open_nursery() as nursery:
+        spawning = InBackground(nursery, lambda: worker.backend_processes.spawn("a.py"))
+        request = await host.hear_spawn()
+        spawning.scope.cancel()
+        await spawning.done.wait()
+        await host.answer(request, to_json(info()))
+        stop = await host.hear()
+        assert isinstance(stop, ProcessStop)
+        assert not stop.unwanted
+
+
+async def test_a_release_is_asked_for_and_answered() -> None:
+    async with connected() as (worker, host), trio.open_nursery() as nursery:
+        releasing = InBackground(nursery, lambda: worker.backend_processes.release_key("p1", user_id="ada"))
+        request = await host.hear()
+        assert isinstance(request, ProcessReleaseKey)
+        assert (request.process_id, request.user_id) == ("p1", "ada")
+        assert not releasing.done.is_set()
+        await host.answer(request)
+        assert releasing.done.is_set()
+        assert releasing.error is None
+        releasing = InBackground(nursery, lambda: worker.backend_processes.release_key("p1"))
+        await host.refuse(await host.hear(), ProcessAccessError("not yours"))
+        assert isinstance(releasing.error, ProcessAccessError)
+
+
+async def test_a_stop_of_an_ended_process_by_its_handle_asks_nobody_and_by_its_id_the_host() -> None:
+    """The host may keep the key of that process, which such a stop gives up."""
+    async with with_process() as (worker, host, handle, nursery):
+        await host.end_process(messages=1)  # so that it is not forgotten
+        await handle.stop()
+        assert await host.hears_nothing()
+        stopping = InBackground(nursery, lambda: worker.backend_processes.stop("p1"))
+        request = await host.hear()
+        assert isinstance(request, ProcessStop)
+        await host.answer(request)
+        assert stopping.done.is_set()
 
 
 async def test_a_stop_returns_when_the_process_is_gone() -> None:

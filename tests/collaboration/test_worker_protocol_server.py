@@ -127,6 +127,12 @@ async def test_each_request_gets_one_answer_in_the_words_of_the_spec() -> None:
             {"type": "response", "requestId": "st1"},
         ]
         assert host.stopped == [("p1", StopOptions(reason="why"))]
+        await peer.say({"type": "backend_process_stop", "requestId": "st2", "processId": "p1", "unwanted": True})
+        assert (await peer.hear(2))[1] == {"type": "response", "requestId": "st2"}
+        assert host.unwanted == [("p1", StopOptions())]
+        await peer.say({"type": "backend_process_release_key", "requestId": "k1", "processId": "p1", "userId": "ada"})
+        assert await peer.hear(1) == [{"type": "response", "requestId": "k1", "result": None}]
+        assert host.released == [("p1", "ada")]
 
 
 async def test_a_peer_that_speaks_in_values_is_answered_in_values() -> None:
@@ -232,6 +238,10 @@ async def test_errors_of_the_host_are_answered_with_their_class() -> None:
         )
         assert await peer.hear(1) == [
             {"type": "response", "requestId": "st1", "error": "not yours", "errorType": "ProcessAccessError"}
+        ]
+        await peer.say({"type": "backend_process_release_key", "requestId": "k1", "processId": "p1", "userId": "eve"})
+        assert await peer.hear(1) == [
+            {"type": "response", "requestId": "k1", "error": "not yours", "errorType": "ProcessAccessError"}
         ]
 
 

@@ -33,6 +33,7 @@ from spindle_trio._model import (
     ProcessLifecycle,
     ProcessList,
     ProcessMessage,
+    ProcessReleaseKey,
     ProcessSend,
     ProcessSpawn,
     ProcessState,
@@ -78,6 +79,8 @@ spawn_options = st.builds(
     startup_timeout=st.integers(1_000, 120_000).map(lambda value: value / 1000),
     heartbeat_timeout=milliseconds | st.just(math.inf),
     replace_existing=st.booleans(),
+) | st.builds(
+    SpawnOptions, entry=texts, key=texts.map("k".__add__), keep_key=st.booleans(), successor_of=optional_texts
 )
 filters = st.builds(
     ProcessFilter,
@@ -86,7 +89,7 @@ filters = st.builds(
     key=optional_texts,
     state=st.none() | st.sampled_from(ProcessState),
 )
-stop_options = st.builds(StopOptions, user_id=optional_texts, reason=optional_texts)
+stop_options = st.builds(StopOptions, user_id=optional_texts, reason=optional_texts, keep_key=st.booleans())
 infos = st.builds(
     ProcessInfo,
     process_id=texts,
@@ -132,7 +135,8 @@ requests: st.SearchStrategy[WorkerToHost] = st.one_of(
     st.builds(ProcessSpawn, request_id=texts, options=spawn_options),
     st.builds(ProcessList, request_id=texts, filter=filters),
     st.builds(ProcessGet, request_id=texts, process_id=texts),
-    st.builds(ProcessStop, request_id=texts, process_id=texts, options=stop_options),
+    st.builds(ProcessStop, request_id=texts, process_id=texts, options=stop_options, unwanted=st.booleans()),
+    st.builds(ProcessReleaseKey, request_id=texts, process_id=texts, user_id=optional_texts),
     st.builds(ProcessSend, process_id=texts, payload=json_values, user_id=optional_texts),
     st.builds(
         ProcessCall,
@@ -257,6 +261,44 @@ def test_what_is_absent_is_left_out() -> None:
         "requestId": "r1",
         "processId": "p1",
     }
+
+
+def test_what_is_said_of_kept_keys_is_written_in_the_style_of_the_spec() -> None:
+    options = wire.to_json(SpawnOptions("a.py", key="k", keep_key=True, successor_of="p1"))
+    assert (options["key"], options["keepKey"], options["successorOf"]) == ("k", True, "p1")
+    assert wire.to_json(ProcessStop("r1", "p1", StopOptions(keep_key=True), unwanted=True)) == {
+        "type": "backend_process_stop",
+        "requestId": "r1",
+        "processId": "p1",
+        "options": {"keepKey": True},
+        "unwanted": True,
+    }
+    assert wire.to_json(ProcessReleaseKey("r1", "p1", "u")) == {
+        "type": "backend_process_release_key",
+        "requestId": "r1",
+        "processId": "p1",
+        "userId": "u",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ({"keepKey": True}, "options: keep_key needs a key: give the spawn one that is not blank"),
+        ({"keepKey": True, "key": " "}, "options: keep_key needs a key: give the spawn one that is not blank"),
+        (
+            {"successorOf": "p1"},
+            "options: successor_of needs the key that is kept: give the spawn the key of that process",
+        ),
+        ({"keepKey": 1, "key": "k"}, "options.keepKey: expected a boolean, got a number"),
+        ({"successorOf": None, "key": "k"}, "options.successorOf: expected a string, got null"),
+    ],
+)
+def test_options_that_keep_no_key_are_refused_and_say_why(field: dict[str, object], problem: str) -> None:
+    spawn = {"type": "backend_process_spawn", "requestId": "r1", "options": {"entry": "a.py", **field}}
+    with pytest.raises(PeerProtocolError) as caught:
+        wire.parse_request(spawn)
+    assert str(caught.value) == problem
 
 
 def test_other_requests_are_written_as_the_spec_spells_them() -> None:

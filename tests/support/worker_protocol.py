@@ -204,7 +204,7 @@ class FakeHost:
         self.posted: list[tuple[str, object, str | None]] = []
         self.stopped: list[tuple[str, StopOptions]] = []
         self.unwanted: list[tuple[str, StopOptions]] = []
-        self.released: list[str] = []
+        self.released: list[tuple[str, str | None]] = []
         self.ready = trio.Event()
         self.refusal: SpindleError | None = None
         self.post_refusal: Exception | None = None
@@ -303,7 +303,7 @@ class FakeHost:
     def give_up_key(self, process_id: str, user_id: str | None) -> None:
         if user_id == "eve":
             raise ProcessAccessError("not yours")
-        self.released.append(process_id)
+        self.released.append((process_id, user_id))
 
     def find_calls(self, process_id: str, user_id: str | None) -> FakeCalls:
         if user_id == "eve":

@@ -51,8 +51,8 @@ class Pending:
 class PendingSpawn(Pending):
     """A spawn that waits for its answer, and the process that the answer names."""
 
-    keeps_key: bool
-    """Whether the key of a process that never becomes ready is kept for a successor."""
+    uses_kept_keys: bool
+    """Whether it keeps its key for a successor, or takes over a key that was kept."""
     process: RemoteProcess | None = attrs.field(default=None, init=False)
 
     @property
@@ -60,7 +60,7 @@ class PendingSpawn(Pending):
         """The process that nobody wants if the spawn is cancelled now; also an ended one whose key is kept."""
         if self.process is not None:
             return self.process.process_id
-        return self.error.info.process_id if self.keeps_key and isinstance(self.error, SpawnError) else None
+        return self.error.info.process_id if self.uses_kept_keys and isinstance(self.error, SpawnError) else None
 
 
 @attrs.define(eq=False)

@@ -87,7 +87,7 @@ class RemoteWorker:
             if not isinstance(metadata, dict):
                 raise PayloadError("metadata is not an object")
             options = attrs.evolve(options, metadata=metadata)
-        pending = PendingSpawn(options.keep_key)
+        pending = PendingSpawn(options.keep_key or options.successor_of is not None)
         try:
             await self._ask(ProcessSpawn(self._new_id(), options), pending)
         except (trio.Cancelled, KeyboardInterrupt):
@@ -301,6 +301,6 @@ class RemoteWorker:
     def _stop_unwanted(self, spawn: PendingSpawn) -> None:
         """Stop the process of a cancelled spawn, if it has been named, without waiting for the answer."""
         if spawn.unwanted_id is not None:
-            stop = ProcessStop(self._new_id(), spawn.unwanted_id, unwanted=True)
+            stop = ProcessStop(self._new_id(), spawn.unwanted_id, unwanted=spawn.uses_kept_keys)
             self._pending[stop.request_id] = Pending()
             self._writer.put_urgent(stop)
