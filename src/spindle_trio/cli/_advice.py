@@ -30,7 +30,7 @@ def command_instead(entry: str, root: Path, command: str = "run {}") -> str:
     for base in (root, Path.cwd()):
         if (base / typed).is_file():
             return _command_for((base / typed).resolve(), root, command)
-    near = _nearest(entry, root)
+    near = nearest_entry(entry, root)
     if near is not None:
         return _command(near, root, command)
     words = _fill(command, "ENTRY")
@@ -61,7 +61,7 @@ def _command(entry: str, root: Path, command: str) -> str:
     return _fill(command, f"{below}{shlex.quote(entry)}")
 
 
-def _nearest(entry: str, root: Path) -> str | None:
+def nearest_entry(entry: str, root: Path) -> str | None:
     """Find the file below the root whose path, or else whose name, is closest to what was typed."""
     files = list(_entry_files(root))
     by_path = difflib.get_close_matches(entry, files, n=1, cutoff=0.8)

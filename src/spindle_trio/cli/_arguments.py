@@ -72,6 +72,13 @@ def metadata(text: str) -> dict[str, JsonValue]:
     return value
 
 
+def failures(text: str) -> int:
+    """Read a number of failures."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wants a number above 0, such as --give-up-after 8, not {text!r}")
+    return int(text)
+
+
 def user(text: str) -> str:
     """Read a name that is not blank."""
     if not text.strip():

@@ -36,13 +36,14 @@ class _Session(Session):
 
     def __init__(self, options: CallOptions) -> None:
         super().__init__(options.common)
+        self._common = options.common
         self._options = options
         self._asking = trio.CancelScope()
         self._status = EXIT_FAILED
 
-    async def _use(self, processes: spindle_trio.BackendProcesses, nursery: trio.Nursery) -> None:
+    async def _use(self, worker: spindle_trio.Worker, nursery: trio.Nursery) -> None:
         with self._asking:
-            self._status = await self._open_process(processes)
+            self._status = await self._open_process(worker.backend_processes)
 
     async def _conclude(self) -> int:
         return self._status

@@ -17,26 +17,34 @@ EXIT_REFUSED: Final = 2
 """A bad option or entry. `argparse` uses the same."""
 
 
-@attrs.frozen
-class CommonOptions:
+@attrs.frozen(kw_only=True)
+class SessionOptions:
+    """What each command with a host needs."""
+
+    root: Path
+    """An absolute path of a folder that exists."""
+    user: str
+    """The owner of the processes."""
+    grace: float
+    """Seconds, 0 or more."""
+    processes: int = 16
+    """How many may live at a time."""
+    verbose: bool
+    """Whether to show the log, which includes what a process prints."""
+
+
+@attrs.frozen(kw_only=True)
+class CommonOptions(SessionOptions):
     """The arguments that `run` and `call` share."""
 
     entry: str
     """As typed; made relative if it was absolute and lies below the root."""
-    root: Path
-    """An absolute path of a folder that exists."""
     payload: object
     """A JSON value, or `OMITTED`."""
-    user: str
-    """The owner of the process."""
     startup_timeout: float
     """Seconds, above 0."""
     heartbeat_timeout: float
     """Seconds, above 0; `math.inf` for none."""
-    grace: float
-    """Seconds, 0 or more."""
-    verbose: bool
-    """Whether to show the log, which includes what the process prints."""
 
 
 @attrs.frozen
@@ -52,6 +60,8 @@ class RunOptions:
     """A JSON object."""
     as_json: bool
     """Whether to print the wire form."""
+    restart: spindle_trio.RestartPolicy
+    """When to start another process after an end."""
 
 
 @attrs.frozen
@@ -77,7 +87,14 @@ def run_options(options: argparse.Namespace) -> RunOptions:
         key=options.key,
         metadata=options.metadata,
         as_json=options.json,
+        restart=_restart(options),
     )
+
+
+def _restart(options: argparse.Namespace) -> spindle_trio.RestartPolicy:
+    usual = spindle_trio.RestartPolicy()
+    limit = usual.give_up_after if options.give_up_after is None else options.give_up_after
+    return spindle_trio.RestartPolicy(options.restart, give_up_after=limit)
 
 
 def call_options(options: argparse.Namespace) -> CallOptions:

@@ -17,7 +17,7 @@ import trio
 from spindle_trio.wire import plain_payload
 
 if TYPE_CHECKING:
-    from spindle_trio import JsonValue, LifecycleEvent, ProcessMessage
+    from spindle_trio import JsonValue, LifecycleEvent, ProcessMessage, ServiceEvent
 
 _WRITE_BYTES: Final = select.PIPE_BUF
 """Bytes that a blocking write to a ready pipe takes without waiting, by POSIX."""
@@ -44,6 +44,11 @@ class Output:
         self.problem: OSError | None = None
         """Why nothing can be written any more."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that more should not be added."""
+        return len(self._waiting) > _MOST_WAITING
+
     def put(self, line: str) -> None:
         """Add a line, however many wait already."""
         if not self.broken.is_set():
@@ -51,10 +56,14 @@ class Output:
             self._something.set()
 
     async def send(self, line: str) -> None:
-        """Add a line as soon as there is room for it. If cancelled, it may or may not be printed."""
-        await trio.lowlevel.checkpoint()
+        """Add a line, and wait until there is room for another one. If cancelled, it is printed all the same."""
         self.put(line)
-        while len(self._waiting) > _MOST_WAITING:
+        await self.wait_for_room()
+
+    async def wait_for_room(self) -> None:
+        """Wait until no more waits than may."""
+        await trio.lowlevel.checkpoint()
+        while self.is_full:
             await self._progress.park()
 
     async def flush(self) -> None:
@@ -100,15 +109,37 @@ def can_wait_for(descriptor: int) -> bool:
 def event_line(seconds: float, event: LifecycleEvent) -> str:
     """Write a transition for people: time since the start, state, entry, id, and what else there is to know."""
     line = _columns(seconds, event.state.value, event.entry, event.process_id)
+    first, *others = event_details(event).splitlines() or [""]
+    return "".join([line, first, *(f"\n{' ' * 12}{other}" for other in others)])
+
+
+def event_details(event: LifecycleEvent) -> str:
+    """Write what there is to know of a transition beside its state, each thing after two spaces."""
+    text = ""
     if event.exit_reason is not None and event.exit_reason.value != event.state.value:
-        line += f"  ({event.exit_reason.value})"
+        text += f"  ({event.exit_reason.value})"
     if event.result is not None:
-        line += f"  result {compact(event.result)}"
+        text += f"  result {compact(event.result)}"
     error = event.error if event.post_mortem is None else event.post_mortem.error
-    if error:
-        first, *others = printable(error).splitlines()
-        line += "".join([f"  {first}", *(f"\n{' ' * 12}{other}" for other in others)])
-    return line
+    return f"{text}  {printable(error)}" if error else text
+
+
+def waiting_line(seconds: float, event: ServiceEvent, entry: str, process_id: str) -> str:
+    """Write for people, in the same columns, when the next process starts.
+
+    Args:
+        seconds: since the start.
+        event: of the kind ``restart_scheduled``.
+        entry: what is started.
+        process_id: of the process that has ended.
+    """
+    return f"{_columns(seconds, 'waiting', entry, process_id)}  {waiting_details(event)}"
+
+
+def waiting_details(event: ServiceEvent) -> str:
+    """Write when the next process starts, and after how many failures."""
+    failures = "1 failure" if event.failures == 1 else f"{event.failures} failures in a row"
+    return f"next start in {event.seconds or 0:.2f} s, after {failures}"
 
 
 def message_line(seconds: float, entry: str, message: ProcessMessage) -> str:

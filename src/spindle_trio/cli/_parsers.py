@@ -8,46 +8,16 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import spindle_trio
 from spindle_trio.cli import _arguments as arguments
+from spindle_trio.cli import _help_texts as help_texts
 from spindle_trio.cli._options import EXIT_REFUSED
 from spindle_trio.cli._printing import print_out
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
-
-_RUN_EPILOG: Final = """\
-Each line of standard input is sent to the process as a message: as JSON where it parses, as a string otherwise.
-The first Ctrl-C or SIGTERM stops the process gracefully, the second kills it.
-
-exit status:
-  0    the process completed, or was stopped
-  1    it failed, or its output could not be written
-  2    it was refused: a bad option or entry
-  124  it timed out
-  130  Ctrl-C came, however the process then ended
-  141  the reader of its output closed the pipe
-  143  SIGTERM came, however the process then ended
-"""
-
-
-_CALL_EPILOG: Final = """\
-The process is stopped once the answer, or the last item, is there. The first Ctrl-C or SIGTERM cancels the call and
-stops the process gracefully, the second kills it. A handler that goes on for a second after its call's timeout is
-killed, and its stacks are shown. A handler that computes has to send heartbeats, or needs --heartbeat-timeout inf.
-
-exit status:
-  0    the call was answered, or the stream has ended
-  1    the method failed, or its answer could not be written
-  2    it was refused: a bad option, entry or method
-  3    the process ended before it had answered, or failed to start
-  124  the time was over, for the answer or for the start
-  130  Ctrl-C came
-  141  the reader of the output closed the pipe
-  143  SIGTERM came
-"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,6 +49,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
         advice = f"type: {near[0]}" if near else f"for the options, type: {command.prog} --help"
         parser.exit(EXIT_REFUSED, f"{command.prog}: unknown argument {unknown[0]!r}; {advice}\n")
+    if options.command == "run" and options.restart == "never" and options.give_up_after is not None:
+        problem = "argument --give-up-after: without restarts there is nothing to give up; add --restart on_failure"
+        commands["run"].error(problem)
     return options
 
 
@@ -95,7 +68,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "run",
         help="run one entry under supervision and print what happens",
         description="Run one entry under supervision. Print each event and message as it comes.",
-        epilog=_RUN_EPILOG,
+        epilog=help_texts.RUN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -106,12 +79,24 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     run.add_argument("--key", metavar="TEXT", help="key of the process (default: none)")
     run.add_argument("--metadata", type=arguments.metadata, metavar="JSON", help="JSON object kept with the process")
     run.add_argument("--json", action="store_true", help="print one JSON object a line, in the wire form")
+    run.add_argument(
+        "--restart",
+        choices=("never", "on_failure", "always"),
+        default="never",
+        help="when to start another process after an end (default: never)",
+    )
+    run.add_argument(
+        "--give-up-after",
+        type=arguments.failures,
+        metavar="N",
+        help="how many failures in a row are the last (default: 8)",
+    )
     call = commands.add_parser(
         "call",
         help="call a method of one entry and print its answer",
         description="Run one entry, call a method of it, and print the answer as a line of JSON; "
         "or, of a generator, each item as it comes.",
-        epilog=_CALL_EPILOG,
+        epilog=help_texts.CALL,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
