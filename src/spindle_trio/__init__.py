@@ -81,8 +81,9 @@ if TYPE_CHECKING:
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._services._open_service import open_service
     from spindle_trio._services._restart import RestartPolicy
-    from spindle_trio._services._service import Service, open_service
+    from spindle_trio._services._service import Service
     from spindle_trio._services._values import ServiceEvent, ServiceEventKind, ServiceMessage
     from spindle_trio._worker import BackendProcesses, Worker
     from spindle_trio._worker_protocol import StreamChannel, connect_worker
@@ -166,8 +167,9 @@ _NAMES = {
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
+    "_services._open_service": ("open_service",),
     "_services._restart": ("RestartPolicy",),
-    "_services._service": ("Service", "open_service"),
+    "_services._service": ("Service",),
     "_services._values": ("ServiceEvent", "ServiceEventKind", "ServiceMessage"),
     "_worker": ("BackendProcesses", "Worker"),
     "launchers": ("DEFAULT_PRELOAD", "DefaultLauncher", "ForkServerLauncher", "NodeLauncher", "PythonLauncher"),

@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from spindle_trio._errors import ServiceGaveUpError
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._services._restart import Ending, GiveUp, Leave, RestartPolicy, decide
-from spindle_trio._services._status import State, Status
+from spindle_trio._services._status import ServiceState, Status
 from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
-    from spindle_trio._services._unit import End, Unit, UnitSettings
+    from spindle_trio._services._end import End
+    from spindle_trio._services._settings import UnitSettings
+    from spindle_trio._services._unit import Unit
     from spindle_trio._worker import Worker
 
 
@@ -36,49 +39,50 @@ class Keeper:
             trio.ClosedResourceError: the worker is closed.
         """
         self.status: Status = Status(worker, settings)
-        self.block: trio.CancelScope = trio.CancelScope()
-        """Around the user's block; cancelled with `error`."""
-        self.begun: trio.Event = trio.Event()
-        """Set when the first start is over."""
-        self.gone: trio.Event = trio.Event()
-        """Set when nothing runs, and nothing follows."""
-        self.error: Exception | None = None
-        """Leaves the block, or refuses it: the error of the first start, of the last, or of the worker."""
+        self._block = trio.CancelScope()  # around the user's block
+        self._begun = trio.Event()  # the first start is over
+        self._gone = trio.Event()  # nothing runs, and nothing follows
+        self._error: Exception | None = None  # refuses the block, or leaves it after it was cancelled
         self._policy = policy
         self._unit: Unit = self.status.unit
         self._scope = NurseryScope()
         self._waits = trio.CancelScope()  # in which the task waits now, if it may be woken; cancelled to look again
         self._wanted = 0  # the least generation that somebody has asked for
         self._is_closing = False
+        self._why = "it was stopped"
         self._reason: str | None = None
-        self._grace: float | None = None
 
     async def open(self) -> None:
-        """Begin the first start."""
+        """Start it for the first time.
+
+        Raises:
+            Exception: what `spawn` or `on_start` raised. Nothing is left then; nor if this is cancelled.
+        """
         await self._scope.open()
         self._scope.nursery.start_soon(self._run)
+        try:
+            await self._begun.wait()
+        except BaseException as error:
+            await self.close(error)  # noqa: ASYNC102  # shielded and bounded there
+            raise
+        if self._error is not None:
+            await self.close(None)
+            self._raise_error()
+        self._block.__enter__()
 
     # ---- what users ask for
 
-    def ask_stop(self, reason: str | None, grace: float | None, said: str) -> None:
-        """Have it stop for good, whatever is pending. May be called again; then only `grace` counts.
+    async def stop(self, reason: str | None, grace: float | None) -> None:
+        """Stop it for good, whatever is pending, and return when it is gone.
 
         Args:
             reason: shown to the process.
             grace: seconds until it is killed; by default its own.
-            said: why it is over, for who waits for it.
         """
-        if not self._is_closing:
-            self._is_closing = True
-            self._reason, self._grace = reason, grace
-            self._refuse(said)
-            self._waits.cancel()
+        self._ask_stop(reason, reason or "stop() was called")
         if grace is not None:
             self._unit.hurry(grace)
-
-    def kill(self) -> None:
-        """Have a process that is being stopped killed at once."""
-        self._unit.hurry()
+        await self._gone.wait()
 
     async def restart(self, reason: str | None) -> None:
         """Put a new generation in the place of the current one, and return when it runs.
@@ -87,43 +91,39 @@ class Keeper:
             Exception: there will be none.
         """
         wanted = self._unit.generation + 1
-        if self._wanted < wanted:
+        if self._wanted < wanted and not self._is_closing:
             self._wanted = wanted
-            if self.status.state in {"running", "waiting"} and not self._is_closing:
-                self._reason = reason
+            self._reason = reason
+            if self.status.state in {"running", "waiting"}:
                 self._waits.cancel()
         await self.status.wait_running(wanted)
 
     # ---- the task
 
     async def _run(self) -> None:
+        """Keep it from the first start to the end. Not cancelled from outside: the block may still need it."""
         end: End | None = None
-        state: State = "stopped"
-        try:
-            end = await self._keep()
-            if isinstance(self.error, ServiceGaveUpError):
-                state = "gave_up"
-        except trio.Cancelled:
-            self._refuse("its block is cancelled")
-            raise
-        except Exception as error:  # the worker has gone, or something is wrong here: nobody waits for ever
-            self._crash(error)
-        finally:
-            self._is_closing = True
-            await self._finish()  # noqa: ASYNC102  # shielded there; bounded by the grace period and a kill
-            said = str(self.error) if self.error is not None else "it was stopped"
-            self.status.over(state, end=end, said=said if end is None else end.said)
-            self.begun.set()
-            self.gone.set()
+        with trio.CancelScope(shield=True):
+            try:
+                end = await self._keep()
+            except Exception as error:  # the worker has gone, or something is wrong here: nobody waits for ever
+                self._crash(error)
+            finally:
+                self._is_closing = True
+                await self._finish()  # noqa: ASYNC102  # shielded; bounded by the grace period and a kill
+                state: ServiceState = "gave_up" if isinstance(self._error, ServiceGaveUpError) else "stopped"
+                self.status.over(state, end=end, said=self._why)
+                self._begun.set()
+                self._gone.set()
 
     async def _keep(self) -> End | None:
-        """Keep it until nothing is to follow. Returns the last end, if the process has not to be stopped."""
+        """Keep it until nothing is to follow. Returns the last end, unless it has been told to stop."""
         while not self._is_closing:
             end = await self._live()
             if end is None:
                 break
-            if not self.begun.is_set():
-                self._fail(end.error(self.status.name), trio.ClosedResourceError)
+            if not self._begun.is_set():
+                self._fail(end.error(self.status.name), end.said, trio.ClosedResourceError)
                 return end
             at = self._judge(end)
             if at is None:
@@ -143,7 +143,7 @@ class Keeper:
     async def _watch(self) -> End | None:
         """Wait until the process has ended, or its time is over. `None` if it is to be stopped for good."""
         self.status.running()
-        self.begun.set()
+        self._begun.set()
         with trio.CancelScope(deadline=self._unit.ready_at + self._policy.max_lifetime) as self._waits:
             if not self._is_restart_wanted:
                 return await self._unit.watch()
@@ -174,52 +174,76 @@ class Keeper:
             self._refuse(end.said)
             return None
         if isinstance(decision, GiveUp):
-            self._give_up(end, failures)
+            self._give_up(end)
             return None
         at = end.at if self._is_restart_wanted else decision.at
         self.status.waiting(at)
         return at
 
-    def _give_up(self, end: End, failures: int) -> None:
-        settings = self._unit.settings
-
-        def make() -> ServiceGaveUpError:
-            error = ServiceGaveUpError(
-                f"{settings.name} has given up: {failures} failures in a row, the last one of generation "
-                f"{self._unit.generation}: {end.said}; mend what is wrong, and open it again",
-                post_mortem=end.post_mortem,
-                attempts=failures,
-                entry=settings.entry,
-                key=settings.key,
-            )
-            error.__cause__ = end.cause
-            return error
-
-        self._fail(make(), make)
-
-    def _crash(self, error: Exception) -> None:
-        """End with an error that is no end of a process."""
-        kind = trio.BrokenResourceError if isinstance(error, trio.BrokenResourceError) else trio.ClosedResourceError
-        self._fail(error, lambda: kind(f"{self.status.name} is over: {type(error).__name__}: {error}"))
-
-    def _fail(self, error: Exception, make: Callable[[], Exception]) -> None:
-        """End the block with an error, and everybody who waits with one like it."""
-        self.error = error
-        self.status.refuse(make)
-        self.block.cancel()
-
-    def _refuse(self, said: str) -> None:
-        self.status.refuse(lambda: trio.ClosedResourceError(f"{self.status.name} is stopped: {said}"))
-
     async def _finish(self) -> None:
         """Stop the process, if it lives, and give up its key."""
         if self._unit.is_live:
             with suppress(trio.BrokenResourceError):  # the host ends it, unseen from here
-                end = await self._unit.stop(self._reason, how=Ending.STOPPED, grace=self._grace)
+                end = await self._unit.stop(self._reason, how=Ending.STOPPED)
                 self.status.ended(end, self.status.failures)
         await self._unit.close()
 
-    # ---- the end
+    # ---- why it is over
+
+    def _ask_stop(self, reason: str | None, said: str) -> None:
+        """Have it stop for good. Only the first time counts."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._reason = reason
+            self._refuse(said)
+            self._waits.cancel()
+
+    def _give_up(self, end: End) -> None:
+        make = partial(gave_up, self._unit, end, self.status.failures)
+        self._fail(make(), end.said, make)
+
+    def _crash(self, error: Exception) -> None:
+        """End with an error that is no end of a process."""
+        kind = trio.BrokenResourceError if isinstance(error, trio.BrokenResourceError) else trio.ClosedResourceError
+        said = f"{type(error).__name__}: {error}"
+        self._fail(error, said, lambda: kind(f"{self.status.name} is over: {said}"))
+
+    def _fail(self, error: Exception, said: str, make: Callable[[], Exception]) -> None:
+        """End the block with an error, and everybody who waits with one like it."""
+        self._error = error
+        self._why = said
+        self.status.refuse(make)
+        self._block.cancel()
+
+    def _refuse(self, said: str) -> None:
+        self._why = said
+        self.status.refuse(lambda: trio.ClosedResourceError(f"{self.status.name} is stopped: {said}"))
+
+    # ---- the block
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Leave the block: stop the service, and return when it is gone, whatever happens to this task.
+
+        Args:
+            error: what the block raised.
+
+        Raises:
+            Exception: why the block was cancelled from here, if nothing else was raised in it.
+            BaseException: what is left of a group without that cancellation.
+        """
+        left_with = error
+        try:
+            if self._block.__exit__(type(error) if error else None, error, None):
+                left_with = None
+        except BaseException as others:  # noqa: ASYNC103  # raised below
+            left_with = others
+        await self.close(left_with)
+        if self._error is not None:
+            if left_with is None or _is_cancelled(left_with):
+                self._raise_error()
+            _add_context(left_with, self._error)
+        if left_with is not None and left_with is not error:
+            raise left_with
 
     async def close(self, error: BaseException | None) -> None:
         """Stop it, and return when it is gone, whatever happens to this task; see `NurseryScope.close`.
@@ -227,5 +251,50 @@ class Keeper:
         Args:
             error: what the block raised.
         """
-        self.ask_stop("its service is closed", None, "its block has been left")
-        await self._scope.close(error, ended=self.gone.wait, kill=self.kill)
+        self._ask_stop("its service is closed", "its block has been left")
+        await self._scope.close(error, ended=self._gone.wait, kill=self._unit.hurry)
+
+    def _raise_error(self) -> NoReturn:
+        error, self._error = self._error, None
+        assert error is not None, "there is one"
+        try:
+            raise error from error.__cause__
+        finally:
+            del error  # its traceback has this frame, and with it the whole service
+
+
+def gave_up(unit: Unit, end: End, failures: int) -> ServiceGaveUpError:
+    """Make the error of a service that has given up.
+
+    Args:
+        unit: the service.
+        end: the last one.
+        failures: how many there were in a row.
+    """
+    settings = unit.settings
+    error = ServiceGaveUpError(
+        f"{settings.name} has given up after {failures} failure(s) in a row; the last one, of generation "
+        f"{unit.generation}: {end.said}; mend what is wrong, and open it again",
+        post_mortem=end.post_mortem,
+        attempts=failures,
+        entry=settings.entry,
+        key=settings.key,
+    )
+    error.__cause__ = end.cause
+    return error
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether nothing is in it but cancellation."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
+
+
+def _add_context(error: BaseException, context: Exception) -> None:
+    """Show an error as what happened before another one."""
+    if isinstance(error, type(context)):
+        return  # who waited in the block has raised it
+    while error.__context__ is not None:
+        error = error.__context__
+    error.__context__ = context

@@ -55,12 +55,9 @@ class ServiceMessageChannel(MessageReceiveChannel[ServiceMessage]):
     async def receive_many(self, most: int | None = None) -> list[ServiceMessage]:
         """Wait for messages of one generation; return all that are there; see `MessageReceiveChannel.receive_many`."""
         check_most(most)
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            try:
-                part = self._first()
-            except (trio.EndOfChannel, trio.ClosedResourceError, LaggedError):
-                await trio.lowlevel.checkpoint()
-                raise
+            part = self._first()
             if part is None:
                 await self._readers.park()
                 continue

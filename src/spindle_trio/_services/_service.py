@@ -1,186 +1,256 @@
-"""`open_service` and what it yields."""
+"""A service as its users hold it."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Protocol
 
-import trio
-
-from spindle_trio._model import JsonValue, SpawnArguments, StopOptions
-from spindle_trio._model._spawn_arguments import options_from, with_options_shown
+from spindle_trio._messages._channel import MessageReceiveChannel
+from spindle_trio._model import JsonValue, StopOptions
 from spindle_trio._services._deadline import deadline_from, seconds_left
-from spindle_trio._services._keeper import Keeper
-from spindle_trio._services._restart import RestartPolicy
-from spindle_trio._services._unit import UnitSettings
-from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
+from spindle_trio._trio_rules import AsyncBlock, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._messages._broadcast import LifecycleChannel
-    from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model import Overrun
     from spindle_trio._process_handle import ProcessHandle
-    from spindle_trio._services._status import State
+    from spindle_trio._services._status import ServiceState, Status
     from spindle_trio._services._values import ServiceEvent, ServiceMessage
-    from spindle_trio._worker import Worker
-
-_DEFAULT_POLICY = RestartPolicy()
 
 
-@with_options_shown
-def open_service(
-    worker: Worker,
-    entry: str | os.PathLike[str],
-    *,
-    restart: RestartPolicy = _DEFAULT_POLICY,
-    on_start: Callable[[ProcessHandle], Awaitable[object]] | None = None,
-    **options: Unpack[SpawnArguments],
-) -> AbstractAsyncContextManager[Service]:
-    """Keep a process up, for as long as a block lasts.
+class ServiceControls(Protocol):
+    """What keeps a service."""
 
-    As in ``async with spindle.open_service(worker, "db.py", key="db") as service: await service.call("query", …)``.
-    """
-    settings = UnitSettings(
-        entry=options_from("open_service", entry, options).entry,  # checked here, since no caller sees later spawns
-        spawn=options,
-        key=(options.get("key") or "").strip() or None,
-        on_start=on_start,
-    )
-    if not hasattr(worker, "backend_processes"):
-        raise TypeError(
-            f"open_service() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
-            "open_service(worker, …)"
-        )
-    return _ServiceBlock(worker, settings, restart)
+    async def restart(self, reason: str | None) -> None:
+        """Put a new generation in the place of the current one, and return when it runs; see `Service.restart`."""
+
+    async def stop(self, reason: str | None, grace: float | None) -> None:
+        """Stop it for good, and return when it is gone; see `Service.stop`."""
 
 
 @uninterrupted
 class Service:
-    """A process that is started again as it ends; see `open_service`."""
+    """A process that is followed by another when it ends; see `open_service`."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-        self._status = keeper.status
+    def __init__(self, status: Status, controls: ServiceControls) -> None:
+        self._status = status
+        self._controls = controls
 
     def __repr__(self) -> str:
         process = "" if self.process is None else f" {self.process.process_id}"
+        key = "" if self._status.unit.settings.key is None else f" key={self._status.unit.settings.key!r}"
         return (
-            f"<Service {self.state} {self._status.name.removeprefix('the service ')} generation={self.generation}"
-            f"{process} failures={self.failures}>"
+            f"<Service {self.state} {self.entry}{process}{key} generation={self.generation} failures={self.failures}>"
         )
 
     @property
+    def entry(self) -> str:
+        """The entry that its processes run."""
+        return self._status.unit.settings.entry
+
+    @property
     def process(self) -> ProcessHandle | None:
-        """The process that can be used now; `None` between two."""
+        """The process, if it runs and `on_start` has returned; `None` between two, and when the service is over."""
         return self._status.process
 
     @property
     def generation(self) -> int:
-        """How many processes have been started, that included which is being started."""
+        """The number of the process that was started last, or is being started: 1 for the first."""
         return self._status.unit.generation
 
     @property
-    def state(self) -> State:
-        """``"starting"``, ``"running"``, ``"waiting"`` for the next start, ``"stopped"`` or ``"gave_up"``."""
+    def state(self) -> ServiceState:
+        """``"starting"``, ``"running"``, ``"waiting"`` for the next start, ``"stopped"`` or ``"gave_up"``.
+
+        A process that is being put out for a new one counts as starting. The last two are final.
+        """
         return self._status.state
 
     @property
     def restart_at(self) -> float | None:
-        """When the next start begins, in Trio's time; `None` unless it waits for that."""
+        """When the next start begins, in the time of `trio.current_time`; `None` unless it waits for that."""
         return self._status.restart_at
 
     @property
     def failures(self) -> int:
-        """Failures in a row, as the restart policy counts them."""
+        """Failures in a row, as the policy counts them at each end."""
         return self._status.failures
 
     async def wait_running(self) -> ProcessHandle:
-        """Wait for a process that can be used, and return it."""
+        """Wait until there is a process that runs and for which `on_start` has returned, and return its handle.
+
+        If it is cancelled, only the waiting ends.
+
+        Raises:
+            ServiceGaveUpError: the service has given up.
+            trio.ClosedResourceError: the service is stopped; the text says why.
+            trio.BrokenResourceError: the connection to the host is lost.
+        """
         return await self._status.wait_running()
 
     async def call(
         self, method: str, payload: object = None, *, timeout: float = math.inf, overrun: Overrun = "leave"
     ) -> JsonValue:
-        """Call a handler in the process, as soon as it runs, and return its answer; see `ProcessHandle.call`."""
+        """Call a handler in the process, as soon as it runs, and return its answer; see `ProcessHandle.call`.
+
+        A call is never repeated: if its process ends, that is raised. If it is cancelled while it waits for a process,
+        nothing was called.
+
+        Args:
+            method: the name that the entry has given to the handler.
+            payload: a JSON-safe value. It is read when there is a process: leave it as it is until then.
+            timeout: seconds until the call is cancelled; the wait for a process counts.
+            overrun: as for `ProcessHandle.call`.
+
+        Raises:
+            CallTimeoutError: no answer within `timeout`. Its text says so if the call waited for a process only.
+            ServiceGaveUpError: as in `wait_running`.
+            trio.ClosedResourceError: as in `wait_running`.
+            trio.BrokenResourceError: as in `wait_running`.
+            ValueError: `timeout` or `overrun` is out of range.
+            Exception: everything else that `ProcessHandle.call` raises.
+        """
         deadline = deadline_from(timeout)
         process = await self._status.wait_until(deadline, f"the call of {method!r}")
         return await process.call(method, payload, timeout=seconds_left(deadline), overrun=overrun)
 
+    def stream(
+        self,
+        method: str,
+        payload: object = None,
+        *,
+        timeout: float = math.inf,
+        window: int = 16,
+        overrun: Overrun = "leave",
+    ) -> AbstractAsyncContextManager[MessageReceiveChannel[JsonValue]]:
+        """Open a stream from a generator in the process, as soon as it runs; see `ProcessHandle.stream`.
+
+        As in ``async with service.stream("index") as items: async for item in items: …``. Entering waits for a process,
+        as `call` does and with the same errors. A stream ends with its process.
+
+        Args:
+            method: the name that the entry has given to the generator.
+            payload: as for `call`.
+            timeout: seconds for the whole stream, from entering; the wait for a process counts.
+            window: how many items may be under way.
+            overrun: as for `call`.
+        """
+        return _StreamBlock(self._status, method, payload, timeout, window, overrun)
+
     async def send(self, payload: object) -> None:
-        """Send a message to the process, as soon as it runs; see `ProcessHandle.send`."""
-        await (await self._status.wait_running()).send(payload)
+        """Send a message to the process, as soon as it runs and there is room; see `ProcessHandle.send`.
+
+        If it is cancelled, nothing was sent. A message is not repeated: what a process has not read ends with it.
+
+        Args:
+            payload: a JSON-safe value.
+
+        Raises:
+            ServiceGaveUpError: as in `wait_running`.
+            trio.ClosedResourceError: as in `wait_running`.
+            trio.BrokenResourceError: as in `wait_running`, or the process ended while this waited for room.
+            PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
+        """
+        process = await self._status.wait_running()
+        await process.send(payload)
 
     async def restart(self, reason: str | None = None) -> None:
-        """Put a new process in the place of the current one, gracefully, and return when it runs."""
-        await self._keeper.restart(StopOptions(reason=reason).reason)
+        """Put a new process in the place of the current one, gracefully, and return when the new one runs.
+
+        It counts as no failure. While the service waits for a delayed start, that begins now. While a process is being
+        started, it is put out once it runs. Several at once are served by one. A stop beats it. If it is cancelled,
+        only the waiting ends.
+
+        Args:
+            reason: shown to the stop handler of the old process.
+
+        Raises:
+            TypeError: `reason` is no str.
+            ServiceGaveUpError: as in `wait_running`.
+            trio.ClosedResourceError: as in `wait_running`.
+            trio.BrokenResourceError: as in `wait_running`.
+        """
+        await self._controls.restart(StopOptions(reason=reason).reason)
 
     async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
-        """Stop it for good, and return when it is gone."""
+        """Stop it for good, and return when its process is gone. Does nothing if it is over.
+
+        No start follows, whatever is pending; the block goes on. A process that is still starting is killed at once.
+        If this is cancelled, only the waiting ends.
+
+        Args:
+            reason: shown to the process's stop handler, and to those who wait for the service.
+            grace: seconds until the process is killed; 0 kills it at once. By default its grace period. A second call
+                can shorten it.
+
+        Raises:
+            TypeError: `reason` is no str.
+            ValueError: `grace` is not a finite number of seconds, 0 or more.
+        """
         options = StopOptions(reason=reason, grace=grace)
-        self._keeper.ask_stop(options.reason, options.grace, reason or "stop() was called")
-        await self._keeper.gone.wait()
+        await self._controls.stop(options.reason, options.grace)
 
     def events(self) -> LifecycleChannel[ServiceEvent]:
-        """Open a channel of what happens to it, from now on."""
+        """Open a channel of what happens to it, from now on; it ends when the service is over.
+
+        It never holds up the service: a slow reader loses the oldest events, and gets `LaggedError` once.
+        """
         return self._status.events.subscribe()
 
     def on_event(self, handler: Callable[[ServiceEvent], object]) -> Callable[[], None]:
-        """Call a plain function with each event, before any channel hears of it."""
+        """Call a plain function with each event, before any channel has it; see `BackendProcesses.on_lifecycle`.
+
+        Args:
+            handler: must not wait. One that raises is logged; a function registered twice counts once.
+
+        Returns:
+            A function that unsubscribes it; may be called twice.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
         return self._status.events.add_handler(handler)
 
     def messages(self) -> MessageReceiveChannel[ServiceMessage]:
-        """Open a channel of the messages of its processes, one generation after another."""
+        """Open a channel of the messages of its processes, one generation after another; see `ProcessHandle.messages`.
+
+        It begins with the oldest message held of the current process, or of the last one. While it is open nothing is
+        lost, and a process has to wait if you do not read. A process that is started meanwhile is read after the ones
+        before it. Of processes that have ended, the messages of 16 are kept; older ones are dropped, and the reader
+        gets `LaggedError`, which counts them. The channel ends when the service is over.
+        """
         return self._status.messages.subscribe()
 
 
 @uninterrupted
-class _ServiceBlock(AsyncBlock[Service]):
-    """The life of a service."""
+class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
+    """A stream from the process that runs when the block is entered."""
 
-    typed = "open_service"
+    typed = "service.stream"
 
-    def __init__(self, worker: Worker, settings: UnitSettings, policy: RestartPolicy) -> None:
-        self._worker = worker
-        self._settings = settings
-        self._policy = policy
+    def __init__(
+        self, status: Status, method: str, payload: object, timeout: float, window: int, overrun: Overrun
+    ) -> None:
+        deadline_from(timeout)
+        self._status = status
+        self._method = method
+        self._payload = payload
+        self._timeout = timeout
+        self._window = window
+        self._overrun: Overrun = overrun
 
-    async def __aenter__(self) -> Service:
-        require_trio()
-        keeper = self._keeper = Keeper(self._worker, self._settings, self._policy)
-        await keeper.open()
-        try:
-            await keeper.begun.wait()
-        except BaseException as error:
-            await keeper.close(error)  # noqa: ASYNC102  # shielded and bounded there
-            raise
-        if keeper.gone.is_set() and keeper.error is not None:
-            await keeper.close(None)
-            raise keeper.error
-        keeper.block.__enter__()
-        return Service(keeper)
+    async def __aenter__(self) -> MessageReceiveChannel[JsonValue]:
+        deadline = deadline_from(self._timeout)
+        process = await self._status.wait_until(deadline, f"the stream of {self._method!r}")
+        self._block = process.stream(
+            self._method, self._payload, timeout=seconds_left(deadline), window=self._window, overrun=self._overrun
+        )
+        return await self._block.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        left_with = error
-        try:
-            if self._keeper.block.__exit__(kind, error, traceback):
-                left_with = None
-        except BaseException as others:  # noqa: ASYNC103  # raised below; a group has lost the block's cancellation
-            left_with = others
-        await self._keeper.close(left_with)  # noqa: ASYNC102  # shielded and bounded there
-        if self._keeper.error is not None and (left_with is None or _is_cancelled(left_with)):
-            raise self._keeper.error from self._keeper.error.__cause__
-        if left_with is not None and left_with is not error:
-            raise left_with
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    """Whether nothing is in it but cancellation."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+        await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # bounded there: it waits for nothing of the process

@@ -13,13 +13,15 @@ from spindle_trio._errors import CallTimeoutError
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._model import PostMortem
 from spindle_trio._process_handle import ProcessHandle
+from spindle_trio._services._end import End
 from spindle_trio._services._messages import ServiceMessages
-from spindle_trio._services._unit import End, Unit, UnitSettings
+from spindle_trio._services._settings import UnitSettings
+from spindle_trio._services._unit import Unit
 from spindle_trio._services._values import ServiceEvent, ServiceEventKind
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker import Worker
 
-State: TypeAlias = Literal["starting", "running", "waiting", "stopped", "gave_up"]
+ServiceState: TypeAlias = Literal["starting", "running", "waiting", "stopped", "gave_up"]
 """The states of a service."""
 
 _EVENTS = 1024
@@ -44,7 +46,7 @@ class Status:
         self.messages: ServiceMessages = ServiceMessages()
         self.unit: Unit = Unit(worker, settings, self.messages.take)
         self.events: Broadcast[ServiceEvent] = Broadcast("service events", _EVENTS)
-        self.state: State = "starting"
+        self.state: ServiceState = "starting"
         self.failures: int = 0
         """In a row."""
         self.restart_at: float | None = None
@@ -157,7 +159,7 @@ class Status:
             self._refusal = make
             self._changed.unpark_all()
 
-    def over(self, state: State, *, end: End | None, said: str) -> None:
+    def over(self, state: ServiceState, *, end: End | None, said: str) -> None:
         """It is over: nothing runs, and nothing follows."""
         self._enter(state)
         kind = ServiceEventKind.GAVE_UP if state == "gave_up" else ServiceEventKind.STOPPED
@@ -165,7 +167,7 @@ class Status:
         self.events.close()
         self.messages.close()
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ServiceState) -> None:
         self.state = state
         self.restart_at = None
         self._changed.unpark_all()

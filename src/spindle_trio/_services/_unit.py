@@ -6,8 +6,9 @@ A unit decides nothing. It is used by one task at a time, the one that keeps it.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,78 +20,16 @@ from spindle_trio._errors import (
     SpawnError,
     SpindleError,
     StartupCancelledError,
-    StartupFailedError,
 )
-from spindle_trio._model import ExitReason, LifecycleEvent, PostMortem, ProcessInfo, ProcessState, SpawnArguments
+from spindle_trio._model import ExitReason, LifecycleEvent, ProcessState, SpawnArguments
+from spindle_trio._services._end import SAID, End, one_line
 from spindle_trio._services._restart import Ending
+from spindle_trio._services._settings import UnitSettings
 from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._worker import Worker
-
-
-@attrs.frozen
-class UnitSettings:
-    """What every generation is started with."""
-
-    entry: str
-    spawn: SpawnArguments
-    key: str | None
-    """Trimmed; `None` for none."""
-    on_start: Callable[[ProcessHandle], Awaitable[object]] | None
-
-    @property
-    def name(self) -> str:
-        """Of the service, in errors."""
-        return f"the service {self.entry}" + ("" if self.key is None else f" (key {self.key!r})")
-
-
-@attrs.frozen
-class End:
-    """How one generation has ended."""
-
-    how: Ending
-    at: float
-    """When, in Trio's time."""
-    ready_at: float | None
-    """When it had become ready, in Trio's time; `None` if nobody was let through to it."""
-    info: ProcessInfo | None
-    """The last snapshot; `None` if nothing was launched."""
-    post_mortem: PostMortem | None
-    cause: Exception | None
-    """What the start raised: `spawn` or `on_start`."""
-
-    @property
-    def said(self) -> str:
-        """What there is to say about it, in a line."""
-        if self.cause is not None:
-            said = str(self.cause) if isinstance(self.cause, SpindleError) else f"on_start raised {self.cause!r}"
-        elif self.info is not None and self.info.error is not None:
-            said = self.info.error
-        elif self.how is Ending.FAILED or self.how is Ending.COMPLETED:
-            said = "it ended by itself" if self.info is None else f"it ended by itself ({self.info.state})"
-        else:
-            said = f"it {_PAST[self.how]}"
-        return said.partition("\n")[0]
-
-    def error(self, name: str) -> Exception:
-        """The error for who waits for this start."""
-        if self.cause is not None:
-            return self.cause
-        assert self.info is not None, "without a process there is a cause"
-        text = f"{name} ended before on_start had returned: {self.said}"
-        if self.how in {Ending.STOPPED, Ending.REPLACED, Ending.UNLOADED}:
-            return StartupCancelledError(text, info=self.info)
-        return StartupFailedError(text, info=self.info)
-
-
-_PAST = {
-    Ending.STOPPED: "was stopped",
-    Ending.REPLACED: "was replaced by another spawn of its key",
-    Ending.UNLOADED: "was unloaded with its worker",
-    Ending.RECYCLED: "was recycled",
-}
 
 
 @uninterrupted
@@ -180,7 +119,12 @@ class Unit:
         cause = await self._prepare(handle)
         if cause is not None and not handle.state.is_terminal:
             end = await self.stop("its start has failed", how=Ending.FAILED, keep_key=True)
-            return attrs.evolve(end, ready_at=None, cause=cause)
+            said = (
+                end.said
+                if end.how is not Ending.FAILED
+                else one_line(f"on_start raised {type(cause).__name__}: {cause}")
+            )
+            return attrs.evolve(end, ready_at=None, said=said, cause=cause)
         if handle.state.is_terminal:
             return attrs.evolve(self._ended(handle, None), ready_at=None, cause=cause)
         self._is_let_through = True
@@ -279,7 +223,10 @@ class Unit:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             try:
-                await on_start(handle)
+                waiting = on_start(handle)
+                if not isawaitable(waiting):
+                    raise TypeError("on_start must be an async function; type: async def on_start(process): …")
+                await waiting
             except Exception as error:
                 caught = error
             nursery.cancel_scope.cancel()
@@ -296,7 +243,7 @@ class Unit:
         elif isinstance(error, StartupCancelledError):
             how = _by_host(None if event is None else event.exit_reason) or Ending.STOPPED
         post_mortem = None if event is None else event.post_mortem
-        return End(how, trio.current_time(), None, info, post_mortem, error)
+        return End(how, trio.current_time(), None, info, post_mortem, one_line(str(error)), error)
 
     def _ended(self, handle: ProcessHandle, own: Ending | None) -> End:
         """Say how the process has ended.
@@ -314,7 +261,8 @@ class Unit:
                 how = Ending.COMPLETED
             else:
                 how = Ending.FAILED
-        return End(how, trio.current_time(), self.ready_at, info, handle.post_mortem, None)
+        said = info.error if info.error is not None and how is Ending.FAILED else SAID[how]
+        return End(how, trio.current_time(), self.ready_at, info, handle.post_mortem, one_line(said))
 
 
 def _by_host(reason: ExitReason | None) -> Ending | None:

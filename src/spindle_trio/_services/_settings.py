@@ -1,0 +1,58 @@
+"""What the processes of a service are started with, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from spindle_trio._model import SpawnArguments
+from spindle_trio._model._spawn_arguments import options_from
+
+if TYPE_CHECKING:
+    from spindle_trio._process_handle import ProcessHandle
+
+
+@attrs.frozen
+class UnitSettings:
+    """What every generation is started with."""
+
+    entry: str
+    spawn: SpawnArguments
+    key: str | None
+    """Trimmed; `None` for none."""
+    on_start: Callable[[ProcessHandle], Awaitable[object]] | None
+
+    @property
+    def name(self) -> str:
+        """Of the service, in errors."""
+        return f"the service {self.entry}" + ("" if self.key is None else f" (key {self.key!r})")
+
+
+def settings_from(
+    call: str,
+    entry: str | os.PathLike[str],
+    on_start: Callable[[ProcessHandle], Awaitable[object]] | None,
+    options: SpawnArguments,
+) -> UnitSettings:
+    """Take the arguments of a call, and check them, since no caller sees the later spawns.
+
+    Args:
+        call: its name.
+        entry: its first argument.
+        on_start: called with each process when it is ready.
+        options: of each spawn.
+
+    Raises:
+        TypeError: there is no such option, or it has the wrong type.
+        ValueError: one is out of range.
+    """
+    for name in ("keep_key", "successor_of"):
+        if name in options:
+            raise TypeError(f"{call}() sees to {name} itself; leave it out")
+    if on_start is not None and not callable(on_start):  # pyright: ignore[reportUnnecessaryComparison]
+        raise TypeError(f"on_start must be an async function, not {on_start!r}")
+    checked = options_from(call, entry, options)
+    return UnitSettings(checked.entry, options, (checked.key or "").strip() or None, on_start)
