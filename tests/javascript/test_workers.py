@@ -106,6 +106,36 @@ async def test_an_error_has_the_name_and_the_facts_of_the_hosts(root: Path, prog
     assert kinds == [True, True]
 
 
+async def test_a_key_is_kept_for_a_successor(root: Path, program: str) -> None:
+    said, _ = await shown_by(
+        program,
+        root,
+        """
+        const spawn = (options) => refusal(() => backendProcesses.spawn({ kind: "k", key: "c", ...options }));
+        const { info: { processId: first } } = await spawn({ entry: "early.py", keepKey: true });
+        const second = await spawn({ entry: "echo.py" });
+        said.push([second.name, second.info.processId === first]);
+        const third = await spawn({ entry: "echo.py", keepKey: true, successorOf: first });
+        said.push(third.info.state, (await spawn({ entry: "echo.py", successorOf: first })).name);
+        await third.stop({ keepKey: true });
+        await until(() => states().includes("stopped"));
+        said.push((await spawn({ entry: "echo.py" })).name);
+        said.push((await backendProcesses.releaseKey(third.processId)) === undefined);
+        said.push((await spawn({ entry: "echo.py" })).info.state);
+        said.push((await refusal(() => backendProcesses.spawn({ entry: "echo.py", keepKey: true }))).message);
+        """,
+    )
+    assert said == [
+        ["DuplicateKeyError", True],
+        "running",
+        "KeyLostError",
+        "DuplicateKeyError",
+        True,
+        "running",
+        "options: keep_key needs a key: give the spawn one that is not blank",
+    ]
+
+
 async def test_what_cannot_be_sent_is_refused_here_or_reported(root: Path, program: str) -> None:
     said, stderr = await shown_by(
         program,

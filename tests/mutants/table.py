@@ -86,6 +86,87 @@ MUTANTS: Final = (
         "",
         ("core/test_registry.py::test_the_limit_counts_processes_and_a_replacement_not_twice",),
     ),
+    # ---- keys that are kept
+    Mutant(
+        "a stop that comes too late leaves the key kept",
+        "_host/_worker_scope.py",
+        "        elif not options.keep_key:\n",
+        "        elif False:\n",
+        ("contract/test_kept_keys.py::test_a_stop_that_comes_too_late_gives_up_the_key[memory]",),
+    ),
+    Mutant(
+        "a stop that races with an end leaves the key kept",
+        "_supervision/_supervised_process.py",
+        "        if not keeps_key and self.claim is not None:\n",
+        "        if not keeps_key and self.claim is not None and not self.record.life.is_settled:\n",
+        ("contract/test_kept_keys.py::test_a_stop_that_races_with_an_end_frees_the_key[memory]",),
+    ),
+    Mutant(
+        "a key is kept for a process of which nobody has heard",
+        "_host/_live_processes.py",
+        "        self._registry.give_up(process.process_id, give_back=True)",
+        "        pass",
+        ("contract/test_kept_keys.py::test_a_spawner_that_is_cancelled_as_its_process_fails_keeps_no_key[memory]",),
+    ),
+    Mutant(
+        "a successor that is cancelled frees the key",
+        "_host/_registry.py",
+        "(holder is None or keeping.fate is Fate.GIVEN_BACK)",
+        "holder is None",
+        ("contract/test_kept_keys.py::test_a_successor_that_is_cancelled_gives_the_key_back[memory]",),
+    ),
+    Mutant(
+        "a process that was stopped gives back the key that it took over",
+        "_host/_claims.py",
+        "self.keeping.fate = max(self.keeping.fate, Fate.GIVEN_BACK)",
+        "self.keeping.fate = Fate.GIVEN_BACK",
+        ("core/test_registry.py::test_who_was_asked_to_stop_keeps_no_key_and_gives_none_back",),
+    ),
+    Mutant(
+        "a kept key holds no slot",
+        "_host/_registry.py",
+        "            if claim.keeping is not None and self._keep(keyed, claim, claim.keeping, claim.place):\n",
+        "            if claim.keeping is not None and self._keep(keyed, claim, claim.keeping, claim.place):\n"
+        "                self._held -= bool(keyed.kept)\n",
+        ("contract/test_kept_keys.py::test_a_kept_key_keeps_its_slot[memory]",),
+    ),
+    Mutant(
+        "a key is kept though a replacement waits for it",
+        "_host/_registry.py",
+        "        if not keyed.waiting:\n",
+        "        if True:\n",
+        ("core/test_registry.py::test_a_key_goes_to_a_replacement_that_waits_rather_than_being_kept",),
+    ),
+    Mutant(
+        "a successor takes over a key that somebody else has by now",
+        "_host/_registry.py",
+        "        if kept is None or self._keys[kept.place].kept is not kept:\n            raise",
+        "        if kept is None:\n            raise",
+        ("core/test_registry.py::test_only_the_successor_of_the_last_process_has_the_key",),
+    ),
+    Mutant(
+        "another user takes over a kept key",
+        "_host/_worker_scope.py",
+        "            self._refuse_other_user(kept, user_id)\n",
+        "",
+        ("contract/test_kept_keys.py::test_the_kept_key_of_another_user_is_out_of_reach[memory]",),
+    ),
+    Mutant(
+        "a key that was released comes back from a successor that is cancelled",
+        "_host/_registry.py",
+        "        kept = self._kept.pop(process_id, None)\n",
+        "        kept = self._kept.get(process_id)\n",
+        ("contract/test_kept_keys.py::test_a_release_while_a_successor_starts_leaves_it_the_key[memory]",),
+    ),
+    Mutant(
+        "a spawn that is cancelled at the far end frees the key that it took over",
+        "_worker_protocol/_remote_worker.py",
+        "unwanted=spawn.uses_kept_keys",
+        "unwanted=False",
+        (
+            "collaboration/test_worker_protocol.py::test_a_successor_that_is_cancelled_at_the_far_end_gives_the_key_back[ready-False]",
+        ),
+    ),
     # ---- the supervisor
     Mutant(
         "what a process sent before its exit is not read",

@@ -37,6 +37,24 @@ export interface BackendProcessMessage {
   userId: string;
 }
 
+/** The options of a spawn: those of the API, and what keeps a key between two processes. */
+export interface SpawnOptions extends BackendProcessSpawnOptionsDTO {
+  /**
+   * Whether the host keeps the key when the process ends by itself, for a successor; until `releaseKey` or a stop gives
+   * it up. Needs a `key`.
+   */
+  keepKey?: boolean;
+
+  /** The id of the ended process whose key is kept, which this one takes over; user, kind and key must be the same. */
+  successorOf?: string;
+}
+
+/** The options of a stop: those of the API, and what becomes of the key. */
+export interface StopOptions extends BackendProcessStopOptionsDTO {
+  /** Whether the key stays kept for a successor all the same, if the spawn had `keepKey`. */
+  keepKey?: boolean;
+}
+
 /** How to call. */
 export interface CallOptions {
   /** Milliseconds until the call is cancelled; `Infinity` for no bound. */
@@ -62,6 +80,9 @@ export interface WorkerProcessHandle extends BackendProcessHandle {
 
   /** Read what a generator in the process yields; see `BackendProcesses.stream`. */
   stream(method: string, payload?: unknown, options?: StreamOptions): AsyncGenerator<unknown, void, undefined>;
+
+  /** Ask the process to end; see `BackendProcesses.stop`. */
+  stop(options?: StopOptions): Promise<void>;
 }
 
 /** The processes of this worker: as in the API, and calls besides. */
@@ -70,7 +91,7 @@ export interface BackendProcesses {
    * Start a process, and wait until its entry has called `ready`.
    * @throws BackendProcessError if it is refused or does not become ready; PayloadError for options that are no JSON
    */
-  spawn(options: BackendProcessSpawnOptionsDTO): Promise<WorkerProcessHandle>;
+  spawn(options: SpawnOptions): Promise<WorkerProcessHandle>;
 
   /** List the live processes that match all that is given, oldest first. */
   list(filter?: BackendProcessListOptionsDTO): Promise<BackendProcessInfoDTO[]>;
@@ -78,8 +99,14 @@ export interface BackendProcesses {
   /** Get a live process by its id; `null` if there is none. */
   get(processId: string): Promise<BackendProcessInfoDTO | null>;
 
-  /** Ask a process to end. This is answered at once; the terminal event says that the process is gone. */
-  stop(processId: string, options?: BackendProcessStopOptionsDTO): Promise<void>;
+  /**
+   * Ask a process to end. This is answered at once; the terminal event says that the process is gone. If it has ended
+   * and its key is kept, the key is given up.
+   */
+  stop(processId: string, options?: StopOptions): Promise<void>;
+
+  /** Give up the key that is kept of an ended process; does nothing if none is. */
+  releaseKey(processId: string, userId?: string): Promise<void>;
 
   /**
    * Send a message to a process. Never waits. If the host cannot deliver it, that is reported on stderr.

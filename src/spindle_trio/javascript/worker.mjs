@@ -51,6 +51,9 @@ class BackendProcesses {
 
   stop = (processId, options) => this.#ask("backend_process_stop", { processId, options }, () => undefined);
 
+  releaseKey = (processId, userId) =>
+    this.#ask("backend_process_release_key", { processId, userId }, () => undefined);
+
   /** Send a message to a process, which need not be one of this worker's handles. */
   send = (processId, payload, userId) => {
     this.#connection.send("backend_process_send", { processId, payload: payload ?? null, userId });

@@ -39,6 +39,15 @@ export async function ask(signal: AbortSignal): Promise<unknown[]> {
   return answers;
 }
 
+export async function startAgain(processId: string): Promise<void> {
+  const { spawn, releaseKey } = worker.backendProcesses;
+  const next = await spawn({ entry: "db.js", key: "db", keepKey: true, successorOf: processId });
+  await next.stop({ keepKey: true });
+  await releaseKey(next.processId, "ada");
+  // @ts-expect-error a word, and no flag
+  await spawn({ entry: "db.js", key: "db", keepKey: "yes" });
+}
+
 export async function run(): Promise<string> {
   try {
     const handle = await spindle.backendProcesses.spawn({ entry: "dist/indexer.js", payload: { chat: 42 } });
