@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class Child:
         self._payloads: list[Any] = []
 
     def begin(self) -> None:
-        assert self.process.control.send_nowait(self.init)
+        with suppress(trio.BrokenResourceError):  # it has ended already
+            assert self.process.control.send_nowait(self.init)
 
     def stop(self, reason: str | None = None) -> None:
         self.process.request_stop()
@@ -107,6 +108,7 @@ def launching(launcher: Launcher, root: Path) -> Launch:
         environment: dict[str, str] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         begin: bool = True,
+        vanishes: bool = False,
         **facts: object,
     ) -> AsyncIterator[Child]:
         path = root / entry
@@ -114,6 +116,8 @@ def launching(launcher: Launcher, root: Path) -> Launch:
         if source:
             path.write_text(textwrap.dedent(source))
         order = LaunchOrder("p-1", launcher.resolve(entry, root), root, environment or {}, limits)
+        if vanishes:  # once it has been resolved
+            path.unlink()
         init = encode_init(
             process_id="p-1",
             entry=entry,

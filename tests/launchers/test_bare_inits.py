@@ -87,9 +87,11 @@ def run(process):
         os._exit(0)
     os.waitpid(child, 0)
     orphan = int(os.read(told, 20))
-    while os.path.exists(f"/proc/{orphan}"):
-        process.send(open(f"/proc/{orphan}/stat").read())
-    return "reaped"
+    try:
+        while True:
+            process.send(open(f"/proc/{orphan}/stat").read())
+    except OSError:  # there is no such process, or no longer
+        return "reaped"
 """
 
 

@@ -17,7 +17,7 @@ from spindle_trio.abc import Launcher
 DATA = Path(__file__).parents[1] / "data" / "protocol_1"
 FROZEN = {
     "child.py": "3501aee1f3c3b68246ccf17ca08f3ffcfff776bf689d6b3447a484d0f78bfac6",
-    "launcher.py": "e0c98686b1c30aff72075ffa01faef88151ef1a3563fc894161b7c31888e22de",
+    "launcher.py": "4f01968294bfc0eebf8ede80c3616645c58be0504f618ac6204c057cc2f4125e",
 }
 
 
@@ -58,7 +58,7 @@ async def test_it_spawns_exchanges_messages_and_completes() -> None:
             assert await messages.receive() == {"got": message}
         await handle.send("done")
         info = await handle.wait_ended()
-        assert (info.state, handle.result) == ("completed", {"echoed": 3})
+        assert (info.state, handle.result) == ("completed", {"echoed": 3}), info.error
 
 
 async def test_it_stops_when_it_is_asked() -> None:

@@ -137,10 +137,8 @@ async def test_an_entry_that_cannot_be_loaded_fails_with_its_name_and_the_proble
     assert exiting["code"] == 1
 
 
-async def test_an_entry_file_that_vanished_after_it_was_resolved_fails(launch: Launch, tmp_path: Path) -> None:
-    async with launch("def run(process): ...", begin=False) as child:
-        (tmp_path / "entry.py").unlink()
-        child.begin()
+async def test_an_entry_file_that_vanished_after_it_was_resolved_fails(launch: Launch) -> None:
+    async with launch("def run(process): ...", vanishes=True) as child:
         assert "FileNotFoundError" in (await child.frame_of_type("fail"))["error"]
 
 

@@ -81,29 +81,29 @@ class Lane(FrameLane):
         self._ended = False
 
     async def receive(self, max_frames):
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
                 frames = self.receive_nowait(max_frames)
             except trio.WouldBlock:
                 await trio.lowlevel.wait_readable(self._socket)
             else:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.cancel_shielded_checkpoint()  # what has been taken must not be lost
                 return frames
 
     def receive_nowait(self, max_frames):
         if self._socket.fileno() < 0:
             raise trio.ClosedResourceError
-        if not self._frames:
-            self._read()
-        if not self._frames:
-            raise trio.EndOfChannel if self._ended else trio.WouldBlock
+        while not self._frames:
+            if not self._read():
+                raise trio.EndOfChannel if self._ended else trio.WouldBlock
         return [self._frames.popleft() for _ in range(min(max_frames, len(self._frames)))]
 
     def _read(self):
         try:
             data = self._socket.recv(65536)
         except BlockingIOError:
-            return
+            return False
         except ConnectionError:
             data = b""
         self._ended = not data
@@ -114,6 +114,7 @@ class Lane(FrameLane):
                 break
             self._frames.append(bytes(self._received[4:end]))
             del self._received[:end]
+        return bool(data)
 
     def send_nowait(self, body):
         self._pending = len(body).to_bytes(4, "big") + body

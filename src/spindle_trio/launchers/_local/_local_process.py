@@ -54,15 +54,25 @@ class ToldProcess:
     """Its control lane, from now on."""
 
 
-def tell(forked: ForkedProcess, program: Program, limits: Limits) -> ToldProcess:
+def tell(forked: ForkedProcess, program: Program, limits: Limits, *, may_have_ended: bool = False) -> ToldProcess:
     """Send a process its first frames.
+
+    Args:
+        forked: the process.
+        program: has the frames.
+        limits: bound what it sends.
+        may_have_ended: whether one that has ended is taken as it is: it may have said why.
 
     Raises:
         trio.BrokenResourceError: it has ended.
     """
     control = SocketLane(forked.control, max_bytes=limits.frame_bytes, frame_seconds=limits.frame_seconds)
-    for body in program.first_frames:
-        control.send_nowait(body)  # what the system does not take yet leaves with the host's own first frame
+    try:
+        for body in program.first_frames:
+            control.send_nowait(body)  # what the system does not take yet leaves with the host's own first frame
+    except trio.BrokenResourceError:
+        if not may_have_ended:
+            raise
     return ToldProcess(forked, program, control)
 
 

@@ -214,7 +214,8 @@ class ServerLauncher(Launcher):
         forked = await self._pool.take(str(order.entry.path)) if told is None else told.forked
         try:
             if told is None:
-                told = tell(forked, self._engine_for(order.entry).prepare(order, forked.parent), order.limits)
+                program = self._engine_for(order.entry).prepare(order, forked.parent)
+                told = tell(forked, program, order.limits, may_have_ended=True)
             process = LocalProcess(order, told, self._drains, self._memory_events)
         except BaseException:
             await forked.end()  # noqa: ASYNC102  # bounded; as for any launch that is given up
