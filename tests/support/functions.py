@@ -12,6 +12,10 @@ def add(first, second=1, *, third=0):
     return first + second + third
 
 
+async def later(first):
+    return first
+
+
 def describe():
     return os.getpid(), str(Path.cwd()), sys.path
 
@@ -97,6 +101,9 @@ def spawn_and_hang():
 class Holder:
     @staticmethod
     def double(value):
+        return 2 * value
+
+    def twice(self, value):
         return 2 * value
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import sys
 from importlib import import_module
+from types import MethodType
 from typing import TYPE_CHECKING, cast
 
 from spindle_trio._protocol._payload import LentBytes
+from spindle_trio.child._callables import ASYNC_GENERATOR, COROUTINE, code_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +61,7 @@ def name_function(function: object) -> tuple[str, str]:
     """
     module: object = getattr(function, "__module__", None)
     name: object = getattr(function, "__qualname__", None)
+    is_method = isinstance(function, MethodType) and not isinstance(function.__self__, type)
     if not callable(function) or not isinstance(module, str) or not isinstance(name, str):
         raise TypeError(
             f"run_sync() takes a function that a process can import by its name, and {function!r} has none; pass the "
@@ -72,6 +75,12 @@ def name_function(function: object) -> tuple[str, str]:
     if "<" in name:
         what = "a lambda" if name.endswith("<lambda>") else "defined inside another function"
         raise TypeError(f"{name!r} is {what}, and no process can find it; define it by def at the top of its module")
+    if code_flags(function) & (COROUTINE | ASYNC_GENERATOR):
+        raise TypeError(
+            f"{module}.{name} is async, and run_sync runs plain functions; define a plain one that runs it by trio.run"
+        )
+    if is_method:
+        raise TypeError(f"{module}.{name} is a method of an object; pass a function, and the object as its argument")
     try:
         found = find_function(module, name)
     except Exception:  # whatever importing raises
