@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -157,7 +157,7 @@ class ProcessHandle:
             RuntimeError: it was called from another thread than Trio's.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._refuse("call")
+        self._refuse("call", "async")
         request = check_request(CallRequest(method, payload, timeout, overrun))
         return await self._process.calls.call(request)
 
@@ -198,7 +198,7 @@ class ProcessHandle:
             RuntimeError: it was called from another thread than Trio's.
         """
         if get_ident() != self._thread:
-            raise other_thread("stream")
+            raise other_thread("stream", "reader")
         request = check_request(CallRequest(method, payload, timeout, overrun, window), is_stream=True)
         return _StreamBlock(self._process, request, self._refuse_closed)
 
@@ -260,9 +260,9 @@ class ProcessHandle:
         """Count what its inbox and outbox hold and have carried."""
         return self._process.statistics()
 
-    def _refuse(self, call: str) -> None:
+    def _refuse(self, call: str, kind: Literal["plain", "async"] = "plain") -> None:
         if get_ident() != self._thread:
-            raise other_thread(call)
+            raise other_thread(call, kind)
         self._refuse_closed()
 
     def _refuse_closed(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from types import FunctionType
-from typing import ClassVar, NoReturn, TypeVar
+from typing import ClassVar, Final, Literal, NoReturn, TypeVar
 
 import trio
 
@@ -69,15 +69,23 @@ def require_trio() -> None:
         )
 
 
-def other_thread(call: str) -> RuntimeError:
+_FROM_A_THREAD: Final = {
+    "plain": "type: trio.from_thread.run_sync(….{call}, …)",
+    "async": "type: trio.from_thread.run(….{call}, …)",
+    "reader": "put what reads {call}() into an async function, and type: trio.from_thread.run(that_function)",
+}
+
+
+def other_thread(call: str, kind: Literal["plain", "async", "reader"] = "plain") -> RuntimeError:
     """Make the error for a call from another thread: threads may not share any of these objects.
 
     Args:
         call: the name of the method.
+        kind: what it is: a plain function, an async one, or one that returns what an async function reads from.
     """
     return RuntimeError(
         f"{call}() was called from the wrong thread; in a thread that Trio started, "
-        f"type: trio.from_thread.run_sync(….{call}, …); in any other thread pass trio_token= as well"
+        f"{_FROM_A_THREAD[kind].format(call=call)}; in any other thread pass trio_token= as well"
     )
 
 

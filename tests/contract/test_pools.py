@@ -687,6 +687,23 @@ async def test_a_bad_call_gets_its_error_and_costs_no_process(world: World, worl
         assert pool.statistics().starts == 1
 
 
+async def test_another_thread_may_not_use_a_pool_and_nothing_was_touched(real_world: World) -> None:
+    async with opened(real_world, size=1) as pool:
+
+        async def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match=r"call\(\) .* wrong thread; .* trio\.from_thread\.run\(….call, …\)"):
+                await pool.call("square", 3)
+            for begin in (lambda: pool.stream("count", 1), lambda: pool.map("square", [1])):
+                with pytest.raises(RuntimeError, match=r"wrong thread; .* trio\.from_thread\.run\(that_function\)"):
+                    begin()
+
+        await trio.to_thread.run_sync(trio.run, elsewhere)
+        assert (pool.statistics().starting, pool.statistics().waiting) == (0, 0)
+        assert await trio.to_thread.run_sync(trio.from_thread.run, pool.call, "square", 3) == 9
+        await trio.to_thread.run_sync(trio.run, elsewhere)  # a process is idle
+        assert (pool.statistics().idle, pool.statistics().calls) == (1, 1)
+
+
 async def test_a_bad_stream_gets_its_error_and_costs_no_process(world: World, world_clock: MockClock | None) -> None:
     bad: list[tuple[dict[str, Any], str]] = [
         ({"method": 7}, "a method is"),

@@ -67,6 +67,8 @@ async def test_what_no_process_can_import_is_refused_and_the_error_says_what_to_
         (functions.UNNAMED, "is a lambda"),
         (inner, "is defined inside another function"),
         (script, "is defined in the main program, which no process imports; move it to a module of its own"),
+        (functions.later, r"is async, and run_sync runs plain functions; .* trio\.run"),
+        (functions.Holder().twice, "is a method of an object; pass a function, and the object as its argument"),
         (main, "has none; pass the function itself, and its arguments after it"),
         (functions, "takes a function"),
         (None, "takes a function"),
@@ -79,6 +81,18 @@ async def test_what_no_process_can_import_is_refused_and_the_error_says_what_to_
     with pytest.raises(ValueError, match="timeout"):
         await pool.run_sync(functions.add, 1, timeout=-1)
     assert await pool.run_sync(functions.add, 1) == 2
+
+
+async def test_another_thread_may_not_use_the_pool(pool):
+    async def elsewhere():
+        with pytest.raises(
+            RuntimeError, match=r"run_sync\(\) .* wrong thread; .* trio\.from_thread\.run\(….run_sync, …\)"
+        ):
+            await pool.run_sync(functions.add, 1)
+
+    await trio.to_thread.run_sync(trio.run, elsewhere)
+    assert (pool.statistics().starting, pool.statistics().waiting) == (0, 0)
+    assert await trio.to_thread.run_sync(trio.from_thread.run, pool.run_sync, functions.add, 1) == 2
 
 
 async def test_what_a_function_raises_is_raised_with_its_traceback_as_a_note(pool):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -16,7 +17,7 @@ from spindle_trio._functions._pickled import from_pickle, name_function, to_pick
 from spindle_trio._model import Limits
 from spindle_trio._open_host import open_host
 from spindle_trio._pools import Pool, PoolStatistics, open_pool
-from spindle_trio._trio_rules import AsyncBlock, uninterrupted
+from spindle_trio._trio_rules import AsyncBlock, other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue, Overrun
@@ -88,6 +89,7 @@ class FunctionPool:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -130,7 +132,10 @@ class FunctionPool:
             TypeError: the function is none that a process can import, or an argument cannot be pickled.
             ValueError: `timeout` or `overrun` is out of range.
             trio.ClosedResourceError: the pool is closed.
+            RuntimeError: it was called from another thread than Trio's.
         """
+        if get_ident() != self._thread:
+            raise other_thread("run_sync", "async")
         module, name = name_function(function)
         try:
             payload = to_pickle((args, kwargs))

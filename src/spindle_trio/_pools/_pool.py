@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from spindle_trio._pools._crew import Crew
 from spindle_trio._pools._pool_map import MapRun, PoolMap
 from spindle_trio._pools._settings import PoolSettings
 from spindle_trio._services._deadline import deadline_from, seconds_left
-from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
+from spindle_trio._trio_rules import AsyncBlock, other_thread, require_trio, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
@@ -123,6 +124,7 @@ class Pool:
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -160,7 +162,10 @@ class Pool:
             TypeError: `method` is no plain str.
             ValueError: `timeout` or `overrun` is out of range.
             trio.ClosedResourceError: the pool or its worker is closed, or closed while the call waited.
+            RuntimeError: it was called from another thread than Trio's.
         """
+        if get_ident() != self._thread:
+            raise other_thread("call", "async")
         deadline = deadline_from(timeout)
         at_head = False
         while True:
@@ -203,7 +208,12 @@ class Pool:
             timeout: seconds for the whole stream; the wait for a process counts.
             window: how many items may be under way.
             overrun: as for `call`.
+
+        Raises:
+            RuntimeError: it was called from another thread than Trio's.
         """
+        if get_ident() != self._thread:
+            raise other_thread("stream", "reader")
         return _StreamBlock(self._crew.lending, method, payload, timeout, window, overrun)
 
     def map(
@@ -230,7 +240,12 @@ class Pool:
             ordered: whether answers come in the order of their payloads, or as they are there.
             timeout: seconds for each call, from when its payload was taken.
             overrun: as for `call`.
+
+        Raises:
+            RuntimeError: it was called from another thread than Trio's.
         """
+        if get_ident() != self._thread:
+            raise other_thread("map", "reader")
 
         async def call(payload: object) -> JsonValue:
             return await self.call(method, payload, timeout=timeout, overrun=overrun)
