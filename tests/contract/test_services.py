@@ -1,9 +1,13 @@
-"""Services: when a process is started again, who may use it meanwhile, and how a service ends."""
+"""Services: when a process is started again, who may use it meanwhile, and how a service ends.
+
+The first part has a test for each way in which other supervisors went wrong.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -11,11 +15,19 @@ import trio
 from trio.testing import MockClock
 
 from spindle_trio import (
+    DuplicateKeyError,
+    EntryError,
+    ProcessHandle,
     ProcessLostError,
     RestartPolicy,
     Service,
     ServiceEvent,
     ServiceGaveUpError,
+    StartupCancelledError,
+    StartupFailedError,
+    StartupTimeoutError,
+    Worker,
+    open_host,
     open_service,
 )
 
@@ -25,25 +37,56 @@ STEADY = """
 async def run(process):
     @process.on_call
     async def who(payload):
-        return [os.getpid(), payload]
+        return process.process_id
 
     @process.on_call
     async def end(payload):
         getattr(process, payload)("as it was told")
         await trio.sleep_forever()
 
+    @process.on_call
+    async def say(payload):
+        for value in payload:
+            await process.send(value)
+
+    @process.on_call
+    async def count(payload):
+        for number in range(payload):
+            yield number
+
     process.ready()
     process.beat_while_running()
 """
 """Answers calls, and ends as it is told."""
 
+STUBBORN = STEADY.replace("process.ready()", "process.on_stop(print)\n    process.ready()")
+"""Hears of a stop, and leaves it to the host to end it."""
+
 CRASHES = """
 async def run(process):
     process.ready()
+    process.beat_while_running()
+    await trio.sleep(process.payload or 0)
     process.fail("it crashes")
 """
+"""Fails when it has lived for as many seconds as its payload says."""
+
+LAST_WORD = """
+async def run(process):
+    @process.on_call
+    async def end(payload):
+        process.fail("as it was told")
+        await trio.sleep_forever()
+
+    process.ready()
+    process.beat_while_running()
+    await process.wait_stop()
+    getattr(process, process.payload)("its last word")
+"""
+"""Has a word of its own when it is stopped."""
 
 QUICK = RestartPolicy(delay=0.01, factor=1, jitter=0)
+ALWAYS = RestartPolicy("always", delay=0.01, factor=1, jitter=0, give_up_after=None)
 
 
 class Log:
@@ -57,15 +100,20 @@ class Log:
         self.events.append(event)
         self._changed.unpark_all()
 
-    def kinds(self) -> list[str]:
-        return [f"{event.kind} {event.generation}" for event in self.events]
+    def kinds(self, generation: int | None = None) -> list[str]:
+        return [str(event.kind) for event in self.events if generation in (None, event.generation)]
+
+    def times(self, kind: str) -> list[float]:
+        """The seconds between the first of all events and each of a kind."""
+        first = self.events[0].at
+        return [(event.at - first).total_seconds() for event in self.events if event.kind == kind]
 
     async def wait(self, kind: str, generation: int) -> ServiceEvent:
         """Wait for an event. A level."""
         await trio.lowlevel.checkpoint()
         while True:
             for event in self.events:
-                if event.kind == kind and event.generation == generation:
+                if (event.kind, event.generation) == (kind, generation):
                     return event
             await self._changed.park()
 
@@ -75,26 +123,498 @@ async def opened(
     world: World, source: str = STEADY, *, host: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[Service, Log]]:
     """Open a service of an entry."""
+    async with working(world, source, **(host or {})) as (worker, entry), serving(worker, entry, **options) as both:
+        yield both
+
+
+@asynccontextmanager
+async def working(world: World, source: str = STEADY, **host: Any) -> AsyncIterator[tuple[Worker, str]]:
+    """Open a worker for an entry."""
     entry = world.entry(source)
+    async with world.worker(**host) as worker:
+        yield worker, entry
+
+
+@asynccontextmanager
+async def serving(worker: Worker, entry: str, **options: Any) -> AsyncIterator[tuple[Service, Log]]:
+    """Open a service, and note its events."""
     log = Log()
-    async with (
-        world.worker(**(host or {})) as worker,
-        open_service(worker, entry, **options) as service,
-    ):
+    async with open_service(worker, entry, **options) as service:
         service.on_event(log.note)
         yield service, log
 
 
-async def test_a_process_that_fails_is_started_again(world: World, world_clock: MockClock | None) -> None:
-    async with opened(world, restart=QUICK, key="a") as (service, log):
-        with pytest.raises(ProcessLostError):
-            await service.call("end", "fail")
-        await log.wait("running", 2)
-        assert (await service.call("who", 1))[1] == 1
-        assert service.generation == 2
+async def crash(service: Service) -> None:
+    """Have its process fail."""
+    with pytest.raises(ProcessLostError):
+        await service.call("end", "fail")
 
 
-async def test_a_crash_loop_gives_up(world: World, world_clock: MockClock | None) -> None:
-    with pytest.raises(ServiceGaveUpError, match=r"after 8 failure.*, of generation 8: it crashes; mend"):
-        async with opened(world, CRASHES, restart=QUICK, key="a"):
+async def end(process: ProcessHandle) -> None:
+    """Have a process fail, if it does not end otherwise."""
+    with suppress(ProcessLostError):
+        await process.call("end", "fail")
+
+
+async def live(worker: Worker) -> list[str]:
+    return [info.process_id for info in await worker.backend_processes.list()]
+
+
+# ---- what goes wrong elsewhere
+
+
+async def test_a_crash_loop_gives_up_however_long_its_delays_are(world: World, world_clock: MockClock | None) -> None:
+    policy = RestartPolicy(jitter=0) if world.is_virtual else RestartPolicy(delay=0.01, max_delay=0.04, jitter=0)
+    began = trio.current_time()
+    with pytest.raises(ServiceGaveUpError):
+        async with opened(world, CRASHES, restart=policy):
             await trio.sleep_forever()
+    if world.is_virtual:
+        assert trio.current_time() - began == pytest.approx(0.5 + 1 + 2 + 4 + 8 + 16 + 30)
+    assert world.reasons() == [("failed", "failed")] * 8
+
+
+async def test_a_life_that_was_long_enough_begins_a_new_row_and_a_shorter_one_does_not(
+    world: World, world_clock: MockClock | None
+) -> None:
+    stable_after = world.seconds(5, 0.2)
+    policy = RestartPolicy(delay=world.seconds(0.5, 0.01), stable_after=stable_after, give_up_after=3, jitter=0)
+    async with opened(world, CRASHES, restart=policy, payload=stable_after + world.seconds(0, 0.1)) as (_, log):
+        await log.wait("running", 20 if world.is_virtual else 4)
+        assert {event.failures for event in log.events if event.kind == "ended"} == {1}
+        for event in log.events:
+            if event.kind == "restart_scheduled":
+                assert event.seconds == pytest.approx(policy.delay, abs=1e-6)
+    with pytest.raises(ServiceGaveUpError):
+        async with opened(world, CRASHES, restart=policy, payload=world.seconds(4.9, 0)) as (_, log):
+            await trio.sleep_forever()
+    assert [event.failures for event in log.events if event.kind == "ended"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("word", ["complete", "fail", "send_nowait"])
+async def test_what_somebody_stops_stays_stopped_whatever_its_last_word(
+    world: World, world_clock: MockClock | None, word: str
+) -> None:
+    async with (
+        working(world, LAST_WORD) as (worker, entry),
+        serving(worker, entry, restart=ALWAYS, payload=word, key="a") as (service, log),
+    ):
+        process = await service.wait_running()
+        await worker.backend_processes.stop(process.process_id, reason="enough")
+        await log.wait("stopped", 1)
+        assert log.kinds() == ["ended", "stopped"]
+        assert (service.state, service.process, service.failures) == ("stopped", None, 0)
+        with pytest.raises(trio.ClosedResourceError, match=r"entry\.py \(key 'a'\) is stopped: somebody has"):
+            await service.wait_running()
+        with pytest.raises(trio.ClosedResourceError, match="somebody has stopped it"):
+            await service.restart()
+        await trio.sleep(world.seconds(100, 0.05))
+        assert (service.generation, await live(worker)) == (1, [])
+
+
+async def test_a_stop_beats_a_start_that_is_pending(world: World, world_clock: MockClock | None) -> None:
+    async with working(world) as (worker, entry):
+        delay = world.seconds(30, 0.3)
+        async with serving(worker, entry, restart=RestartPolicy(delay=delay, jitter=0), key="a") as (service, log):
+            await crash(service)
+            await log.wait("restart_scheduled", 1)
+            assert service.state == "waiting"
+            assert service.restart_at is not None
+            await service.stop("we close")
+            assert (service.state, service.restart_at) == ("stopped", None)
+            with pytest.raises(trio.ClosedResourceError, match="is stopped: we close"):
+                await service.call("who")
+            await trio.sleep(2 * delay)
+            assert (service.generation, await live(worker)) == (1, [])
+            assert log.kinds() == ["ended", "restart_scheduled", "stopped"]
+
+
+@pytest.mark.parametrize("moment", ["end", "start"])
+@pytest.mark.parametrize("what", ["service", "process"])
+async def test_a_stop_that_races_with_an_end_or_a_start_wins(
+    virtual_world: World, autojump_clock: MockClock, what: str, moment: str
+) -> None:
+    """At each step from an end to the wait for the next start, and from there to the next life."""
+    async with working(virtual_world) as (worker, entry):
+        for steps in itertools.count():
+            async with serving(worker, entry, restart=ALWAYS, key="a") as (service, log):
+                process = await service.wait_running()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(end, process)
+                    if moment == "start":
+                        await log.wait("restart_scheduled", 1)
+                        assert service.restart_at is not None
+                        await trio.sleep_until(service.restart_at)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    is_over = (
+                        service.state == "waiting" if moment == "end" else service.generation > 1 and service.process
+                    )
+                    if what == "service":
+                        await service.stop()
+                    else:
+                        await worker.backend_processes.stop(process.process_id)
+                        for process_id in await live(worker):
+                            await worker.backend_processes.stop(process_id)
+                await trio.sleep(1)
+                assert service.state == "stopped", steps
+                assert await live(worker) == []
+                assert log.kinds()[-1] == "stopped"
+            if is_over:
+                assert steps > 2
+                return
+
+
+async def test_the_first_failure_is_followed_by_a_delay_less_what_chance_takes(
+    world: World, world_clock: MockClock | None
+) -> None:
+    delay = world.seconds(10, 0.1)
+    policy = RestartPolicy(delay=delay, factor=1, jitter=0.5, give_up_after=12)
+    with pytest.raises(ServiceGaveUpError):
+        async with opened(world, CRASHES, restart=policy) as (_, log):
+            await trio.sleep_forever()
+    waits = [event.seconds for event in log.events if event.kind == "restart_scheduled" and event.seconds is not None]
+    assert len(waits) == 11
+    assert delay / 2 <= min(waits) < max(waits) <= delay
+    ended, started = log.times("ended"), log.times("started")
+    assert all(later - earlier >= wait - 0.001 for earlier, later, wait in zip(ended, started, waits, strict=False))
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_a_week_of_crash_loops_costs_its_starts_and_nothing_between(
+    virtual_world: World, autojump_clock: MockClock
+) -> None:
+    policy = RestartPolicy(max_delay=3600, jitter=0, give_up_after=None)
+    entry = virtual_world.entry(CRASHES)
+    week = 7 * 24 * 3600
+    steps = Steps()
+    async with (
+        open_host(virtual_world.launcher()) as host,
+        host.open_worker("tests", root=virtual_world.root, user_id="ada") as worker,
+    ):
+        began = trio.current_time()
+        trio.lowlevel.add_instrument(steps)
+        with trio.move_on_after(week):
+            async with open_service(worker, entry, restart=policy) as service:
+                await trio.sleep_forever()
+        trio.lowlevel.remove_instrument(steps)
+        assert trio.current_time() - began == pytest.approx(week)
+        assert service.generation == 180  # one an hour, and 13 before the delay has grown to that
+        assert (
+            steps.count < 25 * service.generation
+        )  # of all tasks: those of the host, of the process and of the service
+
+
+async def test_options_that_contradict_each_other_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"factor=1 and max_delay=5 .*never grows"):
+        RestartPolicy(factor=1, max_delay=5)
+
+
+async def test_nobody_is_let_through_before_ready_and_the_handshake(
+    world: World, world_clock: MockClock | None
+) -> None:
+    source = STEADY.replace("return process.process_id", "return greeted").replace(
+        "process.ready()",
+        """
+    greeted = []
+
+    @process.on_call
+    async def greet(payload):
+        greeted.append(payload)
+
+    await trio.sleep(process.payload)
+    process.ready()""",
+    )
+    services: list[Service] = []
+    seen: list[object] = []
+
+    async def handshake(process: ProcessHandle) -> None:
+        seen.extend(service.process for service in services)
+        await trio.sleep(world.seconds(5, 0.05))
+        seen.extend(service.process for service in services)
+        await process.call("greet", "hello")
+
+    async with opened(world, source, restart=QUICK, on_start=handshake, payload=world.seconds(5, 0.05)) as (
+        service,
+        log,
+    ):
+        services.append(service)
+        for generation in (1, 2, 3):
+            assert await service.call("who") == ["hello"]
+            assert service.generation == generation
+            async with trio.open_nursery() as nursery:
+                await crash(service)
+                nursery.start_soon(service.wait_running)
+        assert await service.call("who") == ["hello"]
+    assert seen == [None] * 6
+    assert log.kinds(2)[:2] == ["started", "running"]
+
+
+async def test_the_last_post_mortem_travels_in_the_error_and_attempts_are_events(
+    world: World, world_clock: MockClock | None
+) -> None:
+    with pytest.raises(ServiceGaveUpError) as caught:
+        async with opened(world, CRASHES, restart=QUICK, key="a") as (service, log):
+            await trio.sleep_forever()
+    error = caught.value
+    assert str(error) == (
+        "the service entry.py (key 'a') has given up after 8 failure(s) in a row; the last one, of generation 8: it "
+        "crashes; mend what is wrong, and open it again"
+    )
+    assert (error.attempts, error.entry, error.key) == (8, "entry.py", "a")
+    assert error.post_mortem is not None
+    assert error.post_mortem.error == "it crashes"
+    ends = [event for event in log.events if event.kind == "ended"]
+    assert [event.generation for event in ends] == list(range(1, 9))
+    assert [event.failures for event in ends] == list(range(1, 9))
+    assert all(event.post_mortem is not None and event.error == "it crashes" for event in ends)
+    assert log.kinds()[-1] == "gave_up"
+    assert log.events[-1].post_mortem == error.post_mortem
+    assert service.state == "gave_up"
+    with pytest.raises(ServiceGaveUpError):
+        await service.wait_running()
+
+
+# ---- starting
+
+
+async def test_a_process_that_fails_is_followed_by_another(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, restart=QUICK) as (service, log):
+        first = await service.wait_running()
+        assert (service.state, service.generation, service.failures) == ("running", 1, 0)
+        assert await service.call("who") == first.process_id
+        await crash(service)
+        second = await service.wait_running()
+        assert second.process_id != first.process_id
+        assert service.process is second
+        assert (service.state, service.generation, service.failures) == ("running", 2, 1)
+        assert await service.call("who") == second.process_id
+        assert repr(service) == f"<Service running entry.py {second.process_id} generation=2 failures=1>"
+        assert log.kinds() == ["ended", "restart_scheduled", "started", "running"]
+        ended, scheduled, started, running = log.events
+        assert (ended.process_id, ended.failures, ended.error) == (first.process_id, 1, "as it was told")
+        assert ended.info == first.info
+        assert scheduled.restart_at is not None
+        assert (scheduled.restart_at - ended.at).total_seconds() == pytest.approx(0.01, abs=0.005)
+        assert (started.generation, started.process_id) == (2, None)
+        assert (running.generation, running.process_id) == (2, second.process_id)
+    assert log.kinds()[-2:] == ["ended", "stopped"]
+    assert world.reasons() == [("failed", "failed"), ("stopped", "stopped")]
+
+
+@pytest.mark.parametrize(
+    ("when", "word", "follows"),
+    [
+        ("never", "fail", False),
+        ("never", "complete", False),
+        ("on_failure", "complete", False),
+        ("always", "complete", True),
+    ],
+)
+async def test_the_policy_says_which_ends_are_followed_by_a_start(
+    world: World, world_clock: MockClock | None, when: Any, word: str, follows: bool
+) -> None:
+    policy = RestartPolicy(when, delay=0.01, jitter=0)
+    async with opened(world, restart=policy) as (service, log):
+        with pytest.raises(ProcessLostError):
+            await service.call("end", word)
+        await log.wait("running" if follows else "stopped", 2 if follows else 1)
+        assert service.state == ("running" if follows else "stopped")
+        if not follows:
+            with pytest.raises(trio.ClosedResourceError, match="it completed" if word == "complete" else "told"):
+                await service.wait_running()
+
+
+async def test_deadlines_that_are_missed_are_failures(world: World, world_clock: MockClock | None) -> None:
+    source = """
+    async def run(process):
+        process.ready()
+        await trio.sleep_forever()
+    """
+    async with opened(world, source, restart=QUICK, heartbeat_timeout=world.seconds(5, 0.3)) as (_, log):
+        ended = await log.wait("ended", 1)
+        assert ended.failures == 1
+        assert ended.info is not None
+        assert ended.info.state == "timed_out"
+        assert ended.post_mortem is not None
+        await log.wait("running", 2)
+
+
+async def test_the_first_start_raises_as_a_spawn_does_and_leaves_nothing(
+    world: World, world_clock: MockClock | None
+) -> None:
+    never_ready = "async def run(process):\n    await trio.sleep_forever()\n"
+    async with working(world, "async def run(process):\n    process.fail('no luck')\n") as (worker, entry):
+        with pytest.raises(StartupFailedError, match="no luck"):
+            async with open_service(worker, entry, key="a"):
+                pytest.fail("it was entered")
+        with pytest.raises(EntryError):
+            async with open_service(worker, "absent.py"):
+                pytest.fail("it was entered")
+        assert await live(worker) == []
+        with pytest.raises(StartupFailedError):  # and no DuplicateKeyError: the key is free
+            await worker.backend_processes.spawn(entry, key="a")
+    async with working(world, never_ready) as (worker, entry):
+        with pytest.raises(StartupTimeoutError):
+            async with open_service(worker, entry, startup_timeout=0.2):
+                pytest.fail("it was entered")
+        with trio.move_on_after(0.1) as scope:
+            async with open_service(worker, entry, key="a"):
+                pytest.fail("it was entered")
+        assert scope.cancelled_caught
+        assert await live(worker) == []
+
+
+async def test_a_later_start_that_fails_or_is_refused_is_a_failure(world: World, world_clock: MockClock | None) -> None:
+    async with working(world, max_processes=1) as (worker, entry):
+        policy = RestartPolicy(delay=0.05, factor=1, jitter=0, give_up_after=3)
+        with pytest.raises(ServiceGaveUpError, match="as many as the host allows") as caught:
+            async with serving(worker, entry, restart=policy) as (service, log):
+                await crash(service)
+                await log.wait("ended", 1)
+                other = await worker.backend_processes.spawn(entry)
+                await service.wait_running()
+        assert caught.value.post_mortem is None
+        assert type(caught.value.__cause__).__name__ == "ProcessLimitError"
+        assert [event.info for event in log.events if event.kind == "ended"][1:] == [None, None]
+        assert await live(worker) == [other.process_id]
+
+
+# ---- on_start
+
+
+async def test_an_on_start_that_raises_at_the_first_start_is_raised_bare(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async def refuse(process: ProcessHandle) -> None:
+        raise KeyError(process.process_id)
+
+    def plain(process: ProcessHandle) -> Any:
+        return None
+
+    async with working(world) as (worker, entry):
+        with pytest.raises(KeyError):
+            async with open_service(worker, entry, key="a", on_start=refuse):
+                pytest.fail("it was entered")
+        with pytest.raises(TypeError, match="type: async def on_start"):
+            async with open_service(worker, entry, key="a", on_start=plain):
+                pytest.fail("it was entered")
+        assert await live(worker) == []
+        await worker.backend_processes.spawn(entry, key="a")
+
+
+async def test_an_on_start_that_raises_later_is_a_failure_and_keeps_the_key(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with working(world) as (worker, entry):
+        calls = itertools.count(1)
+
+        async def refuse_the_second(process: ProcessHandle) -> None:
+            if next(calls) == 2:
+                raise KeyError("no")
+
+        delay = world.seconds(5, 0.2)
+        policy = RestartPolicy(delay=delay, factor=1, jitter=0)
+        async with serving(worker, entry, restart=policy, key="a", on_start=refuse_the_second) as (service, log):
+            await crash(service)
+            ended = await log.wait("ended", 2)
+            assert (ended.error, ended.failures, ended.seconds) == ("on_start raised KeyError: 'no'", 2, None)
+            with pytest.raises(DuplicateKeyError):
+                await worker.backend_processes.spawn(entry, key="a")
+            await log.wait("running", 3)
+            assert log.kinds(2) == ["started", "ended", "restart_scheduled"]
+
+
+@pytest.mark.parametrize("word", ["complete", "fail"])
+async def test_an_on_start_whose_process_ends_is_cancelled(
+    world: World, world_clock: MockClock | None, word: str
+) -> None:
+    source = f"""
+    async def run(process):
+        process.ready()
+        process.beat_while_running()
+        await trio.sleep({world.seconds(1, 0.05)})
+        process.{word}("early")
+    """
+
+    async def wait(process: ProcessHandle) -> None:
+        await trio.sleep_forever()
+
+    with pytest.raises(StartupFailedError, match=r"the service entry\.py ended before on_start had returned"):
+        async with opened(world, source, on_start=wait):
+            pytest.fail("it was entered")
+
+
+async def test_who_stops_the_first_process_before_on_start_has_returned_cancels_the_start(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with working(world) as (worker, entry):
+
+        async def stop(process: ProcessHandle) -> None:
+            await worker.backend_processes.stop(process.process_id)
+            await trio.sleep_forever()
+
+        with pytest.raises(StartupCancelledError, match="somebody has stopped it"):
+            async with open_service(worker, entry, on_start=stop):
+                pytest.fail("it was entered")
+
+
+# ---- keys
+
+
+async def test_the_key_is_held_between_two_processes(world: World, world_clock: MockClock | None) -> None:
+    async with working(world) as (worker, entry):
+        policy = RestartPolicy(delay=world.seconds(5, 0.2), jitter=0)
+        async with serving(worker, entry, restart=policy, key=" a ") as (service, log):
+            await crash(service)
+            await log.wait("restart_scheduled", 1)
+            with pytest.raises(DuplicateKeyError):
+                await worker.backend_processes.spawn(entry, key="a")
+            process = await service.wait_running()
+            assert process.key == "a"
+            with pytest.raises(DuplicateKeyError):
+                await worker.backend_processes.spawn(entry, key="a")
+            await crash(service)
+            await log.wait("restart_scheduled", 2)
+        await worker.backend_processes.spawn(entry, key="a")  # it has been given up with the service
+
+
+@pytest.mark.parametrize("moment", ["running", "waiting"])
+async def test_who_takes_the_key_replaces_the_service(world: World, world_clock: MockClock | None, moment: str) -> None:
+    async with working(world) as (worker, entry):
+        policy = RestartPolicy(delay=world.seconds(5, 0.2), jitter=0)
+        async with serving(worker, entry, restart=policy, key="a") as (service, log):
+            if moment == "waiting":
+                await crash(service)
+                await log.wait("restart_scheduled", 1)
+            other = await worker.backend_processes.spawn(entry, key="a", replace_existing=True)
+            await log.wait("stopped", 1 if moment == "running" else 2)
+            with pytest.raises(trio.ClosedResourceError, match=r"replaced it|no longer kept"):
+                await service.wait_running()
+            assert await live(worker) == [other.process_id]
+        assert await live(worker) == [other.process_id]
+
+
+async def test_the_key_is_free_when_the_service_is_over(world: World, world_clock: MockClock | None) -> None:
+    async with working(world) as (worker, entry):
+        with pytest.raises(ServiceGaveUpError):
+            async with serving(worker, entry, key="a", restart=RestartPolicy(give_up_after=1)) as (service, _):
+                await crash(service)
+                await trio.sleep_forever()
+        async with serving(worker, entry, key="a") as (service, _):
+            await service.stop()
+            await (await worker.backend_processes.spawn(entry, key="a")).stop()
+        async with serving(worker, entry, key="a") as (service, log):
+            with pytest.raises(ProcessLostError):
+                await service.call("end", "complete")
+            await log.wait("stopped", 1)
+            await worker.backend_processes.spawn(entry, key="a")

@@ -177,7 +177,7 @@ class Keeper:
             self._give_up(end)
             return None
         at = end.at if self._is_restart_wanted else decision.at
-        self.status.waiting(at)
+        self.status.waiting(at, end.at)
         return at
 
     async def _finish(self) -> None:

@@ -142,15 +142,15 @@ class Status:
             error=end.said,
         )
 
-    def waiting(self, at: float) -> None:
-        """The next start has a time."""
+    def waiting(self, at: float, since: float) -> None:
+        """The next start has a time, after an end that has one."""
         self._enter("waiting")
         self.restart_at = at
         self._publish(
             ServiceEventKind.RESTART_SCHEDULED,
             self.unit.generation,
             restart_at=self._wall_time(at),
-            seconds=max(0.0, at - trio.current_time()),
+            seconds=at - since,
         )
 
     def refuse(self, make: Callable[[], Exception]) -> None:

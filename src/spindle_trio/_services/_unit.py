@@ -116,17 +116,12 @@ class Unit:
         self.ready_at = trio.current_time()
         if self._take is not None:
             self._take(self.generation, handle)
-        cause = await self._prepare(handle)
-        if cause is not None and not handle.state.is_terminal:
+        is_done, cause = await self._prepare(handle)
+        if not is_done:
             end = await self.stop("its start has failed", how=Ending.FAILED, keep_key=True)
-            said = (
-                end.said
-                if end.how is not Ending.FAILED
-                else one_line(f"on_start raised {type(cause).__name__}: {cause}")
-            )
-            return attrs.evolve(end, ready_at=None, said=said, cause=cause)
-        if handle.state.is_terminal:
-            return attrs.evolve(self._ended(handle, None), ready_at=None, cause=cause)
+            if cause is not None and end.how is Ending.FAILED:
+                end = attrs.evolve(end, said=one_line(f"on_start raised {type(cause).__name__}: {cause}"))
+            return attrs.evolve(end, ready_at=None, cause=cause)
         self._is_let_through = True
         return None
 
@@ -208,11 +203,12 @@ class Unit:
             elif event.state.is_terminal and self._is_spawning:
                 self._ends[event.process_id] = event
 
-    async def _prepare(self, handle: ProcessHandle) -> Exception | None:
-        """Run `on_start` while the process lives. Returns what it raised."""
+    async def _prepare(self, handle: ProcessHandle) -> tuple[bool, Exception | None]:
+        """Run `on_start` while the process lives. Returns whether that is done, and what it raised."""
         on_start = self.settings.on_start
         if on_start is None:
-            return None
+            return True, None
+        is_done = False
         caught: Exception | None = None
 
         async def watch() -> None:
@@ -227,10 +223,11 @@ class Unit:
                 if not isawaitable(waiting):
                     raise TypeError("on_start must be an async function; type: async def on_start(process): …")
                 await waiting
+                is_done = True
             except Exception as error:
                 caught = error
             nursery.cancel_scope.cancel()
-        return caught
+        return is_done, caught
 
     def _never_ready(self, error: SpindleError) -> End:
         info = error.info if isinstance(error, SpawnError) else None
