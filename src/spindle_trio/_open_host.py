@@ -72,7 +72,7 @@ def open_host(
             server, and runs JavaScript ones in Node or Bun.
         grace_period: seconds between asking a process to stop and killing it; a spawn may set another one for
             its process. A worker or host that closes gives no process more than this.
-        max_processes: live processes that each worker may have.
+        max_processes: live processes that each worker may have; a key that is kept for a next one counts as one.
         limits: bounds on messages, frames and queues.
         environment: the environment of the processes; by default a short allow-list from this program's;
             `os.environ` for all of it.

@@ -160,12 +160,18 @@ async def test_of_one_key_at_most_one_process_is_alive_at_any_instant(virtual_wo
     await race_for_one_key(virtual_world, seed, monkeypatch)
 
 
+@pytest.mark.parametrize("seed", range(20))
+async def test_of_one_key_that_is_kept_at_most_one_process_is_alive(virtual_world, autojump_clock, seed, monkeypatch):
+    """Successors and releases race as well."""
+    await race_for_one_key(virtual_world, seed, monkeypatch, keeps=True)
+
+
 async def test_of_one_key_at_most_one_real_process_is_alive_at_any_instant(real_world, monkeypatch):
     """The same in real time: one seed, since that takes about a second."""
     await race_for_one_key(real_world, 1, monkeypatch)
 
 
-async def race_for_one_key(world, seed, monkeypatch):
+async def race_for_one_key(world, seed, monkeypatch, *, keeps=False):
     (world.root / "lock").touch()
     monkeypatch.chdir(world.root)  # in memory there is no working directory of its own
     world.entry(HOLDS_A_LOCK)
@@ -197,18 +203,30 @@ async def race_for_one_key(world, seed, monkeypatch):
             with trio.move_on_after(chance.choice([0, unit, 100])):
                 await processes.stop(process_id)
 
+        def draw_payload():
+            return {
+                "before": chance.choice([0, 0, unit, 3 * unit]),
+                "lives": chance.choice([0, unit, 20 * unit, 1000]),
+                "after": chance.choice([0, unit / 2, unit]),  # less than it takes to be abandoned
+                "deaf": chance.random() < 0.2,
+            }
+
+        def succeed(event):
+            if event.state.is_terminal and chance.random() < 0.8:
+                options = {"keep_key": True, "successor_of": event.process_id}
+                nursery.start_soon(spawn, draw_payload(), options, chance.choice([0, unit, 5 * unit, 100]))
+            elif event.state.is_terminal and chance.random() < 0.5:
+                nursery.start_soon(processes.release_key, event.process_id)
+
         async with trio.open_nursery() as nursery:
+            unsubscribe = processes.on_lifecycle(succeed) if keeps else lambda: None
             for _ in range(count):
                 choice = chance.random()
                 if choice < 0.7:
-                    payload = {
-                        "before": chance.choice([0, 0, unit, 3 * unit]),
-                        "lives": chance.choice([0, unit, 20 * unit, 1000]),
-                        "after": chance.choice([0, unit / 2, unit]),  # less than it takes to be abandoned
-                        "deaf": chance.random() < 0.2,
-                    }
+                    payload = draw_payload()
                     startup_timeout = chance.choice([2 * unit, 15]) if world.is_virtual else 15
                     options = {"replace_existing": chance.random() < 0.7, "startup_timeout": startup_timeout}
+                    options["keep_key"] = keeps
                     nursery.start_soon(spawn, payload, options, chance.choice([0, unit, 5 * unit, 100, 100]))
                 elif world.events:
                     nursery.start_soon(stop, chance.choice(world.events).process_id)
@@ -216,10 +234,17 @@ async def race_for_one_key(world, seed, monkeypatch):
                     await trio.lowlevel.checkpoint()
                 if chance.random() < 0.5:
                     await trio.sleep(chance.choice([0, unit, 2 * unit]))
+            unsubscribe()
             # Whatever holds the key now gives way, so that no spawn is left waiting for a process that lives on.
             await trio.sleep(5 * unit)
             for info in await processes.list():
                 nursery.start_soon(stop, info.process_id)
+        # The last one may live on, or have ended and have the key still. When it has given that up, the key is free.
+        for process_id in {event.process_id for event in world.events}:
+            await processes.stop(process_id)
+        payload = {"before": 0, "lives": unit, "after": 0, "deaf": False}
+        last = await processes.spawn("entry.py", key="k", payload=payload)
+        await last.wait_ended()
     assert unexpected == []
     assert alive == set()
     assert len(world.events) > (20 if world.is_virtual else 4)

@@ -46,7 +46,7 @@ def connect_worker(
 
     Messages have no back-pressure per process: this end always reads, holds each process's messages up to the bounds,
     and a message subscription that falls behind them gets `LaggedError`. A `spawn` that is cancelled returns at once;
-    the process is stopped when the host names it.
+    the process is stopped when the host names it, and a key that it had taken over is given back when it is gone.
 
     Args:
         channel: is taken over; nobody else may use it.
