@@ -6,23 +6,29 @@ The first part has a test for each way in which other supervisors went wrong.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from spindle_trio import (
+    CallFailedError,
+    CallTimeoutError,
     DuplicateKeyError,
     EntryError,
+    LaggedError,
+    Limits,
+    PayloadError,
     ProcessHandle,
     ProcessLostError,
     RestartPolicy,
     Service,
     ServiceEvent,
     ServiceGaveUpError,
+    ServiceMessage,
     StartupCancelledError,
     StartupFailedError,
     StartupTimeoutError,
@@ -618,3 +624,484 @@ async def test_the_key_is_free_when_the_service_is_over(world: World, world_cloc
                 await service.call("end", "complete")
             await log.wait("stopped", 1)
             await worker.backend_processes.spawn(entry, key="a")
+
+
+# ---- using it
+
+
+async def test_a_call_waits_for_a_process_within_its_time(world: World, world_clock: MockClock | None) -> None:
+    delay = world.seconds(10, 0.4)
+    async with opened(world, restart=RestartPolicy(delay=delay, jitter=0)) as (service, log):
+        await crash(service)
+        await log.wait("restart_scheduled", 1)
+        began = trio.current_time()
+        with pytest.raises(CallTimeoutError, match=r"the call of 'who' was not begun in time: it waited .* is waiting"):
+            await service.call("who", timeout=delay / 10)
+        world.assert_took(began, delay / 10)
+        with pytest.raises(CallTimeoutError, match=r"the stream of 'count' was not begun in time"):
+            async with service.stream("count", 3, timeout=delay / 10):
+                pytest.fail("it was entered")
+        assert await service.call("who", timeout=60) == (await service.wait_running()).process_id
+        async with service.stream("count", 3) as items:
+            assert [item async for item in items] == [0, 1, 2]
+
+
+async def test_a_call_is_never_repeated(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, restart=QUICK) as (service, _):
+        process = await service.wait_running()
+        with pytest.raises(ProcessLostError) as caught:
+            await service.call("end", "fail")
+        assert caught.value.info.process_id == process.process_id
+        assert await service.call("who") != process.process_id
+        with pytest.raises(CallFailedError):
+            await service.call("say", 5)
+        assert service.generation == 2
+
+
+async def test_a_message_is_sent_to_the_process_that_runs(world: World, world_clock: MockClock | None) -> None:
+    source = """
+    async def run(process):
+        process.ready()
+        process.beat_while_running()
+        async for payload in process.messages():
+            await process.send(payload)
+            if payload == "crash":
+                process.fail("it crashes")
+    """
+    async with opened(world, source, restart=QUICK) as (service, log):
+        await service.send("crash")
+        await log.wait("restart_scheduled", 1)
+        await service.send("hello")
+        await world.wait_payload("hello")
+        with pytest.raises(PayloadError):
+            await service.send({1, 2})
+        assert service.generation == 2
+
+
+async def test_bad_arguments_are_refused_by_name_and_nothing_is_lost(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with opened(world) as (service, _):
+        for call in (service.call, service.stream):
+            with pytest.raises(ValueError, match="timeout"):
+                await call("who", timeout=0)
+        with pytest.raises(ValueError, match="grace"):
+            await service.stop(grace=-1)
+        wrong: Any = 5
+        with pytest.raises(TypeError, match="reason"):
+            await service.restart(wrong)
+        with pytest.raises(TypeError):
+            service.on_event(wrong)
+        assert service.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"restart": "always"},
+            TypeError,
+            r"restart must be a RestartPolicy.* type: restart=RestartPolicy\('always'\)",
+        ),
+        ({"keep_key": True}, TypeError, "sees to keep_key itself"),
+        ({"successor_of": "x"}, TypeError, "sees to successor_of itself"),
+        ({"on_start": 5}, TypeError, "on_start must be an async function"),
+        ({"keyy": "a"}, TypeError, "did you mean 'key'"),
+        ({"startup_timeout": 0}, ValueError, "startup_timeout"),
+    ],
+    ids=str,
+)
+def test_what_a_service_cannot_be_opened_with_is_refused(options: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        open_service(object(), "entry.py", **options)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=r"type: async with host\.open_worker"):
+        open_service(object(), "entry.py")  # type: ignore[arg-type]  # what is refused
+
+
+# ---- restarts that somebody asks for
+
+SAYS_WHY = """
+async def run(process):
+    process.ready()
+    process.beat_while_running()
+    notice = await process.wait_stop()
+    await process.send(["stopped", notice.reason])
+"""
+
+
+async def test_a_restart_is_graceful_and_no_failure(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, SAYS_WHY, key="a") as (service, log):
+        first = await service.wait_running()
+        await service.restart("new config")
+        assert (service.generation, service.failures, service.state) == (2, 0, "running")
+        assert service.process is not None
+        assert service.process.process_id != first.process_id
+        assert first.state.is_terminal
+        assert world.payloads() == [["stopped", "new config"]]
+        assert log.kinds() == ["ended", "restart_scheduled", "started", "running"]
+        assert (log.events[0].error, log.events[1].seconds) == ("it was put out for a new one", 0)
+
+
+async def test_several_restarts_at_once_are_one(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, SAYS_WHY) as (service, _):
+        async with trio.open_nursery() as nursery:
+            for reason in ("a", "b", "c"):
+                nursery.start_soon(service.restart, reason)
+        assert service.generation == 2
+        assert len(world.payloads()) == 1
+
+
+async def test_a_restart_does_not_wait_for_a_delay(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, restart=RestartPolicy(delay=20)) as (service, log):
+        await crash(service)
+        await log.wait("restart_scheduled", 1)
+        began = trio.current_time()
+        await service.restart()
+        assert trio.current_time() - began < 10
+        assert (service.generation, service.failures) == (2, 1)
+
+
+async def test_a_restart_that_comes_while_the_next_process_starts_is_served_by_one_more(
+    world: World, world_clock: MockClock | None
+) -> None:
+    gates = [trio.Event(), trio.Event(), trio.Event()]
+    reached = [trio.Event(), trio.Event(), trio.Event()]
+    numbers = itertools.count()
+    gates[0].set()
+
+    async def wait(process: ProcessHandle) -> None:
+        number = next(numbers)
+        reached[number].set()
+        await gates[number].wait()
+
+    async with opened(world, on_start=wait) as (service, _), trio.open_nursery() as nursery:
+        nursery.start_soon(service.restart)
+        await reached[1].wait()
+        nursery.start_soon(service.restart)
+        gates[1].set()
+        await reached[2].wait()
+        gates[2].set()
+    assert service.generation == 3
+
+
+async def test_a_stop_beats_a_restart(world: World, world_clock: MockClock | None) -> None:
+    async with (
+        working(world, STUBBORN) as (worker, entry),
+        serving(worker, entry, key="a", grace_period=world.seconds(5, 0.3)) as (service, log),
+    ):
+
+        async def restart() -> None:
+            with pytest.raises(trio.ClosedResourceError, match="enough"):
+                await service.restart()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(restart)
+            await world.wait_state("stopping")
+            assert (service.state, service.process) == ("starting", None)
+            await service.stop("enough")
+        assert (service.generation, log.kinds()) == (1, ["ended", "stopped"])
+        assert await live(worker) == []
+        await worker.backend_processes.spawn(entry, key="a")  # the key is free
+
+
+async def test_somebody_elses_stop_beats_a_restart_of_a_service_with_a_key(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with working(world, STUBBORN) as (worker, entry):
+        async with serving(worker, entry, key="a", grace_period=world.seconds(5, 0.3)) as (service, log):
+            process = await service.wait_running()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.backend_processes.stop, process.process_id)
+                with pytest.raises(trio.ClosedResourceError):
+                    await service.restart()
+            await log.wait("stopped", service.generation)
+        assert await live(worker) == []
+    assert world.states().count("running") == 1
+
+
+async def test_a_process_whose_lifetime_is_over_makes_room_for_the_next(
+    world: World, world_clock: MockClock | None
+) -> None:
+    policy = RestartPolicy(max_lifetime=world.seconds(60, 0.3), stable_after=world.seconds(30, 0.1), give_up_after=1)
+    async with opened(world, SAYS_WHY, restart=policy, key="a") as (service, log):
+        began = trio.current_time()
+        await log.wait("running", 3)
+        world.assert_took(began, 2 * policy.max_lifetime)
+        assert service.failures == 0
+        assert world.payloads() == [["stopped", f"its {policy.max_lifetime:g} seconds are over"]] * 2
+
+
+# ---- messages
+
+
+async def test_messages_come_from_one_generation_after_another(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, restart=QUICK, key="a") as (service, _):
+        async with service.messages() as messages:
+            for generation in (1, 2, 3):
+                await service.call("say", [f"{generation} a", f"{generation} b"])
+                await crash(service)
+            found = [await messages.receive() for _ in range(3)]
+            while len(found) < 6:
+                found += await messages.receive_many()
+            assert found == [
+                ServiceMessage(generation, f"{generation} {letter}") for generation in (1, 2, 3) for letter in "ab"
+            ]
+            with pytest.raises(trio.WouldBlock):
+                messages.receive_nowait()
+            await service.call("say", ["last"])
+            assert await messages.receive() == ServiceMessage(4, "last")
+            await service.stop()
+            for receive in (messages.receive, messages.receive_many):
+                with pytest.raises(trio.EndOfChannel):
+                    await receive()
+            with pytest.raises(trio.EndOfChannel):
+                messages.receive_nowait()
+        with pytest.raises(trio.ClosedResourceError):
+            await messages.receive()
+
+
+async def test_a_slow_reader_holds_up_the_process_and_loses_nothing(
+    world: World, world_clock: MockClock | None
+) -> None:
+    entry = world.entry(STEADY)
+    async with (
+        world.quiet_worker(limits=Limits(inbox_messages=4)) as worker,
+        open_service(worker, entry) as service,
+        trio.open_nursery() as nursery,
+    ):
+        messages = service.messages()
+        nursery.start_soon(service.call, "say", list(range(1000)))
+        found = [(await messages.receive()).payload]
+        if world.is_virtual:
+            await wait_all_tasks_blocked()
+            assert service.process is not None
+            assert service.process.statistics().messages_received < 50
+        found += [(await messages.receive()).payload for _ in range(999)]
+        assert found == list(range(1000))
+
+
+async def test_a_channel_that_nobody_reads_keeps_the_messages_of_sixteen_ended_processes(
+    virtual_world: World, autojump_clock: MockClock
+) -> None:
+    async with opened(virtual_world, restart=ALWAYS) as (service, _):
+        messages = service.messages()
+        for generation in range(1, 21):
+            await service.call("say", [generation, generation])
+            await crash(service)
+        await service.call("say", ["now"])
+        with pytest.raises(LaggedError) as caught:
+            await messages.receive()
+        assert caught.value.missed == 8
+        found = [(await messages.receive()).generation for _ in range(33)]
+        assert found == [number for number in range(5, 21) for _ in range(2)] + [21]
+        messages.close()
+        messages.close()
+        with pytest.raises(trio.ClosedResourceError):
+            messages.receive_nowait()
+        assert repr(messages).startswith("<ServiceMessageChannel closed")
+
+
+async def test_who_waits_for_a_message_hears_of_the_next_process_and_of_the_end(
+    world: World, world_clock: MockClock | None
+) -> None:
+    found: list[object] = []
+
+    async def read(service: Service) -> None:
+        found.extend([(message.generation, message.payload) async for message in service.messages()])
+
+    async with opened(world, restart=QUICK) as (service, _), trio.open_nursery() as nursery:
+        nursery.start_soon(read, service)
+        await crash(service)
+        await service.call("say", ["hello"])
+        await service.stop()
+    assert found == [(2, "hello")]
+
+
+async def test_the_messages_of_a_process_that_has_ended_are_still_there_for_who_comes_later(
+    world: World, world_clock: MockClock | None
+) -> None:
+    entry = world.entry(STEADY)
+    async with world.quiet_worker() as worker, serving(worker, entry, restart=RestartPolicy("never")) as (service, log):
+        await service.call("say", ["hello"])
+        await crash(service)
+        await log.wait("stopped", 1)
+        assert [message async for message in service.messages()] == [ServiceMessage(1, "hello")]
+
+
+# ---- events
+
+
+async def test_events_come_through_a_channel_too_and_end_with_the_service(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with opened(world, restart=QUICK) as (service, log):
+        events = service.events()
+        await crash(service)
+        await log.wait("running", 2)
+        await service.stop()
+        assert [event async for event in events] == log.events
+        assert [event async for event in service.events()] == []
+    assert repr(log.events[0]).startswith("<ServiceEvent ended generation=1 ")
+
+
+# ---- leaving the block
+
+
+async def test_an_error_of_the_block_leaves_it_bare(world: World, world_clock: MockClock | None) -> None:
+    with pytest.raises(KeyError):
+        async with opened(world) as (service, _):
+            await service.call("who")
+            raise KeyError
+    assert world.reasons() == [("stopped", "stopped")]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0])
+async def test_a_cancelled_block_leaves_nothing(world: World, world_clock: MockClock | None, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        async with opened(world, restart=ALWAYS) as (service, _):
+            while True:
+                await crash(service)
+    assert world.reasons()[-1:] in ([], [("stopped", "stopped")], [("failed", "failed")])
+
+
+async def test_a_cancelled_block_can_use_the_service_until_it_is_left(
+    world: World, world_clock: MockClock | None
+) -> None:
+    with trio.CancelScope() as scope:
+        async with opened(world, restart=QUICK) as (service, _):
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await crash(service)
+                assert await service.call("who") is not None
+                assert service.generation == 2
+
+
+async def test_an_error_of_the_block_wins_over_a_service_that_has_given_up(
+    world: World, world_clock: MockClock | None
+) -> None:
+    with pytest.raises(KeyError) as caught:
+        async with opened(world, CRASHES, restart=QUICK):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("clean-up")
+    contexts = []
+    context = caught.value.__context__
+    while context is not None:
+        contexts.append(type(context))
+        context = context.__context__
+    assert ServiceGaveUpError in contexts
+
+
+async def test_a_service_that_gives_up_leaves_nested_blocks_as_an_error_that_can_be_caught(
+    world: World, world_clock: MockClock | None
+) -> None:
+    """Escalation is nesting."""
+    crashes = world.entry(CRASHES, "crashes.py")
+    async with working(world, STEADY) as (worker, entry), serving(worker, entry) as (outer, _):
+        with pytest.raises(ServiceGaveUpError):
+            async with open_service(worker, crashes, restart=QUICK), trio.open_nursery():
+                await trio.sleep_forever()
+        assert await outer.call("who") is not None
+
+
+async def test_a_kill_while_the_block_is_left_skips_the_grace_period(
+    world: World, world_clock: MockClock | None
+) -> None:
+    """A second Ctrl-C does that; see `NurseryScope`."""
+
+    async def kill(service: Service) -> None:
+        await world.wait_state("stopping")
+        service._status.unit.hurry()
+
+    async with trio.open_nursery() as nursery, opened(world, STUBBORN, grace_period=20) as (service, _):
+        began = trio.current_time()
+        nursery.start_soon(kill, service)
+    assert trio.current_time() - began < 10
+
+
+async def test_a_second_stop_can_shorten_the_grace_period(world: World, world_clock: MockClock | None) -> None:
+    async with opened(world, STUBBORN, grace_period=20) as (service, _), trio.open_nursery() as nursery:
+        began = trio.current_time()
+        nursery.start_soon(service.stop)
+        await world.wait_state("stopping")
+        await service.stop(grace=0.1)
+        assert trio.current_time() - began < 10
+        await service.stop()
+
+
+async def test_a_service_ends_with_its_worker(world: World, world_clock: MockClock | None) -> None:
+    entry = world.entry(STEADY)
+    leave = trio.Event()
+
+    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
+        async with world.worker() as worker:
+            task_status.started(worker)
+            await leave.wait()
+
+    async with trio.open_nursery() as nursery:
+        worker = await nursery.start(have_a_worker)
+        async with serving(worker, entry, restart=ALWAYS, key="a") as (service, log):
+            leave.set()
+            await log.wait("stopped", 1)
+            with pytest.raises(trio.ClosedResourceError, match="its worker has been closed"):
+                await service.wait_running()
+        with pytest.raises(trio.ClosedResourceError):
+            async with open_service(worker, entry):
+                pytest.fail("it was entered")
+
+
+async def test_a_service_that_waits_for_its_next_start_when_its_worker_closes_says_so(
+    world: World, world_clock: MockClock | None
+) -> None:
+    entry = world.entry(STEADY)
+    leave = trio.Event()
+
+    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
+        async with world.worker() as worker:
+            task_status.started(worker)
+            await leave.wait()
+
+    async with trio.open_nursery() as nursery:
+        worker = await nursery.start(have_a_worker)
+        with pytest.raises(trio.ClosedResourceError, match="is closed"):
+            async with serving(worker, entry, restart=RestartPolicy(delay=0.2)) as (service, log):
+                await crash(service)
+                await log.wait("restart_scheduled", 1)
+                leave.set()
+                await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("steps", range(1, 120, 3))
+async def test_a_block_that_is_left_at_any_step_leaves_nobody_waiting(
+    virtual_world: World, autojump_clock: MockClock, steps: int
+) -> None:
+    ends: list[object] = []
+
+    async def use(call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        try:
+            ends.append(await call(*arguments))
+        except Exception as error:
+            ends.append(error)
+
+    async def go_over(messages: AsyncIterator[object]) -> None:
+        async for _ in messages:
+            pass
+
+    async with trio.open_nursery() as nursery, working(virtual_world) as (worker, entry):
+        async with serving(worker, entry, restart=ALWAYS, key="a") as (service, _):
+            nursery.start_soon(use, go_over, service.messages())
+            nursery.start_soon(use, go_over, service.events())
+            nursery.start_soon(use, service.restart)
+            nursery.start_soon(use, service.call, "end", "fail")
+            nursery.start_soon(use, service.call, "who")
+            nursery.start_soon(use, service.send, 1)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+        with trio.fail_after(5):
+            while len(ends) < 6:
+                await trio.sleep(0.1)
+        assert await live(worker) == []
+        await (await worker.backend_processes.spawn(entry, key="a")).stop()
+    allowed = (trio.ClosedResourceError, trio.BrokenResourceError, ProcessLostError, str)
+    assert all(end is None or isinstance(end, allowed) for end in ends), ends
