@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -716,6 +717,29 @@ def test_what_a_service_cannot_be_opened_with_is_refused(options: Any, error: ty
         open_service(object(), "entry.py", **options)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(TypeError, match=r"type: async with host\.open_worker"):
         open_service(object(), "entry.py")  # type: ignore[arg-type]  # what is refused
+
+
+async def test_another_thread_may_not_use_a_service(real_world: World) -> None:
+    async with opened(real_world) as (service, _):
+
+        async def elsewhere() -> None:
+            for call in (service.wait_running, partial(service.call, "who"), partial(service.send, 1), service.restart):
+                with pytest.raises(RuntimeError, match=r"wrong thread; .* trio\.from_thread\.run\(…"):
+                    await call()
+            with pytest.raises(RuntimeError, match="wrong thread"):
+                await service.stop()
+            for begin in (
+                service.events,
+                service.messages,
+                partial(service.stream, "count"),
+                partial(service.on_event, print),
+            ):
+                with pytest.raises(RuntimeError, match="wrong thread"):
+                    begin()
+
+        await trio.to_thread.run_sync(trio.run, elsewhere)
+        assert (service.generation, service.state) == (1, "running")
+        assert await trio.to_thread.run_sync(trio.from_thread.run, service.call, "who") is not None
 
 
 # ---- restarts that somebody asks for

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import attrs
 
@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+SET_BY_SERVICES: Final = ("keep_key", "successor_of")
+"""Options that nobody else gives the processes of a service."""
+
 
 def with_options_shown(method: Callable[_P, _T]) -> Callable[_P, _T]:
     """Have `help()` show each option with its default, as type checkers do: `**options` alone says nothing."""
+    return _show_options(method, but=())
+
+
+def with_service_options_shown(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The same without the options that a service sets itself."""
+    return _show_options(method, but=SET_BY_SERVICES)
+
+
+def _show_options(method: Callable[_P, _T], but: Collection[str]) -> Callable[_P, _T]:
     signature = inspect.signature(method)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     options = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
         for field in attrs.fields(SpawnOptions)
-        if field.name not in signature.parameters
+        if field.name not in signature.parameters and field.name not in but
     ]
     method.__dict__["__signature__"] = signature.replace(parameters=[*own, *options])
     return method

@@ -206,7 +206,7 @@ class Keeper:
         """End with an error that is no end of a process."""
         kind = trio.BrokenResourceError if isinstance(error, trio.BrokenResourceError) else trio.ClosedResourceError
         said = f"{type(error).__name__}: {error}"
-        self._fail(error, said, lambda: kind(f"{self.status.name} is over: {said}"))
+        self._fail(error, said, partial(kind, f"{self.status.name} is over: {said}"))
 
     def _fail(self, error: Exception, said: str, make: Callable[[], Exception]) -> None:
         """End the block with an error, and everybody who waits with one like it."""
@@ -217,7 +217,7 @@ class Keeper:
 
     def _refuse(self, said: str) -> None:
         self._why = said
-        self.status.refuse(lambda: trio.ClosedResourceError(f"{self.status.name} is stopped: {said}"))
+        self.status.refuse(partial(trio.ClosedResourceError, f"{self.status.name} is stopped: {said}"))
 
     # ---- the block
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
 from spindle_trio._model import SpawnArguments
-from spindle_trio._model._spawn_arguments import with_options_shown
+from spindle_trio._model._spawn_arguments import with_service_options_shown
 from spindle_trio._services._keeper import Keeper
 from spindle_trio._services._restart import RestartPolicy
 from spindle_trio._services._service import Service
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _DEFAULT_POLICY = RestartPolicy()
 
 
-@with_options_shown
+@with_service_options_shown
 def open_service(
     worker: Worker,
     entry: str | os.PathLike[str],

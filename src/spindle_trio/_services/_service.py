@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from spindle_trio._messages._channel import MessageReceiveChannel
 from spindle_trio._model import JsonValue, StopOptions
 from spindle_trio._services._deadline import deadline_from, seconds_left
-from spindle_trio._trio_rules import AsyncBlock, uninterrupted
+from spindle_trio._trio_rules import AsyncBlock, other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._messages._broadcast import LifecycleChannel
@@ -33,11 +34,15 @@ class ServiceControls(Protocol):
 
 @uninterrupted
 class Service:
-    """A process that is followed by another when it ends; see `open_service`."""
+    """A process that is followed by another when it ends; see `open_service`.
+
+    Each method called from another thread than Trio's raises `RuntimeError`.
+    """
 
     def __init__(self, status: Status, controls: ServiceControls) -> None:
         self._status = status
         self._controls = controls
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         process = "" if self.process is None else f" {self.process.process_id}"
@@ -89,6 +94,7 @@ class Service:
             trio.ClosedResourceError: the service is stopped; the text says why.
             trio.BrokenResourceError: the connection to the host is lost.
         """
+        self._refuse_thread("wait_running", "async")
         return await self._status.wait_running()
 
     async def call(
@@ -113,6 +119,7 @@ class Service:
             ValueError: `timeout` or `overrun` is out of range.
             Exception: everything else that `ProcessHandle.call` raises.
         """
+        self._refuse_thread("call", "async")
         deadline = deadline_from(timeout)
         process = await self._status.wait_until(deadline, f"the call of {method!r}")
         return await process.call(method, payload, timeout=seconds_left(deadline), overrun=overrun)
@@ -138,6 +145,7 @@ class Service:
             window: how many items may be under way.
             overrun: as for `call`.
         """
+        self._refuse_thread("stream", "reader")
         return _StreamBlock(self._status, method, payload, timeout, window, overrun)
 
     async def send(self, payload: object) -> None:
@@ -154,6 +162,7 @@ class Service:
             trio.BrokenResourceError: as in `wait_running`, or the process ended while this waited for room.
             PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
         """
+        self._refuse_thread("send", "async")
         process = await self._status.wait_running()
         await process.send(payload)
 
@@ -173,6 +182,7 @@ class Service:
             trio.ClosedResourceError: as in `wait_running`.
             trio.BrokenResourceError: as in `wait_running`.
         """
+        self._refuse_thread("restart", "async")
         await self._controls.restart(StopOptions(reason=reason).reason)
 
     async def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
@@ -190,6 +200,7 @@ class Service:
             TypeError: `reason` is no str.
             ValueError: `grace` is not a finite number of seconds, 0 or more.
         """
+        self._refuse_thread("stop", "async")
         options = StopOptions(reason=reason, grace=grace)
         await self._controls.stop(options.reason, options.grace)
 
@@ -198,6 +209,7 @@ class Service:
 
         It never holds up the service: a slow reader loses the oldest events, and gets `LaggedError` once.
         """
+        self._refuse_thread("events", "reader")
         return self._status.events.subscribe()
 
     def on_event(self, handler: Callable[[ServiceEvent], object]) -> Callable[[], None]:
@@ -212,6 +224,7 @@ class Service:
         Raises:
             TypeError: it cannot be called.
         """
+        self._refuse_thread("on_event", "plain")
         return self._status.events.add_handler(handler)
 
     def messages(self) -> MessageReceiveChannel[ServiceMessage]:
@@ -222,7 +235,12 @@ class Service:
         before it. Of processes that have ended, the messages of 16 are kept; older ones are dropped, and the reader
         gets `LaggedError`, which counts them. The channel ends when the service is over.
         """
+        self._refuse_thread("messages", "reader")
         return self._status.messages.subscribe()
+
+    def _refuse_thread(self, call: str, kind: Literal["plain", "async", "reader"]) -> None:
+        if get_ident() != self._thread:
+            raise other_thread(call, kind)
 
 
 @uninterrupted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from spindle_trio._model import SpawnArguments
-from spindle_trio._model._spawn_arguments import options_from
+from spindle_trio._model._spawn_arguments import SET_BY_SERVICES, options_from
 
 if TYPE_CHECKING:
     from spindle_trio._process_handle import ProcessHandle
@@ -49,7 +49,7 @@ def settings_from(
         TypeError: there is no such option, or it has the wrong type.
         ValueError: one is out of range.
     """
-    for name in ("keep_key", "successor_of"):
+    for name in SET_BY_SERVICES:
         if name in options:
             raise TypeError(f"{call}() sees to {name} itself; leave it out")
     if on_start is not None and not callable(on_start):  # pyright: ignore[reportUnnecessaryComparison]
