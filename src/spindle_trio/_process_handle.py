@@ -137,8 +137,8 @@ class ProcessHandle:
             payload: its argument, JSON-safe.
             timeout: seconds until the call is cancelled, more than 0; `math.inf` for no bound of its own.
             overrun: what becomes of the process if the handler goes on for more than the host's `cancel_grace` after
-                the call was cancelled: ``"leave"`` it, or ``"kill"`` it; then it ends as `timed_out`, and its
-                post-mortem has the stacks of its threads.
+                the call was cancelled: ``"leave"`` it, or ``"kill"`` it; then it ends as `timed_out`, or as `stopped`
+                if it was stopping, and its post-mortem has the stacks of its threads.
 
         Returns:
             What the handler has returned.

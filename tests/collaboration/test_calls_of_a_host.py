@@ -716,6 +716,50 @@ async def test_a_process_that_has_said_its_last_word_is_not_judged_by_an_overrun
         assert (await stage.handle.wait_ended()).state == "completed"
 
 
+async def test_a_stop_gives_a_cancelled_call_no_more_time_than_it_had(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        began = trio.current_time()
+        called = stage.start("hang", timeout=2, overrun="kill")
+        await stage.child.calls.next()
+        await called.is_over.wait()
+        await trio.sleep(0.2)
+        await stage.handle.stop()
+        assert trio.current_time() == began + 2.5
+        info = stage.handle.info
+        assert (info.state, info.exit_reason) == ("stopped", "stopped")
+        assert info.error == "its handler of 'hang' went on for 0.5 s after call 1 was cancelled"
+
+
+async def test_a_call_that_is_cancelled_while_its_process_stops_is_watched_too(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5) as stage:
+        called = stage.start("hang", overrun="kill")
+        await stage.child.calls.next()
+        stage.nursery.start_soon(stage.handle.stop)
+        await trio.sleep(1)
+        began = trio.current_time()
+        called.scope.cancel()
+        assert (await stage.handle.wait_ended()).state == "stopped"
+        assert trio.current_time() == began + 0.5
+
+
+async def test_a_stopping_process_begins_none_of_the_calls_that_waited(autojump_clock: MockClock) -> None:
+    async with running(cancel_grace=0.5, concurrency=1, grace_period=5) as stage:
+        stage.start("long")
+        await wait_all_tasks_blocked()
+        stage.start("behind", timeout=1, overrun="kill")
+        last = stage.start("last", overrun="kill")
+        await trio.sleep(2)
+        began = trio.current_time()
+        stage.nursery.start_soon(stage.handle.stop)
+        await wait_all_tasks_blocked()
+        stage.child.calls.answer(1)
+        await wait_all_tasks_blocked()
+        last.scope.cancel()
+        info = await stage.handle.wait_ended()
+        assert trio.current_time() == began + 5
+        assert "did not end within 5 s of the stop" in (info.error or "")
+
+
 # ---- what waits for a process to be idle
 
 

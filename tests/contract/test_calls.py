@@ -409,6 +409,22 @@ async def test_a_hung_call_ends_its_process_with_the_stacks_of_what_hangs(real_w
         assert "in hang" in str(handle.post_mortem.stacks)
 
 
+async def test_a_stop_waits_for_a_hung_call_no_longer_than_its_own_grace_and_shows_its_stacks(real_world) -> None:
+    entry = real_world.blocking_entry(BLOCKING)
+    async with real_world.worker(cancel_grace=0.2) as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        assert await handle.call("square", 3) == 9
+        with trio.move_on_after(0.05):
+            await handle.call("hang", overrun="kill")
+        began = trio.current_time()
+    real_world.assert_took(began, 0.2)
+    assert real_world.reasons() == [("stopped", "backend_unloaded")]
+    post_mortem = handle.post_mortem
+    assert post_mortem.error == "its handler of 'hang' went on for 0.2 s after call 2 was cancelled"
+    assert "by its host" in post_mortem.exit_status
+    assert "in hang" in post_mortem.stacks
+
+
 async def test_a_call_behind_a_long_one_may_be_given_up_and_ends_nothing(real_world) -> None:
     entry = real_world.blocking_entry(BLOCKING)
     async with real_world.worker(cancel_grace=0.05) as worker:

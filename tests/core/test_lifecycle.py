@@ -295,11 +295,11 @@ def test_a_kill_does_not_wait_for_a_dump() -> None:
 def test_it_is_noted_when_an_end_was_settled_and_how() -> None:
     life = lifecycle_in(Input.READY)
     assert life.settled_at is None
-    assert not life.settled_as(ProcessState.TIMED_OUT)
+    assert not life.is_dumping
     life.feed(Input.HEARTBEAT_DEADLINE, 20)
     life.feed(Input.GRACE_DEADLINE, 21)
     assert life.settled_at == 20
-    assert life.settled_as(ProcessState.TIMED_OUT)
+    assert life.is_dumping
     assert life.ending_state is ProcessState.TIMED_OUT
 
 

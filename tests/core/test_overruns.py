@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from spindle_trio._model import ProcessState
 from spindle_trio._supervision._lifecycle import Lifecycle
 from spindle_trio._supervision._overruns import Overruns
 from spindle_trio._supervision._state_table import Action, Input
+from spindle_trio.abc import DUMP_SECONDS
 
 
 def running(grace: float = 2, heartbeat: float = math.inf) -> Lifecycle:
@@ -91,12 +93,27 @@ def test_a_missed_heartbeat_is_named_first() -> None:
     assert life.due(12) is Input.HEARTBEAT_DEADLINE
 
 
-def test_an_overrun_ends_a_running_process_with_a_dump_and_no_other() -> None:
+def test_an_overrun_ends_a_process_with_a_dump() -> None:
+    life = running()
+    assert life.feed(Input.CALL_OVERRUN, 12, text="words").action is Action.DUMP
+    assert (life.error, life.ending_state) == ("words", ProcessState.TIMED_OUT)
+    assert life.feed(Input.CALL_OVERRUN, 12).action is Action.NOTHING
+
+
+def test_the_time_of_a_cancelled_call_goes_on_while_its_process_stops() -> None:
     life = running()
     overruns_of(life).begin(1, "a", 10)
     life.feed(Input.STOP, 11)
-    assert life.due(12) is None
-    assert life.feed(Input.CALL_OVERRUN, 12).action is Action.NOTHING
+    assert (life.deadline(), life.due(11.99), life.due(12)) == (12, None, Input.CALL_OVERRUN)
+    life.extend_deadline(0.5, 11.5)
+    assert life.deadline() == 12.5
+    assert life.feed(Input.CALL_OVERRUN, 12.5, text="words").action is Action.DUMP
+    assert (life.error, life.ending_state, life.is_dumping) == ("words", ProcessState.STOPPED, True)
+    assert life.deadline() == 12.5 + DUMP_SECONDS
+
+
+def test_the_grace_period_of_a_stop_counts_all_the_same() -> None:
     life = running()
-    assert life.feed(Input.CALL_OVERRUN, 12, text="words").action is Action.DUMP
-    assert life.error == "words"
+    overruns_of(life).begin(1, "a", 15)
+    life.feed(Input.STOP, 11)
+    assert (life.deadline(), life.due(17)) == (16, Input.GRACE_DEADLINE)

@@ -90,6 +90,25 @@ def test_a_call_that_waits_for_its_turn_is_cancelled_at_once(tmp_path: Path, pro
         assert runtime.said() == [FAILURE, 2, CANCELLED]
 
 
+def test_a_call_that_was_cancelled_and_never_begins_is_ended_after_a_stop(tmp_path: Path, program: str) -> None:
+    source = body("""
+        p.limitCalls(1);
+        p.onStop(() => { p.send("stopping"); });
+        p.onCall("hold", () => { p.send("begun"); return new Promise(() => {}); });
+        p.ready();
+    """)
+    with bare_runtime(tmp_path, source, program) as runtime:
+        ready(runtime, 1).call([1, "hold", None, None], [2, "hold", None, None])
+        assert runtime.messages.receive() == b'"begun"'  # both have been read with it
+        runtime.tell(type="cancel", call=4)
+        runtime.tell(type="stop")
+        assert runtime.messages.receive() == b'"stopping"'
+        runtime.tell(type="cancel", call=2)
+        assert runtime.said() == [FAILURE, 2, CANCELLED]
+        runtime.call([3, "hold", None, None], [4, "hold", None, None])
+        assert runtime.said() == [FAILURE, 4, CANCELLED]
+
+
 def test_no_call_begins_after_the_handler_that_ends_the_process(tmp_path: Path, program: str) -> None:
     source = body("p.onCall('end', () => { p.complete(); return 1; }); p.ready();")
     with bare_runtime(tmp_path, source, program) as runtime:

@@ -793,6 +793,32 @@ async def test_a_stop_lets_the_call_at_work_finish_and_begins_no_other(launch: L
         ]
 
 
+async def test_a_call_that_was_cancelled_and_never_begins_is_ended_when_the_stop_is_heard(launch: Launch) -> None:
+    async with launch("""
+        def run(process):
+            process.on_message(lambda path: open(path).read())
+            process.on_call("echo", lambda payload: payload)
+            def stop(notice):
+                process.sleep(0)
+                while process.receive() != "end":
+                    pass
+            process.on_stop(stop)
+            process.ready()
+    """) as child:
+        caller = await ready(child)
+        gate = Gate(child.root)
+        child.send(str(gate.path))
+        await gate.wait_reached()
+        cancelled, left, late = [caller.call("echo", number) for number in range(3)]
+        caller.cancel(cancelled)
+        child.stop()
+        gate.open()
+        assert await caller.frame() == (FAILURE, [cancelled, CANCELLED])
+        caller.cancel(late)
+        assert await caller.frame() == (FAILURE, [late, CANCELLED])
+        assert left == 2  # neither begun nor ended
+
+
 async def test_a_stream_that_waits_for_credit_may_finish_after_a_stop(launch: Launch) -> None:
     async with launch(STREAM) as child:
         caller = await ready(child)

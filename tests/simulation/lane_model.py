@@ -49,6 +49,7 @@ class CallsLane:
         self.room = room  # how many it holds if the process does not read it
         self.grace = grace  # seconds that a cancelled handler has, where its process is killed otherwise
         self.concurrency: int | None = None  # how many calls the process says that it serves at a time
+        self.begins_none = False  # whether the process is stopping
         self.newest = 0  # how many of those that were sent may have been begun
         self.waiting: tuple[tuple[float, int], ...] = ()  # to be watched from then on, once they may have been begun
         self.is_taken: bool | None = None  # whether the process takes calls; `None` as long as it speaks protocol 1
@@ -96,6 +97,8 @@ class CallsLane:
 
     def _look(self, now: float) -> None:
         """Look which calls may have been begun: in order, as many at a time as the process says."""
+        if self.begins_none:
+            return
         if self.concurrency is None or len(self.pending) <= self.concurrency:
             self.newest = len(self.begun)
         else:

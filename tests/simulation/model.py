@@ -116,6 +116,7 @@ class Proc:
         self.stop_reason = reason
         self.grace = self.grace if grace is None else grace
         self.kill_at = now + self.grace
+        self.calls.begins_none = True
         self._move("stopping", told)
         return True
 
@@ -274,6 +275,7 @@ class Proc:
             own = min(own, (self.calls.overrun()[0], "overrun"))
         else:
             own = self.kill_at, "grace"
+            own = min(own, (self.calls.overrun()[0], "overrun"), key=lambda deadline: deadline[0])
         return min(own, (self.closed_at, "closed"))
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -25,7 +25,7 @@ from spindle_trio._supervision._outgoing import Outgoing
 from spindle_trio._supervision._overrun_watch import OverrunWatch
 from spindle_trio._supervision._overruns import Overruns
 from spindle_trio._supervision._process_record import ProcessRecord
-from spindle_trio._supervision._state_table import Phase
+from spindle_trio._supervision._state_table import TABLE, Input, Phase, Rule
 from spindle_trio._supervision._supervised_process import SupervisedProcess
 
 
@@ -87,6 +87,10 @@ def an_overrun_kills_at_once(patch: Patch) -> None:
 
 def an_overrun_never_kills(patch: Patch) -> None:
     patch.setattr(Overruns, "begin", lambda *_, **__: None)
+
+
+def a_cancelled_call_has_the_whole_grace_period_of_a_stop(patch: Patch) -> None:
+    patch.delitem(cast("dict[tuple[Phase, Input], Rule]", TABLE), (Phase.STOPPING, Input.CALL_OVERRUN))
 
 
 def a_call_that_waits_behind_others_is_judged(patch: Patch) -> None:
@@ -290,6 +294,7 @@ FAULTS = (
     a_call_is_cancelled_although_its_answer_has_come,
     an_overrun_kills_at_once,
     an_overrun_never_kills,
+    a_cancelled_call_has_the_whole_grace_period_of_a_stop,
     a_call_that_waits_behind_others_is_judged,
     a_call_that_has_waited_behind_others_is_not_judged,
     a_handler_that_gives_up_in_time_is_killed,

@@ -154,6 +154,11 @@ class CallIntake:
             call.was_cancelled = True
         return call
 
+    @property
+    def expects_cancelled(self) -> bool:
+        """Whether calls were cancelled that have not come yet."""
+        return bool(self._early)
+
     def cancel_early(self, call_id: int) -> bool:
         """Note that a call is cancelled, if it has not come yet; say whether that is so."""
         if call_id <= self._newest:

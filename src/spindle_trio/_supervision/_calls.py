@@ -33,6 +33,7 @@ from spindle_trio._supervision._call_stream import CallStream
 from spindle_trio._supervision._call_timeouts import CallTimeouts
 from spindle_trio._supervision._overrun_watch import OverrunWatch
 from spindle_trio._supervision._pending_call import Lost, PendingCall
+from spindle_trio._supervision._state_table import Phase
 from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
@@ -185,8 +186,10 @@ class ProcessCalls:
         self._watch.note_concurrency(concurrency)
 
     def follow(self) -> None:
-        """Refuse the calls that wait for room, if the process takes no calls any more."""
+        """Refuse the calls that wait for room, if the process takes no calls any more; it begins none, either."""
         self._sender.follow()
+        if self._record.life.phase is Phase.STOPPING:
+            self._watch.note_stop()
 
     def end(self) -> None:
         """Release all that wait: the end of the process has been published, and all it has sent was taken in."""

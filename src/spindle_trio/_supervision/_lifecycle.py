@@ -7,7 +7,7 @@ A process is in one of five *phases*. Three of them are the live states that use
 
 * ``STARTING``: the startup deadline runs. It ends by `ready`, by an end, or by a stop.
 * ``RUNNING``: the heartbeat deadline runs, and those of calls that were cancelled (`Overruns`).
-* ``STOPPING``: it was asked to stop; the grace period runs. The watchdog is off.
+* ``STOPPING``: it was asked to stop; the grace period runs, and the deadlines of calls go on. The watchdog is off.
 
 The fourth, ``ENDING``, is internal: *how* the process ends is settled, but it has not exited yet. After `complete` it
 has the grace period for that. After a missed deadline it has `DUMP_SECONDS` to dump its stacks, and then is killed.
@@ -88,6 +88,7 @@ class Lifecycle:
         "heartbeat_deadline",
         "heartbeat_timeout",
         "host_reason",
+        "is_dumping",
         "kill_deadline",
         "overruns",
         "phase",
@@ -131,15 +132,12 @@ class Lifecycle:
         self.kill_deadline: float = math.inf
         self.closed_deadline: float = math.inf
         self.overruns: Overruns | None = None  # made for the first one
+        self.is_dumping: bool = False  # it was told to show its stacks, which ends it
 
     @property
     def is_settled(self) -> bool:
         """Whether it is settled how the process ends."""
         return self.phase in (Phase.ENDING, Phase.ENDED)
-
-    def settled_as(self, state: ProcessState) -> bool:
-        """Tell whether this is the state that its end was settled with, whatever its host makes of it."""
-        return self.settled is not None and self.settled.state is state
 
     @property
     def ending_state(self) -> ProcessState:
@@ -185,6 +183,7 @@ class Lifecycle:
         if rule.action in (Action.ASK, Action.AWAIT_EXIT):
             self.grace_deadline = min(self.grace_deadline, now + self.grace_period)
         elif rule.action is Action.DUMP:
+            self.is_dumping = True
             self.grace_deadline = min(self.grace_deadline, now + DUMP_SECONDS)
         elif rule.action is Action.KILL:
             self.kill_deadline = min(self.kill_deadline, now + ABANDON_SECONDS)
@@ -258,6 +257,8 @@ class Lifecycle:
             case Phase.STOPPING | Phase.ENDING:
                 self.grace_deadline = _put_off(self.grace_deadline, seconds, now + self.grace_period)
                 self.kill_deadline = _put_off(self.kill_deadline, seconds, now + ABANDON_SECONDS)
+                if self.overruns is not None:
+                    self.overruns.put_off(seconds, now)
             case _:
                 pass
 
@@ -274,7 +275,8 @@ class Lifecycle:
                 deadline = min(self.heartbeat_deadline, self.closed_deadline)
                 return deadline if self.overruns is None else min(deadline, self.overruns.deadline)
             case Phase.STOPPING:
-                return min(self.grace_deadline, self.closed_deadline)
+                deadline = min(self.grace_deadline, self.closed_deadline)
+                return deadline if self.overruns is None else min(deadline, self.overruns.deadline)
             case Phase.ENDING:
                 return self.grace_deadline if self.kill_deadline == math.inf else self.kill_deadline
             case _:
@@ -295,6 +297,8 @@ class Lifecycle:
                 return Input.STARTUP_DEADLINE
             case Phase.RUNNING:
                 return Input.HEARTBEAT_DEADLINE if now >= self.heartbeat_deadline else Input.CALL_OVERRUN
+            case Phase.STOPPING if now < self.grace_deadline:
+                return Input.CALL_OVERRUN
             case Phase.ENDING if self.kill_deadline < math.inf:
                 return Input.ABANDON_DEADLINE
             case _:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class OverrunWatch:
     """Keeps the `Overruns` of one process up to date; its lifecycle has their deadline."""
 
-    __slots__ = ("_deadlines", "_newest_begun", "_pending", "_record")
+    __slots__ = ("_begins_none", "_deadlines", "_newest_begun", "_pending", "_record")
 
     def __init__(
         self, record: ProcessRecord, deadlines: Deadlines, pending: dict[int, PendingCall | CallStream]
@@ -40,6 +40,7 @@ class OverrunWatch:
         self._record = record
         self._deadlines = deadlines
         self._pending = pending
+        self._begins_none = False  # whether the process is stopping, and so begins no more calls
         self._newest_begun = 0  # the last id whose handler may have begun; looked up for calls that are watched alone
 
     def begin(self, call: PendingCall | CallStream, since: float) -> None:
@@ -71,8 +72,15 @@ class OverrunWatch:
         self._record.concurrency = concurrency
         self.follow()
 
+    def note_stop(self) -> None:
+        """Note that the process begins no more calls: the time of those that wait never runs."""
+        self._look_who_has_begun()
+        self._begins_none = True
+
     def _look_who_has_begun(self) -> None:
         """Look up which call is the newest that may have begun, whichever have begun before."""
+        if self._begins_none:
+            return
         concurrency, pending = self._record.concurrency, self._pending
         if concurrency is None or len(pending) <= concurrency:
             newest = next(reversed(pending), 0)

@@ -49,7 +49,7 @@ class LastWords:
     def note_exit(self, status: ExitStatus, life: Lifecycle) -> None:
         """Take in how the process has ended."""
         if self.exit_status is None:
-            by_host = life.kill_deadline < math.inf or life.settled_as(ProcessState.TIMED_OUT)
+            by_host = life.kill_deadline < math.inf or life.is_dumping
             self.exit_status = status.in_words(by_host=by_host)
 
     def judge_exit(self, status: ExitStatus, life: Lifecycle) -> str | None:
@@ -75,7 +75,7 @@ def find_out(life: Lifecycle, launched: LaunchedProcess | None, words: LastWords
     details: list[str | None] = [life.error]
     if stderr and words.unasked is not None and life.error == words.unasked:
         details[0] = f"{life.error}; the last it wrote to stderr: {_tail(one_line(stderr))}"
-    if launched is not None and life.settled_as(ProcessState.TIMED_OUT):
+    if launched is not None and life.is_dumping:
         details.append(launched.remark())
     if lost > 0:
         details.append(f"{lost} of its messages never arrived")

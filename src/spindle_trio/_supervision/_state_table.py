@@ -117,6 +117,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.STOPPING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, STOPPED),
     (Phase.STOPPING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, STOPPED),
     (Phase.STOPPING, Input.LAUNCH_FAILED): Rule(Phase.ENDING, Action.NOTHING, STOPPED),
+    (Phase.STOPPING, Input.CALL_OVERRUN): Rule(Phase.ENDING, Action.DUMP, STOPPED),
     (Phase.STOPPING, Input.GRACE_DEADLINE): Rule(Phase.ENDING, Action.KILL, STOPPED),
     (Phase.STOPPING, Input.CALLER_GONE): Rule(Phase.ENDING, Action.KILL, STOPPED),
     (Phase.STOPPING, Input.KILL): Rule(Phase.ENDING, Action.KILL, STOPPED),

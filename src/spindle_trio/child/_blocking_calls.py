@@ -79,7 +79,9 @@ class BlockingCalls:
         """Take a frame from the control lane; say whether it was one about calls."""
         match frame:
             case {"type": "cancel", "call": int(call_id)}:
-                if not self._intake.cancel_early(call_id) and self._call is not None and self._call.call_id == call_id:
+                if self._intake.cancel_early(call_id):
+                    self.end_cancelled()
+                elif self._call is not None and self._call.call_id == call_id:
                     self._call.was_cancelled = True
             case {"type": "credit", "call": int(call_id), "items": int(items)}:
                 if self._call is not None and self._call.call_id == call_id:
@@ -87,6 +89,25 @@ class BlockingCalls:
             case _:
                 return False
         return True
+
+    def end_cancelled(self) -> None:
+        """End the calls that were cancelled before they could begin, if a stop is there, so that none begins any more.
+
+        The host gives a handler that was cancelled little time to end, and does not know that there is none.
+        """
+        while self._lanes.stop is not None and self._intake.expects_cancelled:
+            body = self.lane.take()
+            if body is None:
+                if not self.lane.fill():
+                    return
+                continue
+            try:
+                call = self._intake.take(body)
+            except ValueError as error:
+                self._controls.report(f"the host sent an unknown frame: {error}")
+                continue
+            if call is not None and call.was_cancelled:
+                self.lane.push(encode_failure(call.call_id, _CANCELLED))
 
     def spin(self, seconds: float) -> bool:
         """Look for the next call for a moment, once in each wait for it, if it may come quickly; say whether it has."""

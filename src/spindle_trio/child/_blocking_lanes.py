@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         @property
         def can_begin(self) -> bool: ...
         def heed(self, frame: JsonValue) -> bool: ...
+        def end_cancelled(self) -> None: ...
         def spin(self, seconds: float) -> bool: ...
         def serve_one(self) -> bool: ...
 
@@ -109,6 +110,8 @@ class BlockingLanes:
             elif self.stop is None:
                 reason = frame.get("reason")
                 self.stop = StopNotice(reason if isinstance(reason, str) else None)
+                if self.calls is not None:
+                    self.calls.end_cancelled()
 
     def pause(self, seconds: float, *, wants_messages: bool | None = None) -> bool:
         """Wait until a lane has something, or room for what is pending, a beat at most; say whether messages came.

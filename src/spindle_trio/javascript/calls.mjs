@@ -139,16 +139,16 @@ export class Calls {
     this.#lane.flush(Infinity, beat);
   }
 
+  /** Begin no more calls. Those that are cancelled before they could begin are ended still, so that the host knows. */
   #close() {
     this.#isClosed = true;
-    this.#waiting = [];
-    this.#lane.pause();
+    this.#readOrPause();
   }
 
   // ---- from the host
 
   #take({ kind, frame }) {
-    if (kind !== CALL || this.#isClosed) return;
+    if (kind !== CALL) return;
     const [id, method, milliseconds, payload, window] = frame;
     this.#newest = id;
     if (removeFrom(this.#early, id)) this.#push(FAILURE, id, CANCELLED);
@@ -184,15 +184,15 @@ export class Calls {
 
   /** Leave further calls unread while many wait; but read on to those that were cancelled before they came. */
   #readOrPause() {
-    const isFull = this.#waiting.length >= max(READ_AHEAD, this.#concurrency) && this.#early.size === 0;
-    if (this.#isClosed || isFull) this.#lane.pause();
+    const isFull = this.#isClosed || this.#waiting.length >= max(READ_AHEAD, this.#concurrency);
+    if (isFull && this.#early.size === 0) this.#lane.pause();
     else this.#lane.resume();
   }
 
   // ---- handlers
 
   #beginWaiting() {
-    while (this.#waiting.length > 0 && this.#running.size < this.#concurrency && this.#mayBegin()) {
+    while (!this.#isClosed && this.#waiting.length > 0 && this.#running.size < this.#concurrency && this.#mayBegin()) {
       const call = shift(this.#waiting);
       addTo(this.#running, call.id, call);
       call.served = this.#storage.run(call.context, this.#serve, call);
