@@ -227,7 +227,9 @@ async def test_a_stop_beats_a_start_that_is_pending(world: World, world_clock: M
             await log.wait("restart_scheduled", 1)
             assert service.state == "waiting"
             assert service.restart_at is not None
+            began = trio.current_time()
             await service.stop("we close")
+            assert trio.current_time() - began < delay / 2
             assert (service.state, service.restart_at) == ("stopped", None)
             with pytest.raises(trio.ClosedResourceError, match="is stopped: we close"):
                 await service.call("who")
@@ -806,6 +808,34 @@ async def test_a_restart_that_comes_while_the_next_process_starts_is_served_by_o
         await reached[2].wait()
         gates[2].set()
     assert service.generation == 3
+
+
+async def test_a_restart_that_meets_a_start_that_fails_does_not_wait_for_a_delay(
+    world: World, world_clock: MockClock | None
+) -> None:
+    gate, reached = trio.Event(), trio.Event()
+    numbers = itertools.count()
+
+    async def fail_once(process: ProcessHandle) -> None:
+        if next(numbers) == 1:
+            reached.set()
+            await gate.wait()
+            raise KeyError
+
+    policy = RestartPolicy(delay=0.1, factor=200, jitter=0)
+    async with (
+        opened(world, on_start=fail_once, restart=policy) as (service, _),
+        trio.open_nursery() as nursery,
+    ):
+        await crash(service)
+        await reached.wait()
+        began = trio.current_time()
+        nursery.start_soon(service.restart)
+        await trio.lowlevel.checkpoint()
+        gate.set()
+        await service.wait_running()
+        assert trio.current_time() - began < 10
+        assert (service.generation, service.failures) == (3, 2)
 
 
 async def test_a_stop_beats_a_restart(world: World, world_clock: MockClock | None) -> None:

@@ -220,3 +220,8 @@ def test_options_that_contradict_each_other_are_refused_by_both_names(
 
 def test_a_delay_that_never_grows_needs_no_cap_of_its_own() -> None:
     assert delays(RestartPolicy(factor=1, delay=5, max_delay=5), 3) == delays(RestartPolicy(factor=1, delay=5), 3)
+
+
+def test_a_policy_shows_what_is_not_the_default() -> None:
+    assert repr(POLICY) == "RestartPolicy()"
+    assert repr(RestartPolicy("always", delay=1)) == "RestartPolicy(when='always', delay=1)"

@@ -86,6 +86,13 @@ class RestartPolicy:
     max_lifetime: float = attrs.field(default=math.inf, kw_only=True, validator=_check_max_lifetime)
     """Seconds since `ready` after which a process is stopped gracefully, and the next one started at once."""
 
+    def __repr__(self) -> str:
+        fields = attrs.fields(RestartPolicy)
+        changed = {
+            field.name: getattr(self, field.name) for field in fields if getattr(self, field.name) != field.default
+        }
+        return f"RestartPolicy({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
     def __attrs_post_init__(self) -> None:
         if self.delay > self.max_delay:
             raise ValueError(
