@@ -17,6 +17,7 @@ from spindle_trio import Containment, ForkServerLauncher, PythonLauncher, open_h
 from spindle_trio.fork_server import _inits, _namespace_level
 from spindle_trio.fork_server._level import write_kernel_file
 from spindle_trio.fork_server._levels import _in_words
+from spindle_trio.launchers._local._containment import open_kill_file
 from spindle_trio.testing import MemoryLauncher
 from support.containment import (
     AS_NOBODY,
@@ -32,6 +33,11 @@ from support.leftovers import alive, describe, open_descriptors
 from support.numbers import outside
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
+
+
+def test_a_process_whose_group_has_gone_with_its_server_is_told_as_one_that_has_ended(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the process has ended before it could be used"):
+        open_kill_file(str(tmp_path / "gone"))
 
 
 # ---- which level

@@ -28,7 +28,20 @@ from spindle_trio.launchers._local._tree import (
     signal_pidfd,
 )
 
-__all__ = ["LEVELS", "AdoptedTree", "GroupTree", "NamespaceTree", "Tree", "clear_group", "open_kill_file", "tree_of"]
+__all__ = [
+    "ENDED_EARLY",
+    "LEVELS",
+    "AdoptedTree",
+    "GroupTree",
+    "NamespaceTree",
+    "Tree",
+    "clear_group",
+    "open_kill_file",
+    "tree_of",
+]
+
+ENDED_EARLY: Final = "the process has ended before it could be used"
+"""What is said of a launch whose process is gone before the host holds it."""
 
 LEVELS: Final = tuple(Containment)
 """In the order of their places in `spindle_trio.fork_server._levels.LEVELS`."""
@@ -232,7 +245,10 @@ def open_kill_file(group: str) -> int:
     Raises:
         OSError: this program has no descriptor left, or there is no such group any more.
     """
-    return os.open(f"{group}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return os.open(f"{group}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # its server has ended, and what guards that has removed the group
+        raise OSError(ENDED_EARLY) from None
 
 
 async def clear_group(group: str) -> None:

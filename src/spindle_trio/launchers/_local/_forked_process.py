@@ -14,7 +14,7 @@ import trio
 
 from spindle_trio._model import Containment
 from spindle_trio.abc import ExitStatus, LaunchOrder
-from spindle_trio.launchers._local._containment import Tree, open_kill_file, tree_of
+from spindle_trio.launchers._local._containment import ENDED_EARLY, Tree, open_kill_file, tree_of
 from spindle_trio.launchers._local._descriptors import RESERVE
 from spindle_trio.launchers._local._heartbeat_page import HeartbeatPage
 from spindle_trio.launchers._local._reaper import reap_child, wait_ended
@@ -167,7 +167,7 @@ def take_process(
             pidfd, control, messages, calls, stdout, stderr, page, other = fds
             leader = pid_of(pidfd)
             if leader is None:
-                raise OSError("the process has ended before it could be used")  # and has been reaped
+                raise OSError(ENDED_EARLY)  # and has been reaped
             # At `sweep` the other one is the process, which its init may have reaped already.
             pid = (parent.containment is Containment.SWEEP and pid_of(other)) or leader
             mapped = HeartbeatPage(os.dup(page))  # closes that where it cannot map it
