@@ -1,0 +1,173 @@
+"""The file of `spindle-trio up`: services in the order of their start, read and checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+import spindle_trio
+from spindle_trio import RestartPolicy
+from spindle_trio.cli import _field_values as values
+from spindle_trio.cli._checked_table import CheckedFile, CheckedTable, FileRefusedError, listed, near
+
+When: TypeAlias = Literal["never", "on_failure", "always"]
+Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
+
+_WHEN: Final[tuple[When, ...]] = ("never", "on_failure", "always")
+_STRATEGIES: Final[tuple[Strategy, ...]] = ("one_for_one", "one_for_all", "rest_for_one")
+_NAME: Final = re.compile(r"[\w-]+")
+_SERVICE: Final = """[services.db] with entry = "db.py\""""
+_POLICY: Final = """{ when = "always", max_lifetime = 3600 }"""
+_GRACE_PERIOD: Final = 5.0
+_ENTRIES: Final = "the path of a .py, .js, .mjs or .cjs file"
+_NO_COMMAND: Final = (
+    f"cannot be given yet: services are entries; give entry, {_ENTRIES}, which may start a program and wait for it"
+)
+_COUNTS: Final = "counts for all services together: put it into the table [restart] at the top of the file"
+_AT_THE_TOP: Final = "belongs to the file as a whole: put it at the top, before the first table"
+_DEFAULTS: Final = spindle_trio.SpawnOptions("")
+
+
+@attrs.frozen
+class ServiceSpec:
+    """One service of a file. What the file leaves out has the default of a spawn."""
+
+    name: str
+    entry: str
+    payload: object
+    environment: Mapping[str, str]
+    arguments: tuple[str, ...]
+    folder: str | None
+    key: str | None
+    restart: RestartPolicy
+    startup_timeout: float
+    heartbeat_timeout: float
+    grace_period: float
+
+
+@attrs.frozen
+class ServiceFile:
+    """What a file says."""
+
+    root: Path
+    """An absolute path of a folder that exists."""
+    strategy: Strategy
+    restart: RestartPolicy
+    """The policy of all services together."""
+    services: tuple[ServiceSpec, ...]
+    """At least one, in the order of their start."""
+
+    def with_only(self, names: Collection[str]) -> ServiceFile:
+        """Leave out the services that are not named; without names, none.
+
+        Raises:
+            FileRefusedError: there is no service of a name.
+        """
+        known = [service.name for service in self.services]
+        for name in names:
+            if name not in known:
+                raise FileRefusedError(
+                    f"--only: there is no service {name}{near(name, known)}; there are {listed(known)}"
+                )
+        chosen = [service for service in self.services if not names or service.name in names]
+        return attrs.evolve(self, services=tuple(chosen))
+
+
+def read_service_file(file: Path) -> ServiceFile:
+    """Read and check a file.
+
+    Args:
+        file: its path; the root is relative to its folder.
+
+    Raises:
+        FileRefusedError: the file is not as it should be.
+        OSError: it cannot be read.
+    """
+    checked = CheckedFile(str(file), file.read_bytes())
+    top = checked.top
+    folder = file.absolute().parent
+    root = top.take("root", values.folder_below(folder), folder)
+    strategy = top.take("strategy", values.one_of(_STRATEGIES), _STRATEGIES[0])
+    restart = _restart(top, RestartPolicy())
+    tables = top.table("services", _SERVICE)
+    services = [] if tables is None else _services(tables, root, restart)
+    if not top.has("services") or (tables is not None and not list(tables)):
+        top.wrong("services", f"is missing: add a table for each service, as in {_SERVICE}")
+    top.end()
+    checked.finish()
+    return ServiceFile(root=root, strategy=strategy, restart=restart, services=tuple(services))
+
+
+def _services(tables: CheckedTable, root: Path, restart: RestartPolicy) -> list[ServiceSpec]:
+    found: list[ServiceSpec] = []
+    for name in tables:
+        if _NAME.fullmatch(name) is None:
+            tables.wrong(name, "is no name for a service: it has to be letters, digits, - and _")
+        table = tables.table(name, _SERVICE)
+        if table is not None:
+            found.append(_service(name, table, root, restart))
+    return found
+
+
+def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy) -> ServiceSpec:
+    """Read one service.
+
+    Args:
+        name: of the service.
+        table: what the file says of it.
+        root: the folder of the entries.
+        restart: the policy of all services together, where this one has no other.
+    """
+    table.refuse("command", _NO_COMMAND)
+    if not table.has("entry") and not table.has("command"):
+        table.wrong(None, f"has no entry; add entry, {_ENTRIES}")
+    spec = ServiceSpec(
+        name=name,
+        entry=table.take("entry", values.part_of(root, Path.is_file, "file"), ""),
+        payload=table.take("payload", values.payload, spindle_trio.OMITTED),
+        environment=table.take("environment", values.variables, {}),
+        arguments=table.take("arguments", values.words, ()),
+        folder=table.take("folder", values.part_of(root, Path.is_dir, "folder"), None),
+        key=table.take("key", values.text, None),
+        restart=_restart(table, restart),
+        startup_timeout=table.take("startup_timeout", values.timeout, _DEFAULTS.startup_timeout),
+        heartbeat_timeout=table.take("heartbeat_timeout", values.timeout_or_inf, _DEFAULTS.heartbeat_timeout),
+        grace_period=table.take("grace_period", values.grace, _GRACE_PERIOD),
+    )
+    table.end(dict.fromkeys(("root", "strategy"), _AT_THE_TOP))
+    return spec
+
+
+def _restart(table: CheckedTable, default: RestartPolicy) -> RestartPolicy:
+    """Read a policy: a word, or a table of its fields."""
+    if not table.has("restart", dict):
+        when = table.take("restart", values.one_of(_WHEN, f"a table, such as {_POLICY}"), None)
+        return default if when is None else RestartPolicy(when)
+    fields = table.table("restart", _POLICY)
+    assert fields is not None
+    before = table.problems
+    usual = RestartPolicy()
+    given = partial(
+        RestartPolicy,
+        fields.take("when", values.one_of(_WHEN), usual.when),
+        delay=fields.take("delay", values.number, usual.delay),
+        factor=fields.take("factor", values.number, usual.factor),
+        max_delay=fields.take("max_delay", values.number, usual.max_delay),
+        jitter=fields.take("jitter", values.number, usual.jitter),
+        stable_after=fields.take("stable_after", values.number, usual.stable_after),
+        give_up_after=fields.take("give_up_after", values.count_or_inf, usual.give_up_after),
+        max_lifetime=fields.take("max_lifetime", values.number, usual.max_lifetime),
+    )
+    fields.end()
+    if table.problems == before:
+        try:
+            return given()
+        except ValueError as error:
+            named = [name for name in fields if name in str(error)]
+            fields.wrong(named[0] if named else None, f"cannot be so: {error}")
+    return default
