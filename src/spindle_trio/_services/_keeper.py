@@ -106,7 +106,10 @@ class Keeper:
         with trio.CancelScope(shield=True):
             try:
                 end = await self._keep()
-            except Exception as error:  # the worker has gone, or something is wrong here: nobody waits for ever
+            except (trio.ClosedResourceError, trio.BrokenResourceError) as error:
+                if not self._is_closing:  # the worker has gone, and is still needed
+                    self._crash(error)
+            except Exception as error:  # something is wrong here: nobody waits for ever
                 self._crash(error)
             finally:
                 self._is_closing = True

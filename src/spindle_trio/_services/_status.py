@@ -119,11 +119,10 @@ class Status:
     def running(self) -> None:
         """The process may be used."""
         self._enter("running")
-        process = self.unit.process
         self._publish(
             ServiceEventKind.RUNNING,
             self.unit.generation,
-            process=process,
+            process=self.unit.last,
             seconds=trio.current_time() - self._began_at,
         )
 
