@@ -8,6 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from spindle_trio._model import JsonValue, PostMortem, ProcessInfo
 
@@ -103,6 +104,36 @@ class ProcessAccessError(SpindleError):
 
 class CallError(SpindleError):
     """A call to a process, or a stream from it, did not come to its answer."""
+
+    _method: str | None = None
+    _process_id: str | None = None
+    _entry: str | None = None
+
+    @property
+    def method(self) -> str | None:
+        """The name that was called; `None` if it is not about one call."""
+        return self._method
+
+    @property
+    def process_id(self) -> str | None:
+        """The host's id for the process; `None` if the call had no process yet."""
+        return self._process_id
+
+    @property
+    def entry(self) -> str | None:
+        """The entry of the process, or of the pool."""
+        return self._entry
+
+    def concerning(self, method: str | None, *, entry: str, process_id: str | None = None) -> Self:
+        """Say which call it is about, and return it; for who raises it.
+
+        Args:
+            method: the name that was called.
+            entry: the entry of the process, or of the pool.
+            process_id: the host's id for the process.
+        """
+        self._method, self._entry, self._process_id = method, entry, process_id
+        return self
 
 
 class CallFailedError(CallError):

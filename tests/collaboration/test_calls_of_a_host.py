@@ -540,6 +540,38 @@ async def test_a_closed_worker_takes_no_calls(autojump_clock: MockClock) -> None
             pass
 
 
+async def test_every_error_of_a_call_names_its_process_entry_and_method(autojump_clock: MockClock) -> None:
+    async with running() as stage:
+        about = ("square", stage.handle.process_id, stage.handle.entry)
+        failed, refused, late, lost = [stage.start(timeout=timeout) for timeout in (9, 9, 1, 9)]
+        for number, called in enumerate((failed, refused), 1):
+            await stage.child.calls.next()
+            if called is failed:
+                stage.child.calls.fail(number, "ValueError", "no", None)
+            else:
+                stage.child.calls.refuse(number, "a")
+        await late.is_over.wait()
+        stage.child.exit(3)
+        await lost.is_over.wait()
+        for called in (failed, refused, late, lost):
+            assert isinstance(called.error, CallError)
+            assert (called.error.method, called.error.process_id, called.error.entry) == about
+
+
+async def test_a_timeout_says_what_stood_before_a_call_that_had_not_begun(autojump_clock: MockClock) -> None:
+    async with running(concurrency=2) as stage:
+        for method in ("long", "longer", "third"):
+            stage.start(method)
+            await wait_all_tasks_blocked()
+        with pytest.raises(CallTimeoutError, match=r"; it had not begun: 'long' \(call 1\) and 2 more came before"):
+            await stage.handle.call("square", timeout=1)
+        stage.child.calls.answer(2)
+        stage.child.calls.answer(3)
+        stage.child.calls.say_cancelled(4)
+        with pytest.raises(CallTimeoutError, match=r"and was cancelled$"):
+            await stage.handle.call("square", timeout=1)
+
+
 # ---- overrun
 
 

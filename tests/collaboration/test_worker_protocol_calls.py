@@ -440,15 +440,18 @@ async def test_an_error_is_raised_at_the_caller_and_at_the_reader(answer: Respon
     async with connected() as (host, handle), trio.open_nursery() as nursery:
 
         async def call() -> None:
-            with pytest.raises(kind, match="why"):
+            with pytest.raises(kind, match="why") as caught:
                 await handle.call("square")
+            if isinstance(caught.value, CallError):
+                assert (caught.value.method, caught.value.process_id) == ("square", "p1")
 
         async def read() -> None:
             async with handle.stream("index") as items:
                 assert await items.receive() == 1
                 for _ in range(2):
-                    with pytest.raises(kind, match="why"):
+                    with pytest.raises(kind, match="why") as caught:
                         await items.receive()
+                    assert getattr(caught.value, "method", "index") == "index"
 
         nursery.start_soon(call)
         request = await host.hear()
@@ -519,8 +522,10 @@ async def test_a_call_whose_time_is_over_raises_at_once_and_its_late_answer_is_d
 ) -> None:
     async with connected() as (host, handle):
         began = trio.current_time()
-        with pytest.raises(TimeoutError, match=r"'square' was not answered .* within 2 s"):
+        with pytest.raises(TimeoutError, match=r"'square' was not answered .* within 2 s") as late:
             await handle.call("square", timeout=2)
+        assert isinstance(late.value, CallTimeoutError)
+        assert (late.value.method, late.value.process_id, late.value.entry) == ("square", "p1", handle.entry)
         assert trio.current_time() - began == 2
         request, cancel = await host.hear(), await host.hear()
         assert cancel == ProcessCallCancel(request.request_id)

@@ -238,6 +238,20 @@ async def test_a_hung_call_times_out_and_its_process_is_replaced(world: World, w
     assert world.reasons()[0] == ("timed_out", "timed_out")
 
 
+async def test_a_call_that_waited_for_its_process_and_then_hangs_says_how_its_time_went(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with opened(world, size=1) as pool, trio.open_nursery() as nursery:
+        calls = Calls(nursery, pool)
+        await calls.begin("a", "begin", slow("a", 0.3))
+        await world.wait_payload(["began", slow("a", 0.3)])
+        with pytest.raises(CallTimeoutError, match=r"within 0\.5 s \(0\.\d+ s of it waiting for a process\)") as late:
+            await pool.call("begin", slow("b", 9), timeout=0.5)
+        error = late.value
+        assert (error.method, error.entry) == ("begin", "entry.py")
+        assert error.process_id == world.events[0].process_id
+
+
 async def test_a_process_is_idle_when_the_handler_of_a_cancelled_call_has_given_up(
     world: World, world_clock: MockClock | None
 ) -> None:

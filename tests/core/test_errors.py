@@ -18,6 +18,7 @@ PARENTS = {
     errors.UserRequiredError: errors.SpawnRefusedError,
     errors.DuplicateKeyError: errors.SpawnRefusedError,
     errors.ProcessLimitError: errors.SpawnRefusedError,
+    errors.KeyLostError: errors.SpawnRefusedError,
     errors.SpawnError: errors.SpindleError,
     errors.LaunchError: errors.SpawnError,
     errors.StartupTimeoutError: errors.SpawnError,
@@ -89,3 +90,11 @@ def test_a_lost_process_says_which_and_whether_it_had_the_call() -> None:
     error = errors.ProcessLostError("gone", info=INFO, handed_over=True)
     assert (error.info, error.post_mortem, error.handed_over) == (INFO, None, True)
     assert error.args == ("gone",)
+
+
+def test_an_error_of_a_call_says_which_call_it_was() -> None:
+    error = errors.CallTimeoutError("too late")
+    assert (error.method, error.process_id, error.entry) == (None, None, None)
+    assert error.concerning("square", entry="a.py", process_id="p1") is error
+    assert (error.method, error.process_id, error.entry) == ("square", "p1", "a.py")
+    assert error.args == ("too late",)

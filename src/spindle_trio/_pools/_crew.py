@@ -209,7 +209,7 @@ class Crew:
                 post_mortem=post_mortem,
             )
             error.__cause__ = cause
-            return error
+            return error.concerning(None, entry=self.settings.entry)
 
         self._broken = make
         self.lending.end()

@@ -82,10 +82,11 @@ class Lending:
             if trio.current_time() < deadline:
                 return found
             self._unlend(found)  # it came in the last moment
-        raise CallTimeoutError(
+        error = CallTimeoutError(
             f"the call of {method!r} was not begun in time: it waited {trio.current_time() - began:.3g} s for a "
             f"process of {self._settings.name}; {self._why_none_is_free()}"
         )
+        raise error.concerning(method, entry=self._settings.entry)
 
     def answered(self, member: Member) -> None:
         """Take back a process that has ended its call."""

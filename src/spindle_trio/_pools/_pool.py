@@ -8,10 +8,13 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from spindle_trio._errors import CallFailedError, ProcessLostError, UnknownMethodError
+import trio
+
+from spindle_trio._errors import CallFailedError, CallTimeoutError, ProcessLostError, UnknownMethodError
 from spindle_trio._model import OMITTED, JsonValue, SpawnArguments
+from spindle_trio._model._calls import too_late, within
 from spindle_trio._model._options import DEFAULT_TIMEOUT, SpawnOptions
 from spindle_trio._pools._crew import Crew
 from spindle_trio._pools._pool_map import MapRun, PoolMap
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from spindle_trio._pools._member import Member
     from spindle_trio._pools._statistics import PoolStatistics
     from spindle_trio._worker import Worker
+
+_SHORTEST_WAIT: Final = 0.01
+"""Seconds; a shorter wait for a process is not worth a word in an error."""
 
 _AHEAD = 4
 """For each process of a pool: how many calls of a map may be begun, or be ended and not taken yet."""
@@ -167,9 +173,10 @@ class Pool:
         if get_ident() != self._thread:
             raise other_thread("call", "async")
         deadline = deadline_from(timeout)
-        at_head = False
+        asked, at_head = trio.current_time(), False
         while True:
             member = await self._crew.lending.lease(method, deadline, at_head=at_head)
+            began = trio.current_time()
             try:
                 answer = await member.handle.call(method, payload, timeout=seconds_left(deadline), overrun=overrun)
             except ProcessLostError as error:
@@ -180,6 +187,9 @@ class Pool:
             except (CallFailedError, UnknownMethodError):
                 self._crew.lending.answered(member)
                 raise
+            except CallTimeoutError as error:
+                self._crew.lending.unanswered(member)
+                raise _with_wait(error, timeout, began - asked) from None
             except BaseException:
                 self._crew.lending.unanswered(member)
                 raise
@@ -257,6 +267,16 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """Count what the pool holds, and what it has done so far. Works on a closed pool, too."""
         return self._crew.statistics()
+
+
+def _with_wait(error: CallTimeoutError, timeout: float, waited: float) -> CallTimeoutError:
+    """Say in an error how long the call had, where it had waited for its process first."""
+    method, process_id, entry = error.method, error.process_id, error.entry
+    if waited < _SHORTEST_WAIT or method is None or process_id is None or entry is None:
+        return error
+    how_long = f"{within(timeout)} ({waited:.2g} s of it waiting for a process)"
+    text = too_late(method, process_id, entry, how_long)
+    return CallTimeoutError(text).concerning(method, entry=entry, process_id=process_id)
 
 
 @uninterrupted

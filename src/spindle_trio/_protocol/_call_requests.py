@@ -1,8 +1,6 @@
-"""What a caller asks of a process: checked before anything is sent, but for the payload, and put into words."""
+"""What a caller asks of a process: checked before anything is sent, but for the payload."""
 
 from __future__ import annotations
-
-import math
 
 from spindle_trio._model import METHOD_BYTES, MOST_WINDOW, CallRequest, Overrun
 from spindle_trio._model._values import is_number
@@ -44,10 +42,3 @@ def check_overrun(overrun: Overrun) -> None:
     """
     if overrun not in ("leave", "kill"):
         raise ValueError(f"overrun must be 'leave' or 'kill', not {overrun!r}")
-
-
-def within(timeout: float) -> str:
-    """Say how long a call had, to the millisecond: a pool passes on what is left, a little less than it got."""
-    if timeout == math.inf:
-        return "in time"  # by a cancel scope that has moved its deadline since
-    return f"within {round(timeout, 3) or timeout:g} s"

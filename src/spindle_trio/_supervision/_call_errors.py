@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from spindle_trio._errors import CallError, CallFailedError, CallTimeoutError, ProcessLostError, UnknownMethodError
-from spindle_trio._protocol._call_requests import within
+from spindle_trio._model._calls import too_late, within
 from spindle_trio._supervision._snapshots import take_snapshot
 
 if TYPE_CHECKING:
     from spindle_trio._protocol._call_answers import Failure
     from spindle_trio._supervision._process_record import ProcessRecord
+
+E = TypeVar("E", bound=CallError)
 
 
 def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallError:
@@ -18,7 +20,7 @@ def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallE
     if failure.known is not None:
         names = ", ".join(map(repr, failure.known))
         text = f"{_name(record)} has no handler of {method!r}; it has {names or 'none'}"
-        return UnknownMethodError(text, known=failure.known)
+        return _concerning(UnknownMethodError(text, known=failure.known), record, method)
     if failure.is_cancelled:
         error_type, words = "Cancelled", "its handler was cancelled, and the caller had not asked for that"
     else:
@@ -28,12 +30,20 @@ def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallE
     error = CallFailedError(text, error_type=error_type, text=words, traceback=failure.traceback)
     if failure.traceback:
         error.add_note(f"In the process:\n{failure.traceback}")
-    return error
+    return _concerning(error, record, method)
 
 
-def timeout_error(record: ProcessRecord, method: str, timeout: float) -> CallTimeoutError:
-    """Make the error for a call whose time is over."""
-    return CallTimeoutError(f"{method!r} was not answered by {_name(record)} {within(timeout)}, and was cancelled")
+def timeout_error(record: ProcessRecord, method: str, timeout: float, why: str | None) -> CallTimeoutError:
+    """Make the error for a call whose time is over.
+
+    Args:
+        record: the process.
+        method: what was called.
+        timeout: how long the call had.
+        why: it had not begun, if it certainly had not.
+    """
+    text = too_late(method, record.process_id, record.identity.entry, within(timeout))
+    return _concerning(CallTimeoutError(f"{text}; {why}" if why else text), record, method)
 
 
 def lost_error(record: ProcessRecord, method: str, *, handed_over: bool) -> ProcessLostError:
@@ -45,7 +55,8 @@ def lost_error(record: ProcessRecord, method: str, *, handed_over: bool) -> Proc
         end = f"{info.state}: {info.error}" if info.error else str(info.state)
         what = "may have begun, and is not repeated" if handed_over else "was not sent"
         text = f"{_name(record)} has ended ({end}); its call of {method!r} {what}"
-    return ProcessLostError(text, info=info, post_mortem=record.post_mortem, handed_over=handed_over)
+    error = ProcessLostError(text, info=info, post_mortem=record.post_mortem, handed_over=handed_over)
+    return _concerning(error, record, method)
 
 
 def no_calls_error(record: ProcessRecord, method: str) -> UnknownMethodError:
@@ -53,13 +64,18 @@ def no_calls_error(record: ProcessRecord, method: str) -> UnknownMethodError:
     advice = "register a handler with process.on_call"
     if record.takes_calls is None:
         advice = "its runtime or its launcher speaks protocol 1, which has no calls"
-    return UnknownMethodError(f"{_name(record)} takes no calls, and so no {method!r}: {advice}")
+    error = UnknownMethodError(f"{_name(record)} takes no calls, and so no {method!r}: {advice}")
+    return _concerning(error, record, method)
 
 
 def too_many_error(record: ProcessRecord, method: str, most: int) -> CallError:
     """Make the error for a call beyond the bound."""
     text = f"{_name(record)} has not ended {most} calls; {method!r} was not sent: call no faster than it answers"
-    return CallError(text)
+    return _concerning(CallError(text), record, method)
+
+
+def _concerning(error: E, record: ProcessRecord, method: str) -> E:
+    return error.concerning(method, entry=record.identity.entry, process_id=record.process_id)
 
 
 def _name(record: ProcessRecord) -> str:

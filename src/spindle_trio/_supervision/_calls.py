@@ -170,10 +170,22 @@ class ProcessCalls:
     def error_of(self, call: PendingCall | CallStream, outcome: Failure | Lost | None) -> CallError:
         """Make the error that a caller gets; of `None` for one whose time was over."""
         if outcome is None:
-            return timeout_error(self._record, call.method, call.timeout)
+            return timeout_error(self._record, call.method, call.timeout, self._why_not_begun(call))
         if isinstance(outcome, Lost):
             return lost_error(self._record, call.method, handed_over=outcome.handed_over)
         return failure_error(self._record, call.method, outcome)
+
+    def _why_not_begun(self, call: PendingCall | CallStream) -> str | None:
+        """Say why a call whose time is over had not begun; `None` if it may have."""
+        if not call.call_id:
+            if self._record.life.phase is Phase.STARTING:
+                return "it was not sent, since the process was not ready"
+            return "it was not sent, since there was no room for it"
+        if call.call_id not in self._pending or self._watch.may_have_begun(call.call_id):
+            return None
+        before = [other for other in self._pending.values() if other.call_id < call.call_id]
+        more = f" and {len(before) - 1} more" if len(before) > 1 else ""
+        return f"it had not begun: {before[0].method!r} (call {before[0].call_id}){more} came before it"
 
     # What its owner does.
 

@@ -72,6 +72,11 @@ class OverrunWatch:
         self._record.concurrency = concurrency
         self.follow()
 
+    def may_have_begun(self, call_id: int) -> bool:
+        """Tell whether the handler of a call may have begun; it may, if the process has not said how many it serves."""
+        self._look_who_has_begun()
+        return call_id <= self._newest_begun
+
     def note_stop(self) -> None:
         """Note that the process begins no more calls: the time of those that wait never runs."""
         self._look_who_has_begun()

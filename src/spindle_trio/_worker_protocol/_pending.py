@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from spindle_trio._errors import PayloadError, ProcessLostError, SpawnError
+from spindle_trio._errors import CallError, PayloadError, ProcessLostError, SpawnError
 from spindle_trio._model import (
     JsonValue,
     ProcessSendFailed,
@@ -68,6 +68,7 @@ class PendingCall(Pending):
     """A call that waits for its answer."""
 
     process: RemoteProcess
+    method: str
     deadline: float
     """When its time is over, by this end's clock."""
     is_queued: bool = attrs.field(default=False, init=False)
@@ -75,6 +76,8 @@ class PendingCall(Pending):
 
     def settle(self, error: Exception | None = None) -> None:
         """End the wait; an answer that nobody waits for any more is counted."""
+        if isinstance(error, CallError):
+            error.concerning(self.method, entry=self.process.info.entry, process_id=self.process.process_id)
         super().settle(error)
         if self.is_sent and self.is_abandoned and error is None:
             self.process.late_answers += 1

@@ -18,7 +18,7 @@ from spindle_trio._model import (
     ProcessCallCredit,
     ProcessCallIdle,
 )
-from spindle_trio._protocol._call_requests import within
+from spindle_trio._model._calls import too_late, within
 from spindle_trio._trio_rules import uninterrupted
 from spindle_trio._worker_protocol._checked_copy import checked_copy
 from spindle_trio._worker_protocol._pending import Pending, PendingCall
@@ -143,7 +143,7 @@ class RemoteCalls:
     async def call(self, request: CallRequest) -> JsonValue:
         """Call a handler and return its answer; see `ProcessHandle.call`."""
         call, size = self._checked(request)
-        pending = PendingCall(self._process, _deadline_of(request))
+        pending = PendingCall(self._process, request.method, _deadline_of(request))
         try:
             with trio.CancelScope(deadline=trio.current_time() + request.timeout):
                 await self._line.begin(call, size, pending)
@@ -163,7 +163,7 @@ class RemoteCalls:
         ends_at = trio.current_time() + request.timeout
         deadline = _deadline_of(request)
         stream = RemoteStream(self._line, call.request_id, request.window, deadline, self._too_late(request))
-        pending = PendingStream(self._process, deadline, stream)
+        pending = PendingStream(self._process, request.method, deadline, stream)
         try:
             with trio.CancelScope(deadline=ends_at) as waiting:
                 await self._line.begin(call, size, pending)
@@ -194,7 +194,8 @@ class RemoteCalls:
         process = self._process
         if process.has_ended:
             text = f"cannot call {request.method[:200]!r}: process {process.process_id} has ended"
-            raise ProcessLostError(text, info=process.info, post_mortem=process.post_mortem, handed_over=False)
+            lost = ProcessLostError(text, info=process.info, post_mortem=process.post_mortem, handed_over=False)
+            raise lost.concerning(request.method, entry=process.info.entry, process_id=process.process_id)
         call = ProcessCall(
             self._line.new_id(),
             process.process_id,
@@ -207,10 +208,8 @@ class RemoteCalls:
 
     def _too_late(self, request: CallRequest) -> CallTimeoutError:
         process = self._process.info
-        return CallTimeoutError(
-            f"{request.method[:200]!r} was not answered by process {process.process_id} ({process.entry}) "
-            f"{within(request.timeout)}, and was cancelled"
-        )
+        text = too_late(request.method, process.process_id, process.entry, within(request.timeout))
+        return CallTimeoutError(text).concerning(request.method, entry=process.entry, process_id=process.process_id)
 
 
 def _deadline_of(request: CallRequest) -> float:
