@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import trio
 
 from spindle_trio._errors import ServiceGaveUpError
 from spindle_trio._nursery_scope import NurseryScope
+from spindle_trio._services._block import Block
 from spindle_trio._services._restart import Ending, GiveUp, Leave, RestartPolicy, decide
 from spindle_trio._services._status import ServiceState, Status
 from spindle_trio._trio_rules import uninterrupted
@@ -39,10 +40,9 @@ class Keeper:
             trio.ClosedResourceError: the worker is closed.
         """
         self.status: Status = Status(worker, settings)
-        self._block = trio.CancelScope()  # around the user's block
+        self._block = Block()
         self._begun = trio.Event()  # the first start is over
         self._gone = trio.Event()  # nothing runs, and nothing follows
-        self._error: Exception | None = None  # refuses the block, or leaves it after it was cancelled
         self._policy = policy
         self._unit: Unit = self.status.unit
         self._scope = NurseryScope()
@@ -65,10 +65,10 @@ class Keeper:
         except BaseException as error:
             await self.close(error)  # noqa: ASYNC102  # shielded and bounded there
             raise
-        if self._error is not None:
+        if self._block.error is not None:
             await self.close(None)
-            self._raise_error()
-        self._block.__enter__()
+            self._block.raise_error()
+        self._block.enter()
 
     # ---- what users ask for
 
@@ -114,7 +114,7 @@ class Keeper:
             finally:
                 self._is_closing = True
                 await self._finish()  # noqa: ASYNC102  # shielded; bounded by the grace period and a kill
-                state: ServiceState = "gave_up" if isinstance(self._error, ServiceGaveUpError) else "stopped"
+                state: ServiceState = "gave_up" if isinstance(self._block.error, ServiceGaveUpError) else "stopped"
                 self.status.over(state, end=end, said=self._why)
                 self._begun.set()
                 self._gone.set()
@@ -213,10 +213,9 @@ class Keeper:
 
     def _fail(self, error: Exception, said: str, make: Callable[[], Exception]) -> None:
         """End the block with an error, and everybody who waits with one like it."""
-        self._error = error
         self._why = said
         self.status.refuse(make)
-        self._block.cancel()
+        self._block.fail(error)
 
     def _refuse(self, said: str) -> None:
         self._why = said
@@ -234,19 +233,7 @@ class Keeper:
             Exception: why the block was cancelled from here, if nothing else was raised in it.
             BaseException: what is left of a group without that cancellation.
         """
-        left_with = error
-        try:
-            if self._block.__exit__(type(error) if error else None, error, None):
-                left_with = None
-        except BaseException as others:  # noqa: ASYNC103  # raised below
-            left_with = others
-        await self.close(left_with)
-        if self._error is not None:
-            if left_with is None or _is_cancelled(left_with):
-                self._raise_error()
-            _add_context(left_with, self._error)
-        if left_with is not None and left_with is not error:
-            raise left_with
+        await self._block.leave(error, self.close)
 
     async def close(self, error: BaseException | None) -> None:
         """Stop it, and return when it is gone, whatever happens to this task; see `NurseryScope.close`.
@@ -256,14 +243,6 @@ class Keeper:
         """
         self._ask_stop("its service is closed", "its block has been left")
         await self._scope.close(error, ended=self._gone.wait, kill=self._unit.hurry)
-
-    def _raise_error(self) -> NoReturn:
-        error, self._error = self._error, None
-        assert error is not None, "there is one"
-        try:
-            raise error from error.__cause__
-        finally:
-            del error  # its traceback has this frame, and with it the whole service
 
 
 def gave_up(unit: Unit, end: End, failures: int) -> ServiceGaveUpError:
@@ -285,19 +264,3 @@ def gave_up(unit: Unit, end: End, failures: int) -> ServiceGaveUpError:
     )
     error.__cause__ = end.cause
     return error
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    """Whether nothing is in it but cancellation."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
-
-
-def _add_context(error: BaseException, context: Exception) -> None:
-    """Show an error as what happened before another one."""
-    if isinstance(error, type(context)):
-        return  # who waited in the block has raised it
-    while error.__context__ is not None:
-        error = error.__context__
-    error.__context__ = context
