@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._services._group import Group
+    from spindle_trio._services._open_group import open_group
     from spindle_trio._services._open_service import open_service
     from spindle_trio._services._restart import RestartPolicy
     from spindle_trio._services._service import Service
@@ -167,6 +169,8 @@ _NAMES = {
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
+    "_services._group": ("Group",),
+    "_services._open_group": ("open_group",),
     "_services._open_service": ("open_service",),
     "_services._restart": ("RestartPolicy",),
     "_services._service": ("Service",),
@@ -195,6 +199,7 @@ __all__ = [
     "ExitReason",
     "ForkServerLauncher",
     "FunctionPool",
+    "Group",
     "Host",
     "HostStatistics",
     "HostToWorker",
@@ -261,6 +266,7 @@ __all__ = [
     "__version__",
     "connect_worker",
     "open_function_pool",
+    "open_group",
     "open_host",
     "open_pool",
     "open_service",

@@ -1040,8 +1040,8 @@ MUTANTS: Final = (
     Mutant(
         "a process whose handshake has failed lets its key go",
         "_services/_unit.py",
-        'self.stop("its start has failed", how=Ending.FAILED, keep_key=True)',
-        'self.stop("its start has failed", how=Ending.FAILED)',
+        "self.stop(why, how=how, keep_key=True)",
+        "self.stop(why, how=how)",
         ("contract/test_services.py::test_an_on_start_that_raises_later_is_a_failure_and_keeps_the_key[memory]",),
     ),
     Mutant(

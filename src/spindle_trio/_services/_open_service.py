@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 from spindle_trio._model import SpawnArguments
 from spindle_trio._model._spawn_arguments import with_service_options_shown
 from spindle_trio._services._keeper import Keeper
-from spindle_trio._services._restart import RestartPolicy
+from spindle_trio._services._restart import RestartPolicy, check_policy
 from spindle_trio._services._service import Service
 from spindle_trio._services._settings import UnitSettings, settings_from
 from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
@@ -80,8 +80,7 @@ def open_service(
         trio.ClosedResourceError: the worker is closed; raised on entering, or leaves the block.
         trio.BrokenResourceError: the connection to the host is lost; raised on entering, or leaves the block.
     """
-    if not isinstance(restart, RestartPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"restart must be a RestartPolicy, not {restart!r}; type: restart=RestartPolicy('always')")
+    check_policy(restart)
     settings = settings_from("open_service", entry, on_start, options)
     if not hasattr(worker, "backend_processes"):
         raise TypeError(

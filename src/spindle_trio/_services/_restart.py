@@ -116,6 +116,16 @@ class RestartPolicy:
             )
 
 
+def check_policy(policy: object) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(policy, RestartPolicy):
+        raise TypeError(f"restart must be a RestartPolicy, not {policy!r}; type: restart=RestartPolicy('always')")
+
+
 class Ending(Enum):
     """How a process has ended, as far as it matters for the next start."""
 

@@ -60,6 +60,8 @@ class Unit:
         self.ready_at: float = -math.inf
         """When the last one became ready, in Trio's time."""
         self._is_spawning = False
+        self._is_called_off = False
+        self._handshake = trio.CancelScope()  # of `on_start`
         self._asked: set[str] = set()  # processes that were asked to stop, by whomever
         self._ends: dict[str, LifecycleEvent] = {}  # of processes of which there is no handle yet
         self._patience = trio.CancelScope()
@@ -97,7 +99,7 @@ class Unit:
             trio.BrokenResourceError: the connection to the host is lost.
         """
         self.generation += 1
-        self._is_let_through = False
+        self._is_let_through = self._is_called_off = False
         self._asked.clear()
         self._is_spawning = True
         try:
@@ -118,12 +120,23 @@ class Unit:
             self._take(self.generation, handle)
         is_done, cause = await self._prepare(handle)
         if not is_done:
-            end = await self.stop("its start has failed", how=Ending.FAILED, keep_key=True)
+            how, why = Ending.FAILED, "its start has failed"
+            if self._is_called_off:
+                how, why = Ending.RECYCLED, "its start was called off"
+            end = await self.stop(why, how=how, keep_key=True)
             if cause is not None and end.how is Ending.FAILED:
                 end = attrs.evolve(end, said=one_line(f"on_start raised {type(cause).__name__}: {cause}"))
             return attrs.evolve(end, ready_at=None, cause=cause)
         self._is_let_through = True
         return None
+
+    def call_off(self) -> None:
+        """Have the start that is under way end soon: nobody will use its process. It is stopped once it is ready.
+
+        Its spawn goes on. One that is cancelled would have the key for an unknown time, over a stream.
+        """
+        self._is_called_off = True
+        self._handshake.cancel()
 
     async def watch(self) -> End:
         """Wait until the process has ended by itself, or by somebody.
@@ -206,8 +219,8 @@ class Unit:
     async def _prepare(self, handle: ProcessHandle) -> tuple[bool, Exception | None]:
         """Run `on_start` while the process lives. Returns whether that is done, and what it raised."""
         on_start = self.settings.on_start
-        if on_start is None:
-            return True, None
+        if on_start is None or self._is_called_off:
+            return not self._is_called_off, None
         is_done = False
         caught: Exception | None = None
 
@@ -217,6 +230,7 @@ class Unit:
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
+            self._handshake = nursery.cancel_scope
             nursery.start_soon(watch)
             try:
                 waiting = on_start(handle)
