@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from threading import get_ident
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, Final, NoReturn, Unpack
 
 import trio
 
 from spindle_trio._model import (
+    OMITTED,
     LifecycleEvent,
     ProcessFilter,
     ProcessInfo,
@@ -26,12 +28,16 @@ from spindle_trio._model import (
 )
 from spindle_trio._model._spawn_arguments import options_from, with_options_shown
 from spindle_trio._process_handle import OpenProcess, ProcessHandle
+from spindle_trio._protocol._payload import PayloadBounds, check_payload
 from spindle_trio._trio_rules import other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import WorkerInterface
     from spindle_trio._messages._broadcast import LifecycleChannel
     from spindle_trio._messages._channel import MessageReceiveChannel
+
+_ANY_DEPTH: Final = 500
+"""Deeper than any host will allow, and no more than Python can go."""
 
 
 @uninterrupted
@@ -313,6 +319,16 @@ class BackendProcesses:
             raise other_thread(call)
         if self._port.is_closed:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
+
+
+def check_start_payload(payload: object) -> None:
+    """Refuse a payload that no host would take; how large it may be, each host says at its spawns.
+
+    Raises:
+        PayloadError: it is not JSON-safe.
+    """
+    if payload is not OMITTED:
+        check_payload(payload, PayloadBounds(_ANY_DEPTH, sys.maxsize))
 
 
 def _check_id(process_id: object) -> None:

@@ -16,6 +16,7 @@ from spindle_trio import (
     CallFailedError,
     CallTimeoutError,
     EntryError,
+    PayloadError,
     Pool,
     PoolBrokenError,
     ProcessLimitError,
@@ -678,6 +679,11 @@ async def test_a_pool_ends_with_its_worker(world: World, world_clock: MockClock 
 def test_what_is_out_of_range_is_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         open_pool(None, "entry.py", **options)  # type: ignore[arg-type]
+
+
+def test_a_payload_that_no_spawn_takes_is_refused_at_once() -> None:
+    with pytest.raises(PayloadError, match="set is not JSON-safe"):
+        open_pool(None, "entry.py", payload={"a": {1}})  # type: ignore[arg-type]
 
 
 def test_what_is_no_worker_is_refused_with_what_to_type() -> None:

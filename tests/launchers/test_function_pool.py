@@ -136,9 +136,10 @@ async def test_a_function_that_ends_its_process_loses_its_own_call_alone(pool, f
 
 
 async def test_a_function_that_hangs_is_killed_with_what_it_has_started(pool):
-    with pytest.raises(spindle.CallTimeoutError) as late:
+    assert await pool.run_sync(functions.add, 0) == 1
+    with pytest.raises(spindle.CallTimeoutError, match=r"^'support\.functions\.hang' was not .* within 0\.1 s") as late:
         await pool.run_sync(functions.hang, timeout=0.1)
-    assert late.value.__notes__ == [f"The function is {functions.__name__}.hang."]
+    assert (late.value.method, late.value.entry) == ("support.functions.hang", "function_pool.py")
     with trio.move_on_after(0.1):
         await pool.run_sync(functions.spawn_and_hang)
     assert [await pool.run_sync(functions.add, number) for number in range(4)] == [1, 2, 3, 4]
@@ -151,6 +152,14 @@ async def test_arguments_and_results_are_bounded():
         with pytest.raises(spindle.CallFailedError, match="more than 100000 bytes"):
             await pool.run_sync(bytes, 100_000)
         assert await pool.run_sync(len, b"x" * 99_000) == 99_000
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"max_bytes": 0}, {"startup_timeout": 0}, {"max_calls": 0}, {"max_bytes": 1.5}], ids=str
+)
+def test_an_argument_out_of_range_is_refused_by_its_own_name(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        spindle.open_function_pool(**options)
 
 
 async def test_leaving_the_block_ends_all_and_waiting_calls():

@@ -12,20 +12,28 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+import attrs
+
 from spindle_trio._errors import CallError, CallFailedError
 from spindle_trio._functions._pickled import from_pickle, name_function, to_pickle
-from spindle_trio._model import Limits
+from spindle_trio._model import Limits, SpawnArguments, SpawnOptions
 from spindle_trio._open_host import open_host
-from spindle_trio._pools import Pool, PoolStatistics, open_pool
+from spindle_trio._pools._pool import Pool, PoolBlock
+from spindle_trio._pools._settings import PoolSettings
 from spindle_trio._trio_rules import AsyncBlock, other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue, Overrun
-    from spindle_trio._worker import Worker
+    from spindle_trio._pools import PoolStatistics
 
 T = TypeVar("T")
 
 _GIBIBYTE: Final = 1024**3
+
+_ENTRY: Final = "function_pool.py"
+
+_METHOD: Final = "spindle_trio.run_sync"
+"""What the handler of all functions is called; errors have the function's name in its place."""
 
 
 def open_function_pool(
@@ -64,23 +72,21 @@ def open_function_pool(
         ValueError: an argument is out of range.
         RuntimeError: as `open_host` raises it, on entering.
     """
-
-    def open_on(worker: Worker) -> AbstractAsyncContextManager[Pool]:
-        return open_pool(
-            worker,
-            "entry.py",
-            size=size,
-            prestart=prestart,
-            max_calls=max_calls,
-            max_idle=max_idle,
-            max_lifetime=max_lifetime,
-            give_up_after=give_up_after,
-            payload={"path": [str(Path(step).absolute()) for step in sys.path], "folder": [str(Path.cwd())]},
-            startup_timeout=startup_timeout,
-            heartbeat_timeout=math.inf,  # a function that runs long is no hang; `timeout` is for those
-        )
-
-    return _FunctionPoolBlock(size, Limits(binary_bytes=max_bytes), open_on)
+    spawn = SpawnArguments(startup_timeout=startup_timeout, heartbeat_timeout=math.inf)  # `timeout` is for what hangs
+    settings = PoolSettings(
+        entry=SpawnOptions(_ENTRY, **spawn).entry,
+        serves="functions",
+        spawn=spawn,
+        size=size,
+        prestart=prestart,
+        max_calls=max_calls,
+        max_idle=max_idle,
+        max_lifetime=max_lifetime,
+        give_up_after=give_up_after,
+    )
+    if type(max_bytes) is not int or max_bytes < 1:
+        raise ValueError(f"max_bytes must be a number of bytes, 1 or more, not {max_bytes!r}")
+    return _FunctionPoolBlock(settings, Limits(binary_bytes=max_bytes))
 
 
 @uninterrupted
@@ -143,9 +149,9 @@ class FunctionPool:
             raise TypeError(f"an argument of {module}.{name} cannot be pickled: {error}") from error
         payload |= {"module": module, "name": name}
         try:
-            answer = await self._pool.call("run", payload, timeout=timeout, overrun=overrun)
+            answer = await self._pool.call(_METHOD, payload, timeout=timeout, overrun=overrun)
         except CallError as error:
-            error.add_note(f"The function is {module}.{name}.")  # all are called by one handler
+            _name_function(error, f"{module}.{name}")
             raise
         assert isinstance(answer, dict), "the entry is of this package"
         if "error" in answer:
@@ -155,6 +161,13 @@ class FunctionPool:
     def statistics(self) -> PoolStatistics:
         """Count what the pool holds, and what it has done so far; see `Pool.statistics`."""
         return self._pool.statistics()
+
+
+def _name_function(error: CallError, function: str) -> None:
+    """Have an error name the function that the caller knows, and not the handler of all of them."""
+    error.args = (str(error).replace(repr(_METHOD), repr(function)), *error.args[1:])
+    if error.method is not None:
+        error.concerning(function, entry=_ENTRY, process_id=error.process_id)
 
 
 def _original(answer: dict[str, JsonValue]) -> BaseException:
@@ -178,12 +191,9 @@ class _FunctionPoolBlock(AsyncBlock[FunctionPool]):
 
     typed = "open_function_pool"
 
-    def __init__(
-        self, size: int, limits: Limits, open_on: Callable[[Worker], AbstractAsyncContextManager[Pool]]
-    ) -> None:
-        self._size = size
+    def __init__(self, settings: PoolSettings, limits: Limits) -> None:
+        self._settings = settings
         self._limits = limits
-        self._open_on = open_on
 
     async def __aenter__(self) -> FunctionPool:
         async with AsyncExitStack() as stack:
@@ -191,7 +201,7 @@ class _FunctionPoolBlock(AsyncBlock[FunctionPool]):
                 open_host(
                     limits=self._limits,
                     environment=dict(os.environ),
-                    max_processes=self._size,
+                    max_processes=self._settings.size,
                     cancel_grace=0.0,
                     grace_period=1.0,
                 )
@@ -199,7 +209,9 @@ class _FunctionPoolBlock(AsyncBlock[FunctionPool]):
             worker = await stack.enter_async_context(
                 host.open_worker("functions", root=Path(__file__).parent, user_id="functions")
             )
-            pool = await stack.enter_async_context(self._open_on(worker))
+            path = [str(Path(step).absolute()) for step in sys.path]
+            spawn = SpawnArguments(**self._settings.spawn, payload={"path": path, "folder": [str(Path.cwd())]})
+            pool = await stack.enter_async_context(PoolBlock(worker, attrs.evolve(self._settings, spawn=spawn)))
             self._stack = stack.pop_all()
         return FunctionPool(pool)
 

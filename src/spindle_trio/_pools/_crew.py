@@ -77,9 +77,8 @@ class Crew:
             count, last = self._record.failures_in_a_row, self._record.last_failure
             return f"{count} of its processes have failed in a row, the last one so: {last}"
         if self._starting() == len(self._members):
-            return (
-                "none of its processes has become ready yet; call process.ready() earlier, or give its calls more time"
-            )
+            advice = "call process.ready() earlier" if self.settings.serves is None else "open it with prestart=True"
+            return f"none of its processes has become ready yet; {advice}, or give its calls more time"
         return "open the pool with more processes, or give its calls more time"
 
     # ---- the life of a process

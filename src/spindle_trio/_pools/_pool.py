@@ -21,6 +21,7 @@ from spindle_trio._pools._pool_map import MapRun, PoolMap
 from spindle_trio._pools._settings import PoolSettings
 from spindle_trio._services._deadline import deadline_from, seconds_left
 from spindle_trio._trio_rules import AsyncBlock, other_thread, require_trio, uninterrupted
+from spindle_trio._worker import check_start_payload
 
 if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
@@ -94,6 +95,7 @@ def open_pool(
     Raises:
         ValueError: an argument is out of range.
         TypeError: an argument has the wrong type.
+        PayloadError: the payload is not JSON-safe.
         trio.ClosedResourceError: the worker is closed; raised on entering.
     """
     spawn = SpawnArguments(
@@ -116,12 +118,13 @@ def open_pool(
         max_lifetime=max_lifetime,
         give_up_after=give_up_after,
     )
+    check_start_payload(payload)
     if not hasattr(worker, "backend_processes"):
         raise TypeError(
             f"open_pool() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
             "open_pool(worker, …)"
         )
-    return _PoolBlock(worker, settings)
+    return PoolBlock(worker, settings)
 
 
 @uninterrupted
@@ -332,7 +335,7 @@ class _StreamBlock(AsyncBlock["MessageReceiveChannel[JsonValue]"]):
 
 
 @uninterrupted
-class _PoolBlock(AsyncBlock[Pool]):
+class PoolBlock(AsyncBlock[Pool]):
     """The life of a pool."""
 
     typed = "open_pool"

@@ -44,11 +44,13 @@ class PoolSettings:
     max_idle: float = attrs.field(validator=_check_seconds)
     max_lifetime: float = attrs.field(validator=_check_seconds)
     give_up_after: int | None = attrs.field(validator=check_give_up_after)
+    serves: str | None = None
+    """What its errors call that which it is a pool of, if not its entry."""
 
     @property
     def name(self) -> str:
         """Of the pool, in errors."""
-        return f"the pool of {self.entry}"
+        return f"the pool of {self.serves or self.entry}"
 
     @property
     def restart(self) -> RestartPolicy:

@@ -24,7 +24,7 @@ def run(process: BlockingProcessContext) -> None:
         os.chdir(surroundings["folder"][0])
     except OSError:
         pass  # it is gone, or forbidden: a function that needs it will say so
-    process.on_call("run", _call)
+    process.on_call("spindle_trio.run_sync", _call)
     process.ready()
 
 
