@@ -9,6 +9,7 @@ import signal
 import attrs
 
 from simulation.drawing_calls import with_calls
+from simulation.drawing_keys import with_kept_keys
 from simulation.scenario import (
     Act,
     AnyCommand,
@@ -33,11 +34,14 @@ NAMES = ("a", "a", "a", " a ", "b", None, "  ")
 STATES = (None, None, "starting", "running", "stopping", "completed")
 
 
-def draw(seed: int, *, calls: bool = True) -> Scenario:
-    """Draw the scenario of this number; without calls it is the one that it was before there were calls."""
+def draw(seed: int, *, extras: bool = True) -> Scenario:
+    """Draw the scenario of this number; without extras it is the one from before there were calls and kept keys."""
     drawing = Drawing(random.Random(seed), random.Random(f"grace periods of {seed}"))
     scenario = drawing.scenario()
-    return with_calls(scenario, random.Random(f"calls of {seed}"), drawing.grid) if calls else scenario
+    if not extras:
+        return scenario
+    scenario = with_calls(scenario, random.Random(f"calls of {seed}"), drawing.grid)
+    return with_kept_keys(scenario, random.Random(f"kept keys of {seed}"), drawing.grid)
 
 
 @attrs.define

@@ -88,6 +88,7 @@ class Proc:
         self.has_closed_control = self.has_sent_nonsense = self.is_killed = False
         self.exit: str | None = None
         self.ended_at: float | None = None
+        self.is_freeing = self.is_unwanted = False  # its key, since somebody has stopped it; its spawn was cancelled
 
     def copy(self) -> Proc:
         new = object.__new__(Proc)

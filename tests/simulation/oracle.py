@@ -134,7 +134,7 @@ class _Search:
 
     def _is_over(self, model: WorkerModel, place: int) -> bool:
         open_ones = [number for number in model.phases if model.phases[number] != "over"]
-        if open_ones or model.live or model.keys.taken:
+        if open_ones or model.live or model.keys.is_claimed:
             self._note(place, f"commands {open_ones} have come to nothing, processes {list(model.live)} live on")
             return False
         return True

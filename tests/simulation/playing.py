@@ -21,6 +21,7 @@ from simulation.scenario import (
     Call,
     Get,
     List,
+    ReleaseKey,
     Scenario,
     Send,
     Spawn,
@@ -255,6 +256,8 @@ class _Player:
         processes = self.workers[command.worker].backend_processes
         match command:
             case Spawn():
+                if command.successor_of is not None and command.successor_of not in self.ids:
+                    self.log.unknown.add(number)
                 handle = self.handles[number] = await processes.spawn(
                     entry_of(number),
                     kind=command.kind,
@@ -267,12 +270,21 @@ class _Player:
                     replace_existing=command.replace_existing,
                     grace_period=command.grace_period,
                     replace_grace=command.replace_grace,
+                    keep_key=command.keep_key,
+                    successor_of=None if command.successor_of is None else self._id(command.successor_of),
                 )
                 return "returned", self.numbers[handle.process_id]
             case Stop():
                 await processes.stop(
-                    self._id(command.target), user_id=command.user_id, reason=command.reason, grace=command.grace
+                    self._id(command.target),
+                    user_id=command.user_id,
+                    reason=command.reason,
+                    grace=command.grace,
+                    keep_key=command.keep_key,
                 )
+                return ("returned",)
+            case ReleaseKey():
+                await processes.release_key(self._id(command.target), user_id=command.user_id)
                 return ("returned",)
             case Send():
                 await processes.send(self._id(command.target), number, user_id=command.user_id)

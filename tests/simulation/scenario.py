@@ -106,6 +106,9 @@ class Spawn(Command):
     replace_existing: bool = False
     grace_period: float | None = None
     replace_grace: float | None = None
+    keep_key: bool = False
+    successor_of: int | None = None
+    """The process whose key may be kept for this one."""
     after_end_of: int | None = None
     """A process whose terminal event starts this command, instead of its time."""
     entry_exists: bool = True
@@ -120,6 +123,15 @@ class Stop(Command):
     reason: str | None = None
     grace: float | None = None
     """0 is a kill."""
+    keep_key: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ReleaseKey(Command):
+    """Give up the key that may be kept of a process."""
+
+    target: int
+    user_id: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -188,7 +200,7 @@ class WaitIdle(Command):
     target: int
 
 
-AnyCommand: TypeAlias = Spawn | Stop | Send | List | Get | Wait | Call | WaitIdle
+AnyCommand: TypeAlias = Spawn | Stop | ReleaseKey | Send | List | Get | Wait | Call | WaitIdle
 
 
 @attrs.frozen

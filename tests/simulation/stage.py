@@ -67,6 +67,8 @@ class Log:
     """Worker → the processes and payloads that its channel of messages has given."""
     held: dict[int, tuple[list[object], int, int]] = attrs.field(factory=dict)
     """Process → the messages held for a late reader, and how many have been received and dropped."""
+    unknown: set[int] = attrs.field(factory=set)
+    """Spawns of successors of a process that had not been started when they were asked for."""
     remarks: list[str] = attrs.field(factory=list)
     """Breaches of the contract, wherever they were seen."""
 

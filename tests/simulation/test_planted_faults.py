@@ -17,6 +17,7 @@ from simulation.drawing import draw
 from simulation.verdict import complaints_about
 from spindle_trio._host._claims import Claim
 from spindle_trio._host._registry import Registry
+from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._messages._broadcast import Broadcast
 from spindle_trio._messages._inbox import Inbox
 from spindle_trio._model import StopOptions
@@ -202,7 +203,48 @@ def a_deadline_judges_before_it_looks_at_what_has_come(patch: Patch) -> None:
     replace(patch, Supervisor, "_judge", make)
 
 
+def a_stop_leaves_the_key_kept(patch: Patch) -> None:
+    patch.setattr(Claim, "free_key", lambda _: None)
+
+
+def a_stop_that_comes_too_late_leaves_the_key_kept(patch: Patch) -> None:
+    patch.setattr(WorkerScope, "_give_up_key", lambda *_, **__: None)
+
+
+def a_successor_that_is_cancelled_frees_the_key(patch: Patch) -> None:
+    patch.setattr(Claim, "give_back_key", Claim.free_key)
+
+
+def a_process_that_completes_keeps_no_key(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def release(registry: Registry, claim: Claim) -> Claim | None:
+            if claim.keeping is not None and claim.holder is not None and claim.keeping.is_asked:
+                claim.keeping.is_asked = claim.holder.state != "completed"
+            return original(registry, claim)  # type: ignore[no-any-return]  # as above
+
+        return release
+
+    replace(patch, Registry, "release", make)
+
+
+def a_kept_key_holds_no_slot(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def keep(registry: Registry, *claim: Any) -> bool:
+            is_kept: bool = original(registry, *claim)
+            registry._held -= is_kept
+            return is_kept
+
+        return keep
+
+    replace(patch, Registry, "_keep", make)
+
+
 FAULTS = (
+    a_stop_leaves_the_key_kept,
+    a_stop_that_comes_too_late_leaves_the_key_kept,
+    a_successor_that_is_cancelled_frees_the_key,
+    a_process_that_completes_keeps_no_key,
+    a_kept_key_holds_no_slot,
     an_exit_reason_is_swapped,
     the_childs_word_loses_against_a_stop,
     a_launch_that_fails_is_a_timeout,

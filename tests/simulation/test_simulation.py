@@ -46,7 +46,7 @@ def test_whatever_happens_for_long_the_host_keeps_its_contract(block: int) -> No
 
 def test_orders_that_differ_in_what_an_ended_process_was_like_are_told_apart() -> None:
     """Here a heartbeat and a stop come at one instant, and a later question about the process shows which was first."""
-    assert not complaints_about(draw(56_240, calls=False), 56_240)
+    assert not complaints_about(draw(56_240, extras=False), 56_240)
 
 
 def test_a_seed_gives_the_same_log_each_time() -> None:
@@ -89,8 +89,10 @@ def test_scenarios_have_something_of_everything(seeds: range) -> None:
         for name in (
             "DuplicateKeyError",
             "EntryError",
+            "KeyLostError",
             "LaunchError",
             "ProcessLimitError",
+            "SpawnRefusedError",
             "StartupCancelledError",
             "StartupFailedError",
             "StartupTimeoutError",
@@ -104,6 +106,7 @@ def test_scenarios_have_something_of_everything(seeds: range) -> None:
     reasons = ("stopped", "completed", "failed", "timed_out", "replaced", "backend_unloaded")
     ends = {("end", reason) for reason in reasons} | {("end", "abandoned")}
     calls |= {("WaitIdle", name) for name in ("idle", "no handle")}
+    calls |= {("ReleaseKey", name) for name in ("returned", "ProcessAccessError")}
     missing = (closed | cancelled | access | returned | refused | calls | ends) - seen
     assert not missing
 

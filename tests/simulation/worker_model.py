@@ -18,6 +18,7 @@ from simulation.scenario import (
     Get,
     List,
     Place,
+    ReleaseKey,
     Send,
     Spawn,
     Stop,
@@ -69,6 +70,9 @@ class WorkerModel(WorkerState):
                 self._resolve(number, CLOSED)
             case "give up":
                 self._give_up(number, told)
+            case "disown":
+                self.disowned -= {number}
+                self.keys.give_up(number, give_back=True)
             case "put":
                 self._resolve(number, ("returned",) if self._target(number).exit is None else BROKEN)
             case _:
@@ -176,6 +180,9 @@ class WorkerModel(WorkerState):
                 self._resolve(number, CLOSED if self.is_closed else ("got", process and process.state))
             case Stop() | Send():
                 self._reach(number, command, told)
+            case ReleaseKey():
+                user = (command.user_id or "").strip() or None
+                self._resolve(number, CLOSED if self.is_closed else self._give_up_key(command.target, user))
             case Call():
                 self._begin_call(number, command)
             case WaitIdle():
@@ -206,16 +213,27 @@ class WorkerModel(WorkerState):
         if self.is_closed:
             self._resolve(number, CLOSED)
         elif process is None:
-            self._resolve(number, ("returned",) if isinstance(command, Stop) else BROKEN)
+            outcome: Outcome = BROKEN
+            if isinstance(command, Stop):
+                outcome = ("returned",) if command.keep_key else self._give_up_key(command.target, user)
+            self._resolve(number, outcome)
         elif self.plan.user_id is None and user not in (None, process.user):
             self._resolve(number, ("ProcessAccessError",))
         elif isinstance(command, Stop):
             self.phases[number] = "watching"
-            self._stop(process, command.reason or None, None, told, grace=command.grace)
+            self._stop(process, command.reason or None, None, told, grace=command.grace, keeps_key=command.keep_key)
         elif process.launch == "launched":
             self._resolve(number, ("returned",) if process.exit is None else BROKEN)
         else:
             self.phases[number] = "sending"
+
+    def _give_up_key(self, target: int, user: str | None) -> Outcome:
+        """Give up the key of an ended process, if it is kept and the user may."""
+        place = self.keys.place_of(target)
+        if place is not None and self.plan.user_id is None and user not in (None, place[0]):
+            return ("ProcessAccessError",)
+        self.keys.give_up(target)
+        return ("returned",)
 
     def _stop(
         self,
@@ -226,8 +244,10 @@ class WorkerModel(WorkerState):
         *,
         grace: float | None,
         may_kill: bool = True,
+        keeps_key: bool = False,
     ) -> None:
         """Ask it to stop within a grace period, its own or another one; if that is 0, kill it instead."""
+        process.is_freeing |= not keeps_key
         was_starting, kills = process.state == "starting", may_kill and grace == 0
         if process.stop(self.now, reason, host_reason, told, None if kills else grace):
             if not kills:
@@ -426,12 +446,36 @@ class WorkerModel(WorkerState):
             self._resolve(number, ("EntryError",))
         elif not user_of(self.plan, command):
             self._resolve(number, ("UserRequiredError",))
+        elif command.successor_of is not None:
+            assert place is not None, "only a spawn with a key succeeds"
+            self._succeed(number, command.successor_of, place, told)
         elif place is not None and self.keys.holder(place) is not None:
             self._spawn_over(number, place, told)
+        elif place is not None and (kept := self.keys.kept_at(place)) is not None:
+            if command.replace_existing:
+                self.keys.drop(place)
+                self.keys.take(number, place)
+                self._start(number, told)
+            else:
+                self._resolve(number, ("DuplicateKeyError", kept))
         elif self.keys.taken >= self.scenario.max_processes:
             self._resolve(number, ("ProcessLimitError",))
         else:
             self.keys.take(number, place)
+            self._start(number, told)
+
+    def _succeed(self, number: int, target: int, place: Place, told: list[Told]) -> None:
+        kept = self.keys.place_of(target)
+        if kept is not None and number in self.log.unknown:
+            kept = None  # it has started, ended and kept its key since the id was looked up
+        if kept is not None and kept[0] != place[0]:
+            self._resolve(number, ("ProcessAccessError",))
+        elif kept is not None and kept != place:
+            self._resolve(number, ("SpawnRefusedError",))
+        elif kept is None or self.keys.kept_at(place) != target:
+            self._resolve(number, ("KeyLostError",))
+        else:
+            self.keys.succeed(number, target, place)
             self._start(number, told)
 
     def _spawn_over(self, number: int, place: Place, told: list[Told]) -> None:
@@ -478,6 +522,7 @@ class WorkerModel(WorkerState):
             return
         self.phases[number] = "gone"
         process = self.live[number]
+        process.is_unwanted = True
         process.settle("caller of spawn cancelled", "the caller of spawn was cancelled")
         process.kill(self.now, told)
 
@@ -488,7 +533,13 @@ class WorkerModel(WorkerState):
 
     def _release(self, number: int) -> None:
         """Pass a place on to the next claim."""
-        heir = self.keys.release(number, had_process=number in self.started)
+        process = self.started.get(number)
+        heir = self.keys.release(
+            number,
+            had_process=process is not None,
+            keeps=process is not None and process.spawn.keep_key and not (process.is_freeing or process.is_unwanted),
+            gives_back=process is not None and process.is_unwanted and not process.is_freeing,
+        )
         if heir is not None and self.phases[heir] == "queued":
             self.phases[heir] = "turned"
 
@@ -527,6 +578,8 @@ class WorkerModel(WorkerState):
         self._lose_calls(process)
         if self.phases[number] in ("waiting", "gone"):
             if number in self.cancelled:
+                if self.phases[number] == "waiting":
+                    self.disowned |= {number}
                 self._resolve(number, ("cancelled",))
             else:
                 late = process.state == "timed_out"

@@ -44,6 +44,7 @@ class WorkerState:
         self.started: dict[int, Proc] = {}  # all that ever were, as they are now or were last
         self.handles: frozenset[int] = frozenset()
         self.keys = Keys()
+        self.disowned: frozenset[int] = frozenset()  # ended by themselves as their spawns were cancelled
         self.is_closed = False
         self.ahead: tuple[tuple[float, str], ...] = tuple(
             sorted(
@@ -74,6 +75,7 @@ class WorkerState:
             self.ahead,
             self.handles,
             self.keys.key(),
+            tuple(sorted(self.disowned)),
             tuple(self.begins.items()),
             tuple(sorted(self.phases.items())),
             tuple(sorted(self.cancelled)),
@@ -86,6 +88,7 @@ class WorkerState:
         """List what may happen at this instant without the log's showing it beforehand."""
         now = self.now
         steps: list[Step] = [(what, place) for place, (at, what) in enumerate(self.ahead) if at <= now]
+        steps += [("disown", number) for number in sorted(self.disowned)]
         for number, begin in self.begins.items():
             phase = self.phases.get(number)
             if phase == "over":
