@@ -118,6 +118,7 @@ class Line:
                 is_over = True
         finally:
             self._starting = None
+            self._is_stale = True  # what came meanwhile may have to wait for this
             member.phase = Phase.DOWN
         if end is not None:
             self._ended(member, end)
