@@ -246,6 +246,7 @@ ERRORS = {
     "CallTimeoutError": (spindle.CallError, TimeoutError),
     "ProcessLostError": (spindle.CallError,),
     "PoolBrokenError": (spindle.CallError,),
+    "ServiceGaveUpError": (spindle.SpindleError,),
     "ProcessAccessError": (spindle.SpindleError,),
     "PayloadError": (spindle.SpindleError, ValueError),
     "LaggedError": (spindle.SpindleError,),
