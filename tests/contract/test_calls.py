@@ -469,3 +469,51 @@ async def test_a_killed_process_loses_its_calls(real_world, real_tools) -> None:
         await handle.kill()
     assert all(error.info.state is ProcessState.STOPPED for error in lost)
     assert len(lost) == 5
+
+
+DECORATED = """
+import functools
+
+def timed(function):
+    @functools.wraps(function)
+    def call(payload):
+        return function(payload)
+    return call
+
+@timed
+def count(most):
+    yield from range(most)
+
+@timed
+def square(number):
+    return number * number
+"""
+
+ASYNC_DECORATED = """
+@timed
+async def count_async(most):
+    for number in range(most):
+        yield number
+
+async def later(payload):
+    return payload
+"""
+
+
+@pytest.mark.parametrize("kind", ["async", "blocking"])
+async def test_a_plain_function_that_returns_a_generator_is_a_stream(real_world, kind: str) -> None:
+    methods = ["square", "count"] + ["count_async", "later"] * (kind == "async")
+    source = DECORATED + ASYNC_DECORATED * (kind == "async")
+    entry = real_world.blocking_entry(f"{source}\ncalls = {{{', '.join(f'{name!r}: {name}' for name in methods)}}}")
+    async with real_world.worker() as worker:
+        handle = await worker.backend_processes.spawn(entry)
+        for method in methods[1:3]:
+            async with handle.stream(method, 3) as items:
+                assert [item async for item in items] == [0, 1, 2]
+            with pytest.raises(CallFailedError, match=r"has returned a generator: read it with stream\(\)"):
+                await handle.call(method, 3)
+        async with handle.stream("square", 3) as items:
+            with pytest.raises(CallFailedError, match="'square' is no generator, and answers once") as refused:
+                await items.receive()
+        assert refused.value.traceback is None
+        assert await handle.call("square", 3) == 9

@@ -146,10 +146,16 @@ def test_a_stream_of_a_function_and_a_call_of_a_generator_say_what_to_use() -> N
     handlers = CallHandlers()
     handlers.add(square)
     handlers.add(count)
-    of_function = handlers.refusal_of(call("square", 16), facts())
+    assert handlers.refusal_of(call("square", 16), facts()) is None  # it may return a generator
+
+    async def later(payload: object) -> None:
+        """Answers once."""
+
+    handlers.add(later)
+    of_function = handlers.refusal_of(call("later", 16), facts())
     assert of_function == {
         "error": "TypeError",
-        "text": "'square' is no generator, and answers once: use call(), not stream()",
+        "text": "'later' is no generator, and answers once: use call(), not stream()",
     }
     of_generator = handlers.refusal_of(call("count"), facts())
     assert of_generator == {

@@ -296,7 +296,7 @@ async def test_what_a_handler_raises_goes_to_its_caller_and_the_next_call_is_ser
         ("return float('nan')", "PayloadError", "answer"),
         ("return 'x' * 20_000", "PayloadError", "answer"),
         ("return coroutine()", "TypeError", "a plain function returned an awaitable"),
-        ("return (n for n in [1])", "PayloadError", "answer: generator is not JSON-safe"),
+        ("return (n for n in [1])", "TypeError", "the handler has returned a generator"),
         ("return process.call.deadline", "PayloadError", "answer"),
         ("return process.on_call('echo', print)", "ValueError", "the method 'echo' has a handler already"),
     ]

@@ -14,7 +14,15 @@ import trio
 
 from spindle_trio._protocol._call_frames import ITEM, encode_end, encode_failure
 from spindle_trio._protocol._outbox import Outbox
-from spindle_trio.child._calls import CallCancelled, CallContext, CallHandlers, encode_value, failure_of
+from spindle_trio.child._calls import (
+    CallCancelled,
+    CallContext,
+    CallHandlers,
+    encode_value,
+    failure_of,
+    is_generator,
+    no_generator,
+)
 from spindle_trio.child._exit_frames import members_of
 
 if TYPE_CHECKING:
@@ -154,6 +162,11 @@ class AsyncCall:
         self._context: CallContext | None = None
 
     @property
+    def is_stream(self) -> bool:
+        """Whether its caller reads a stream."""
+        return self._incoming.window is not None
+
+    @property
     def context(self) -> CallContext:
         """What `process.call` shows of it."""
         if self._context is None:
@@ -203,7 +216,7 @@ class AsyncCall:
         CURRENT.set(self)
         try:
             with self._scope:
-                return await (self._answer(value) if self._incoming.window is None else self._stream())
+                return await (self._stream() if self.is_stream else self._answer(value))
         except BaseException as error:  # noqa: ASYNC103  # what a handler raises is data; the next lines see to the rest
             if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -math.inf:
                 raise
@@ -219,7 +232,12 @@ class AsyncCall:
         return encode_value(self.call_id, value, self.serving.facts)
 
     async def _stream(self) -> bytes:
-        generator = cast("AnyGenerator", self._invoke())
+        value = self._invoke()
+        if isinstance(value, Awaitable):
+            value = await value
+        if not is_generator(value):
+            return encode_failure(self.call_id, no_generator(self.method, self.serving.facts))
+        generator = cast("AnyGenerator", value)
         turn_ends = monotonic() + TURN_SECONDS
         quick = 0  # items in a row that took next to no time
         try:

@@ -225,8 +225,9 @@ class AsyncCalls:
         """Begin what waits, and serve it here if that needs no task."""
         turn_ends = monotonic() + TURN_SECONDS
         while self._can_begin:
-            handler = self.handlers.find(next(iter(self._waiting.values())).method)
-            if handler is not None and (handler.is_async or handler.is_stream):
+            call = next(iter(self._waiting.values()))
+            handler = self.handlers.find(call.method)
+            if handler is not None and (handler.is_async or handler.is_stream or call.is_stream):
                 self._start_task()
                 continue
             began = monotonic()

@@ -23,7 +23,15 @@ from spindle_trio._linux._spinning import Spinning
 from spindle_trio._protocol._call_frames import FAILURE, CallIntake, encode_end, encode_failure
 from spindle_trio.child._blocking_call import BlockingCall
 from spindle_trio.child._callables import refuse_coroutine
-from spindle_trio.child._calls import CallCancelled, CallHandlers, encode_value, failure_of
+from spindle_trio.child._calls import (
+    CallCancelled,
+    CallHandlers,
+    encode_value,
+    failure_of,
+    is_async_generator,
+    is_generator,
+    no_generator,
+)
 from spindle_trio.child._exit_frames import encode_takes_calls
 from spindle_trio.child._plain_lane import PlainLane
 
@@ -176,8 +184,12 @@ class BlockingCalls:
             # A handler takes what its callers give; nothing checks that.
             function: Callable[[JsonValue], object] = handler.function  # type: ignore[assignment]
             value = function(incoming.payload)
-            if handler.is_stream:
-                return self._send_items(call, value)  # type: ignore[arg-type]  # its code is a generator's
+            if incoming.window is not None:
+                if is_async_generator(value):
+                    raise TypeError("a plain function returned an async generator; make it one itself: async def")
+                if not is_generator(value):
+                    return encode_failure(call_id, no_generator(call.method, facts))
+                return self._send_items(call, value)  # type: ignore[arg-type]  # looked up in the last lines
             refuse_coroutine(value)
             return encode_value(call_id, value, facts)
         except SystemExit:

@@ -41,6 +41,8 @@ NAME_BYTES: Final = 1024
 NO_CALL: Final = "process.call is there inside a handler of a call, while it serves one"
 """What the error says for a use of `process.call` elsewhere."""
 
+_USE_STREAM: Final = "read it with stream(), not with call()"
+
 _FAILURE_ENTRIES: Final = 3
 """Entries of the object in a FAILURE."""
 
@@ -178,13 +180,14 @@ class CallHandlers:
         handler = self._handlers.get(call.method)
         if handler is None:
             return {"known": _known_names(self.names(), facts)}
-        if handler.is_stream == (call.window is not None):
-            return None
-        if handler.is_stream:
-            text = f"{call.method!r} is a generator: read it with stream(), not with call()"
-        else:
-            text = f"{call.method!r} is no generator, and answers once: use call(), not stream()"
-        return failure_of(TypeError(text), facts, has_traceback=False)
+        if call.window is None:
+            if not handler.is_stream:
+                return None
+            text = f"{call.method!r} is a generator: {_USE_STREAM}"
+            return failure_of(TypeError(text), facts, has_traceback=False)
+        if handler.is_stream or not handler.is_async:
+            return None  # what a plain function returns shows whether it is one
+        return no_generator(call.method, facts)
 
     def _register(self, method: str, function: F) -> F:
         self._check_name(method)
@@ -225,6 +228,22 @@ def failure_of(error: BaseException, facts: ProcessFacts, *, has_traceback: bool
     return about
 
 
+def is_generator(value: object) -> bool:
+    """Whether a value is a generator, plain or `async`: a plain function may have returned it."""
+    return (hasattr(value, "__next__") and hasattr(value, "send")) or is_async_generator(value)
+
+
+def is_async_generator(value: object) -> bool:
+    """Whether a value is an `async` generator."""
+    return hasattr(value, "__anext__") and hasattr(value, "asend")
+
+
+def no_generator(method: str, facts: ProcessFacts) -> dict[str, object]:
+    """Say that a handler is not what a stream needs, as the object of a FAILURE frame."""
+    text = f"{method!r} is no generator, and answers once: use call(), not stream()"
+    return failure_of(TypeError(text), facts, has_traceback=False)
+
+
 def encode_value(call_id: int, value: object, facts: ProcessFacts, *, is_item: bool = False) -> bytes:
     """Write the answer of a call or an item of a stream; or, if it cannot be sent, the FAILURE that says why.
 
@@ -243,7 +262,8 @@ def encode_value(call_id: int, value: object, facts: ProcessFacts, *, is_item: b
             return encode_binary([call_id, value], facts.frame_bytes, name, kind=kind)
         return (encode_item if is_item else encode_answer)(call_id, value, facts.frame_bytes)
     except PayloadError as error:
-        return encode_failure(call_id, failure_of(error, facts, has_traceback=False))
+        why = TypeError(f"the handler has returned a generator: {_USE_STREAM}") if is_generator(value) else error
+        return encode_failure(call_id, failure_of(why, facts, has_traceback=False))
 
 
 def entry_of(calls: object, path: str) -> Callable[[TakesCalls], object]:
