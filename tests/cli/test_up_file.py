@@ -83,7 +83,7 @@ def test_a_file_says_all_of_its_services_in_order(folder: Path) -> None:
     assert db.environment == {"PORT": "5432"}
     assert db.arguments == ("--fast",)
     assert (db.folder, db.key) == ("data", "main")
-    assert db.restart == RestartPolicy(max_lifetime=3600)
+    assert db.restart == RestartPolicy("on_failure", max_lifetime=3600, give_up_after=3)
     assert (db.startup_timeout, db.heartbeat_timeout, db.grace_period) == (30, math.inf, 10)
 
 
@@ -105,6 +105,11 @@ def test_the_least_file_is_one_service_in_the_files_own_folder(folder: Path) -> 
     assert file.root == folder
     assert file.strategy == "one_for_one"
     assert file.restart == RestartPolicy()
+
+
+def test_a_service_that_is_never_restarted_has_no_lifetime_from_the_file(folder: Path) -> None:
+    file = read(folder, "restart = { max_lifetime = 99 }\n" + DB + 'restart = "never"\n')
+    assert file.services[0].restart == RestartPolicy("never")
 
 
 def test_a_policy_that_never_gives_up_is_written_inf(folder: Path) -> None:
@@ -219,6 +224,22 @@ DB = '[services.db]\nentry = "db.py"\n'
             'up.toml:3: services.db.restart is "allways"; it has to be "never", "on_failure"',
         ),
         (DB + 'restart = "allways"\n', " (did you mean always?)"),
+        (
+            DB + "restart = { delay = 1 }\n",
+            "up.toml:3: services.db.restart.delay counts for all services together: put",
+        ),
+        (
+            DB + "restart = { dely = 1 }\n",
+            "up.toml:3: services.db.restart.dely is no field; there are when and max_lif",
+        ),
+        (
+            DB + "restart = { max_lifetime = 9 }\n",
+            "services.db.restart.max_lifetime cannot be so: max_lifetime=9 is not m",
+        ),
+        (
+            DB + "restart = { when = 'never', max_lifetime = 99 }\n",
+            "services.db.restart.when cannot be so: when='never' a",
+        ),
         (DB + "restart = 3\n", 'it has to be "never", "on_failure", "always" or a table, such as { when = "always"'),
         (
             'restart = { when = "ever" }\n' + DB,

@@ -79,6 +79,14 @@ def failures(text: str) -> int:
     return int(text)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Read names of services, with commas between them."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"wants names of services, such as --only db,api, not {text!r}")
+    return names
+
+
 def user(text: str) -> str:
     """Read a name that is not blank."""
     if not text.strip():

@@ -79,10 +79,9 @@ class CheckedFile:
         """
         self._problems.append((path, f"{written(path)} {text}".strip()))
 
-    @property
-    def problems(self) -> int:
-        """How many things are wrong, as far as is known."""
-        return len(self._problems)
+    def is_wrong(self, path: Path) -> bool:
+        """Whether something is known to be wrong with a field, or in it."""
+        return any(wrong[: len(path)] == path for wrong, _ in self._problems)
 
     def finish(self) -> None:
         """Refuse the file if anything is wrong.
@@ -114,9 +113,9 @@ class CheckedTable:
         return iter(self._fields)
 
     @property
-    def problems(self) -> int:
-        """How many things are wrong with the file, as far as it has been read."""
-        return self._file.problems
+    def is_sound(self) -> bool:
+        """Whether nothing is known to be wrong with it."""
+        return not self._file.is_wrong(self.path)
 
     def has(self, name: str, kind: type[object] = object) -> bool:
         """Whether a field is there, and of a kind."""

@@ -36,3 +36,36 @@ exit status:
   141  the reader of the output closed the pipe
   143  SIGTERM came
 """
+
+UP: Final = """\
+the file, in which only the entries are required; the order of its services is that of their start:
+  root = "."                       folder of the entries, relative to the file (default: the file's folder)
+  strategy = "one_for_one"         what restarts after a failure: one_for_one, one_for_all or rest_for_one
+  restart = "on_failure"           never, on_failure or always; or a table with the fields of RestartPolicy, such as
+                                   { when = "always", delay = 0.5, max_delay = 30, give_up_after = 8 }; inf: never
+
+  [services.db]                    a table for each service
+  entry = "db.py"                  path of the entry file, below the root
+  payload = { size = 3 }           any JSON value, passed to the entry
+  environment = { PORT = "5432" }  variables, added to the usual ones
+  arguments = ["--fast"]           arguments of the entry
+  folder = "data"                  where it runs, below the root (default: the root)
+  key = "main"                     key of the process (default: none)
+  restart = "always"               as above, for this service: a word, or { when = "always", max_lifetime = 3600 }
+  startup_timeout = 15             seconds allowed until ready()
+  heartbeat_timeout = 15           seconds allowed between heartbeats; inf: no watchdog
+  grace_period = 5                 seconds allowed to end after a stop, before the kill
+
+A line of output has the time, the service, and a sign: | for its stdout, ! for its stderr, > for a message,
+* for an event. Where stdout is a terminal each service has a colour, unless NO_COLOR is set.
+The first Ctrl-C or SIGTERM stops the services in reverse order, the second kills them.
+
+exit status:
+  0    all services completed, or were stopped
+  1    one failed and was not to be restarted, or gave up, or the output could not be written
+  2    the file or a service was refused; nothing of it is left
+  124  as 1, where the last end was a missed deadline
+  130  Ctrl-C came, however the services then ended
+  141  the reader of the output closed the pipe
+  143  SIGTERM came, however the services then ended
+"""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from spindle_trio.cli._options import call_options, run_options
+from spindle_trio.cli._options import call_options, run_options, up_options
 from spindle_trio.cli._parsers import parse
 from spindle_trio.cli._printing import drop_unwritten_errors
 
@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from spindle_trio.cli._call import call
 
             return call(call_options(options))
+        if options.command == "up":
+            from spindle_trio.cli._up import up
+
+            return up(up_options(options))
         from spindle_trio.cli._run import run
 
         return run(run_options(options))

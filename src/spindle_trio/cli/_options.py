@@ -65,6 +65,18 @@ class RunOptions:
 
 
 @attrs.frozen
+class UpOptions:
+    """The arguments of `spindle-trio up`."""
+
+    file: Path
+    """As typed."""
+    only: tuple[str, ...]
+    """The names of the services to start; none for all."""
+    verbose: bool
+    """Whether to show the log."""
+
+
+@attrs.frozen
 class CallOptions:
     """The arguments of `spindle-trio call`."""
 
@@ -89,6 +101,11 @@ def run_options(options: argparse.Namespace) -> RunOptions:
         as_json=options.json,
         restart=_restart(options),
     )
+
+
+def up_options(options: argparse.Namespace) -> UpOptions:
+    """Put together the arguments of `up`."""
+    return UpOptions(file=options.file, only=options.only, verbose=options.verbose)
 
 
 def _restart(options: argparse.Namespace) -> spindle_trio.RestartPolicy:

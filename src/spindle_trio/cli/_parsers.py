@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong, and what to type instead, in one line and without the usage."""
 
-    to_type = "spindle-trio run ENTRY, spindle-trio call ENTRY METHOD, spindle-trio doctor, or spindle-trio types"
+    to_type = (
+        "spindle-trio run ENTRY, spindle-trio up FILE.toml, spindle-trio call ENTRY METHOD, spindle-trio doctor, "
+        "or spindle-trio types"
+    )
 
     def error(self, message: str) -> NoReturn:
         problem = " ".join(message.split())
@@ -63,7 +66,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"spindle-trio {spindle_trio.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,call,doctor,types}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,up,call,doctor,types}")
     run = commands.add_parser(
         "run",
         help="run one entry under supervision and print what happens",
@@ -91,6 +94,25 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="N",
         help="how many failures in a row are the last (default: 8)",
     )
+    up = commands.add_parser(
+        "up",
+        help="run the services of a file and print what they do",
+        description="Start the services of a TOML file in its order, each once the one before is ready, restart what "
+        "fails, and stop them in reverse. Print each line, message and event with its time and service.",
+        epilog=help_texts.UP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    up.to_type = "spindle-trio up FILE.toml"
+    up.add_argument("file", type=Path, metavar="FILE.toml", help="the file of services")
+    up.add_argument(
+        "--only",
+        type=arguments.names,
+        default=(),
+        metavar="NAME[,NAME…]",
+        help="start these services alone, in the order of the file",
+    )
+    up.add_argument("--verbose", action="store_true", help="show the log on stderr")
     call = commands.add_parser(
         "call",
         help="call a method of one entry and print its answer",

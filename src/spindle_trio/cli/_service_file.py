@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -22,13 +23,14 @@ _WHEN: Final[tuple[When, ...]] = ("never", "on_failure", "always")
 _STRATEGIES: Final[tuple[Strategy, ...]] = ("one_for_one", "one_for_all", "rest_for_one")
 _NAME: Final = re.compile(r"[\w-]+")
 _SERVICE: Final = """[services.db] with entry = "db.py\""""
-_POLICY: Final = """{ when = "always", max_lifetime = 3600 }"""
+_EXAMPLE: Final = """{ when = "always", max_lifetime = 3600 }"""
+_WORD: Final = values.one_of(_WHEN, f"a table, such as {_EXAMPLE}")
+_COUNTED: Final = ("delay", "factor", "max_delay", "jitter", "stable_after", "give_up_after")
 _GRACE_PERIOD: Final = 5.0
 _ENTRIES: Final = "the path of a .py, .js, .mjs or .cjs file"
 _NO_COMMAND: Final = (
     f"cannot be given yet: services are entries; give entry, {_ENTRIES}, which may start a program and wait for it"
 )
-_COUNTS: Final = "counts for all services together: put it into the table [restart] at the top of the file"
 _AT_THE_TOP: Final = "belongs to the file as a whole: put it at the top, before the first table"
 _DEFAULTS: Final = spindle_trio.SpawnOptions("")
 
@@ -93,7 +95,7 @@ def read_service_file(file: Path) -> ServiceFile:
     folder = file.absolute().parent
     root = top.take("root", values.folder_below(folder), folder)
     strategy = top.take("strategy", values.one_of(_STRATEGIES), _STRATEGIES[0])
-    restart = _restart(top, RestartPolicy())
+    restart = _policy(top)
     tables = top.table("services", _SERVICE)
     services = [] if tables is None else _services(tables, root, restart)
     if not top.has("services") or (tables is not None and not list(tables)):
@@ -121,7 +123,7 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
         name: of the service.
         table: what the file says of it.
         root: the folder of the entries.
-        restart: the policy of all services together, where this one has no other.
+        restart: the policy of all services together.
     """
     table.refuse("command", _NO_COMMAND)
     if not table.has("entry") and not table.has("command"):
@@ -134,7 +136,7 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
         arguments=table.take("arguments", values.words, ()),
         folder=table.take("folder", values.part_of(root, Path.is_dir, "folder"), None),
         key=table.take("key", values.text, None),
-        restart=_restart(table, restart),
+        restart=_own_policy(table, restart),
         startup_timeout=table.take("startup_timeout", values.timeout, _DEFAULTS.startup_timeout),
         heartbeat_timeout=table.take("heartbeat_timeout", values.timeout_or_inf, _DEFAULTS.heartbeat_timeout),
         grace_period=table.take("grace_period", values.grace, _GRACE_PERIOD),
@@ -143,31 +145,51 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
     return spec
 
 
-def _restart(table: CheckedTable, default: RestartPolicy) -> RestartPolicy:
-    """Read a policy: a word, or a table of its fields."""
-    if not table.has("restart", dict):
-        when = table.take("restart", values.one_of(_WHEN, f"a table, such as {_POLICY}"), None)
-        return default if when is None else RestartPolicy(when)
-    fields = table.table("restart", _POLICY)
-    assert fields is not None
-    before = table.problems
+def _policy(top: CheckedTable) -> RestartPolicy:
+    """Read the policy of all services together."""
     usual = RestartPolicy()
-    given = partial(
-        RestartPolicy,
-        fields.take("when", values.one_of(_WHEN), usual.when),
-        delay=fields.take("delay", values.number, usual.delay),
-        factor=fields.take("factor", values.number, usual.factor),
-        max_delay=fields.take("max_delay", values.number, usual.max_delay),
-        jitter=fields.take("jitter", values.number, usual.jitter),
-        stable_after=fields.take("stable_after", values.number, usual.stable_after),
-        give_up_after=fields.take("give_up_after", values.count_or_inf, usual.give_up_after),
-        max_lifetime=fields.take("max_lifetime", values.number, usual.max_lifetime),
+    if not top.has("restart", dict):
+        return attrs.evolve(usual, when=top.take("restart", _WORD, usual.when))
+    fields = top.table("restart", _EXAMPLE)
+    assert fields is not None
+    return _checked(
+        fields,
+        usual,
+        partial(
+            RestartPolicy,
+            fields.take("when", values.one_of(_WHEN), usual.when),
+            delay=fields.take("delay", values.number, usual.delay),
+            factor=fields.take("factor", values.number, usual.factor),
+            max_delay=fields.take("max_delay", values.number, usual.max_delay),
+            jitter=fields.take("jitter", values.number, usual.jitter),
+            stable_after=fields.take("stable_after", values.number, usual.stable_after),
+            give_up_after=fields.take("give_up_after", values.count_or_inf, usual.give_up_after),
+            max_lifetime=fields.take("max_lifetime", values.number, usual.max_lifetime),
+        ),
     )
+
+
+def _own_policy(table: CheckedTable, whole: RestartPolicy) -> RestartPolicy:
+    """Read the policy of one service: it differs from that of all together in when, and in the lifetime."""
+    if not table.has("restart", dict):
+        when = table.take("restart", _WORD, whole.when)
+        return attrs.evolve(whole, when=when, max_lifetime=math.inf if when == "never" else whole.max_lifetime)
+    fields = table.table("restart", _EXAMPLE)
+    assert fields is not None
+    when = fields.take("when", values.one_of(_WHEN), whole.when)
+    lifetime = fields.take("max_lifetime", values.number, math.inf if when == "never" else whole.max_lifetime)
+    for name in _COUNTED:
+        fields.refuse(name, "counts for all services together: put it into restart at the top of the file")
+    return _checked(fields, whole, lambda: attrs.evolve(whole, when=when, max_lifetime=lifetime))
+
+
+def _checked(fields: CheckedTable, usual: RestartPolicy, make: Callable[[], RestartPolicy]) -> RestartPolicy:
+    """Make a policy of fields, unless one of them is wrong by itself or beside the others."""
     fields.end()
-    if table.problems == before:
+    if fields.is_sound:
         try:
-            return given()
+            return make()
         except ValueError as error:
             named = [name for name in fields if name in str(error)]
             fields.wrong(named[0] if named else None, f"cannot be so: {error}")
-    return default
+    return usual
