@@ -35,7 +35,9 @@ def test_as_text_it_is_a_few_titled_blocks() -> None:
         "no heartbeat for 2 s; it was stopped by a signal",
         "  exit status: killed by SIGKILL, sent by its host",
         "  last heartbeat: 2.004 s before that",
-        "  what to do: call process.heartbeat() more often, or process.beat_while_running() in an async entry",
+        "  what to do: call process.heartbeat() more often, or process.beat_while_running() in an async entry; "
+        "handlers in `calls` have no process: write run(process) with process.on_call, or spawn it with a longer "
+        "heartbeat_timeout",
         "  traceback:",
         "    Traceback (most recent call last):",
         "      File 'a.py'",

@@ -12,7 +12,10 @@ from spindle_trio._model._field_docs import show_fields
 NO_HEARTBEAT: Final = "no heartbeat for"
 """The beginning of the watchdog's errors."""
 
-_BEAT: Final = "call process.heartbeat() more often, or process.beat_while_running() in an async entry"
+_BEAT: Final = (
+    "call process.heartbeat() more often, or process.beat_while_running() in an async entry; handlers in `calls` have "
+    "no process: write run(process) with process.on_call, or spawn it with a longer heartbeat_timeout"
+)
 
 
 @show_fields
