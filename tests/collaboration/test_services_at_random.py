@@ -94,6 +94,7 @@ class World:
         self.key = key
         self.live: set[str] = set()
         self.foreign: set[str] = set()
+        self.stopping: set[str] = set()
         self.launched = 0
         self.starts = 0
         self.events: list[ServiceEvent] = []
@@ -138,6 +139,8 @@ class World:
             self.foreign.add(event.process_id)
         elif event.state == "starting":
             self.launched += 1
+        elif event.state == "stopping":
+            self.stopping.add(event.process_id)
         assert len(self.live) <= 1, "two processes at a time"
 
     def note_service(self, event: ServiceEvent) -> None:
@@ -164,20 +167,24 @@ class World:
             await service.restart()
 
     async def stop(self, worker: Worker, service: Service) -> None:
-        self.end()
+        self.end(self.launched)
         await service.stop()
 
     async def stop_process(self, worker: Worker, service: Service) -> None:
         for process_id in self.live - self.foreign:
+            launched = self.launched
             is_being_put_out = service.state == "starting" and service._status.unit.is_live
-            if self.key is not None or not is_being_put_out:  # without a key nobody can know of a second stop
-                self.end()
+            if self.key is not None:
+                self.end(launched)
             await worker.backend_processes.stop(process_id)
+            # Without a key nobody can know of a second stop, nor of one in the moment of an end.
+            if process_id in self.stopping and not is_being_put_out:
+                self.end(launched)
 
     async def replace(self, worker: Worker, service: Service) -> None:
         if self.key is not None:
             handle = await self.spawn(worker, replace_existing=True)
-            self.end()
+            self.end(self.launched)
             await trio.sleep(0.5)
             await handle.stop()
 
@@ -188,7 +195,7 @@ class World:
                 handle = await self.spawn(worker)
             except DuplicateKeyError:
                 return
-            self.end()
+            self.end(self.launched)
             await handle.stop()
 
     async def use(self, worker: Worker, service: Service) -> None:
@@ -201,9 +208,9 @@ class World:
             "entry.py", kind="service", key=self.key, payload="foreign", metadata={"foreign": True}, **options
         )
 
-    def end(self) -> None:
-        """Note that there may be no more processes from now on."""
-        self.must_end = self.launched if self.must_end is None else min(self.must_end, self.launched)
+    def end(self, launched: int) -> None:
+        """Note that there were so many processes of the service when somebody ended it, and may be no more."""
+        self.must_end = launched if self.must_end is None else min(self.must_end, launched)
 
     def judge(self, service: Service) -> None:
         if self.must_end is not None:

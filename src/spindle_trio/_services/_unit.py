@@ -23,6 +23,7 @@ from spindle_trio._errors import (
 )
 from spindle_trio._model import ExitReason, LifecycleEvent, ProcessState, SpawnArguments
 from spindle_trio._services._end import SAID, End, one_line
+from spindle_trio._services._listener import leave, listen
 from spindle_trio._services._restart import Ending
 from spindle_trio._services._settings import UnitSettings
 from spindle_trio._trio_rules import uninterrupted
@@ -66,7 +67,7 @@ class Unit:
         self._ends: dict[str, LifecycleEvent] = {}  # of processes of which there is no handle yet
         self._patience = trio.CancelScope()
         self._most_grace = math.inf
-        self._unsubscribe = self._processes.on_lifecycle(self._note)
+        self._listener = listen(self._processes)
 
     @property
     def process(self) -> ProcessHandle | None:
@@ -101,7 +102,9 @@ class Unit:
         self.generation += 1
         self._is_let_through = self._is_called_off = False
         self._asked.clear()
-        self._is_spawning = True
+        self._forget()
+        self._listener.expect(self.settings.key, self._note)
+        process_id: str | None = None
         try:
             handle = await self._processes.spawn(self.settings.entry, **self._options())
         except StartupCancelledError as error:
@@ -110,8 +113,10 @@ class Unit:
             return self._never_ready(error)
         except SpindleError as error:
             return self._never_ready(error)
+        else:
+            process_id = handle.process_id
         finally:
-            self._is_spawning = False
+            self._listener.settle(self.settings.key, self._note, process_id)
             self._ends.clear()
         self._handle = handle
         self._predecessor = handle.process_id
@@ -190,7 +195,8 @@ class Unit:
 
     async def close(self) -> None:
         """Listen no more, and give up a key that is kept for a next generation. No process lives. Shielded."""
-        self._unsubscribe()
+        self._forget()
+        leave(self._processes)
         if self._predecessor is not None and self.settings.key is not None:
             with trio.CancelScope(shield=True), suppress(trio.ClosedResourceError, trio.BrokenResourceError):
                 await self._processes.release_key(self._predecessor)
@@ -208,13 +214,15 @@ class Unit:
 
     def _note(self, event: LifecycleEvent) -> None:
         """Note who was asked to stop, and the ends of processes before anybody has a handle on them."""
-        if event.key != self.settings.key:
-            return
-        if self._is_spawning or (self._handle is not None and event.process_id == self._handle.process_id):
-            if event.state is ProcessState.STOPPING:
-                self._asked.add(event.process_id)
-            elif event.state.is_terminal and self._is_spawning:
-                self._ends[event.process_id] = event
+        if event.state is ProcessState.STOPPING:
+            self._asked.add(event.process_id)
+        elif event.state.is_terminal:
+            self._ends[event.process_id] = event
+
+    def _forget(self) -> None:
+        """Hear of the last process no longer."""
+        if self._handle is not None:
+            self._listener.forget(self._handle.process_id)
 
     async def _prepare(self, handle: ProcessHandle) -> tuple[bool, Exception | None]:
         """Run `on_start` while the process lives. Returns whether that is done, and what it raised."""
