@@ -263,6 +263,13 @@ def test_only_those_that_are_named_start(file, run_here) -> None:
     assert told(done.lines, "* starting") == ["one", "three"], "in the order of the file"
 
 
+def test_a_burst_of_lines_is_shown_whole(folder, file, run) -> None:
+    text = "def run(process):\n    process.ready()\n    print('\\n'.join(map(str, range(900))))\n"
+    (folder / "burst.py").write_text(text, encoding="utf-8")
+    done = run("up", file('[services.db]\nentry = "burst.py"\n'))
+    assert [words(line) for line in done.lines if "|" in line] == [f"db | {number}" for number in range(900)]
+
+
 # ---- what ends it
 
 

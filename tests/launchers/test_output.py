@@ -182,6 +182,13 @@ async def test_lines_are_cut_joined_and_logged_where_somebody_listens(
     assert {record.name for record in caplog.records} == {"spindle_trio.process.stderr"}
 
 
+async def test_a_limit_on_the_lines_that_are_logged_may_be_another_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "spindle_trio.process")
+    log = LineLog("p-1", lines_per_second=150)
+    log.write(logging.getLogger("spindle_trio.process.stdout"), [b"a"] * 200)
+    assert len(caplog.records) == 150
+
+
 async def test_no_more_than_a_hundred_lines_a_second_are_logged_and_the_others_counted(
     mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

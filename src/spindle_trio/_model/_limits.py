@@ -69,6 +69,9 @@ class Limits:
     Nothing is allocated before it arrives. What is on its way counts like one frame against the other bounds.
     """
 
+    log_lines: int = 100
+    """Lines that one process prints in a second and that reach the log; the others are counted there."""
+
     def __repr__(self) -> str:
         fields = attrs.fields(Limits)
         changed = {

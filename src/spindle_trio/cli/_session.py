@@ -34,6 +34,8 @@ class Session(ABC):
 
     command: ClassVar[str]
     """As typed after `spindle-trio`."""
+    limits: ClassVar[spindle_trio.Limits] = spindle_trio.Limits()
+    """Of the host."""
 
     def __init__(self, options: SessionOptions) -> None:
         self._settings = options
@@ -66,7 +68,9 @@ class Session(ABC):
         settings = self._settings
         try:
             async with (
-                spindle_trio.open_host(grace_period=settings.grace, max_processes=settings.processes) as self._host,
+                spindle_trio.open_host(
+                    grace_period=settings.grace, max_processes=settings.processes, limits=self.limits
+                ) as self._host,
                 self._host.open_worker("cli", root=settings.root, user_id=settings.user) as worker,
             ):
                 await self._use(worker, nursery)

@@ -47,6 +47,7 @@ class _Session(Session):
     """One run of the services of a file. The kind of each process is the name of its service."""
 
     command = "up"
+    limits = spindle_trio.Limits(log_lines=1000)
 
     def __init__(self, file: ServiceFile, *, verbose: bool) -> None:
         specs = file.services

@@ -110,7 +110,7 @@ class LocalProcess(LaunchedProcess):
         self._parent: Final = forked.parent
         self._tree: Final = forked.tree
         self._page: Final = forked.page
-        log = LineLog(order.process_id, order.log_attributes())
+        log = LineLog(order.process_id, order.log_attributes(), order.limits.log_lines)
         self._stdout: Final = OutputPipe(forked.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(forked.stderr, "stderr", log)
         self._leaves_stacks: Final = program.leaves_stacks

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from spindle_trio._model import Limits
+
 __all__ = ["LineLog", "OutputPipe", "OutputTail"]
 
 KEPT_BYTES: Final = 64 * 1024
 """How many bytes to keep of each stream: its last ones."""
 
-LINES_PER_SECOND: Final = 100
-"""How many lines of one process reach the log in a second, at most."""
-
 LINE_BYTES: Final = 4 * 1024
 """After this many bytes an unfinished line is passed on."""
 
+_LINES_PER_SECOND: Final = Limits().log_lines
 _READ_BYTES: Final = 64 * 1024
 _LAST_READS: Final = 16
 """How many reads empty a pipe of the largest size that an ordinary user can set (1 MiB)."""
@@ -65,13 +65,17 @@ class OutputTail:
 class LineLog:
     """Passes the lines of one process to the log, a limited number each second."""
 
-    def __init__(self, process_id: str, attributes: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, process_id: str, attributes: Mapping[str, object] | None = None, lines_per_second: int = _LINES_PER_SECOND
+    ) -> None:
         """Begin with no lines.
 
         Args:
             process_id: begins each line.
             attributes: of the log records.
+            lines_per_second: how many lines reach the log, at most.
         """
+        self._lines_per_second = lines_per_second
         self.attributes: Mapping[str, object] = attributes or {}
         self._process_id = process_id
         self._window_start = -1.0
@@ -85,7 +89,7 @@ class LineLog:
             self.report_suppressed(logger)
             self._window_start = now
             self._window_lines = 0
-        allowed = min(len(lines), LINES_PER_SECOND - self._window_lines)
+        allowed = min(len(lines), self._lines_per_second - self._window_lines)
         self._window_lines += allowed
         self._suppressed += len(lines) - allowed
         for line in lines[:allowed]:
