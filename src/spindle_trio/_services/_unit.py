@@ -108,8 +108,7 @@ class Unit:
         try:
             handle = await self._processes.spawn(self.settings.entry, **self._options())
         except StartupCancelledError as error:
-            with suppress(trio.ClosedResourceError):
-                await self._processes.stop(error.info.process_id)  # returns when it is gone
+            await self._see_off(error.info.process_id)
             return self._never_ready(error)
         except SpindleError as error:
             return self._never_ready(error)
@@ -187,6 +186,15 @@ class Unit:
                         await handle.wait_ended()
                     break
         return self._ended(handle, own)
+
+    async def _see_off(self, process_id: str) -> None:
+        """Wait until a process is gone that somebody has stopped while it was starting. Shielded, and bounded."""
+        with trio.CancelScope(shield=True), suppress(trio.ClosedResourceError):
+            while True:
+                with trio.CancelScope() as self._patience:
+                    grace = None if self._most_grace == math.inf else self._most_grace
+                    await self._processes.stop(process_id, grace=grace)
+                    break
 
     def hurry(self, grace: float = 0) -> None:
         """Give a stop that is under way, or comes, no more than so many seconds: by default kill at once."""
