@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -65,6 +65,13 @@ class Mishap(Exception):
 
 def play(scenario: Scenario, seed: int) -> Log:
     """Play it once, with Trio's scheduler seeded, and return the log."""
+    player = _Player(scenario)
+    run_by_lot(player.play, seed, player.log)
+    return player.log
+
+
+def run_by_lot(main: Callable[[], Awaitable[None]], seed: int, log: Log) -> None:
+    """Run it in virtual time, with Trio's scheduler seeded, and without log records."""
     run = trio._core._run
     before, generator = run._ALLOW_DETERMINISTIC_SCHEDULING, run._r.getstate()
     silenced = logging.root.manager.disable
@@ -72,14 +79,12 @@ def play(scenario: Scenario, seed: int) -> Log:
     run._r.seed(seed)
     logging.disable(logging.CRITICAL)
     try:
-        player = _Player(scenario)
         clock = MockClock(autojump_threshold=0)
-        trio.run(player.play, clock=clock, instruments=[_Patience(clock, player.log)])
+        trio.run(main, clock=clock, instruments=[_Patience(clock, log)])
     finally:
         logging.disable(silenced)
         run._ALLOW_DETERMINISTIC_SCHEDULING = before
         run._r.setstate(generator)
-    return player.log
 
 
 class _Patience(trio.abc.Instrument):
@@ -123,11 +128,11 @@ class _Player:
         scenario = self.scenario
         with trio.move_on_after(FOREVER) as patience:
             async with trio.open_nursery() as self.nursery:
-                with trio.CancelScope(deadline=_cancelled_at(scenario.host)):
+                with trio.CancelScope(deadline=cancelled_at(scenario.host)):
                     try:
                         async with self._open_host() as host:
                             await self._fill(host)
-                            await _leave(scenario.host)
+                            await leave_block(scenario.host)
                     except Mishap:
                         pass
                 self.log.left[None] = now()
@@ -167,12 +172,12 @@ class _Player:
 
     async def _keep_worker(self, host: Host, number: int, task_status: trio.TaskStatus[None]) -> None:
         plan = self.scenario.workers[number]
-        with trio.CancelScope(deadline=_cancelled_at(plan.block)):
+        with trio.CancelScope(deadline=cancelled_at(plan.block)):
             try:
                 async with host.open_worker(f"worker-{number}", user_id=plan.user_id) as worker:
                     self._listen(number, worker)
                     task_status.started()
-                    await _leave(plan.block)
+                    await leave_block(plan.block)
             except Mishap:
                 pass
         self.log.left[number] = now()
@@ -419,7 +424,7 @@ class _Player:
             self.log.late[number] = statistics.calls, statistics.late_answers
 
 
-async def _leave(block: Block) -> None:
+async def leave_block(block: Block) -> None:
     """Leave a block when and how the scenario says."""
     if block.how == "cancel":
         await trio.sleep_forever()
@@ -428,7 +433,7 @@ async def _leave(block: Block) -> None:
         raise Mishap
 
 
-def _cancelled_at(block: Block) -> float:
+def cancelled_at(block: Block) -> float:
     return block.left_at if block.how == "cancel" else math.inf
 
 

@@ -133,7 +133,7 @@ class StagedProcess(MemoryProcess):
     def _set_plan(self, call: int | None, moments: tuple[Moment, ...]) -> None:
         """Plan this for a call, or the process itself, instead of what was planned for it before."""
         self._plan = [planned for planned in self._plan if planned[2] != call]
-        self._plan += [(now() + moment.after, moment, call) for moment in moments]
+        self._plan += [(round(now() + moment.after, 6), moment, call) for moment in moments]
         self._plan.sort(key=lambda planned: planned[0])
 
     def _read(self) -> None:
@@ -313,7 +313,7 @@ class StagedProcess(MemoryProcess):
         self.log.note(self.worker, "killed", self.number)
         self._plan = []
         if self.part.withstands_kill:
-            self._plan = [(now() + self.part.withstands_kill, Moment(0.0, ()), None)]
+            self._plan = [(round(now() + self.part.withstands_kill, 6), Moment(0.0, ()), None)]
             self._nap.cancel()
         else:
             self.end(KILLED)
@@ -370,10 +370,10 @@ class StageLauncher(Launcher):
 
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:
         number, worker, part = self._parts[order.entry.entry]
-        return _Launch(StagedProcess(order, part, number, worker, self._handlers, self._log), self.live)
+        return StagedLaunch(StagedProcess(order, part, number, worker, self._handlers, self._log), self.live)
 
 
-class _Launch(AbstractAsyncContextManager[LaunchedProcess]):
+class StagedLaunch(AbstractAsyncContextManager[LaunchedProcess]):
     def __init__(self, process: StagedProcess, live: dict[int, StagedProcess]) -> None:
         self._process = process
         self._live = live
