@@ -281,6 +281,28 @@ def test_a_name_longer_than_any_method_is_refused(tools, run_here) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_entry_that_resembles_none_gets_no_other(folder, run_here) -> None:
+    (folder / "notes.py").write_text("calls = {}\n")
+    done = run_here("call", "nosuch.py", "square")
+    assert done.status == 2
+    assert "notes.py" not in done.stderr
+
+
+def test_the_traceback_of_an_entry_that_cannot_be_loaded_keeps_its_lines(folder, run_here) -> None:
+    (folder / "unfit.py").write_text("import nothing_of_the_kind\n")
+    done = run_here("call", "unfit.py", "square")
+    said, *lines = done.stderr.splitlines()
+    assert done.status == 3
+    assert "ModuleNotFoundError" in said
+    assert any(line.strip() == "import nothing_of_the_kind" for line in lines)
+
+
+def test_an_argument_that_is_no_json_is_shown(tools, run_here) -> None:
+    done = run_here("call", tools, "square", "{n: 3}")
+    assert done.status == 2
+    assert """such as '{"n": 3}' or '"text"', not '{n: 3}' (""" in done.stderr
+
+
 def test_a_misspelt_entry_gets_the_nearest_one(tools, run_here) -> None:
     done = run_here("call", "tolls.py", "square")
     assert done.status == 2

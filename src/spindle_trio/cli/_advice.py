@@ -62,16 +62,18 @@ def _command(entry: str, root: Path, command: str) -> str:
 
 
 def nearest_entry(entry: str, root: Path) -> str | None:
-    """Find the file below the root whose path, or else whose name, is closest to what was typed."""
-    files = list(_entry_files(root))
-    by_path = difflib.get_close_matches(entry, files, n=1, cutoff=0.8)
-    if by_path:
-        return by_path[0]
-    by_name = {Path(file).name: file for file in reversed(files)}
-    name = Path(entry).name
-    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.7)
-    for suffix in _SUFFIXES:
-        near = near or difflib.get_close_matches(name + suffix, by_name, n=1, cutoff=0.9)
+    """Find the file below the root whose path, or else whose name, is closest to what was typed.
+
+    Suffixes do not count, since they make any two names alike; but files with the same one come first.
+    """
+    typed = Path(entry)
+    files = sorted(_entry_files(root), key=lambda file: Path(file).suffix != typed.suffix)
+    by_path = {str(Path(file).with_suffix("")): file for file in reversed(files)}
+    by_name = {Path(file).stem: file for file in reversed(files)}
+    near = difflib.get_close_matches(str(typed.with_suffix("")), by_path, n=1, cutoff=0.8)
+    if near:
+        return by_path[near[0]]
+    near = difflib.get_close_matches(typed.stem, by_name, n=1, cutoff=0.7)
     return by_name[near[0]] if near else None
 
 

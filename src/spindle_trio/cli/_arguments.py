@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from spindle_trio import JsonValue
 
 _STDIN: Final = 0
+_SHOWN: Final = 60
+"""Characters of a wrong argument."""
 
 
 @attrs.frozen
@@ -37,7 +39,7 @@ def payload(text: str) -> Given:
         return Given(parse_json(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"""wants JSON, such as --payload '{{"folder": "."}}' or --payload '"text"' ({error})"""
+            f"""wants JSON, such as --payload '{{"folder": "."}}' or --payload '"text"', not {_cut(text)} ({error})"""
         ) from None
 
 
@@ -51,7 +53,10 @@ def argument(text: str) -> JsonValue:
         return parse_json(given)
     except (ValueError, OSError) as error:
         where = " on standard input" if text == "-" else ""
-        raise argparse.ArgumentTypeError(f"""wants JSON{where}, such as '{{"n": 3}}' or '"text"' ({error})""") from None
+        got = f", not {_cut(given)}" if given != "-" else ""
+        raise argparse.ArgumentTypeError(
+            f"""wants JSON{where}, such as '{{"n": 3}}' or '"text"'{got} ({error})"""
+        ) from None
 
 
 def method(text: str) -> str:
@@ -126,6 +131,11 @@ def grace(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"wants seconds, such as --grace 5, not {text!r}")
     return seconds
+
+
+def _cut(text: str) -> str:
+    """Show the beginning of what was typed."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _number(text: str) -> float:

@@ -63,7 +63,10 @@ class _Session(Session):
             ) as handle:
                 return await self._judge(handle)
         except spindle_trio.SpawnError as error:
-            complain(printable(str(error)), "call")
+            said, _, details = str(error).partition("\n")
+            complain(printable(said), "call")
+            if details:
+                print_error(printable(details))
             return _EXIT_TIMED_OUT if isinstance(error, spindle_trio.StartupTimeoutError) else _EXIT_LOST
         except spindle_trio.EntryError as error:
             meant = command_instead(common.entry, common.root, f"call {{}} {self._options.method}")
