@@ -78,7 +78,9 @@ async def test_a_process_without_a_handler_takes_no_calls_until_it_says_so(
     autojump_clock: MockClock,
 ) -> None:
     async with running(calls=False) as stage:
-        with pytest.raises(UnknownMethodError, match="register a handler") as caught:
+        with pytest.raises(
+            UnknownMethodError, match=r"register a handler with process\.on_call; `calls` is read only"
+        ) as caught:
             await stage.handle.call("square")
         assert caught.value.known == ()
         stage.child.take_calls()

@@ -12,8 +12,8 @@ UNFIT = {
     "an object with run as the default export of an ES module": (
         ".mjs",
         "export default { run(p) { p.ready(); } };",
-        "exports an object as default: export a function as default, or as run "
-        "(only module.exports of a CommonJS module may be an object with run)",
+        "exports an object as default: export a function as default, or as run, or its functions by "
+        "export const calls = { … } (only module.exports of a CommonJS module may be an object with run)",
     ),
     "an object with default as the default export of an ES module": (
         ".mjs",

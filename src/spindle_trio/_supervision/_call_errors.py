@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from spindle_trio._errors import CallError, CallFailedError, CallTimeoutError, ProcessLostError, UnknownMethodError
 from spindle_trio._model._calls import too_late, within
@@ -11,6 +11,9 @@ from spindle_trio._supervision._snapshots import take_snapshot
 if TYPE_CHECKING:
     from spindle_trio._protocol._call_answers import Failure
     from spindle_trio._supervision._process_record import ProcessRecord
+
+_PYTHON: Final = ("on_call", "a `run` or `default`")
+_JAVASCRIPT: Final = ("onCall", "a default export or `run`")
 
 E = TypeVar("E", bound=CallError)
 
@@ -61,7 +64,8 @@ def lost_error(record: ProcessRecord, method: str, *, handed_over: bool) -> Proc
 
 def no_calls_error(record: ProcessRecord, method: str) -> UnknownMethodError:
     """Make the error for a call to a process that takes none."""
-    advice = "register a handler with process.on_call"
+    names = _JAVASCRIPT if record.identity.entry.endswith((".js", ".mjs", ".cjs")) else _PYTHON
+    advice = "register a handler with process.{}; `calls` is read only of a module without {}".format(*names)
     if record.takes_calls is None:
         advice = "its runtime or its launcher speaks protocol 1, which has no calls"
     error = UnknownMethodError(f"{_name(record)} takes no calls, and so no {method!r}: {advice}")

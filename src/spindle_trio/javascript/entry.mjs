@@ -97,5 +97,5 @@ function entryOfCalls(calls) {
 function whatIsWrong(module) {
   const exported = module.default;
   if (typeof exported !== "object" || exported === null || isArray(exported)) return `exports no function: ${WANTED}, or functions by name as calls`;
-  return `exports an object as default: ${WANTED} (only module.exports of a CommonJS module may be an object with run)`;
+  return `exports an object as default: ${WANTED}, or its functions by export const calls = { … } (only module.exports of a CommonJS module may be an object with run)`;
 }
