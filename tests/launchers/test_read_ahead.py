@@ -244,6 +244,19 @@ def test_a_file_system_that_keeps_whole_seconds_gets_more_time(
     assert bool(ahead) == is_kept
 
 
+def test_a_compiled_file_is_not_believed_for_a_source_whose_time_was_set_back(tmp_path: Path) -> None:
+    """It notes the time of its source in seconds, and the size: both are those of the newer source."""
+    file = tmp_path / "entry.py"
+    file.write_text(source(1))
+    py_compile.compile(str(file))
+    before = file.stat()
+    file.write_text(source(2))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    names: dict[str, object] = {}
+    exec(read_code(str(file))[1], names)
+    assert names["VALUE"] == value_of(source(2))
+
+
 def test_a_process_that_stands_still_leaves_no_compiled_file_of_an_older_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
