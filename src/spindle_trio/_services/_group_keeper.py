@@ -161,6 +161,7 @@ class GroupKeeper:
         make = partial(_gave_up, member, end, self.failures)
         self._block.fail(make())
         member.leave(None, end.said, end=end, state="gave_up", refusal=make)
+        self.nursery.start_soon(member.finish)
         self._ask_close("its group has given up", f"its group has given up: {member.status.name}: {end.said}")
 
     # ---- the end

@@ -58,7 +58,6 @@ class Line:
         self._owner = owner
         self._strategy = strategy
         self._members: list[Member] = []
-        self._starts_at = -math.inf  # no start begins before that
         self._waits = trio.CancelScope()  # in which the task waits now; cancelled to look again
         self._starting: Member | None = None
         self._is_looking = False
@@ -99,12 +98,11 @@ class Line:
             await self._put_out(unwanted[-1])
             return
         down = next((member for member in self._members if member.phase is Phase.DOWN), None)
-        starts_at = math.inf if down is None else self._starts_at
-        if down is not None and starts_at <= trio.current_time():
+        if down is not None and down.starts_at <= trio.current_time():
             await self._start(down)
             return
         with trio.CancelScope() as self._waits:
-            await trio.sleep_until(starts_at)
+            await trio.sleep_until(math.inf if down is None else down.starts_at)
 
     async def _start(self, member: Member) -> None:
         member.phase = Phase.STARTING
@@ -184,9 +182,11 @@ class Line:
                 self._ended(member, end)
             elif (why := member.recycling()) is not None:
                 member.put_out = why
-                self._take_along(member)
+                for other in self._taken_along(member):
+                    _take_along(other, member)
             elif member.phase is Phase.DOWN and member.is_restart_wanted:
-                self._starts_at = -math.inf
+                for other in self._members[: self._members.index(member) + 1]:
+                    other.starts_at = -math.inf
 
     def _ended(self, member: Member, end: End) -> None:
         """Decide what follows an end."""
@@ -195,21 +195,25 @@ class Line:
         restart = self._owner.judge(member, end, put_out)
         if restart is None:
             return
-        self._take_along(member)
-        self._starts_at = max(self._starts_at, restart.at)
-        for other in self._members:
-            if other.phase is Phase.DOWN and other.begun.is_set() and other.status.restart_at != self._starts_at:
-                other.status.waiting(self._starts_at, end.at)
+        concerned = [member]
+        if put_out is None:
+            for other in self._taken_along(member):
+                _take_along(other, member)
+                concerned.append(other)
+        for other in concerned:
+            other.starts_at = max(other.starts_at, restart.at)
+            if other.phase is Phase.DOWN and other.begun.is_set() and other.status.restart_at != other.starts_at:
+                other.status.waiting(other.starts_at, end.at)
 
-    def _take_along(self, member: Member) -> None:
-        """Have those put out that depend on a member whose process goes, or has gone."""
-        others: list[Member] = []
+    def _taken_along(self, member: Member) -> list[Member]:
+        """Return those that are started again together with a member."""
         if self._strategy == "one_for_all":
-            others = self._members
-        elif self._strategy == "rest_for_one":
-            others = self._members[self._members.index(member) + 1 :]
-        for other in others:
-            if other is not member:
-                other.is_recovering = other.is_recovering or member.is_recovering
-                if other.phase is not Phase.DOWN and other.put_out is None:
-                    other.put_out = PutOut(f"{member.status.name} is started again", is_own=False)
+            return [other for other in self._members if other is not member]
+        return self._members[self._members.index(member) + 1 :]  # with "one_for_one" there is nobody else
+
+
+def _take_along(other: Member, member: Member) -> None:
+    """Have one put out that depends on a member whose process goes, or has gone."""
+    other.is_recovering = other.is_recovering or member.is_recovering
+    if other.phase is not Phase.DOWN and other.put_out is None:
+        other.put_out = PutOut(f"{member.status.name} is started again", is_own=False)

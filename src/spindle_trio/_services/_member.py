@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -79,6 +80,8 @@ class Member:
         """Nothing runs, and nothing follows."""
         self.end: End | None = None
         """How its process has ended, until the line has seen it."""
+        self.starts_at: float = -math.inf
+        """Its next start begins no sooner, in Trio's time."""
         self.put_out: PutOut | None = None
         """Its process is to be stopped, and another one started."""
         self.is_leaving: bool = False
@@ -153,17 +156,20 @@ class Member:
             await self.gone.wait()
             return
         self._is_finishing = True
-        with trio.CancelScope(shield=True):
-            if self.phase is Phase.UP or self.unit.is_live:
-                with suppress(trio.BrokenResourceError):  # the host ends it, unseen from here
-                    self.status.ended(await self.stopped(self._reason, Ending.STOPPED), self.status.failures)
-            await self.unit.close()
-        self.status.over(self._state, end=self._last, said=self._why)
-        if not self.begun.is_set() and self.error is None:
-            self.error = trio.ClosedResourceError(f"{self.status.name} is stopped: {self._why}")
-        self._removed(self)
-        self.begun.set()
-        self.gone.set()
+        try:
+            with trio.CancelScope(shield=True):
+                if self.phase is Phase.UP or self.unit.is_live:
+                    with suppress(trio.BrokenResourceError):  # the host ends it, unseen from here
+                        end = await self.stopped(self._reason, Ending.STOPPED)
+                        self.status.ended(end, self.status.failures)
+                await self.unit.close()
+        finally:
+            self.status.over(self._state, end=self._last, said=self._why)
+            if not self.begun.is_set() and self.error is None:
+                self.error = trio.ClosedResourceError(f"{self.status.name} is stopped: {self._why}")
+            self._removed(self)
+            self.begun.set()
+            self.gone.set()
 
     async def stopped(self, reason: str | None, how: Ending, *, keep_key: bool = False) -> End:
         """Stop its process, and return how it ended, which may have been before; see `Unit.stop`."""
