@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Unpack
 
 import attrs
@@ -12,7 +13,7 @@ from spindle_trio._model import SpawnArguments
 from spindle_trio._model._spawn_arguments import with_options_shown
 from spindle_trio._services._restart import RestartPolicy, check_policy
 from spindle_trio._services._settings import settings_from
-from spindle_trio._trio_rules import uninterrupted
+from spindle_trio._trio_rules import other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._process_handle import ProcessHandle
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
 @uninterrupted
 class Group:
-    """Services that are started in order, kept up together, and stopped in reverse order; see `open_group`."""
+    """Services that are started in order, kept up together, and stopped in reverse order; see `open_group`.
+
+    `start` and `stop` called from another thread than Trio's raise `RuntimeError`.
+    """
 
     def __init__(self, keeper: GroupKeeper) -> None:
         self._keeper = keeper
+        self._thread = get_ident()
 
     def __repr__(self) -> str:
         return f"<Group {self.strategy} services={list(self._keeper.members)} failures={self.failures}>"
@@ -38,7 +43,7 @@ class Group:
             KeyError: there is none, or it is over.
         """
         member = self._keeper.members[name]
-        if not member.begun.is_set():
+        if not member.is_in_use:
             raise KeyError(name)
         return member.service
 
@@ -50,7 +55,7 @@ class Group:
     @property
     def services(self) -> tuple[Service, ...]:
         """Its services in the order of their starts, but for those that are over, or have not run yet."""
-        return tuple(member.service for member in self._keeper.members.values() if member.begun.is_set())
+        return tuple(member.service for member in self._keeper.members.values() if member.is_in_use)
 
     @property
     def failures(self) -> int:
@@ -102,6 +107,8 @@ class Group:
             Exception: what `on_start` raised.
             trio.ClosedResourceError: the group or its worker is closed.
         """
+        if get_ident() != self._thread:
+            raise other_thread("start", "async")
         settings = settings_from("group.start", entry, on_start, options)
         if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"name must be a str, not {name!r}")

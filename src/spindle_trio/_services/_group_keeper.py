@@ -69,6 +69,9 @@ class GroupKeeper:
             Exception: what `spawn` or `on_start` raised. Nothing is left of it then; nor if this is cancelled.
         """
         async with self._turn:
+            namesake = self.members.get(name)
+            if namesake is not None and namesake.is_leaving:
+                await namesake.gone.wait()
             if self.is_closing:
                 raise trio.ClosedResourceError(f"the group is closed: {self._why}")
             if name in self.members:
@@ -110,10 +113,11 @@ class GroupKeeper:
         Args:
             member: whose process has ended, or did not become ready.
             end: how.
-            put_out: why it was to be stopped, if it was: then it is no failure, whatever it did meanwhile.
+            put_out: why it was to be stopped, if it was. Who is taken along does not fail, whatever it does meanwhile.
         """
         how = end.how
-        if put_out is not None and how in {Ending.COMPLETED, Ending.FAILED}:
+        is_taken_along = put_out is not None and not put_out.is_own
+        if is_taken_along and how in {Ending.COMPLETED, Ending.FAILED}:
             how = Ending.RECYCLED
         if put_out is None and not member.begun.is_set():
             member.status.ended(end, self.failures)
@@ -135,7 +139,7 @@ class GroupKeeper:
         if isinstance(decision, GiveUp):
             self._give_up(member, end)
             return None
-        if put_out is not None and not put_out.is_own and member.policy.when == "never":
+        if put_out is not None and is_taken_along and member.policy.when == "never":
             member.leave(None, f"{put_out.reason}, and it is not, with when='never'", end=end)
             return None
         if isinstance(decision, Leave):

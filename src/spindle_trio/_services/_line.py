@@ -190,6 +190,7 @@ class Line:
 
     def _ended(self, member: Member, end: End) -> None:
         """Decide what follows an end."""
+        self._is_stale = True  # somebody may have asked for another start
         member.phase = Phase.DOWN
         put_out, member.put_out = member.put_out, None
         restart = self._owner.judge(member, end, put_out)

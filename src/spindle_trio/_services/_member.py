@@ -123,6 +123,11 @@ class Member:
         """Whether somebody has asked for a generation that has not begun."""
         return self._wanted > self.unit.generation
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it has run, and may run again."""
+        return self.begun.is_set() and not self.is_leaving
+
     # ---- its end
 
     def leave(
