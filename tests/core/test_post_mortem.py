@@ -176,7 +176,7 @@ def test_an_exit_without_a_word_shows_the_last_of_stderr_in_one_line(status: Exi
     words = LastWords()
     before = life_of()
     words.note_exit(status, before)
-    life = life_of(Input.EXIT, text=words.judge_exit(status, before))
+    life = life_of(Input.EXIT, text=words.judge_exit(status, before, takes_calls=False))
     found = find_out(life, Corpse("\n  on fire \r\n\nwater\n"), words, 1)
     assert found is not None
     assert found.error == life.error
@@ -185,7 +185,7 @@ def test_an_exit_without_a_word_shows_the_last_of_stderr_in_one_line(status: Exi
 
 
 def test_an_exit_while_it_was_asked_to_stop_is_no_error() -> None:
-    assert LastWords().judge_exit(ExitStatus(code=3), life_of(Input.STOP)) is None
+    assert LastWords().judge_exit(ExitStatus(code=3), life_of(Input.STOP), takes_calls=False) is None
 
 
 def test_the_first_exit_status_counts() -> None:
@@ -199,7 +199,7 @@ def test_the_first_exit_status_counts() -> None:
 def test_what_it_shows_of_stderr_is_bounded() -> None:
     words = LastWords()
     status = ExitStatus(code=1)
-    life = life_of(Input.EXIT, text=words.judge_exit(status, life_of()))
+    life = life_of(Input.EXIT, text=words.judge_exit(status, life_of(), takes_calls=False))
     found = find_out(life, Corpse("\n".join(f"line {number}" for number in range(10_000))), words, 0)
     assert found is not None
     assert len(found.stderr.splitlines()) == STDERR_LINES
@@ -223,3 +223,8 @@ def test_a_failure_without_a_text_still_has_an_error() -> None:
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
 def test_one_line_is_one(line_end: str) -> None:
     assert one_line(f"  a {line_end}{line_end} b{line_end}") == "a | b"
+
+
+def test_a_process_that_took_calls_is_not_reproached_with_what_its_author_may_not_know() -> None:
+    said = LastWords().judge_exit(ExitStatus(code=3), life_of(Input.READY), takes_calls=True)
+    assert said == "exited with code 3 while it took calls"

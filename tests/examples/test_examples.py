@@ -139,7 +139,7 @@ def test_surviving_pool_answers_whatever_its_calls_do_to_its_processes() -> None
     done = run(EXAMPLES / "surviving_pool.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "  3  crash: lost: killed by SIGABRT without complete() or fail()",
+        "  3  crash: lost: killed by SIGABRT while it took calls",
         "  3  grow: MemoryError",
         "  3  hang: not answered in time",
         " 81  square: answered",

@@ -232,9 +232,10 @@ class Proc:
                 self.closed_at = min(self.closed_at, now + PATIENCE)
 
     def _unasked(self, text: str) -> str | None:
-        return (
-            None if self.state == "stopping" or self.end is not None else f"{text}{PARTED}without complete() or fail()"
-        )
+        if self.state == "stopping" or self.end is not None:
+            return None
+        how = "while it took calls" if self.calls.is_taken else "without complete() or fail()"
+        return f"{text}{PARTED}{how}"
 
     def break_protocol(self, now: float, told: list[Told], how: str = "") -> None:
         self.settle("breaks the protocol", f"broke the protocol{PARTED}{how}")

@@ -111,7 +111,7 @@ class ItemChannel(MessageReceiveChannel[JsonValue]):
 
     def _take(self, most: int | None) -> list[JsonValue]:
         if self._is_closed:
-            raise trio.ClosedResourceError
+            raise trio.ClosedResourceError("the block of this stream was left, which has closed it")
         held = self._items
         if not held:
             self._raise_end()

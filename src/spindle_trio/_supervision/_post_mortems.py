@@ -52,13 +52,20 @@ class LastWords:
             by_host = life.kill_deadline < math.inf or life.is_dumping
             self.exit_status = status.in_words(by_host=by_host)
 
-    def judge_exit(self, status: ExitStatus, life: Lifecycle) -> str | None:
-        """Say how a process ended that was not asked to and said nothing itself."""
+    def judge_exit(self, status: ExitStatus, life: Lifecycle, *, takes_calls: bool) -> str | None:
+        """Say how a process ended that was not asked to and said nothing itself.
+
+        Args:
+            status: how it ended.
+            life: where it was in its life by then.
+            takes_calls: whether it took calls: then its author may know nothing of last words.
+        """
         if life.phase not in (Phase.STARTING, Phase.RUNNING):
             return None
         words = str(status)
         has_cause = status.signal is not None and any(sign in words for sign in ",:")
-        self.unasked = f"{words}{',' if has_cause else ''} without complete() or fail()"
+        how = "while it took calls" if takes_calls else "without complete() or fail()"
+        self.unasked = f"{words}{',' if has_cause else ''} {how}"
         return self.unasked
 
 

@@ -128,7 +128,7 @@ class Supervisor:
             self._noted.note_exit(status, self._life)
             intake.take_in_all()
             process.take_in_calls()
-            process.feed(Input.EXIT, text=self._noted.judge_exit(status, self._life))
+            process.feed(Input.EXIT, text=self._judge_exit(status))
         self._conclude(None)
         if process.is_abandoned:
             with trio.CancelScope(shield=True) as process.abandoned_wait:
@@ -193,6 +193,9 @@ class Supervisor:
             self._last_words = LastWords()
         return self._last_words
 
+    def _judge_exit(self, status: ExitStatus) -> str | None:
+        return self._noted.judge_exit(status, self._life, takes_calls=bool(self._process.record.takes_calls))
+
     def _conclude(self, refusal: type[SpawnError] | None) -> None:
         """Find out why the process has ended, and announce it."""
         process = self._process
@@ -235,7 +238,7 @@ class Supervisor:
                 # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
                 self._announced_messages, status = messages, ExitStatus(code=code)
                 self._noted.note_exit(status, life)
-                process.feed(Input.EXIT, text=self._noted.judge_exit(status, life))
+                process.feed(Input.EXIT, text=self._judge_exit(status))
                 process.feed(Input.KILL)
 
     def control_ended(self) -> None:
