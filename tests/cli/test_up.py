@@ -491,9 +491,12 @@ def test_a_wrong_file_is_refused_with_a_line_for_each_thing(file, run_here) -> N
     ]
 
 
-def test_an_entry_that_nothing_runs_is_refused_and_what_runs_is_stopped(folder, file, run_here) -> None:
-    (folder / "notes.txt").touch()
-    done = run_here("up", file('[services.db]\nentry = "patient.py"\n[services.api]\nentry = "notes.txt"\n'))
+def test_an_entry_that_leads_out_of_the_root_is_refused_and_what_runs_is_stopped(folder, file, run_here) -> None:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "link.py").symlink_to(folder / "brief.py")
+    (folder / "inner" / "patient.py").write_text(PATIENT, encoding="utf-8")
+    text = 'root = "inner"\n[services.db]\nentry = "patient.py"\n[services.api]\nentry = "link.py"\n'
+    done = run_here("up", file(text))
     assert done.status == 2
     assert told(done.lines, "* completed") == ["db"]
     assert "spindle-trio up: api was refused: " in done.stderr

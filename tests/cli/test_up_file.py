@@ -194,12 +194,16 @@ DB = '[services.db]\nentry = "db.py"\n'
         ),
         (
             '[services.db]\nentry = "bd.py"\n',
-            'services.db.entry is "bd.py"; it has to be a file that exists below the root',
+            'services.db.entry is "bd.py"; it has to be a .py, .js, .mjs or .cjs file tha',
+        ),
+        (
+            '[services.db]\nentry = "up.toml"\n',
+            'services.db.entry is "up.toml"; it has to be a .py, .js, .mjs or .cjs file',
         ),
         ('[services.db]\nentry = "ap.mjs"\n', " (did you mean api.mjs?)"),
         (
             '[services.db]\nentry = "/db.py"\n',
-            'services.db.entry is "/db.py"; it has to be the path of a file below th',
+            'services.db.entry is "/db.py"; it has to be the path of a .py, .js, .mj',
         ),
         ("[services.db]\nentry = { a = 1 }\n", "up.toml:2: services.db.entry is a table; it has to be a text"),
         ("\n[services.db]\nkey = 'x'\n", "up.toml:2: services.db has no entry; add entry, the path of a .py, .js"),

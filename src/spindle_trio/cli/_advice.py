@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_SUFFIXES: Final = (".py", ".js", ".mjs", ".cjs")
-_WANTED: Final = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+SUFFIXES: Final = (".py", ".js", ".mjs", ".cjs")
+WANTED: Final = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 _MOST_FILES: Final = 5_000
 """How many files below the root to search for a similar name."""
 _PASSED_OVER: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
@@ -34,19 +34,19 @@ def command_instead(entry: str, root: Path, command: str = "run {}") -> str:
     if near is not None:
         return _command(near, root, command)
     words = _fill(command, "ENTRY")
-    return f"{words}, where ENTRY is the path of a {_WANTED} file below {root}, or add --root FOLDER"
+    return f"{words}, where ENTRY is the path of a {WANTED} file below {root}, or add --root FOLDER"
 
 
 def _names_an_entry(typed: Path, root: Path) -> bool:
-    if typed.is_absolute() or ".." in typed.parts or typed.suffix not in _SUFFIXES:
+    if typed.is_absolute() or ".." in typed.parts or typed.suffix not in SUFFIXES:
         return False
     return (root / typed).is_file() and (root / typed).resolve().is_relative_to(root.resolve())
 
 
 def _command_for(file: Path, root: Path, command: str) -> str:
     """Name an existing file below the root, or below another root if necessary."""
-    if file.suffix not in _SUFFIXES:
-        return f"{_fill(command, 'ENTRY')}, where ENTRY is a {_WANTED} file"
+    if file.suffix not in SUFFIXES:
+        return f"{_fill(command, 'ENTRY')}, where ENTRY is a {WANTED} file"
     if file.is_relative_to(root.resolve()):
         return _command(file.relative_to(root.resolve()).as_posix(), root, command)
     return _command(file.name, file.parent, command)
@@ -85,5 +85,5 @@ def _entry_files(root: Path) -> Iterator[str]:
             seen += 1
             if seen > _MOST_FILES:
                 return
-            if name.endswith(_SUFFIXES):
+            if name.endswith(SUFFIXES):
                 yield (Path(folder) / name).relative_to(root).as_posix()

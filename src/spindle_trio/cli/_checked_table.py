@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
-from spindle_trio.cli._toml_lines import Path, lines_of_fields
+from spindle_trio.cli._toml_lines import FieldPath, lines_of_fields
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -36,7 +36,7 @@ class WrongValueError(Exception):
             found: the value; none if it is the field's own.
         """
         super().__init__(wanted)
-        self.below: Path = below
+        self.below: FieldPath = below
         self.found: object = found
 
 
@@ -54,7 +54,7 @@ class CheckedFile:
             FileRefusedError: it is no TOML.
         """
         self._name = name
-        self._problems: list[tuple[Path, str]] = []
+        self._problems: list[tuple[FieldPath, str]] = []
         try:
             self._text = data.decode()
         except UnicodeDecodeError as error:
@@ -70,7 +70,7 @@ class CheckedFile:
         self.top: CheckedTable = CheckedTable(self, (), document)
         """The table that the file is."""
 
-    def wrong(self, path: Path, text: str) -> None:
+    def wrong(self, path: FieldPath, text: str) -> None:
         """Note what is wrong with a field.
 
         Args:
@@ -79,7 +79,7 @@ class CheckedFile:
         """
         self._problems.append((path, f"{written(path)} {text}".strip()))
 
-    def is_wrong(self, path: Path) -> bool:
+    def is_wrong(self, path: FieldPath) -> bool:
         """Whether something is known to be wrong with a field, or in it."""
         return any(wrong[: len(path)] == path for wrong, _ in self._problems)
 
@@ -102,8 +102,8 @@ class CheckedFile:
 class CheckedTable:
     """One table of a file: each field is taken once, and what is then left is unknown."""
 
-    def __init__(self, file: CheckedFile, path: Path, fields: Mapping[str, object]) -> None:
-        self.path: Path = path
+    def __init__(self, file: CheckedFile, path: FieldPath, fields: Mapping[str, object]) -> None:
+        self.path: FieldPath = path
         """Where it is in the file."""
         self._file = file
         self._fields = fields
@@ -191,7 +191,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
-def written(path: Path) -> str:
+def written(path: FieldPath) -> str:
     """Write a path as TOML does."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else shown(part) for part in path)
 
@@ -205,7 +205,7 @@ def _as_table(example: str) -> Callable[[object], dict[str, object]]:
     return read
 
 
-def _line_of(path: Path, lines: Mapping[Path, int]) -> int:
+def _line_of(path: FieldPath, lines: Mapping[FieldPath, int]) -> int:
     """Find the line of a field, or else of the table around it."""
     while path and path not in lines:
         path = path[:-1]

@@ -97,8 +97,8 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     up = commands.add_parser(
         "up",
         help="run the services of a file and print what they do",
-        description="Start the services of a TOML file in its order, each once the one before is ready, restart what "
-        "fails, and stop them in reverse. Print each line, message and event with its time and service.",
+        description="Start the services of a TOML file in its order, each once the one before is ready. Restart what "
+        "fails.\nPrint each line, message and event with its time and service. At the end stop them in reverse.",
         epilog=help_texts.UP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -14,6 +14,7 @@ import attrs
 import spindle_trio
 from spindle_trio import RestartPolicy
 from spindle_trio.cli import _field_values as values
+from spindle_trio.cli._advice import SUFFIXES, WANTED
 from spindle_trio.cli._checked_table import CheckedFile, CheckedTable, FileRefusedError, listed, near
 
 When: TypeAlias = Literal["never", "on_failure", "always"]
@@ -27,7 +28,7 @@ _EXAMPLE: Final = """{ when = "always", max_lifetime = 3600 }"""
 _WORD: Final = values.one_of(_WHEN, f"a table, such as {_EXAMPLE}")
 _COUNTED: Final = ("delay", "factor", "max_delay", "jitter", "stable_after", "give_up_after")
 _GRACE_PERIOD: Final = 5.0
-_ENTRIES: Final = "the path of a .py, .js, .mjs or .cjs file"
+_ENTRIES: Final = f"the path of a {WANTED} file"
 _NO_COMMAND: Final = (
     f"cannot be given yet: services are entries; give entry, {_ENTRIES}, which may start a program and wait for it"
 )
@@ -130,7 +131,7 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
         table.wrong(None, f"has no entry; add entry, {_ENTRIES}")
     spec = ServiceSpec(
         name=name,
-        entry=table.take("entry", values.part_of(root, Path.is_file, "file"), ""),
+        entry=table.take("entry", values.part_of(root, _is_entry, f"{WANTED} file"), ""),
         payload=table.take("payload", values.payload, spindle_trio.OMITTED),
         environment=table.take("environment", values.variables, {}),
         arguments=table.take("arguments", values.words, ()),
@@ -143,6 +144,10 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
     )
     table.end(dict.fromkeys(("root", "strategy"), _AT_THE_TOP))
     return spec
+
+
+def _is_entry(path: Path) -> bool:
+    return path.suffix in SUFFIXES and path.is_file()
 
 
 def _policy(top: CheckedTable) -> RestartPolicy:

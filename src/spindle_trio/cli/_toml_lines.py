@@ -5,12 +5,12 @@ from __future__ import annotations
 import tomllib
 from typing import Final
 
-Path = tuple[str, ...]
+FieldPath = tuple[str, ...]
 
 _HEADER: Final = "["
 
 
-def lines_of_fields(text: str) -> dict[Path, int]:
+def lines_of_fields(text: str) -> dict[FieldPath, int]:
     """Map the path of each table and field to the line on which it first stands; lines count from 1.
 
     A statement of TOML ends with a line, and what is cut off before its end never parses: strings and arrays of
@@ -20,8 +20,8 @@ def lines_of_fields(text: str) -> dict[Path, int]:
         text: TOML that parses as a whole.
     """
     lines = text.replace("\r\n", "\n").split("\n")
-    found: dict[Path, int] = {}
-    table: Path = ()
+    found: dict[FieldPath, int] = {}
+    table: FieldPath = ()
     begin = 0
     for end in range(1, len(lines) + 1):
         statement = "\n".join(lines[begin:end])
@@ -40,13 +40,13 @@ def lines_of_fields(text: str) -> dict[Path, int]:
     return found
 
 
-def _paths(value: object) -> list[Path]:
+def _paths(value: object) -> list[FieldPath]:
     """List the paths of all that is in a table, and of the tables in an array."""
     if isinstance(value, list):
         return [path for item in value for path in _paths(item)]
     if not isinstance(value, dict):
         return []
-    found: list[Path] = []
+    found: list[FieldPath] = []
     for name, inner in value.items():
         found.append((name,))
         found += [(name, *path) for path in _paths(inner)]
