@@ -1159,3 +1159,13 @@ async def test_a_block_that_is_left_at_any_step_leaves_nobody_waiting(
         await (await worker.backend_processes.spawn(entry, key="a")).stop()
     allowed = (trio.ClosedResourceError, trio.BrokenResourceError, ProcessLostError, str)
     assert all(end is None or isinstance(end, allowed) for end in ends), ends
+
+
+async def test_who_opens_a_service_hears_of_its_first_end_however_soon_that_is(
+    virtual_world: World, autojump_clock: MockClock
+) -> None:
+    async with working(virtual_world, CRASHES) as (worker, entry):
+        for _ in range(20):
+            async with serving(worker, entry, restart=RestartPolicy("never")) as (_, log):
+                await log.wait("stopped", 1)
+            assert log.kinds() == ["ended", "stopped"]

@@ -31,8 +31,9 @@ def project_files() -> list[Path]:
     return [path for path in paths if path.is_file() and path.suffix not in {".pyc", ".jsonl"}]
 
 
-def test_the_state_diagram_is_that_of_the_table() -> None:
-    script = ROOT / "notes" / "state_diagram.py"
+@pytest.mark.parametrize("name", ["state_diagram.py", "service_diagram.py"])
+def test_the_state_diagram_is_that_of_the_table(name: str) -> None:
+    script = ROOT / "notes" / name
     check = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False, timeout=60)
     assert check.returncode == 0, check.stderr
 

@@ -42,6 +42,7 @@ class Keeper:
         self.status: Status = Status(worker, settings)
         self._block = Block()
         self._begun = trio.Event()  # the first start is over
+        self._entered = trio.Event()  # who opens it knows: he hears of all that follows
         self._gone = trio.Event()  # nothing runs, and nothing follows
         self._policy = policy
         self._unit: Unit = self.status.unit
@@ -63,8 +64,10 @@ class Keeper:
         try:
             await self._begun.wait()
         except BaseException as error:
+            self._entered.set()
             await self.close(error)  # noqa: ASYNC102  # shielded and bounded there
             raise
+        self._entered.set()
         if self._block.error is not None:
             await self.close(None)
             self._block.raise_error()
@@ -146,15 +149,22 @@ class Keeper:
     async def _watch(self) -> End | None:
         """Wait until the process has ended, or its time is over. `None` if it is to be stopped for good."""
         self.status.running()
-        self._begun.set()
+        if not self._begun.is_set():
+            self._begun.set()
+            await self._entered.wait()
         with trio.CancelScope(deadline=self._unit.ready_at + self._policy.max_lifetime) as self._waits:
-            if not self._is_restart_wanted:
+            if not self._is_disturbed:
                 return await self._unit.watch()
         if self._is_closing:
             return None
         reason = self._reason if self._is_restart_wanted else f"its {self._policy.max_lifetime:g} seconds are over"
         self.status.recycling()
         return await self._unit.stop(reason, how=Ending.RECYCLED, keep_key=True)
+
+    @property
+    def _is_disturbed(self) -> bool:
+        """Whether its process is to be stopped already; who has said so could not wake it."""
+        return self._is_closing or self._is_restart_wanted
 
     @property
     def _is_restart_wanted(self) -> bool:

@@ -200,7 +200,7 @@ class Status:
             info=info,
             post_mortem=post_mortem,
             restart_at=restart_at,
-            seconds=seconds,
+            seconds=None if seconds is None else round(seconds, 6),
             error=error,
         )
         self.events.publish(event, process_id or "-")
