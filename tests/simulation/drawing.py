@@ -40,7 +40,9 @@ def draw(seed: int, *, extras: bool = True) -> Scenario:
     scenario = drawing.scenario()
     if not extras:
         return scenario
-    scenario = with_calls(scenario, random.Random(f"calls of {seed}"), drawing.grid)
+    called = with_calls(scenario, random.Random(f"calls of {seed}"), drawing.grid)
+    if called is not scenario:
+        return called  # with both there are too many orders to try, where all of it happens at one instant
     return with_kept_keys(scenario, random.Random(f"kept keys of {seed}"), drawing.grid)
 
 

@@ -9,8 +9,8 @@ import attrs
 
 from simulation.scenario import Act, AnyCommand, Moment, Part, ReleaseKey, Scenario, Spawn, Stop, kind_of
 
-SHARE = 0.5
-"""Of the scenarios, in which keys are kept."""
+SHARE = 0.8
+"""Of the scenarios without calls, in which keys are kept."""
 
 
 def with_kept_keys(scenario: Scenario, chance: random.Random, grid: float) -> Scenario:
