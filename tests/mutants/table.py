@@ -1208,6 +1208,30 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "a stop gives a cancelled call the whole grace period",
+        "_supervision/_state_table.py",
+        "(Phase.STOPPING, Input.CALL_OVERRUN): Rule(Phase.ENDING, Action.DUMP, STOPPED)",
+        "(Phase.STOPPING, Input.CALL_OVERRUN): Rule(Phase.STOPPING)",
+        ("core/test_overruns.py::test_the_time_of_a_cancelled_call_goes_on_while_its_process_stops",),
+    ),
+    Mutant(
+        "a stopping process is thought to begin calls",
+        "_supervision/_overrun_watch.py",
+        "self._begins_none = True",
+        "self._begins_none = False",
+        ("collaboration/test_calls_of_a_host.py::test_a_stopping_process_begins_none_of_the_calls_that_waited",),
+    ),
+    Mutant(
+        "a call that never begins is not ended by a stop",
+        "child/_blocking_calls.py",
+        "while self._lanes.stop is not None and self._intake.expects_cancelled:",
+        "while self._lanes.stop is None and self._intake.expects_cancelled:",
+        (
+            "launchers/test_blocking_calls.py::"
+            "test_a_call_that_was_cancelled_and_never_begins_is_ended_when_the_stop_is_heard",
+        ),
+    ),
+    Mutant(
         "the last overrun counts, not the first",
         "_supervision/_overruns.py",
         "min([deadline for deadline, _ in self._watched.values()], default=math.inf)",
