@@ -161,3 +161,22 @@ def test_javascript_backend_calls_its_tools_and_outlives_one_that_hangs() -> Non
     assert re.search(r"^CallTimeoutError: .hangs. was not answered by process …", done.stdout, re.MULTILINE)
     assert re.search(r"^timed_out: its handler of 'hangs' went on for 0.2 s", done.stdout, re.MULTILINE)
     assert lines[-1] == "host: 0 of its processes are left"
+
+
+def test_crash_loop_gives_up_and_says_what_the_last_process_died_of() -> None:
+    done = run(EXAMPLES / "crash_loop.py")
+    assert done.returncode == 0, done.stderr
+    *waits, error = done.stdout.splitlines()[:4]
+    cause = done.stdout.splitlines()[-1]
+    assert waits == [
+        f"generation {generation} has failed; the next one starts in {seconds} s"
+        for generation, seconds in [(1, 0.1), (2, 0.2), (3, 0.4)]
+    ]
+    assert "has given up after 4 failure(s) in a row" in error
+    assert cause.strip() == "ConnectionRefusedError: nobody listens on db.internal:5432"
+
+
+def test_crash_loop_in_a_test_takes_a_week_of_virtual_time_and_passes() -> None:
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "test_crash_loop.py")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
