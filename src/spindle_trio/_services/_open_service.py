@@ -58,7 +58,8 @@ def open_service(
             first one it is raised here. It is cancelled if the process ends, and has no other bound.
         kind: as for `spawn`.
         key: as for `spawn`. It is kept between two processes: nobody but a spawn with `replace_existing` can take it,
-            and that one replaces the service.
+            and that one replaces the service. With a key, also a stop of the process by somebody else counts that comes
+            in the moment of its end, or after it.
         payload: as for `spawn`; each process gets the same.
         metadata: as for `spawn`.
         user_id: as for `spawn`.
