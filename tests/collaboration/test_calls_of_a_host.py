@@ -822,6 +822,21 @@ async def test_a_process_that_ends_is_idle(autojump_clock: MockClock) -> None:
         await idle.outcome()
 
 
+async def test_a_process_is_idle_when_it_breaks_the_rules_after_its_last_answer(autojump_clock: MockClock) -> None:
+    """Both come together. It is not gone yet, since it resists its kill."""
+    async with running() as stage:
+        called = stage.start()
+        call = await stage.child.calls.next()
+        idle = Called()
+        stage.nursery.start_soon(idle.run, stage.counts.wait_idle)
+        await wait_all_tasks_blocked()
+        stage.child.resist_kill()
+        stage.child.calls.answer(call.call_id)
+        stage.child.calls.answer(call.call_id)
+        await idle.outcome()
+        assert (await called.outcome(), stage.handle.state) == (None, "running")
+
+
 def test_a_host_that_makes_no_call_loads_nothing_for_calls() -> None:
     code = """
 import sys

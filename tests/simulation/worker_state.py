@@ -109,9 +109,12 @@ class WorkerState:
                 if self.call_ends(number) <= now:
                     steps.append(("time out", number))
                 process = self.started[self.call_target(number)]
-                is_refused = process.state == "stopping" and process.end is None
-                is_refused = is_refused or process.calls.has_been_closed
-                if is_refused if phase == "crowded" else phase == "calling" and process.state != "starting":
+                is_stopping = process.state == "stopping" and process.end is None
+                if (
+                    (phase == "crowded" and (is_stopping or process.calls.has_been_closed))
+                    or (phase == "calling" and process.state != "starting")
+                    or (phase == "refused" and is_stopping and begin == now)  # it looks once more before it waits
+                ):
                     steps.append(("call", number))
             elif phase == "idling" and not self.started[self._idler(number)].calls.pending:
                 steps.append(("be idle", number))

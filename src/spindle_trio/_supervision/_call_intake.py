@@ -131,26 +131,30 @@ class CallIntake:
     def _take(self, bodies: list[bytes]) -> None:
         """Take in frames that have arrived together; those before one that breaks the protocol count."""
         pending = self._pending
-        for body in bodies:
-            frame = self._reader.read(body)
-            if frame is None:
-                continue  # its bytes follow
-            call = pending.get(frame.call_id)
-            if call is None:
-                raise PeerProtocolError(f"{name_of(frame)} for call {frame.call_id}, which has ended or never began")
-            if isinstance(call, CallStream):
-                if isinstance(frame, Item):
-                    call.put(frame.value)
-                    continue
-                if isinstance(frame, Answer):
-                    raise PeerProtocolError(f"an answer for call {frame.call_id}, which is a stream")
-            elif isinstance(frame, Item | StreamEnd):
-                raise PeerProtocolError(f"{name_of(frame)} for call {frame.call_id}, which is no stream")
-            del pending[frame.call_id]
-            self._finish(call, frame)
-        self._watch.follow()
-        if not pending and self._idle is not None:
-            self._idle.unpark_all()
+        try:
+            for body in bodies:
+                frame = self._reader.read(body)
+                if frame is None:
+                    continue  # its bytes follow
+                call = pending.get(frame.call_id)
+                if call is None:
+                    raise PeerProtocolError(
+                        f"{name_of(frame)} for call {frame.call_id}, which has ended or never began"
+                    )
+                if isinstance(call, CallStream):
+                    if isinstance(frame, Item):
+                        call.put(frame.value)
+                        continue
+                    if isinstance(frame, Answer):
+                        raise PeerProtocolError(f"an answer for call {frame.call_id}, which is a stream")
+                elif isinstance(frame, Item | StreamEnd):
+                    raise PeerProtocolError(f"{name_of(frame)} for call {frame.call_id}, which is no stream")
+                del pending[frame.call_id]
+                self._finish(call, frame)
+        finally:
+            self._watch.follow()
+            if not pending and self._idle is not None:
+                self._idle.unpark_all()
 
     def _finish(self, call: PendingCall | CallStream, frame: Answer | StreamEnd | Failure) -> None:
         self._watch.end(call.call_id)
