@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -144,7 +145,7 @@ DB = '[services.db]\nentry = "db.py"\n'
             "strategy = 1\n" + DB,
             'up.toml:1: strategy is 1; it has to be "one_for_one", "one_for_all" or "rest_for_one"',
         ),
-        ('root = "nowhere"\n' + DB, 'up.toml:1: root is "nowhere"; it has to be a folder that exists: there is no now'),
+        ('root = "nowhere"\n' + DB, 'up.toml:1: root is "nowhere"; it has to be a folder that exists, relative to'),
         ("root = 3\n" + DB, "up.toml:1: root is 3; it has to be a text that is not blank"),
         (
             DB + 'startup_timeout = "soon"\n',
@@ -290,6 +291,66 @@ def test_a_file_that_is_no_toml_is_told_with_its_line(folder: Path, text: str | 
 
 def test_a_long_value_is_not_shown_at_length(folder: Path) -> None:
     assert len(problem(folder, DB + f"startup_timeout = '{'x' * 10_000}'\n")) < 200
+
+
+FIELDS = (
+    *("root", "strategy", "restart", "services", "entry", "payload", "environment", "arguments", "folder", "key"),
+    *("startup_timeout", "heartbeat_timeout", "grace_period", "command", "x", "restart.when", "restart.delay"),
+    *("restart.factor", "restart.max_lifetime", "restart.give_up_after", "environment.A", "payload.a.b"),
+)
+LITERALS = (
+    *(
+        "1",
+        "0",
+        "-1",
+        "0.5",
+        "inf",
+        "-inf",
+        "nan",
+        "1e400",
+        "9" * 400,
+        "true",
+        '"x"',
+        '""',
+        '"db.py"',
+        '"data"',
+        '"never"',
+    ),
+    *(
+        '"a\\u0000b"',
+        f'"{"x" * 5000}"',
+        "[]",
+        "[1]",
+        '["a"]',
+        "[[[]]]",
+        "{}",
+        "{ a = 1 }",
+        '{ "=" = "1" }',
+        "1979-05-27",
+    ),
+    *('{ when = "never", max_lifetime = 99 }', "{ delay = 99 }", "[{ a = inf }]", '"""\n[services.a]\n"""', "07:32:00"),
+)
+ASSIGNMENTS = st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(LITERALS), max_size=4)
+
+
+@given(ASSIGNMENTS, st.lists(ASSIGNMENTS, max_size=3))
+def test_any_file_is_taken_or_refused_with_lines(
+    tmp_path_factory: pytest.TempPathFactory, top: dict[str, str], services: list[dict[str, str]]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "db.py").touch()
+    text = "".join(f"{name} = {value}\n" for name, value in top.items())
+    for number, fields in enumerate(services):
+        text += f"[services.s{number}]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items())
+    try:
+        file = read(folder, text)
+    except FileRefusedError as error:
+        for line in str(error).splitlines():
+            found = re.match(r".*/up\.toml:(\d+): \S", line)
+            assert found, line
+            assert 1 <= int(found[1]) <= max(1, text.count("\n"))
+    else:
+        assert len(file.services) == len(services)
 
 
 # ---- the lines of fields

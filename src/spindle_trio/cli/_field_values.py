@@ -45,9 +45,14 @@ def one_of(words: tuple[Word, ...], otherwise: str = "") -> Callable[[object], W
 
 
 def number(value: object, wanted: str = "has to be a number") -> float:
-    """Read a number that is one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    """Read a number that is one, and no larger than numbers of seconds are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise WrongValueError(wanted)
+    try:
+        if math.isnan(value):
+            raise WrongValueError(wanted)
+    except OverflowError:
+        raise WrongValueError(wanted) from None
     return value
 
 
@@ -133,8 +138,8 @@ def folder_below(base: Path) -> Callable[[object], Path]:
 
     def read(value: object) -> Path:
         folder = base / text(value)
-        if not folder.is_dir():
-            raise WrongValueError(f"has to be a folder that exists: there is no {folder}")
+        if not _holds(Path.is_dir, folder):
+            raise WrongValueError(f"has to be a folder that exists, relative to {base}")
         return folder
 
     return read
@@ -153,11 +158,19 @@ def part_of(root: Path, what: Callable[[Path], bool], kind: str) -> Callable[[ob
         path = PurePosixPath(text(value))
         if path.is_absolute() or ".." in path.parts:
             raise WrongValueError(f"has to be the path of a {kind} below the root, {root}")
-        if not what(root / path):
+        if not _holds(what, root / path):
             raise WrongValueError(f"has to be a {kind} that exists below the root, {root}{_meant(str(path), root)}")
         return text(value)
 
     return read
+
+
+def _holds(what: Callable[[Path], bool], path: Path) -> bool:
+    """Whether a path is something; one that is too long, or may not be looked at, is nothing."""
+    try:
+        return what(path)
+    except OSError:
+        return False
 
 
 def _meant(path: str, root: Path) -> str:
