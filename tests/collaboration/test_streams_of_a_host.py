@@ -199,7 +199,7 @@ async def test_leaving_the_block_cancels_the_stream(leave: str, autojump_clock: 
                     if leave == "close":
                         items.close()
                         items.close()
-                        with pytest.raises(trio.ClosedResourceError):
+                        with pytest.raises(trio.ClosedResourceError, match="this stream is closed"):
                             items.receive_nowait()
                     if leave == "error":
                         raise LookupError

@@ -111,7 +111,7 @@ class ItemChannel(MessageReceiveChannel[JsonValue]):
 
     def _take(self, most: int | None) -> list[JsonValue]:
         if self._is_closed:
-            raise trio.ClosedResourceError("the block of this stream was left, which has closed it")
+            raise trio.ClosedResourceError("this stream is closed: its block was left, or close() was called")
         held = self._items
         if not held:
             self._raise_end()
