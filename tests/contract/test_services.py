@@ -873,6 +873,23 @@ async def test_somebody_elses_stop_beats_a_restart_of_a_service_with_a_key(
     assert world.states().count("running") == 1
 
 
+async def test_a_restart_does_not_take_over_a_stop_that_is_under_way(
+    world: World, world_clock: MockClock | None
+) -> None:
+    async with (
+        working(world, STUBBORN) as (worker, entry),
+        serving(worker, entry, grace_period=world.seconds(5, 0.3)) as (service, log),
+        trio.open_nursery() as nursery,
+    ):
+        process = await service.wait_running()
+        nursery.start_soon(worker.backend_processes.stop, process.process_id)
+        await world.wait_state("stopping")
+        assert service.process is None
+        with pytest.raises(trio.ClosedResourceError, match="somebody has stopped it"):
+            await service.restart()
+        assert log.kinds() == ["ended", "stopped"]
+
+
 async def test_a_process_whose_lifetime_is_over_makes_room_for_the_next(
     world: World, world_clock: MockClock | None
 ) -> None:

@@ -1031,6 +1031,20 @@ MUTANTS: Final = (
         ("contract/test_services.py::test_what_somebody_stops_stays_stopped_whatever_its_last_word[memory-complete]",),
     ),
     Mutant(
+        "a service hears no more of a process that is ready",
+        "_services/_listener.py",
+        "            self._by_process[process_id] = note\n",
+        "            pass\n",
+        ("contract/test_services.py::test_what_somebody_stops_stays_stopped_whatever_its_last_word[memory-fail]",),
+    ),
+    Mutant(
+        "a restart takes over a stop that is under way",
+        "_services/_unit.py",
+        "own = how if handle.state is ProcessState.RUNNING else None",
+        "own = how",
+        ("contract/test_services.py::test_a_restart_does_not_take_over_a_stop_that_is_under_way[memory]",),
+    ),
+    Mutant(
         "users get a process before its handshake",
         "_services/_unit.py",
         "        is_done, cause = await self._prepare(handle)",
