@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -60,11 +60,14 @@ async def has_a_last_word(process: ProcessContext) -> str:
 ENTRIES = {"steady.py": steady, "crashes.py": crashes, "last_word.py": has_a_last_word}
 
 
+Entry = Callable[[ProcessContext], Awaitable[object]]
+
+
 @asynccontextmanager
-async def elsewhere() -> AsyncIterator[tuple[Worker, trio.abc.Stream]]:
+async def elsewhere(entries: Mapping[str, Entry] = ENTRIES) -> AsyncIterator[tuple[Worker, trio.abc.Stream]]:
     """Open a host, and a worker at the other end of a stream; also yields the host's end of that."""
     near, far = trio.testing.memory_stream_pair()
-    async with spindle.open_host(MemoryLauncher(ENTRIES)) as host, trio.open_nursery() as nursery:
+    async with spindle.open_host(MemoryLauncher(entries)) as host, trio.open_nursery() as nursery:
         nursery.start_soon(functools.partial(host.serve_worker, StreamChannel(near), "remote", user_id="ada"))
         with trio.fail_after(300):
             async with connect_worker(StreamChannel(far)) as worker:

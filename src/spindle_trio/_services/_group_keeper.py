@@ -46,6 +46,7 @@ class GroupKeeper:
         self._gone = trio.Event()
         self._why = "its group has been left"
         self._reason: str | None = None
+        self._kind: type[Exception] = trio.ClosedResourceError  # of what refuses those who come afterwards
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -73,7 +74,7 @@ class GroupKeeper:
             if namesake is not None and namesake.is_leaving:
                 await namesake.gone.wait()
             if self.is_closing:
-                raise trio.ClosedResourceError(f"the group is closed: {self._why}")
+                raise self._refusal("the group")
             if name in self.members:
                 raise ValueError(f"the group has a service {name!r} already; give this one another name=")
             member = Member(self._worker, settings, policy, name=name, removed=self._remove)
@@ -158,8 +159,10 @@ class GroupKeeper:
         """End with an error that is no end of a process."""
         if self.is_closing and isinstance(error, trio.ClosedResourceError | trio.BrokenResourceError):
             return  # the worker has gone, and is needed no more
+        if isinstance(error, trio.BrokenResourceError):
+            self._kind = trio.BrokenResourceError
         self._block.fail(error)
-        self._ask_close("its group is closed", f"its group is over: {type(error).__name__}: {error}")
+        self._ask_close("its group is closed", f"{type(error).__name__}: {error}")
 
     def _give_up(self, member: Member, end: End) -> None:
         make = partial(_gave_up, member, end, self.failures)
@@ -179,6 +182,9 @@ class GroupKeeper:
             for line in self._lines.values():
                 line.wake()
 
+    def _refusal(self, whose: str) -> Exception:
+        return self._kind(f"{whose} is stopped: {self._why}")
+
     async def _run(self) -> None:
         """Stop all services in reverse order, once that is asked for. Not cancelled from outside."""
         with trio.CancelScope(shield=True):
@@ -186,7 +192,7 @@ class GroupKeeper:
             for line in list(self._lines.values()):
                 await line.at_rest.wait()
             for member in reversed(list(self.members.values())):
-                member.leave(self._reason, self._why)
+                member.leave(self._reason, self._why, refusal=partial(self._refusal, member.status.name))
                 await member.finish()
             self._gone.set()
 

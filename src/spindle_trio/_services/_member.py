@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -97,6 +98,7 @@ class Member:
         self._last: End | None = None  # after which nothing follows
         self._state: ServiceState = "stopped"
         self._why = ""
+        self._refusal: Callable[[], Exception] = trio.ClosedResourceError
         self._is_finishing = False
         self._removed = removed
 
@@ -152,7 +154,8 @@ class Member:
             return
         self.is_leaving = True
         self._reason, self._why, self._last, self._state = reason, said, end, state
-        self.status.refuse(refusal or (lambda: trio.ClosedResourceError(f"{self.status.name} is stopped: {self._why}")))
+        self._refusal = refusal or partial(trio.ClosedResourceError, f"{self.status.name} is stopped: {said}")
+        self.status.refuse(self._refusal)
         self.wake()
 
     async def finish(self) -> None:
@@ -171,7 +174,7 @@ class Member:
         finally:
             self.status.over(self._state, end=self._last, said=self._why)
             if not self.begun.is_set() and self.error is None:
-                self.error = trio.ClosedResourceError(f"{self.status.name} is stopped: {self._why}")
+                self.error = self._refusal()
             self._removed(self)
             self.begun.set()
             self.gone.set()
