@@ -437,6 +437,7 @@ async def go_to(moment: str, steps: int, strategy: str, services: list[Service])
     return all(service.state == state and (state == "waiting" or service.generation == 2) for service in taken)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("moment", ["end", "start"])
 @pytest.mark.parametrize("other", [0, 1, 2])
@@ -462,6 +463,7 @@ async def test_an_end_that_comes_while_another_one_is_dealt_with_loses_nobody(
             return
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("moment", ["end", "start"])
 @pytest.mark.parametrize("whom", [0, 1, 2, None])
