@@ -147,6 +147,21 @@ def test_surviving_pool_answers_whatever_its_calls_do_to_its_processes() -> None
     ]
 
 
+def test_store_and_users_stop_and_start_in_order() -> None:
+    done = run(EXAMPLES / "store_and_users.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        *("store running", "writer running", "reader running"),
+        "written: green",
+        "the store is lost: killed by SIGABRT without complete() or fail()",
+        *("store ended", "store restart_scheduled"),
+        *("reader ended", "reader restart_scheduled", "writer ended", "writer restart_scheduled"),
+        *("store started", "store running", "writer started", "writer running", "reader started", "reader running"),
+        "read: green",
+        *("reader ended", "reader stopped", "writer ended", "writer stopped", "store ended", "store stopped"),
+    ]
+
+
 @needs_node
 def test_javascript_backend_calls_its_tools_and_outlives_one_that_hangs() -> None:
     done = run(EXAMPLES / "javascript_backend" / "serve_backend.py")
