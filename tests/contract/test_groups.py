@@ -98,6 +98,12 @@ async def end(service: Service, how: str = "fail") -> None:
         await service.call("end", how)
 
 
+async def fail(process: ProcessHandle) -> None:
+    """Have a process fail, if it does not end otherwise."""
+    with suppress(ProcessLostError, trio.BrokenResourceError):
+        await process.call("end", "fail")
+
+
 @pytest.mark.parametrize(
     ("strategy", "steps"),
     [
@@ -452,8 +458,7 @@ async def test_an_end_that_comes_while_another_one_is_dealt_with_loses_nobody(
             before = await services[other].wait_running()
             await end(services[1])
             is_past = await go_to(moment, steps, strategy, services)
-            with suppress(ProcessLostError, trio.BrokenResourceError):
-                await (services[other].process or before).call("end", "fail")
+            await fail(services[other].process or before)
             await trio.sleep(10)
             assert [service.state for service in services] == ["running"] * 3, (steps, trace.steps)
             assert 1 <= group.failures <= 2
@@ -574,6 +579,29 @@ async def test_a_restart_takes_along_whom_the_strategy_says_gracefully_and_at_on
         await services[2].restart() if strategy == "one_for_all" else await services[1].restart()
         await services[1].wait_running()
         assert group.failures == 1
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+async def test_a_restart_that_meets_an_end_does_not_wait_for_the_delay(
+    virtual_world: World, autojump_clock: MockClock, strategy: str
+) -> None:
+    policy = RestartPolicy(delay=10, jitter=0)
+    for steps in itertools.count():
+        async with opened(virtual_world, strategy=strategy, restart=policy) as (group, _):
+            services = await start_all(group)
+            process = await services[1].wait_running()
+            began = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail, process)
+                is_past = await go_to("end", steps, strategy, services)
+                await services[1].restart()
+                await trio.testing.wait_all_tasks_blocked()
+                await services[1].wait_running()
+            assert trio.current_time() == began, steps
+            assert process.info.state.is_terminal
+        if is_past:
+            assert steps > 2
+            return
 
 
 async def test_a_restart_of_one_does_not_wait_for_the_delay_of_a_later_one(

@@ -1197,9 +1197,7 @@ MUTANTS: Final = (
         "_services/_line.py",
         "        self._is_stale = True  # somebody",
         "        # somebody",
-        (
-            "contract/test_groups.py::test_a_restart_takes_along_whom_the_strategy_says_gracefully_and_at_once[memory-one_for_one-generations0]",
-        ),
+        ("contract/test_groups.py::test_a_restart_that_meets_an_end_does_not_wait_for_the_delay",),
     ),
     Mutant(
         "a service with never comes back with the others",
