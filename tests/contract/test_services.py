@@ -221,19 +221,19 @@ async def test_what_somebody_stops_stays_stopped_whatever_its_last_word(
 
 async def test_a_stop_beats_a_start_that_is_pending(world: World, world_clock: MockClock | None) -> None:
     async with working(world) as (worker, entry):
-        delay = world.seconds(30, 0.3)
+        delay = world.seconds(30, 0.6)
         async with serving(worker, entry, restart=RestartPolicy(delay=delay, jitter=0), key="a") as (service, log):
             await crash(service)
             await log.wait("restart_scheduled", 1)
             assert service.state == "waiting"
-            assert service.restart_at is not None
-            began = trio.current_time()
+            restart_at = service.restart_at
+            assert restart_at is not None
             await service.stop("we close")
-            assert trio.current_time() - began < delay / 2
+            assert trio.current_time() < restart_at
             assert (service.state, service.restart_at) == ("stopped", None)
             with pytest.raises(trio.ClosedResourceError, match="is stopped: we close"):
                 await service.call("who")
-            await trio.sleep(2 * delay)
+            await trio.sleep_until(restart_at + 0.1)
             assert (service.generation, await live(worker)) == (1, [])
             assert log.kinds() == ["ended", "restart_scheduled", "stopped"]
 
@@ -485,7 +485,7 @@ async def test_the_first_start_raises_as_a_spawn_does_and_leaves_nothing(
 
 async def test_a_later_start_that_fails_or_is_refused_is_a_failure(world: World, world_clock: MockClock | None) -> None:
     async with working(world, max_processes=1) as (worker, entry):
-        policy = RestartPolicy(delay=0.05, factor=1, jitter=0, give_up_after=3)
+        policy = RestartPolicy(delay=0.5, factor=1, jitter=0, give_up_after=3)
         with pytest.raises(ServiceGaveUpError, match="as many as the host allows") as caught:
             async with serving(worker, entry, restart=policy) as (service, log):
                 await crash(service)
@@ -633,16 +633,16 @@ async def test_the_key_is_free_when_the_service_is_over(world: World, world_cloc
 
 
 async def test_a_call_waits_for_a_process_within_its_time(world: World, world_clock: MockClock | None) -> None:
-    delay = world.seconds(10, 0.4)
+    delay = world.seconds(10, 1.5)
     async with opened(world, restart=RestartPolicy(delay=delay, jitter=0)) as (service, log):
         await crash(service)
         await log.wait("restart_scheduled", 1)
         began = trio.current_time()
         with pytest.raises(CallTimeoutError, match=r"the call of 'who' was not begun in time: it waited .* is waiting"):
-            await service.call("who", timeout=delay / 10)
-        world.assert_took(began, delay / 10)
+            await service.call("who", timeout=delay / 30)
+        world.assert_took(began, delay / 30)
         with pytest.raises(CallTimeoutError, match=r"the stream of 'count' was not begun in time"):
-            async with service.stream("count", 3, timeout=delay / 10):
+            async with service.stream("count", 3, timeout=delay / 30):
                 pytest.fail("it was entered")
         assert await service.call("who", timeout=60) == (await service.wait_running()).process_id
         async with service.stream("count", 3) as items:
@@ -897,7 +897,8 @@ async def test_a_process_whose_lifetime_is_over_makes_room_for_the_next(
     async with opened(world, SAYS_WHY, restart=policy, key="a") as (service, log):
         began = trio.current_time()
         await log.wait("running", 3)
-        world.assert_took(began, 2 * policy.max_lifetime)
+        elapsed = trio.current_time() - began  # of real processes the starts, too
+        assert elapsed == pytest.approx(120) if world.is_virtual else elapsed > 2 * policy.max_lifetime - 0.01
         assert service.failures == 0
         assert world.payloads() == [["stopped", f"its {policy.max_lifetime:g} seconds are over"]] * 2
 
