@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 @uninterrupted
 class ProcessHandle:
-    """A worker's handle on one process (`BackendProcessHandle`)."""
+    """A worker's handle on one process (`BackendProcessHandle`).
+
+    Everything that waits belongs to Trio's thread, and raises `RuntimeError` in another one.
+    """
 
     def __init__(self, worker: WorkerInterface, process: ProcessInterface) -> None:
         self._worker = worker
@@ -101,7 +104,8 @@ class ProcessHandle:
             trio.ClosedResourceError: the worker is closed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._refuse_closed()
+        if self._worker.is_closed or get_ident() != self._thread:  # here, since a call would cost more than both
+            self._refuse("send", "async")
         await self._process.send(payload)
 
     def send_nowait(self, payload: object) -> None:
@@ -207,6 +211,7 @@ class ProcessHandle:
 
         A call whose caller has gone on, by a timeout or a cancellation, has ended when its handler has given up.
         """
+        self._check_thread("wait_idle")
         await self._process.calls.wait_idle()
 
     async def stop(self, reason: str | None = None, *, grace: float | None = None, keep_key: bool = False) -> None:
@@ -221,7 +226,7 @@ class ProcessHandle:
             ValueError: `grace` is not a finite number of seconds, 0 or more.
             trio.ClosedResourceError: the worker is closed.
         """
-        await self._stop(StopOptions(reason=reason, grace=grace, keep_key=keep_key))
+        await self._stop("stop", StopOptions(reason=reason, grace=grace, keep_key=keep_key))
 
     async def kill(self) -> None:
         """Kill it at once, also while it is stopping, and return when it is gone. Does nothing after its end.
@@ -231,15 +236,16 @@ class ProcessHandle:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
-        await self._stop(StopOptions(grace=0))
+        await self._stop("kill", StopOptions(grace=0))
 
-    async def _stop(self, options: StopOptions) -> None:
+    async def _stop(self, call: str, options: StopOptions) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._refuse_closed()
+        self._refuse(call, "async")
         await self._process.stop(options)
 
     async def refresh(self) -> ProcessInfo | None:
         """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""
+        self._check_thread("refresh")
         return await self._worker.get(self.process_id)
 
     def messages(self) -> MessageReceiveChannel[JsonValue]:
@@ -254,15 +260,19 @@ class ProcessHandle:
 
     async def wait_ended(self) -> ProcessInfo:
         """Wait until the process is gone, and return its last snapshot. If cancelled, only the waiting ends."""
+        self._check_thread("wait_ended")
         return await self._process.wait_ended()
 
     def statistics(self) -> ProcessStatistics:
         """Count what its inbox and outbox hold and have carried."""
         return self._process.statistics()
 
-    def _refuse(self, call: str, kind: Literal["plain", "async"] = "plain") -> None:
+    def _check_thread(self, call: str, kind: Literal["plain", "async"] = "async") -> None:
         if get_ident() != self._thread:
             raise other_thread(call, kind)
+
+    def _refuse(self, call: str, kind: Literal["plain", "async"] = "plain") -> None:
+        self._check_thread(call, kind)
         self._refuse_closed()
 
     def _refuse_closed(self) -> None:

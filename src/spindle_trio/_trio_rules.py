@@ -72,7 +72,7 @@ def require_trio() -> None:
 _FROM_A_THREAD: Final = {
     "plain": "type: trio.from_thread.run_sync(….{call}, …)",
     "async": "type: trio.from_thread.run(….{call}, …)",
-    "reader": "put what reads {call}() into an async function, and type: trio.from_thread.run(that_function)",
+    "reader": "put what uses {call}() into an async function, and type: trio.from_thread.run(that_function)",
 }
 
 
@@ -81,7 +81,7 @@ def other_thread(call: str, kind: Literal["plain", "async", "reader"] = "plain")
 
     Args:
         call: the name of the method.
-        kind: what it is: a plain function, an async one, or one that returns what an async function reads from.
+        kind: what it is: a plain function, an async one, or one that returns what an async function uses.
     """
     return RuntimeError(
         f"{call}() was called from the wrong thread; in a thread that Trio started, "

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, NoReturn, Unpack
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Unpack
 
 import trio
 
@@ -82,7 +82,8 @@ class BackendProcesses:
     """A worker's processes (`SpindleAPI.backendProcesses`).
 
     A worker sees only its own processes. In a user-scoped worker every process belongs to the worker's user, and user
-    ids given here are ignored. Every call on a closed worker raises `trio.ClosedResourceError`.
+    ids given here are ignored. Every call on a closed worker raises `trio.ClosedResourceError`, and one from another
+    thread than Trio's `RuntimeError`.
     """
 
     def __init__(self, port: WorkerInterface) -> None:
@@ -147,6 +148,7 @@ class BackendProcesses:
             StartupCancelledError: it was stopped, replaced or unloaded before it was ready.
             trio.ClosedResourceError: the worker is closed, or closed while this spawn waited for its key.
         """
+        self._check_thread("spawn")
         return ProcessHandle(self._port, await self._port.spawn(options_from("spawn", entry, options)))
 
     @with_options_shown
@@ -159,6 +161,7 @@ class BackendProcesses:
         stops the process and waits until it is gone: shielded, for at most the grace period and the kill. An error of
         the block is raised bare.
         """
+        self._check_thread("open", "reader")
         return OpenProcess(self._port, options_from("open", entry, options))
 
     async def list(
@@ -180,6 +183,7 @@ class BackendProcesses:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
+        self._check_thread("list")
         return await self._port.list(ProcessFilter(user_id=user_id, kind=kind, key=key, state=state))
 
     async def get(self, process_id: str) -> ProcessInfo | None:
@@ -188,6 +192,7 @@ class BackendProcesses:
         Raises:
             trio.ClosedResourceError: the worker is closed.
         """
+        self._check_thread("get")
         _check_id(process_id)
         return await self._port.get(process_id)
 
@@ -222,6 +227,7 @@ class BackendProcesses:
             PayloadError: the reason is over its limit, or not a str that a frame can carry; nothing was done.
             trio.ClosedResourceError: the worker is closed.
         """
+        self._check_thread("stop")
         _check_id(process_id)
         options = StopOptions(user_id=user_id, reason=reason, grace=grace, keep_key=keep_key)
         await self._port.stop(process_id, options)
@@ -239,6 +245,7 @@ class BackendProcesses:
             ProcessAccessError: it is another user's; nothing was done.
             trio.ClosedResourceError: the worker is closed.
         """
+        self._check_thread("release_key")
         _check_id(process_id)
         await self._port.release_key(process_id, user_id)
 
@@ -256,6 +263,7 @@ class BackendProcesses:
             trio.BrokenResourceError: it has ended, or there never was one.
             trio.ClosedResourceError: the worker is closed.
         """
+        self._check_thread("send")
         _check_id(process_id)
         await self._port.send(process_id, payload, user_id)
 
@@ -314,9 +322,12 @@ class BackendProcesses:
         _check_plain(handler)
         return self._port.hub.add_handler(handler)
 
-    def _refuse(self, call: str) -> None:
+    def _check_thread(self, call: str, kind: Literal["plain", "async", "reader"] = "async") -> None:
         if get_ident() != self._thread:
-            raise other_thread(call)
+            raise other_thread(call, kind)
+
+    def _refuse(self, call: str) -> None:
+        self._check_thread(call, "plain")
         if self._port.is_closed:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
 

@@ -226,3 +226,32 @@ async def test_a_call_from_another_thread_is_refused_by_name(call, name: str) ->
         assert handle.state == "running"
         assert handle.statistics().outbox_messages == 0
         await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(call, host, processes, handle))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda processes, handle: processes.spawn("echo"), "spawn"),
+        (lambda processes, handle: processes.list(), "list"),
+        (lambda processes, handle: processes.get(handle.process_id), "get"),
+        (lambda processes, handle: processes.stop(handle.process_id), "stop"),
+        (lambda processes, handle: processes.release_key(handle.process_id), "release_key"),
+        (lambda processes, handle: processes.send(handle.process_id, 1), "send"),
+        (lambda processes, handle: handle.send(1), "send"),
+        (lambda processes, handle: handle.stop(), "stop"),
+        (lambda processes, handle: handle.kill(), "kill"),
+        (lambda processes, handle: handle.refresh(), "refresh"),
+        (lambda processes, handle: handle.wait_ended(), "wait_ended"),
+        (lambda processes, handle: handle.wait_idle(), "wait_idle"),
+    ],
+)
+async def test_what_waits_is_refused_in_the_trio_run_of_another_thread(call, name: str) -> None:
+    async with (
+        spindle.open_host(MemoryLauncher({"echo": echo})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+    ):
+        processes = worker.backend_processes
+        handle = await processes.spawn("echo")
+        with pytest.raises(RuntimeError, match=rf"{name}\(\) was called from .* trio\.from_thread\.run\(….{name}, …\)"):
+            await trio.to_thread.run_sync(trio.run, call, processes, handle)
+        assert handle.state == "running"
