@@ -1238,8 +1238,8 @@ MUTANTS: Final = (
     Mutant(
         "a second answer is ignored",
         "_supervision/_call_intake.py",
-        "            if call is None:\n                raise ",
-        "            if call is None:\n                continue\n                raise ",
+        "                if call is None:\n                    raise ",
+        "                if call is None:\n                    continue\n                    raise ",
         ("collaboration/test_calls_of_a_host.py::test_a_process_that_breaks_the_rules_of_calls_is_ended_as_failed",),
     ),
     Mutant(
