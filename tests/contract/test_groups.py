@@ -390,14 +390,14 @@ async def test_a_start_that_is_cancelled_at_any_step_leaves_nothing(
     async with opened(virtual_world, strategy="one_for_all") as (group, trace):
         a = await group.start("a.py", key="a")
         for steps in itertools.count():
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(partial(group.start, "b.py", key="b", on_start=handshake))
-                    for _ in range(steps):
-                        await trio.lowlevel.checkpoint()
-                    if "b" in trace.running() and len(group.services) == 2:
-                        break
-                    scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(group.start, "b.py", key="b", on_start=handshake))
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                is_past = len(group.services) == 2
+                nursery.cancel_scope.cancel()
+            if is_past:
+                break
             assert group.services == (a,), steps
             assert await live(trace.worker) == [(await a.wait_running()).process_id]
         assert steps > 10
