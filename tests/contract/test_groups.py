@@ -346,8 +346,9 @@ async def test_starts_at_once_are_served_one_after_another(world: World, world_c
         async with trio.open_nursery() as nursery:
             for name in NAMES:
                 nursery.start_soon(group.start, f"{name}.py")
-        world.assert_took(began, world.seconds(15, 0.3))
+        assert world.states() == ["starting", "running"] * 3
         assert sorted(trace.steps) == ["a running", "b running", "c running"]
+        assert trio.current_time() - began == 15 or not world.is_virtual
 
 
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
