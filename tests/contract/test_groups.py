@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -781,6 +781,56 @@ async def test_a_group_that_waits_for_its_next_start_when_its_worker_closes_says
                 await end(service)
                 leave.set()
                 await trio.sleep_forever()
+
+
+@pytest.mark.quick(30)
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+@pytest.mark.parametrize("steps", range(1, 120, 3))
+async def test_a_group_that_is_left_at_any_step_leaves_nobody_waiting(
+    virtual_world: World, autojump_clock: MockClock, strategy: str, steps: int
+) -> None:
+    ends: list[object] = []
+
+    async def use(call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        try:
+            ends.append(await call(*arguments))
+        except Exception as error:
+            ends.append(error)
+
+    async def go_over(events: AsyncIterator[object]) -> None:
+        async for _ in events:
+            pass
+
+    virtual_world.entry(STEADY, "d.py")
+    async with trio.open_nursery() as nursery, opened(virtual_world, strategy=strategy) as (group, trace):
+        a, b, c = await start_all(group)
+        async with open_group(trace.worker, strategy=strategy, restart=QUICK) as inner:
+            x = await inner.start("a.py", name="x")
+            y = await inner.start("b.py", name="y")
+            calls: list[tuple[Callable[..., Awaitable[object]], *tuple[object, ...]]] = [
+                *((go_over, y.events()), (go_over, y.messages())),
+                *(
+                    (inner.start, "c.py"),
+                    (inner.start, "d.py"),
+                    (x.restart,),
+                    (y.restart, "why"),
+                    (x.call, "end", "fail"),
+                ),
+                *((y.call, "end", "complete"), (y.call, "who"), (y.stop,), (y.send, 1), (a.call, "end", "fail")),
+                *((b.restart,), (c.call, "who")),
+            ]
+            for call, *arguments in calls:
+                nursery.start_soon(use, call, *arguments)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+        with trio.fail_after(5):
+            while len(ends) < len(calls):
+                await trio.sleep(0.1)
+        assert {info.key for info in await trace.worker.backend_processes.list()} <= {"a", "b", "c"}
+        for service in (a, b, c):
+            await service.wait_running()
+    allowed = (trio.ClosedResourceError, trio.BrokenResourceError, ProcessLostError, Service, ProcessHandle, str)
+    assert all(end is None or isinstance(end, allowed) for end in ends), ends
 
 
 # ---- what is refused
