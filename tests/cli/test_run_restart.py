@@ -64,7 +64,7 @@ def test_a_crash_loop_ends_with_the_status_and_the_post_mortem_of_the_last(folde
     ]
     assert done.stderr.startswith("ValueError: no luck")
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("spindle-trio run: the service entry.py has given up: 2 failures in a row")
+    assert last.startswith("spindle-trio run: the service entry.py has given up after 2 failure")
     assert "ValueError: no luck" in last
 
 
