@@ -185,9 +185,9 @@ async def test_a_life_that_was_long_enough_begins_a_new_row_and_a_shorter_one_do
     world: World, world_clock: MockClock | None
 ) -> None:
     stable_after = world.seconds(5, 0.2)
-    policy = RestartPolicy(delay=world.seconds(0.5, 0.01), stable_after=stable_after, give_up_after=3, jitter=0)
+    policy = RestartPolicy(delay=world.seconds(0.5, 0.01), stable_after=stable_after, give_up_after=2, jitter=0)
     async with opened(world, CRASHES, restart=policy, payload=stable_after + world.seconds(0, 0.1)) as (_, log):
-        await log.wait("running", 20 if world.is_virtual else 4)
+        await log.wait("running", 20 if world.is_virtual else 3)
         assert {event.failures for event in log.events if event.kind == "ended"} == {1}
         for event in log.events:
             if event.kind == "restart_scheduled":
@@ -195,7 +195,7 @@ async def test_a_life_that_was_long_enough_begins_a_new_row_and_a_shorter_one_do
     with pytest.raises(ServiceGaveUpError):
         async with opened(world, CRASHES, restart=policy, payload=world.seconds(4.9, 0)) as (_, log):
             await trio.sleep_forever()
-    assert [event.failures for event in log.events if event.kind == "ended"] == [1, 2, 3]
+    assert [event.failures for event in log.events if event.kind == "ended"] == [1, 2]
 
 
 @pytest.mark.parametrize("word", ["complete", "fail", "send_nowait"])
@@ -633,7 +633,7 @@ async def test_the_key_is_free_when_the_service_is_over(world: World, world_cloc
 
 
 async def test_a_call_waits_for_a_process_within_its_time(world: World, world_clock: MockClock | None) -> None:
-    delay = world.seconds(10, 1.5)
+    delay = world.seconds(10, 0.9)
     async with opened(world, restart=RestartPolicy(delay=delay, jitter=0)) as (service, log):
         await crash(service)
         await log.wait("restart_scheduled", 1)
