@@ -135,6 +135,23 @@ IN_A_NURSERY = """
 """
 
 
+GROUP = """
+    from spindle_trio import open_group
+
+    async with (
+        open_host(launcher(sys.argv[1]), grace_period=float(sys.argv[2])) as host,
+        host.open_worker("tests", root=ROOT, user_id="ada") as worker,
+        open_group(worker) as group,
+    ):
+        follow(worker)
+        for entry in sys.argv[3:]:
+            service = await group.start(entry, name=str(len(group.services)))
+            say(pid=service.process.pid)
+        say(spawned=True)
+        await trio.sleep_forever()
+"""
+
+
 class Program:
     """A program under way, the lines that it has printed, and the processes that it has named."""
 
@@ -245,6 +262,20 @@ async def test_a_second_ctrl_c_while_leaving_skips_the_grace_period(folder: Path
         if body is WAITS:  # a program's own nursery makes a group of it
             assert_interrupted(program, folder, status)
         assert program.said("reason")[-1] == "backend_unloaded"
+
+
+async def test_a_group_stops_in_reverse_at_one_ctrl_c_and_is_killed_by_the_second(folder: Path, kind: str) -> None:
+    async with running(folder, GROUP, kind, "60", "stubborn.py", "stubborn.py", "polite.py") as program:
+        await program.wait_for(spawned=True)
+        program.interrupt()
+        await program.wait_for(message="was told")
+        assert program.said("message") == ["cleaned up", "was told"]
+        assert program.said("state")[-3:] == ["stopping", "stopped", "stopping"]
+        asked_at = trio.current_time()
+        program.interrupt()
+        status = await program.wait()
+        assert trio.current_time() - asked_at < 2
+        assert_interrupted(program, folder, status)
 
 
 async def test_a_second_ctrl_c_reaches_the_processes_of_all_workers(folder: Path) -> None:
