@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -637,6 +638,31 @@ async def test_a_service_whose_lifetime_is_over_is_recycled_as_the_strategy_says
             for step in ("c stopping", "c stopped", "b stopping", "b stopped", "b running", "c running")
         ]
         assert group.failures == 0
+
+
+async def test_services_whose_lifetimes_are_over_are_recycled_one_after_another(
+    virtual_world: World, autojump_clock: MockClock
+) -> None:
+    policy = RestartPolicy(max_lifetime=50)
+    async with opened(virtual_world, sources=dict.fromkeys(NAMES, SLOW), restart=policy) as (group, trace):
+        began = trio.current_time()
+        a, _, _ = await start_all(group, heartbeat_timeout=math.inf)
+        assert [at - began for at in trace.times] == [2, 4, 6]
+        mark = len(trace.steps)
+        await trio.sleep(60)
+        assert trace.timed(mark) == [
+            (step, seconds)
+            for name, turn in (("a", 0), ("b", 3), ("c", 6))
+            for step, seconds in (
+                (f"{name} stopping", turn),
+                (f"{name} stopped", turn + 1),
+                (f"{name} running", turn + 3),
+            )
+        ]
+        await trio.sleep_until(began + 105.5)  # while the first one is being recycled
+        await a.stop()
+        await trace.wait("c running", 3)
+        assert trio.current_time() == began + 111 + 3
 
 
 async def test_the_keys_are_held_while_services_are_started_again_together(

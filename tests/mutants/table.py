@@ -1220,6 +1220,13 @@ MUTANTS: Final = (
         "if put_out is not None and not member.begun.is_set():",
         ("contract/test_groups.py::test_a_first_start_raises_and_the_group_goes_on[memory]",),
     ),
+    Mutant(
+        "all services whose lifetimes are over are recycled at once",
+        "_services/_group_keeper.py",
+        "return self._recycled is member",
+        "return True",
+        ("contract/test_groups.py::test_services_whose_lifetimes_are_over_are_recycled_one_after_another",),
+    ),
     # ---- calls, at the host's side
     Mutant(
         "a call that has been given up is forgotten, and its late answer breaks the protocol",

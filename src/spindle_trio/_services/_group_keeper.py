@@ -41,6 +41,7 @@ class GroupKeeper:
         self._scope = NurseryScope()
         self._lines: dict[Member | None, Line] = {}  # one for each member, or for all
         self._turn = trio.Lock()  # of the one that is started for the first time
+        self._recycled: Member | None = None  # whose lifetime was over, until it runs again
         self._recovered_at = -math.inf  # when a member last ran again after a failure
         self._closing = trio.Event()
         self._gone = trio.Event()
@@ -77,7 +78,7 @@ class GroupKeeper:
                 raise self._refusal("the group")
             if name in self.members:
                 raise ValueError(f"the group has a service {name!r} already; give this one another name=")
-            member = Member(self._worker, settings, policy, name=name, removed=self._remove)
+            member = Member(self._worker, settings, policy, name=name, owner=self)
             self.members[name] = member
             self._line_for(member).add(member)
             try:
@@ -102,11 +103,25 @@ class GroupKeeper:
             self.nursery.start_soon(self._lines[whose].run)
         return self._lines[whose]
 
-    def _remove(self, member: Member) -> None:
+    # ---- for its lines and members
+
+    def removed(self, member: Member) -> None:
+        """Forget a member: it is over."""
         del self.members[member.name]
         self._lines.pop(member, None)
+        self._end_turn(member)
 
-    # ---- for its lines
+    def may_recycle(self, member: Member) -> bool:
+        """Whether it is the turn of a member whose lifetime is over: one after another, each once the last runs."""
+        if self._recycled is None:
+            self._recycled = member
+        return self._recycled is member
+
+    def _end_turn(self, member: Member) -> None:
+        if self._recycled is member:
+            self._recycled = None
+            for line in self._lines.values():
+                line.wake()
 
     def judge(self, member: Member, end: End, put_out: PutOut | None) -> RestartAt | None:
         """Say when a member is started again after an end, if it is. Tells its users.
@@ -151,6 +166,7 @@ class GroupKeeper:
 
     def recovered(self, member: Member) -> None:
         """Note that a member runs; if it was down because of a failure, the group has been whole since then."""
+        self._end_turn(member)
         if member.is_recovering:
             member.is_recovering = False
             self._recovered_at = trio.current_time()

@@ -31,7 +31,7 @@ class LineOwner(Protocol):
         """Say when a member is started again after an end, if it is. Tells its users."""
 
     def recovered(self, member: Member) -> None:
-        """Note that a member runs again after a failure."""
+        """Note that a member runs."""
 
     def crash(self, error: Exception) -> None:
         """End with an error that is no end of a process."""

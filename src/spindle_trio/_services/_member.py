@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
@@ -42,6 +42,16 @@ class PutOut:
     """Whether it was asked of this service, and not of another one that takes this one with it."""
 
 
+class MemberOwner(Protocol):
+    """The group of a member."""
+
+    def may_recycle(self, member: Member) -> bool:
+        """Whether it is the turn of a member whose lifetime is over. If not, its line is woken when it is."""
+
+    def removed(self, member: Member) -> None:
+        """Forget a member: it is over."""
+
+
 @uninterrupted
 class Member:
     """One service of a group. Its line starts and stops it; others leave word here what is to be done."""
@@ -53,7 +63,7 @@ class Member:
         policy: RestartPolicy,
         *,
         name: str,
-        removed: Callable[[Member], object],
+        owner: MemberOwner,
     ) -> None:
         """Listen to a worker; `finish` has to follow.
 
@@ -62,7 +72,7 @@ class Member:
             settings: what each is started with.
             policy: says after which ends it is started again, and how its group counts.
             name: its name in the group.
-            removed: called when it is over.
+            owner: the group.
 
         Raises:
             trio.ClosedResourceError: the worker is closed.
@@ -100,7 +110,7 @@ class Member:
         self._why = ""
         self._refusal: Callable[[], Exception] = trio.ClosedResourceError
         self._is_finishing = False
-        self._removed = removed
+        self._owner = owner
 
     # ---- what users ask for
 
@@ -175,7 +185,7 @@ class Member:
             self.status.over(self._state, end=self._last, said=self._why)
             if not self.begun.is_set() and self.error is None:
                 self.error = self._refusal()
-            self._removed(self)
+            self._owner.removed(self)
             self.begun.set()
             self.gone.set()
 
@@ -196,6 +206,6 @@ class Member:
             return None
         if self.is_restart_wanted:
             return PutOut(self._reason, is_own=True)
-        if self.watch is not None and self.watch.cancelled_caught:
+        if self.watch is not None and self.watch.cancelled_caught and self._owner.may_recycle(self):
             return PutOut(f"its {self.policy.max_lifetime:g} seconds are over", is_own=True)
         return None

@@ -32,8 +32,9 @@ def open_group(
 
     If a service fails, the strategy says which ones are started again: those are stopped in reverse order, and after
     the delay that the policy says all start in order. The same happens when a service is restarted or recycled, without
-    a delay. A service that somebody stops or replaces, or whose end is none after which its policy starts it again, is
-    left out from then on: that takes no other along.
+    a delay; services whose `max_lifetime` is over are recycled one after another. A service that somebody stops or
+    replaces is left out from then on, and so is one that ends in a way that its policy leaves alone: that takes no
+    other along.
 
     After as many failures in a row as the policy allows, of all services together, the group gives up: the block is
     cancelled, the others are stopped in reverse order, and `ServiceGaveUpError` of the one that failed last leaves the
@@ -76,10 +77,13 @@ class _GroupBlock(AsyncBlock[Group]):
     typed = "open_group"
 
     def __init__(self, worker: Worker, strategy: Strategy, policy: RestartPolicy) -> None:
-        self._keeper = GroupKeeper(worker, strategy, policy)
+        self._worker = worker
+        self._strategy: Strategy = strategy
+        self._policy = policy
 
     async def __aenter__(self) -> Group:
         require_trio()
+        self._keeper = GroupKeeper(self._worker, self._strategy, self._policy)
         await self._keeper.open()
         return Group(self._keeper)
 

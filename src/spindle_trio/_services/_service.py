@@ -81,7 +81,7 @@ class Service:
 
     @property
     def failures(self) -> int:
-        """Failures in a row, as the policy counts them at each end."""
+        """Failures in a row, as the policy counts them at each end; in a group, of all its services."""
         return self._status.failures
 
     async def wait_running(self) -> ProcessHandle:
