@@ -1404,8 +1404,8 @@ MUTANTS: Final = (
     Mutant(
         "a field has the line on which it stands last",
         "cli/_toml_lines.py",
-        "found.setdefault(path, begin + 1)",
-        "found[path] = begin + 1",
+        "found.setdefault(path, line)",
+        "found[path] = line",
         ("cli/test_up_file.py::test_a_field_has_the_line_on_which_it_begins_whatever_stands_in_texts",),
     ),
     Mutant(

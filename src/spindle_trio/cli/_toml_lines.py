@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Iterator
 from typing import Final
 
 FieldPath = tuple[str, ...]
 
 _HEADER: Final = "["
+_TOKEN: Final = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?'{3,5}|"(?:\\.|[^"\\])*"|'[^']*'|\#[^\n]*|[\[\]{}\n]''', re.DOTALL
+)
+"""Texts of the four kinds, comments, brackets, and the ends of lines."""
 
 
 def lines_of_fields(text: str) -> dict[FieldPath, int]:
     """Map the path of each table and field to the line on which it first stands; lines count from 1.
 
-    A statement of TOML ends with a line, and what is cut off before its end never parses: strings and arrays of
-    several lines need their last sign. So each statement is the shortest run of lines that parses.
-
     Args:
         text: TOML that parses as a whole.
     """
-    lines = text.replace("\r\n", "\n").split("\n")
     found: dict[FieldPath, int] = {}
     table: FieldPath = ()
-    begin = 0
-    for end in range(1, len(lines) + 1):
-        statement = "\n".join(lines[begin:end])
-        try:
-            parsed: dict[str, object] = tomllib.loads(statement)
-        except tomllib.TOMLDecodeError:
-            continue
-        paths = _paths(parsed)
+    for line, statement in _statements(text.replace("\r\n", "\n")):
+        paths = _paths(tomllib.loads(statement))
         if statement.lstrip().startswith(_HEADER):
             table = max(paths, key=len)
         else:
             paths = [table + path for path in paths]
         for path in paths:
-            found.setdefault(path, begin + 1)
-        begin = end
+            found.setdefault(path, line)
     return found
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Cut TOML into statements, which end with a line outside of all brackets. Yields also where each begins."""
+    begin, line, depth = 0, 1, 0
+    for token in _TOKEN.finditer(text + "\n"):
+        sign = token[0]
+        if sign in "[{":
+            depth += 1
+        elif sign in "]}":
+            depth -= 1
+        elif sign == "\n" and depth == 0:
+            statement = text[begin : token.end()]
+            yield line, statement
+            line += statement.count("\n")
+            begin = token.end()
 
 
 def _paths(value: object) -> list[FieldPath]:
