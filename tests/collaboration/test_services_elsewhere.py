@@ -143,8 +143,10 @@ async def test_a_connection_that_is_lost_ends_the_service_and_leaves_its_block_b
                 if moment == "starting":
                     await trio.sleep(10)
                     assert service.state == "starting"
+                lost_at = trio.current_time()
                 await stream.aclose()
                 with pytest.raises(trio.BrokenResourceError, match=r"the service steady\.py \(key 'a'\) is over"):
-                    await service.restart()
+                    await service.call("who")
                 await trio.sleep_forever()
+        assert trio.current_time() == lost_at
         assert service.state == "stopped"

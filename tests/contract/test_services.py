@@ -1137,11 +1137,13 @@ async def test_a_service_that_waits_for_its_next_start_when_its_worker_closes_sa
     async with trio.open_nursery() as nursery:
         worker = await nursery.start(have_a_worker)
         with pytest.raises(trio.ClosedResourceError, match="is closed"):
-            async with serving(worker, entry, restart=RestartPolicy(delay=0.2)) as (service, log):
+            async with serving(worker, entry, restart=RestartPolicy(delay=20)) as (service, log):
                 await crash(service)
                 await log.wait("restart_scheduled", 1)
+                began = trio.current_time()
                 leave.set()
                 await trio.sleep_forever()
+        assert trio.current_time() - began < 10
 
 
 @pytest.mark.parametrize("steps", range(1, 120, 3))

@@ -134,8 +134,8 @@ class Keeper:
             at = self._judge(end)
             if at is None:
                 return end
-            with trio.CancelScope() as self._waits:
-                await trio.sleep_until(at)
+            with trio.CancelScope(deadline=at) as self._waits:
+                await self._unit.wait_lost()
         return None
 
     async def _live(self) -> End | None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
+import trio
+
+from spindle_trio._errors import LaggedError
 from spindle_trio._model import LifecycleEvent
 from spindle_trio._trio_rules import uninterrupted
 
@@ -29,8 +33,21 @@ class Listener:
         self._by_process: dict[str, _Note] = {}
         self._by_key: dict[str | None, dict[_Note, None]] = {}
         self._unsubscribe = processes.on_lifecycle(self._note)
+        self._events = processes.lifecycle_events()
+
+    async def wait_lost(self) -> None:
+        """Wait until the worker is closed, or its connection lost. Each event wakes one of those who wait here."""
+        while True:
+            try:
+                await self._events.receive()
+            except LaggedError:
+                pass
+            except trio.EndOfChannel:
+                return
 
     def _note(self, event: LifecycleEvent) -> None:
+        with suppress(trio.WouldBlock, LaggedError):
+            self._events.receive_nowait()  # nobody waits: keep none of them
         note = self._by_process.get(event.process_id)
         if note is not None:
             note(event)
@@ -47,6 +64,7 @@ class Listener:
         self._users -= 1
         if not self._users:
             self._unsubscribe()
+            self._events.close()
         return not self._users
 
     def expect(self, key: str | None, note: _Note) -> None:

@@ -43,8 +43,7 @@ def open_service(
 
     After as many failures in a row as the policy allows the service gives up: the block is cancelled, and
     `ServiceGaveUpError` leaves it, with the last post-mortem. If the worker has gone, `trio.BrokenResourceError` or
-    `trio.ClosedResourceError` does the same, between two processes when the next start begins. An error that the block
-    raises itself leaves it bare.
+    `trio.ClosedResourceError` does the same. An error that the block raises itself leaves it bare.
 
     When the block is left, in whatever way, the process is asked to stop, and killed after its grace period.
     Cancellation has to wait for that, and a second Ctrl-C skips the grace period. A cancelled block can use the service

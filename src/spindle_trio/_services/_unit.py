@@ -153,6 +153,10 @@ class Unit:
         await handle.wait_ended()
         return self._ended(handle, None)
 
+    async def wait_lost(self) -> None:
+        """Wait until the worker is closed, or its connection lost. Then the next start raises that."""
+        await self._listener.wait_lost()
+
     async def stop(self, reason: str | None, *, how: Ending, grace: float | None = None, keep_key: bool = False) -> End:
         """Stop the process as gracefully as its grace period allows, and return when it is gone.
 
