@@ -1202,8 +1202,8 @@ MUTANTS: Final = (
     Mutant(
         "a service with never comes back with the others",
         "_services/_group_keeper.py",
-        'if put_out is not None and is_taken_along and member.policy.when == "never":',
-        "if put_out is not None and is_taken_along and member.policy.when is None:",
+        'and is_taken_along and member.policy.when == "never" and',
+        "and is_taken_along and member.policy.when is None and",
         ("contract/test_groups.py::test_with_never_a_service_that_is_taken_along_is_left_out[memory]",),
     ),
     Mutant(

@@ -155,7 +155,7 @@ class GroupKeeper:
         if isinstance(decision, GiveUp):
             self._give_up(member, end)
             return None
-        if put_out is not None and is_taken_along and member.policy.when == "never":
+        if put_out is not None and is_taken_along and member.policy.when == "never" and member.begun.is_set():
             member.leave(None, f"{put_out.reason}, and it is not, with when='never'", end=end)
             return None
         if isinstance(decision, Leave):
