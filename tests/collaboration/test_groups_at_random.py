@@ -65,7 +65,9 @@ class Play:
         assert event.key is not None
         if event.state == "starting" and self.strategy != "one_for_one":
             names = [name for name, member in self.group._keeper.members.items() if not member.is_leaving]
-            place = names.index(event.key) if event.key in names else len(names)
+            if event.key not in names:
+                return  # its start is being cancelled
+            place = names.index(event.key)
             for name in names[:place]:
                 is_gone = name not in self.running and self.ended_at.get(name) != trio.current_time()
                 self.broken += [f"{event.key} starts, and {name} does not run"] * is_gone
