@@ -802,11 +802,15 @@ async def test_a_group_that_waits_for_its_next_start_when_its_worker_closes_says
     async with trio.open_nursery() as nursery:
         worker = await nursery.start(have_a_worker)
         with pytest.raises(trio.ClosedResourceError, match="is closed"):
-            async with open_group(worker, restart=RestartPolicy(delay=0.2)) as group:
+            async with open_group(worker, restart=RestartPolicy(delay=30)) as group:
                 service = await group.start(entry)
                 await end(service)
+                while service.state != "waiting":
+                    await trio.sleep(0.01)
+                began = trio.current_time()
                 leave.set()
                 await trio.sleep_forever()
+        assert trio.current_time() - began < 10
 
 
 @pytest.mark.quick(30)

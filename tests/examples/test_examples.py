@@ -153,7 +153,7 @@ def test_store_and_users_stop_and_start_in_order() -> None:
     assert done.stdout.splitlines() == [
         *("store running", "writer running", "reader running"),
         "written: green",
-        "the store is lost: killed by SIGABRT without complete() or fail()",
+        "the store is lost: killed by SIGABRT while it took calls",
         *("store ended", "store restart_scheduled"),
         *("reader ended", "reader restart_scheduled", "writer ended", "writer restart_scheduled"),
         *("store started", "store running", "writer started", "writer running", "reader started", "reader running"),

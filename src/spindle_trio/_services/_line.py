@@ -101,8 +101,11 @@ class Line:
         if down is not None and down.starts_at <= trio.current_time():
             await self._start(down)
             return
-        with trio.CancelScope() as self._waits:
-            await trio.sleep_until(math.inf if down is None else down.starts_at)
+        with trio.CancelScope(deadline=math.inf if down is None else down.starts_at) as self._waits:
+            if down is None:
+                await trio.sleep_forever()
+            await down.unit.wait_lost()
+            down.starts_at = -math.inf  # the start raises that
 
     async def _start(self, member: Member) -> None:
         member.phase = Phase.STARTING
