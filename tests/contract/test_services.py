@@ -543,9 +543,9 @@ async def test_an_on_start_that_raises_later_is_a_failure_and_keeps_the_key(
             assert log.kinds(2) == ["started", "ended", "restart_scheduled"]
 
 
-@pytest.mark.parametrize("word", ["complete", "fail"])
-async def test_an_on_start_whose_process_ends_is_cancelled(
-    world: World, world_clock: MockClock | None, word: str
+@pytest.mark.parametrize(("word", "waits_for"), [("complete", None), ("fail", None), ("fail", "wait_ended")])
+async def test_an_on_start_whose_process_ends_is_cancelled_or_was_in_vain(
+    world: World, world_clock: MockClock | None, word: str, waits_for: str | None
 ) -> None:
     source = f"""
     async def run(process):
@@ -556,7 +556,7 @@ async def test_an_on_start_whose_process_ends_is_cancelled(
     """
 
     async def wait(process: ProcessHandle) -> None:
-        await trio.sleep_forever()
+        await (trio.sleep_forever() if waits_for is None else getattr(process, waits_for)())
 
     with pytest.raises(StartupFailedError, match=r"the service entry\.py ended before on_start had returned"):
         async with opened(world, source, on_start=wait):

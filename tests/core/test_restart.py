@@ -101,6 +101,10 @@ def test_what_is_recycled_starts_again_at_once_and_counts_nothing(when: When) ->
     assert decide(policy, 5, Ending.RECYCLED, ready_at=0, now=1.0, roll=0.5) == (5, RestartAt(1.0))
 
 
+def test_what_is_recycled_after_it_has_proved_itself_ends_the_row_of_failures() -> None:
+    assert decide(RestartPolicy(), 5, Ending.RECYCLED, ready_at=0, now=30.0, roll=0.5) == (0, RestartAt(30.0))
+
+
 @pytest.mark.parametrize(
     ("when", "ending", "is_started"),
     [
@@ -127,8 +131,9 @@ def test_it_gives_up_exactly_after_so_many_failures_in_a_row(
         now += lived or 0.0
         failures, decision = decide(policy, failures, ending, ready_at=ready_at, now=now, roll=roll)
         rule = TABLE[ending, policy.when]
-        if rule is Rule.COUNT:
-            in_a_row = 1 if ready_at is not None and now - ready_at >= policy.stable_after else in_a_row + 1
+        if rule is not Rule.LEAVE:
+            is_proved = ready_at is not None and now - ready_at >= policy.stable_after
+            in_a_row = (0 if is_proved else in_a_row) + (rule is Rule.COUNT)
         assert failures == in_a_row
         assert isinstance(decision, Leave) == (rule is Rule.LEAVE)
         assert isinstance(decision, GiveUp) == (

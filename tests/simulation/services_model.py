@@ -334,7 +334,7 @@ class ServiceModel:
         """Say what may follow an end."""
         policy = self.plan.policy
         if how == "recycled":
-            return [Next(failures, at, at)]
+            return [Next(0 if is_proved else failures, at, at) for is_proved in self._may_be_proved(at)]
         unwanted = {"never": (), "on_failure": ("failed",), "always": ("failed", "completed")}[policy.when]
         if how not in unwanted:
             return [Over(failures, "stopped")]

@@ -60,7 +60,7 @@ def open_service(
         key: as for `spawn`. It is kept between two processes: nobody but a spawn with `replace_existing` can take it,
             and that one replaces the service. With a key, also a stop of the process by somebody else counts that comes
             in the moment of its end, or after it.
-        payload: as for `spawn`; each process gets the same.
+        payload: as for `spawn`; each process gets the same: leave it as it is meanwhile.
         metadata: as for `spawn`.
         user_id: as for `spawn`.
         startup_timeout: as for `spawn`.

@@ -61,7 +61,7 @@ class RestartPolicy:
 
     As in ``RestartPolicy("always", delay=1, give_up_after=None)``. Failures are counted in a row: the nth is followed
     by a wait of `delay` · `factor` ^ (n - 1) seconds, `max_delay` at most. A process that has been ready for
-    `stable_after` seconds has proved itself, and its end is the first in a new row. A stop by anybody is no failure,
+    `stable_after` seconds has proved itself, and its end begins a new row. A stop by anybody is no failure,
     and is followed by no start.
 
     Raises:
@@ -208,9 +208,9 @@ def decide(
     rule = TABLE[ending, policy.when]
     if rule is Rule.LEAVE:
         return failures, Leave()
-    if rule is Rule.AT_ONCE:
-        return failures, RestartAt(now)
     is_proved = ready_at is not None and now - ready_at >= policy.stable_after
+    if rule is Rule.AT_ONCE:
+        return 0 if is_proved else failures, RestartAt(now)
     failures = 1 if is_proved else failures + 1
     if policy.give_up_after is not None and failures >= policy.give_up_after:
         return failures, GiveUp()

@@ -257,7 +257,7 @@ class Unit:
                 if not isawaitable(waiting):
                     raise TypeError("on_start must be an async function; type: async def on_start(process): …")
                 await waiting
-                is_done = True
+                is_done = handle.state is ProcessState.RUNNING  # it may have waited for the end itself
             except Exception as error:
                 caught = error
             nursery.cancel_scope.cancel()
