@@ -556,7 +556,10 @@ async def test_an_on_start_whose_process_ends_is_cancelled_or_was_in_vain(
     """
 
     async def wait(process: ProcessHandle) -> None:
-        await (trio.sleep_forever() if waits_for is None else getattr(process, waits_for)())
+        if waits_for is not None:
+            await getattr(process, waits_for)()
+        else:
+            await trio.sleep_forever()
 
     with pytest.raises(StartupFailedError, match=r"the service entry\.py ended before on_start had returned"):
         async with opened(world, source, on_start=wait):
