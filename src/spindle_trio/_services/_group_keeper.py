@@ -150,7 +150,7 @@ class GroupKeeper:
             roll=random.random(),  # noqa: S311  # no secret
         )
         member.status.ended(end, self.failures)
-        if self.is_closing:
+        if self.is_closing or member.is_leaving:
             return None
         if isinstance(decision, GiveUp):
             self._give_up(member, end)

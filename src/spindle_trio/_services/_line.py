@@ -187,7 +187,8 @@ class Line:
                 member.put_out = why
                 for other in self._taken_along(member):
                     _take_along(other, member)
-            elif member.phase is Phase.DOWN and member.is_restart_wanted:
+            elif member.phase is Phase.DOWN and member.is_hurried:
+                member.is_hurried = False  # once: one before it that fails again has its delay
                 for other in self._members[: self._members.index(member) + 1]:
                     other.starts_at = -math.inf
 

@@ -97,6 +97,8 @@ class Member:
         """Its process is to be stopped, and another one started."""
         self.is_leaving: bool = False
         """It is to be stopped for good."""
+        self.is_hurried: bool = False
+        """Somebody has asked for a restart, and so its next start, and those before it, are to wait for no delay."""
         self.is_recovering: bool = False
         """It is being started again because of a failure: its own, or one that takes it along."""
         self.wake: Callable[[], object] = lambda: None
@@ -127,6 +129,7 @@ class Member:
         if self._wanted < wanted and not self.is_leaving:
             self._wanted = wanted
             self._reason = reason
+            self.is_hurried = True
             self.wake()
         await self.status.wait_running(wanted)
 
