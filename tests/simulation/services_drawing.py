@@ -18,20 +18,20 @@ MOST_SECONDS = 24.0
 
 def draw_services(seed: int) -> ServicesScenario:
     """Draw the scenario of this number."""
-    return _Drawing(random.Random(f"services of {seed}")).scenario()
+    return Drawing(random.Random(f"services of {seed}")).scenario()
 
 
 @attrs.define
-class _Drawing:
+class Drawing:
     chance: random.Random
     grid: float = FINE
 
     def scenario(self) -> ServicesScenario:
         chance = self.chance
         self.grid = COARSE if chance.random() < 0.4 else FINE
-        services = tuple(self._service() for _ in range(chance.choice((1, 1, 1, 2, 3))))
-        asks = tuple(self._ask(services) for _ in range(chance.randint(0, 8)))
-        worker_left_at = self._time(1.0, 8.0) if chance.random() < 0.2 else math.inf
+        services = tuple(self.service() for _ in range(chance.choice((1, 1, 1, 2, 3))))
+        asks = tuple(self.ask(services) for _ in range(chance.randint(0, 8)))
+        worker_left_at = self.time(1.0, 8.0) if chance.random() < 0.2 else math.inf
         return ServicesScenario(
             services,
             asks,
@@ -39,17 +39,17 @@ class _Drawing:
             is_far=worker_left_at == math.inf and chance.random() < 0.3,
         )
 
-    def _time(self, least: float, most: float) -> float:
+    def time(self, least: float, most: float) -> float:
         return round(self.chance.uniform(least, most) / self.grid) * self.grid
 
-    def _service(self) -> ServicePlan:
+    def service(self) -> ServicePlan:
         chance = self.chance
-        at = self._time(0.0, 3.0) if chance.random() < 0.5 else 0.25
+        at = self.time(0.0, 3.0) if chance.random() < 0.5 else 0.25
         has_on_start = chance.random() < 0.4
         return ServicePlan(
             at=at,
-            block=Block(at + self._time(1.0, MOST_SECONDS - 4), chance.choice(("return", "return", "error", "cancel"))),
-            policy=self._policy(),
+            block=Block(at + self.time(1.0, MOST_SECONDS - 4), chance.choice(("return", "return", "error", "cancel"))),
+            policy=self.policy(),
             key=chance.choice(("a", "a", "a", "b", None)),
             lives=tuple(self._life(has_on_start=has_on_start) for _ in range(chance.randint(1, 5))),
             has_on_start=has_on_start,
@@ -59,7 +59,7 @@ class _Drawing:
             reading_seconds=chance.choice((0.0, 0.25, 1.5)),
         )
 
-    def _policy(self) -> Policy:
+    def policy(self) -> Policy:
         chance = self.chance
         delay, factor = chance.choice((0.25, 0.5, 1.0)), chance.choice((1.0, 1.5, 2.0, 3.0))
         when = chance.choice(("on_failure", "on_failure", "always", "always", "never"))
@@ -86,14 +86,14 @@ class _Drawing:
 
     def _part(self) -> Part:
         chance = self.chance
-        ready_at = self._time(0.0, 1.0) if chance.random() < 0.6 else 0.0
+        ready_at = self.time(0.0, 1.0) if chance.random() < 0.6 else 0.0
         moments: list[Moment] = []
         is_ready = chance.random() < 0.9
         if is_ready:
             acts = (Act("ready"), Act("send", chance.randint(1, 3))) if chance.random() < 0.4 else (Act("ready"),)
             moments.append(Moment(ready_at, acts))
         if chance.random() < (0.65 if is_ready else 0.4):
-            after = ready_at + chance.choice((0.0, self.grid, 0.25, 0.5, 1.0, 1.0, 2.0, self._time(0.0, 6.0)))
+            after = ready_at + chance.choice((0.0, self.grid, 0.25, 0.5, 1.0, 1.0, 2.0, self.time(0.0, 6.0)))
             moments.append(Moment(after, self._end(chance.choice(("fail", "fail", "exit", "die", "complete")))))
         return Part(
             launch_seconds=chance.choice((0.0, 0.0, 0.0, 0.0, 0.25)),
@@ -119,27 +119,31 @@ class _Drawing:
             acts += [Act(word), Act("exit")]
         return tuple(acts)
 
-    def _ask(self, services: tuple[ServicePlan, ...]) -> Ask:
+    def ask(self, services: tuple[ServicePlan, ...]) -> Ask:
+        """Have something asked of one of them."""
+        service = self.chance.randrange(len(services))
+        return attrs.evolve(self.ask_of(services[service]), service=service)
+
+    def ask_of(self, plan: ServicePlan) -> Ask:
+        """Have something asked of a service, whose number is still to be filled in."""
         chance = self.chance
-        service = chance.randrange(len(services))
-        plan = services[service]
-        at = self._time(plan.at, max(plan.at, min(plan.block.left_at + 1.0, MOST_SECONDS)))
+        at = self.time(plan.at, max(plan.at, min(plan.block.left_at + 1.0, MOST_SECONDS)))
         what = chance.choice(WHATS if plan.key is not None else WHATS_WITHOUT_KEY)
         handler = Handler((Moment(chance.choice((0.0, 0.0, 0.0, 0.5)), (Act("answer"),)),))
         return Ask(
             at=at,
             what=what,
-            service=service,
+            service=0,
             timeout=chance.choice((0.5, 2.0, math.inf)) if what == "call" else math.inf,
             grace=chance.choice((None, None, 0.0, 0.25)) if what in ("stop", "stop process") else None,
-            cancelled_at=at + self._time(0.0, 2.0) if chance.random() < 0.25 else math.inf,
+            cancelled_at=at + self.time(0.0, 2.0) if chance.random() < 0.25 else math.inf,
             handler=handler,
             part=self._passing() if what in ("probe", "replace") else Part(),
         )
 
     def _passing(self) -> Part:
         """A process that takes a key for a while."""
-        return Part(plan=(Moment(0.0, (Act("ready"),)), Moment(self._time(0.0, 3.0), (Act("complete"), Act("exit")))))
+        return Part(plan=(Moment(0.0, (Act("ready"),)), Moment(self.time(0.0, 3.0), (Act("complete"), Act("exit")))))
 
 
 WHATS_WITHOUT_KEY = (

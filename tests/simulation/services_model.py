@@ -303,7 +303,7 @@ class ServiceModel:
                 hows.add("unloaded")
         else:
             hows = {"completed" if state == "completed" and self._ready_at is not None else "failed"}
-            hows |= self._causes_of_a_stop(at) & {"closed", "recycled"}  # a stop was on its way
+            hows |= self._causes_of_a_stop(at) & {"closed", "failed", "recycled"}  # a stop was on its way
         if self._last_word != "LaunchError":
             self._last_word = "StartupTimeoutError" if state == "timed_out" else "StartupFailedError"
             if self.phase == "stopping" or state == "stopped":

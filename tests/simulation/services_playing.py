@@ -25,6 +25,7 @@ from simulation.services_scenario import (
     OF_A_SERVICE,
     OF_STRANGERS,
     Ask,
+    GroupPlan,
     ServicePlan,
     ServicesScenario,
     options_of,
@@ -137,8 +138,11 @@ class _Player:
             ):
                 await nursery.start(self._keep_worker, host)
                 async with trio.open_nursery() as self.asked:
-                    for number, plan in enumerate(self.scenario.services):
-                        self.asked.start_soon(self._keep_service, number, plan)
+                    if self.scenario.group is not None:
+                        self.asked.start_soon(self._keep_group, self.scenario.group)
+                    else:
+                        for number, plan in enumerate(self.scenario.services):
+                            self.asked.start_soon(self._keep_service, number, plan)
                     for number, ask in enumerate(self.scenario.asks):
                         self.asked.start_soon(self._carry_out, number, ask)
                 self._done.set()
@@ -199,6 +203,12 @@ class _Player:
 
     def _open(self, number: int, plan: ServicePlan) -> AbstractAsyncContextManager[spindle.Service]:
         options: Any = options_of(plan.policy)
+        return spindle.open_service(
+            self.worker, service_entry(number), restart=spindle.RestartPolicy(**options), **self._options(number, plan)
+        )
+
+    def _options(self, number: int, plan: ServicePlan) -> Any:
+        """Give what each service is opened or started with."""
 
         async def on_start(process: spindle.ProcessHandle) -> None:
             process_number = self.launcher.numbers[process.process_id]
@@ -213,20 +223,60 @@ class _Player:
             finally:
                 self.log.note(number, "prepared", process_number, how)
 
-        return spindle.open_service(
-            self.worker,
-            service_entry(number),
-            key=plan.key,
-            kind=KIND,
-            user_id="ada",
-            metadata={"service": number},
-            restart=spindle.RestartPolicy(**options),
-            on_start=on_start if plan.has_on_start else None,
-            startup_timeout=plan.startup_timeout,
-            heartbeat_timeout=math.inf,
-            grace_period=plan.grace_period,
-            replace_existing=plan.replaces,
-        )
+        return {
+            "key": plan.key,
+            "kind": KIND,
+            "user_id": "ada",
+            "metadata": {"service": number},
+            "on_start": on_start if plan.has_on_start else None,
+            "startup_timeout": plan.startup_timeout,
+            "heartbeat_timeout": math.inf,
+            "grace_period": plan.grace_period,
+            "replace_existing": plan.replaces,
+        }
+
+    # ---- a group
+
+    async def _keep_group(self, plan: GroupPlan) -> None:
+        await trio.sleep_until(plan.at)
+        outcome: tuple[object, ...] = ("cancelled",)
+        options: Any = options_of(plan.policy)
+        strategy: Any = plan.strategy
+        with trio.CancelScope(deadline=cancelled_at(plan.block)):
+            try:
+                async with spindle.open_group(
+                    self.worker, strategy=strategy, restart=spindle.RestartPolicy(**options)
+                ) as group:
+                    try:
+                        with trio.move_on_at(plan.block.left_at):
+                            for number, member in enumerate(self.scenario.services):
+                                await self._add(group, number, member, options)
+                        await leave_block(plan.block)
+                    finally:
+                        self.log.note(STRANGER, "leaving group", 0)
+                outcome = ("returned",)
+            except (Mishap, *ERRORS) as error:
+                outcome = _described(error)
+        self.log.note(STRANGER, "left group", 0, Final(outcome, None, group.failures))
+
+    async def _add(self, group: spindle.Group, number: int, plan: ServicePlan, options: Any) -> None:
+        """Start a member; a group goes on without one that does not start."""
+        own = options | {"when": plan.policy.when, "max_lifetime": plan.policy.max_lifetime}
+        self.log.note(number, "open", number)
+        outcome: tuple[object, ...] = ("cancelled",)
+        try:
+            service = self.services[number] = await group.start(
+                service_entry(number),
+                name=f"member-{number}",
+                restart=spindle.RestartPolicy(**own),
+                **self._options(number, plan),
+            )
+            outcome = ("running",)
+            service.on_event(lambda event: self._note_told(number, event))
+        except (PreparationError, *ERRORS) as error:
+            outcome = _described(error)
+        finally:
+            self.log.note(number, "opened", number, outcome)
 
     def _note_told(self, number: int, event: spindle.ServiceEvent) -> None:
         told = Told(event.kind.value, event.generation, event.failures, event.seconds)

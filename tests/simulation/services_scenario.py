@@ -93,6 +93,16 @@ class Ask:
 
 
 @attrs.frozen
+class GroupPlan:
+    """A group, whose members are the services of a scenario, in order; their own blocks and times do not count."""
+
+    at: float
+    block: Block
+    strategy: str
+    policy: Policy
+
+
+@attrs.frozen
 class ServicesScenario:
     """All of it."""
 
@@ -102,10 +112,13 @@ class ServicesScenario:
     """When the worker is closed, which the services' blocks may outlive."""
     is_far: bool = False
     """Whether the services use their worker over a channel."""
+    group: GroupPlan | None = None
 
     def describe(self) -> str:
         """Write it down for people, a line for each thing."""
         lines = [f"worker left at {self.worker_left_at}, {'far' if self.is_far else 'near'}"]
+        if self.group is not None:
+            lines.append(f"{self.group}")
         for number, plan in enumerate(self.services):
             lines.append(f"service {number}: {attrs.evolve(plan, lives=())}")
             lines += [f"    life {place}: {life}" for place, life in enumerate(plan.lives, 1)]
