@@ -130,7 +130,7 @@ def test_a_javascript_entry_that_nothing_can_run_is_refused_with_what_to_install
 
 
 @pytest.mark.quick(2)
-@pytest.mark.parametrize("name", ["notes.txt", "entries", "nothing_like_it.py", " "])
+@pytest.mark.parametrize("name", ["notes.txt", "entries", "nothing_like_it.py", " ", ".", "/"])
 def test_what_is_no_entry_at_all_gets_the_general_form(tree, run_here, name: str) -> None:
     assert "spindle-trio run ENTRY" in refusal(run_here("run", name))
 

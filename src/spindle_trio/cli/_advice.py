@@ -68,13 +68,17 @@ def nearest_entry(entry: str, root: Path) -> str | None:
     """
     typed = Path(entry)
     files = sorted(_entry_files(root), key=lambda file: Path(file).suffix != typed.suffix)
-    by_path = {str(Path(file).with_suffix("")): file for file in reversed(files)}
+    by_path = {_without_suffix(Path(file)): file for file in reversed(files)}
     by_name = {Path(file).stem: file for file in reversed(files)}
-    near = difflib.get_close_matches(str(typed.with_suffix("")), by_path, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(_without_suffix(typed), by_path, n=1, cutoff=0.8)
     if near:
         return by_path[near[0]]
     near = difflib.get_close_matches(typed.stem, by_name, n=1, cutoff=0.7)
     return by_name[near[0]] if near else None
+
+
+def _without_suffix(path: Path) -> str:
+    return str(path.parent / path.stem)  # with_suffix() refuses paths without a name, such as "."
 
 
 def _entry_files(root: Path) -> Iterator[str]:
