@@ -296,6 +296,23 @@ async def test_a_signal_stops_all_in_reverse_order(file, start, number: signal.S
     assert told(done.lines, "* completed") == ["frontend", "api", "db"]
 
 
+@pytest.mark.parametrize("words", [["up", "up.toml"], ["run", "patient.py"]])
+def test_a_signal_gives_its_status_though_stderr_is_closed(folder, file, words: list[str]) -> None:
+    file('[services.db]\nentry = "patient.py"\n')
+    with subprocess.Popen(
+        ["bash", "-c", 'exec "$@" 2>&-', "bash", *command_line(words)],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as command:
+        assert command.stdout is not None
+        while b"running" not in (line := command.stdout.readline()):
+            assert line, "it ended before"
+        command.terminate()
+        assert "Traceback" not in command.stdout.read().decode()
+        assert command.wait(GUARD_SECONDS) == 143
+
+
 async def test_a_signal_while_services_start_stops_those_that_run(file, start) -> None:
     text = '[services.db]\nentry = "patient.py"\n[services.slow]\nentry = "never_ready.py"\nstartup_timeout = 100\n'
     async with start("up", file(text + '[services.last]\nentry = "patient.py"\n')) as command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -54,4 +55,6 @@ def _occupy_standard_descriptors() -> None:
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > _STDERR:
             os.close(descriptor)
-            return
+            break
+    if sys.stderr is None:  # Python began without it; print() would write to stdout instead
+        sys.stderr = os.fdopen(_STDERR, "w", encoding="utf-8", closefd=False)
