@@ -256,9 +256,10 @@ async def test_no_color_turns_colours_off(file, in_terminal) -> None:
         assert "\x1b" not in "".join(await terminal.finish())
 
 
-def test_only_those_that_are_named_start(file, run_here) -> None:
+@pytest.mark.parametrize("only", [["--only", "three,one"], ["--only", "three", "--only", "one"]])
+def test_only_those_that_are_named_start(file, run_here, only: list[str]) -> None:
     text = "".join(f'[services.{name}]\nentry = "brief.py"\n' for name in ("one", "two", "three"))
-    done = run_here("up", file(text), "--only", "three,one")
+    done = run_here("up", file(text), *only)
     assert done.status == 0, done.stderr
     assert told(done.lines, "* starting") == ["one", "three"], "in the order of the file"
 

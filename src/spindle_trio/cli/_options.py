@@ -105,7 +105,7 @@ def run_options(options: argparse.Namespace) -> RunOptions:
 
 def up_options(options: argparse.Namespace) -> UpOptions:
     """Put together the arguments of `up`."""
-    return UpOptions(file=options.file, only=options.only, verbose=options.verbose)
+    return UpOptions(file=options.file, only=tuple(options.only), verbose=options.verbose)
 
 
 def _restart(options: argparse.Namespace) -> spindle_trio.RestartPolicy:

@@ -107,10 +107,11 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     up.add_argument("file", type=Path, metavar="FILE.toml", help="the file of services")
     up.add_argument(
         "--only",
+        action="extend",
         type=arguments.names,
-        default=(),
+        default=[],
         metavar="NAME[,NAME…]",
-        help="start these services alone, in the order of the file",
+        help="start these services alone, in the order of the file; may be given again, for more",
     )
     up.add_argument("--verbose", action="store_true", help="show the log on stderr")
     call = commands.add_parser(
