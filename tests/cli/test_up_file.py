@@ -206,6 +206,22 @@ DB = '[services.db]\nentry = "db.py"\n'
             '[services.db]\nentry = "/db.py"\n',
             'services.db.entry is "/db.py"; it has to be the path of a .py, .js, .mj',
         ),
+        (
+            '[services.db]\nentry = "."\n',
+            'up.toml:2: services.db.entry is "."; it has to be a .py, .js, .mjs or .cjs file that',
+        ),
+        (
+            DB + f"grace_period = 0x{'f' * 5000}\n",
+            "up.toml:3: services.db.grace_period is a value with too many digits; it has to",
+        ),
+        (
+            DB + f"arguments = [0x{'f' * 5000}]\n",
+            "up.toml:3: services.db.arguments is a value with too many digits; it has to be",
+        ),
+        (
+            DB + f"environment.A = 0x{'f' * 5000}\n",
+            "services.db.environment.A is a value with too many digits; it has to be a te",
+        ),
         ("[services.db]\nentry = { a = 1 }\n", "up.toml:2: services.db.entry is a table; it has to be a text"),
         ("\n[services.db]\nkey = 'x'\n", "up.toml:2: services.db has no entry; add entry, the path of a .py, .js"),
         (
@@ -282,6 +298,8 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file(folder: Path
         (DB + "key = '''", "up.toml:3: this is no TOML: "),
         (DB + "arguments = [\n", "up.toml:3: this is no TOML: "),
         (b"a = 1\nb = '\xff'\n", "up.toml:2: this is no TOML: it is not UTF-8"),
+        (DB + f"payload = '{'9' * 5000}'\nkey = {'9' * 5000}\n", "up.toml:4: this is no TOML: a number has too many"),
+        (DB + f"\narguments = [{'9' * 5000}\n\n", "up.toml:4: this is no TOML: a number has too many"),
         ("x = " + "[" * 100_000, "up.toml:1: this is no TOML: it is nested too deeply"),
     ],
 )
@@ -309,6 +327,8 @@ LITERALS = (
         "nan",
         "1e400",
         "9" * 400,
+        "9" * 5000,
+        "0x" + "f" * 5000,
         "true",
         '"x"',
         '""',

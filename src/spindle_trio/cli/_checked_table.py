@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
-from spindle_trio.cli._toml_lines import FieldPath, lines_of_fields
+from spindle_trio.cli._toml_lines import FieldPath, line_of_long_number, lines_of_fields
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -58,7 +58,7 @@ class CheckedFile:
         try:
             self._text = data.decode()
         except UnicodeDecodeError as error:
-            raise self._no_toml(data[: error.start].count(b"\n") + 1, "it is not UTF-8") from None
+            raise self._no_toml(error.object[: error.start].count(b"\n") + 1, "it is not UTF-8") from None
         try:
             document: dict[str, object] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
@@ -67,6 +67,8 @@ class CheckedFile:
             raise self._no_toml(line, _AT.sub("", str(error))) from None
         except RecursionError:
             raise self._no_toml(1, "it is nested too deeply") from None
+        except ValueError:
+            raise self._no_toml(line_of_long_number(self._text), "a number has too many digits") from None
         self.top: CheckedTable = CheckedTable(self, (), document)
         """The table that the file is."""
 
@@ -187,7 +189,10 @@ def shown(value: object) -> str:
     """Write a value as the file has it, or nearly so, and not at length."""
     if isinstance(value, dict):
         return "a table"
-    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # it is, or has, a number of more digits than Python writes
+        return "a value with too many digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 

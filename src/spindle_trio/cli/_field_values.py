@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from spindle_trio.cli._advice import nearest_entry
-from spindle_trio.cli._checked_table import WrongValueError, near
+from spindle_trio.cli._checked_table import WrongValueError, near, shown
 
 if TYPE_CHECKING:
     from spindle_trio import JsonValue
@@ -96,7 +96,7 @@ def variables(value: object) -> dict[str, str]:
     read: dict[str, str] = {}
     for name, given in value.items():
         if not isinstance(given, str):
-            raise WrongValueError(f"""has to be a text, such as {name} = "{given}\"""", name, found=given)
+            raise WrongValueError(f"""has to be a text, such as {name} = "5432\"""", name, found=given)
         if not name or "=" in name or "\0" in name + given:
             raise WrongValueError("cannot be: no variable has a = in its name, or a NUL", name, found=given)
         read[name] = given
@@ -110,7 +110,7 @@ def words(value: object) -> tuple[str, ...]:
         raise WrongValueError(wanted)
     for given in value:
         if not isinstance(given, str) or "\0" in given:
-            raise WrongValueError(f"{wanted}: {given!r} is none")
+            raise WrongValueError(f"{wanted}: {shown(given)} is none")
     return tuple(value)
 
 

@@ -35,6 +35,22 @@ def lines_of_fields(text: str) -> dict[FieldPath, int]:
     return found
 
 
+def line_of_long_number(text: str) -> int:
+    """Find the statement with a number of more digits than Python reads, and return its line.
+
+    Args:
+        text: TOML that has one, and parses up to there.
+    """
+    following = 1
+    for line, statement in _statements(text.replace("\r\n", "\n")):
+        try:
+            tomllib.loads(statement)
+        except ValueError:
+            return line
+        following = line + statement.count("\n")
+    return following  # its brackets never close
+
+
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Cut TOML into statements, which end with a line outside of all brackets. Yields also where each begins."""
     begin, line, depth = 0, 1, 0
