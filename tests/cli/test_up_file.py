@@ -118,6 +118,10 @@ def test_a_policy_that_never_gives_up_is_written_inf(folder: Path) -> None:
     assert file.restart.give_up_after is None
 
 
+def test_a_file_may_begin_with_the_mark_of_utf_8(folder: Path) -> None:
+    assert read(folder, b"\xef\xbb\xbf" + DB.encode()).services[0].entry == "db.py"
+
+
 # ---- what is wrong, and where
 
 DB = '[services.db]\nentry = "db.py"\n'
@@ -298,6 +302,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file(folder: Path
         (DB + "key = '''", "up.toml:3: this is no TOML: "),
         (DB + "arguments = [\n", "up.toml:3: this is no TOML: "),
         (b"a = 1\nb = '\xff'\n", "up.toml:2: this is no TOML: it is not UTF-8"),
+        (b"\xef\xbb\xbfa = 1\n\xff\n", "up.toml:2: this is no TOML: it is not UTF-8"),
         (DB + f"payload = '{'9' * 5000}'\nkey = {'9' * 5000}\n", "up.toml:4: this is no TOML: a number has too many"),
         (DB + f"\narguments = [{'9' * 5000}\n\n", "up.toml:4: this is no TOML: a number has too many"),
         ("x = " + "[" * 100_000, "up.toml:1: this is no TOML: it is nested too deeply"),

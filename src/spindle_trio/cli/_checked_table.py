@@ -56,7 +56,7 @@ class CheckedFile:
         self._name = name
         self._problems: list[tuple[FieldPath, str]] = []
         try:
-            self._text = data.decode()
+            self._text = data.decode("utf-8-sig")  # some editors write a mark at the beginning
         except UnicodeDecodeError as error:
             raise self._no_toml(error.object[: error.start].count(b"\n") + 1, "it is not UTF-8") from None
         try:
