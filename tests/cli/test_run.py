@@ -84,6 +84,16 @@ def test_an_entry_that_never_says_ready_has_failed_with_the_words_of_spawn(folde
     assert "it never called process.ready(); call that as soon as the entry can work" in done.stderr
 
 
+async def test_an_entry_that_only_takes_calls_is_told_how_to_call_it(folder, start) -> None:
+    name = entry(folder, "tools.py", 'def square(n):\n    return n * n\ncalls = {"square": square}\n')
+    async with start("run", name) as command:
+        await command.wait_printed("running")
+        command.signal(signal.SIGTERM)
+        done = await command.finish()
+    assert done.status == 143
+    assert done.stderr == "spindle-trio run: tools.py only answers calls; type: spindle-trio call tools.py NAME\n"
+
+
 def test_every_option_reaches_the_entry(folder, run_here) -> None:
     (folder / "below").mkdir()
     name = entry(folder / "below", "counting.py", COUNTING)

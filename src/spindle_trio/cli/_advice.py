@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,7 @@ def command_instead(entry: str, root: Path, command: str = "run {}") -> str:
             return _command_for((base / typed).resolve(), root, command)
     near = nearest_entry(entry, root)
     if near is not None:
-        return _command(near, root, command)
+        return command_with(near, root, command)
     words = _fill(command, "ENTRY")
     return f"{words}, where ENTRY is the path of a {WANTED} file below {root}, or add --root FOLDER"
 
@@ -48,17 +49,30 @@ def _command_for(file: Path, root: Path, command: str) -> str:
     if file.suffix not in SUFFIXES:
         return f"{_fill(command, 'ENTRY')}, where ENTRY is a {WANTED} file"
     if file.is_relative_to(root.resolve()):
-        return _command(file.relative_to(root.resolve()).as_posix(), root, command)
-    return _command(file.name, file.parent, command)
+        return command_with(file.relative_to(root.resolve()).as_posix(), root, command)
+    return command_with(file.name, file.parent, command)
 
 
 def _fill(command: str, entry: str) -> str:
     return f"spindle-trio {command.replace('{}', entry)}"
 
 
-def _command(entry: str, root: Path, command: str) -> str:
+def command_with(entry: str, root: Path, command: str) -> str:
+    """Write a command with an entry, and with the root if that is not the current folder."""
     below = "" if root.resolve() == Path.cwd().resolve() else f"--root {shlex.quote(str(root))} "
     return _fill(command, f"{below}{shlex.quote(entry)}")
+
+
+def only_takes_calls(file: Path) -> bool:
+    """Whether a Python module has `calls`, and no function to run; of other files, not."""
+    if file.suffix != ".py":
+        return False
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            names = compile(file.read_bytes(), file, "exec").co_names
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return False
+    return "calls" in names and "run" not in names and "default" not in names
 
 
 def nearest_entry(entry: str, root: Path) -> str | None:

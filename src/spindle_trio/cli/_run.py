@@ -14,7 +14,7 @@ import trio
 
 import spindle_trio
 from spindle_trio import LifecycleEvent, ProcessLifecycle, ProcessMessage, ProcessState, ServiceEvent, ServiceEventKind
-from spindle_trio.cli._advice import command_instead
+from spindle_trio.cli._advice import command_instead, command_with, only_takes_calls
 from spindle_trio.cli._input import LineReader, LineTooLongError, message_from
 from spindle_trio.cli._options import EXIT_REFUSED, RunOptions
 from spindle_trio.cli._output import event_line, message_line, printable, waiting_line
@@ -115,12 +115,20 @@ class _Session(Session):
         if event.state is ProcessState.STARTING:
             if not self._started.is_set():
                 self._began = trio.current_time()
+                self._hint_at_calls()
             self._process_id = event.process_id
             self._started.set()
         if event.state.is_terminal:
             self._terminal = event
         as_json = self._options.as_json
         self._output.put(_wire_line(ProcessLifecycle(event)) if as_json else event_line(self._elapsed(), event))
+
+    def _hint_at_calls(self) -> None:
+        """Say what to type if the entry does nothing but wait for calls."""
+        entry, root = self._common.entry, self._common.root
+        if only_takes_calls(root / entry):
+            meant = command_with(entry, root, "call {} NAME")
+            complain(f"{entry} only answers calls; type: {meant}", "run")
 
     def _note_service(self, event: ServiceEvent) -> None:
         """Print when the next process starts, and note that none does."""
