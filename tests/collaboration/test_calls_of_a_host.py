@@ -545,7 +545,11 @@ async def test_a_closed_worker_takes_no_calls(autojump_clock: MockClock) -> None
 async def test_every_error_of_a_call_names_its_process_entry_and_method(autojump_clock: MockClock) -> None:
     async with running() as stage:
         about = ("square", stage.handle.process_id, stage.handle.entry)
-        failed, refused, late, lost = [stage.start(timeout=timeout) for timeout in (9, 9, 1, 9)]
+        made: list[Called] = []
+        for timeout in (9, 9, 1, 9):
+            made.append(stage.start(timeout=timeout))
+            await wait_all_tasks_blocked()  # so that they are made in this order
+        failed, refused, late, lost = made
         for number, called in enumerate((failed, refused), 1):
             await stage.child.calls.next()
             if called is failed:
