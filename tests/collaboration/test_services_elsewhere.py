@@ -150,3 +150,121 @@ async def test_a_connection_that_is_lost_ends_the_service_and_leaves_its_block_b
                 await trio.sleep_forever()
         assert trio.current_time() == lost_at
         assert service.state == "stopped"
+
+
+# ---- while a process is starting
+
+
+async def slow(process: ProcessContext) -> None:
+    await trio.sleep(10)
+    await steady(process)
+
+
+async def lingers(process: ProcessContext) -> None:
+    process.ready()
+    process.beat_while_running()
+    await process.wait_stop()
+    await trio.sleep_forever()
+
+
+SLOW = {**ENTRIES, "slow.py": slow, "lingers.py": lingers}
+
+
+async def restart_for_a_second(service: spindle.Service) -> None:
+    """Leave the next generation starting."""
+    with trio.move_on_after(1):
+        await service.restart()
+    assert service.state == "starting"
+
+
+@pytest.mark.parametrize("way", ["stop", "block", "opening", "group block", "group start"])
+async def test_a_service_that_is_stopped_while_it_starts_is_gone_at_once(autojump_clock: MockClock, way: str) -> None:
+    async with elsewhere(SLOW) as (worker, _):
+        if way == "stop":
+            async with open_service(worker, "slow.py", key="a") as service:
+                await restart_for_a_second(service)
+                await service.stop()
+                assert await worker.backend_processes.list() == []
+        elif way == "block":
+            async with open_service(worker, "slow.py", key="a") as service:
+                await restart_for_a_second(service)
+        elif way == "opening":
+            with trio.move_on_after(1):
+                async with open_service(worker, "slow.py", key="a"):
+                    pytest.fail("it is not ready")
+        elif way == "group block":
+            async with spindle.open_group(worker) as group:
+                await restart_for_a_second(await group.start("slow.py", key="a"))
+        else:
+            async with spindle.open_group(worker) as group:
+                with trio.move_on_after(1):
+                    await group.start("slow.py", key="a")
+                assert await worker.backend_processes.list() == []
+        assert trio.current_time() == pytest.approx(1 if way in {"opening", "group start"} else 11)
+        assert await worker.backend_processes.list() == []
+        await worker.backend_processes.spawn("steady.py", kind="slow.py", key="a")
+
+
+async def test_a_service_that_is_stopped_before_its_process_is_named_leaves_nothing(autojump_clock: MockClock) -> None:
+    async with elsewhere(SLOW) as (worker, _):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with open_service(worker, "slow.py", key="a"):
+                pytest.fail("it was cancelled")
+        assert trio.current_time() == 0
+        assert await worker.backend_processes.list() == []
+        await worker.backend_processes.spawn("steady.py", kind="slow.py", key="a")
+
+
+async def test_a_service_that_waits_for_its_key_leaves_nothing_when_it_is_cancelled(autojump_clock: MockClock) -> None:
+    async with elsewhere(SLOW) as (worker, _):
+        old = await worker.backend_processes.spawn("lingers.py", kind="slow.py", key="a", grace_period=3)
+        with trio.move_on_after(1):
+            async with open_service(worker, "slow.py", key="a", replace_existing=True):
+                pytest.fail("it is not ready")
+        assert old.state.is_terminal
+        assert trio.current_time() == pytest.approx(3)
+        assert await worker.backend_processes.list() == []
+
+
+async def test_without_a_key_a_stop_waits_until_the_process_is_ready_and_ends_no_other(
+    autojump_clock: MockClock,
+) -> None:
+    async with elsewhere(SLOW) as (worker, _), trio.open_nursery() as nursery:
+        processes = worker.backend_processes
+        with trio.move_on_after(1):
+            async with open_service(worker, "slow.py"):
+                pytest.fail("it is not ready")
+        assert trio.current_time() == pytest.approx(10)
+        assert await processes.list() == []
+        nursery.start_soon(functools.partial(processes.spawn, "slow.py"))
+        with trio.move_on_after(1):
+            async with open_service(worker, "slow.py", startup_timeout=7):
+                pytest.fail("it is not ready")
+        assert trio.current_time() == pytest.approx(17)
+        assert [info.state for info in await processes.list()] == ["starting"]
+
+
+async def test_a_service_whose_key_somebody_else_has_just_taken_does_not_kill_that_process(
+    autojump_clock: MockClock,
+) -> None:
+    async with elsewhere(SLOW) as (worker, _), trio.open_nursery() as nursery:
+        processes = worker.backend_processes
+        nursery.start_soon(functools.partial(processes.spawn, "slow.py", key="a"))
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope() as scope, pytest.raises(DuplicateKeyError):
+            processes.on_lifecycle(lambda _: scope.cancel())
+            async with open_service(worker, "slow.py", key="a"):
+                pytest.fail("it was refused")
+        await trio.sleep(1)
+        assert [info.state for info in await processes.list()] == ["starting"]
+
+
+async def test_a_connection_that_is_lost_ends_the_stop_of_a_service_that_starts(autojump_clock: MockClock) -> None:
+    async with elsewhere(SLOW) as (worker, stream):
+        with trio.move_on_after(1), pytest.raises(trio.BrokenResourceError):
+            async with open_service(worker, "slow.py", key="a") as service:
+                await restart_for_a_second(service)
+                await stream.aclose()
+                await service.stop()
+        assert trio.current_time() <= 11

@@ -77,7 +77,7 @@ class Group:
         As in ``db = await group.start("db.py", key="db")``. Several starts at once are served one after another. With
         ``"one_for_all"`` and ``"rest_for_one"`` it begins when the services before it run: if one of them fails
         meanwhile, it is begun again. What the first start raises is raised here, counts as no failure, and the group
-        goes on without it. If this is cancelled, nothing is left of it.
+        goes on without it. If this is cancelled, nothing is left of it: cancellation waits as in `Service.stop`.
 
         Args:
             entry: as for `BackendProcesses.spawn`.

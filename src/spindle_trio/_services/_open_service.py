@@ -45,7 +45,9 @@ def open_service(
     `ServiceGaveUpError` leaves it, with the last post-mortem. If the worker has gone, `trio.BrokenResourceError` or
     `trio.ClosedResourceError` does the same. An error that the block raises itself leaves it bare.
 
-    When the block is left, in whatever way, the process is asked to stop, and killed after its grace period.
+    When the block is left, in whatever way, the process is asked to stop, and killed after its grace period. One that
+    is still starting is killed at once, as it is when the opening is cancelled; at the far end of a stream only with a
+    key: without, leaving waits until it is ready or its `startup_timeout` is over, and then stops it.
     Cancellation has to wait for that, and a second Ctrl-C skips the grace period. A cancelled block can use the service
     until it is left.
 

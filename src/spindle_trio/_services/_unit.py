@@ -21,7 +21,8 @@ from spindle_trio._errors import (
     SpindleError,
     StartupCancelledError,
 )
-from spindle_trio._model import ExitReason, LifecycleEvent, ProcessState, SpawnArguments
+from spindle_trio._model import CONNECTED, ExitReason, LifecycleEvent, ProcessState, SpawnArguments
+from spindle_trio._services._distant_spawn import DistantSpawn
 from spindle_trio._services._end import SAID, End, one_line
 from spindle_trio._services._listener import leave, listen
 from spindle_trio._services._restart import Ending
@@ -60,7 +61,7 @@ class Unit:
         self._is_let_through = False
         self.ready_at: float = -math.inf
         """When the last one became ready, in Trio's time."""
-        self._is_spawning = False
+        self._spawn: DistantSpawn | None = DistantSpawn(worker, settings) if worker.identifier == CONNECTED else None
         self._is_called_off = False
         self._handshake = trio.CancelScope()  # of `on_start`
         self._asked: set[str] = set()  # processes that were asked to stop, by whomever
@@ -90,7 +91,8 @@ class Unit:
     async def start(self) -> End | None:
         """Start the next generation, and run `on_start`.
 
-        If it is cancelled during `on_start`, the process lives on until `stop`.
+        If it is cancelled before the process is ready, the process is gone; over a stream it may also have become ready
+        meanwhile. From then on it lives on until `stop`.
 
         Returns:
             How it ended, if nobody can use it; `None` if it runs.
@@ -106,9 +108,11 @@ class Unit:
         self._listener.expect(self.settings.key, self._note)
         process_id: str | None = None
         try:
-            handle = await self._processes.spawn(self.settings.entry, **self._options())
+            spawn = self._processes.spawn if self._spawn is None else self._spawn.run
+            handle = await spawn(self.settings.entry, **self._options())
         except StartupCancelledError as error:
             await self._see_off(error.info.process_id)
+            await trio.lowlevel.checkpoint_if_cancelled()
             return self._never_ready(error)
         except SpindleError as error:
             return self._never_ready(error)
@@ -120,6 +124,7 @@ class Unit:
         self._handle = handle
         self._predecessor = handle.process_id
         self.ready_at = trio.current_time()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._take is not None:
             self._take(self.generation, handle)
         is_done, cause = await self._prepare(handle)
@@ -226,7 +231,9 @@ class Unit:
 
     def _note(self, event: LifecycleEvent) -> None:
         """Note who was asked to stop, and the ends of processes before anybody has a handle on them."""
-        if event.state is ProcessState.STOPPING:
+        if event.state is ProcessState.STARTING and self._spawn is not None:
+            self._spawn.note(event)
+        elif event.state is ProcessState.STOPPING:
             self._asked.add(event.process_id)
         elif event.state.is_terminal:
             self._ends[event.process_id] = event

@@ -11,6 +11,7 @@ import trio
 
 from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnError
 from spindle_trio._model import (
+    CONNECTED,
     OMITTED,
     JsonValue,
     Limits,
@@ -52,7 +53,7 @@ _log = logging.getLogger("spindle_trio.worker_protocol")
 class RemoteWorker:
     """The host as this end sees it: a `WorkerInterface` over a channel."""
 
-    identifier = "connected"
+    identifier = CONNECTED
     user_id: str | None = None
     """The host alone knows whether the worker is bound to a user."""
 
