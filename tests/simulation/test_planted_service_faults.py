@@ -110,10 +110,14 @@ def the_key_is_free_while_it_is_restarted(patch: Patch) -> None:
 
 
 def the_key_is_never_given_up(patch: Patch) -> None:
-    async def close(unit: Unit) -> None:
-        unit._unsubscribe()
+    def make(original: Any) -> Any:
+        async def close(unit: Unit) -> None:
+            unit._predecessor = None
+            await original(unit)
 
-    patch.setattr(Unit, "close", close)
+        return close
+
+    replace(patch, Unit, "close", make)
 
 
 def users_get_a_process_before_on_start_has_returned(patch: Patch) -> None:
