@@ -22,8 +22,8 @@ class DistantSpawn:
     """The spawns of one service, one after another.
 
     `BackendProcesses.spawn` goes on at once when it is cancelled over a stream, and its process lives on until the host
-    has answered. This one waits for the answer. With a key the events name the process before: it is killed at once.
-    Without a key they may speak of anybody's process, so that it lives until it is ready, or its startup time is over.
+    has answered. This one waits for the answer. The events name the process before, by its key: it is killed at once.
+    Without a key they may speak of anybody's process, and this is not used.
     """
 
     def __init__(self, worker: Worker, settings: UnitSettings) -> None:
@@ -34,7 +34,6 @@ class DistantSpawn:
             settings: what each process is started with.
         """
         self._processes = worker.backend_processes
-        self._key = settings.key
         self._kind = (settings.spawn.get("kind") or "").strip() or settings.entry
         self._user_id = (settings.spawn.get("user_id") or "").strip() or None
         self._process_id: str | None = None
@@ -46,7 +45,7 @@ class DistantSpawn:
     def note(self, event: LifecycleEvent) -> None:
         """Take note of a process with this key that starts."""
         is_own = event.kind == self._kind and self._user_id in {None, event.user_id}
-        if self._key is not None and self._process_id is None and is_own:
+        if self._process_id is None and is_own:
             self._process_id = event.process_id
             self._known.set()
 

@@ -47,7 +47,7 @@ def open_service(
 
     When the block is left, in whatever way, the process is asked to stop, and killed after its grace period. One that
     is still starting is killed at once, as it is when the opening is cancelled; at the far end of a stream only with a
-    key: without, leaving waits until it is ready or its `startup_timeout` is over, and then stops it.
+    key: without, leaving does not wait for it, and the host stops it once it is ready.
     Cancellation has to wait for that, and a second Ctrl-C skips the grace period. A cancelled block can use the service
     until it is left.
 

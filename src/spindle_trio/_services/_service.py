@@ -189,7 +189,7 @@ class Service:
         """Stop it for good, and return when its process is gone. Does nothing if it is over.
 
         No start follows, whatever is pending; the block goes on. A process that is still starting is killed at once;
-        at the far end of a stream, and without a key, it is stopped once it is ready or its `startup_timeout` is over.
+        at the far end of a stream, and without a key, this returns at once, and the host stops it once it is ready.
         If this is cancelled, only the waiting ends.
 
         Args:

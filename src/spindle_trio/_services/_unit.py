@@ -61,7 +61,9 @@ class Unit:
         self._is_let_through = False
         self.ready_at: float = -math.inf
         """When the last one became ready, in Trio's time."""
-        self._spawn: DistantSpawn | None = DistantSpawn(worker, settings) if worker.identifier == CONNECTED else None
+        self._spawn: DistantSpawn | None = None
+        if worker.identifier == CONNECTED and settings.key is not None:
+            self._spawn = DistantSpawn(worker, settings)
         self._is_called_off = False
         self._handshake = trio.CancelScope()  # of `on_start`
         self._asked: set[str] = set()  # processes that were asked to stop, by whomever
