@@ -130,7 +130,7 @@ class ServiceModel:
         if self.phase == "up":
             assert self._let_at is not None, "it was let through"
             assert self._ready_at is not None, "and so it was ready"
-            if self.closing_at < before:
+            if max(self.closing_at, self._let_at) < before:
                 self._late(at, "is up although it was told to stop")
             elif self._is_wanted and max(self._wanted_at, self._let_at) < before:
                 self._late(at, "was not restarted when somebody asked for it")
