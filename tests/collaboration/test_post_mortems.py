@@ -154,7 +154,7 @@ async def test_a_spawn_that_fails_says_all_of_it(autojump_clock: MockClock) -> N
 
 async def test_where_errors_are_bounded_an_event_has_the_one_line_alone(autojump_clock: MockClock) -> None:
     events: list[LifecycleEvent] = []
-    async with a_worker(Limits(error_bytes=250)) as worker:
+    async with a_worker(Limits(error_bytes=400)) as worker:
         worker.backend_processes.on_lifecycle(events.append)
         raised = await worker.backend_processes.spawn("raises")
         await raised.wait_ended()
