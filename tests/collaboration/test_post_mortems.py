@@ -152,18 +152,17 @@ async def test_a_spawn_that_fails_says_all_of_it(autojump_clock: MockClock) -> N
     assert str(late.value).splitlines()[1:] == ["  exit status: killed by SIGKILL, sent by its host"]
 
 
-async def test_where_errors_are_bounded_an_event_has_the_one_line_alone(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("entry", "bound", "is_whole"), [("raises", 250, False), ("wedged", 1_000, True)])
+async def test_where_errors_are_bounded_an_event_has_the_whole_or_one_line_alone(
+    entry: str, bound: int, is_whole: bool, autojump_clock: MockClock
+) -> None:
     events: list[LifecycleEvent] = []
-    async with a_worker(Limits(error_bytes=400)) as worker:
+    async with a_worker(Limits(error_bytes=bound)) as worker:
         worker.backend_processes.on_lifecycle(events.append)
-        raised = await worker.backend_processes.spawn("raises")
-        await raised.wait_ended()
-        hung = await worker.backend_processes.spawn("wedged")
-        await hung.wait_ended()
-    assert raised.post_mortem is not None
-    by_id = {event.process_id: event.error for event in events}
-    assert by_id[raised.process_id] == raised.post_mortem.error
-    assert by_id[hung.process_id] == str(hung.post_mortem)
+        handle = await worker.backend_processes.spawn(entry)
+        await handle.wait_ended()
+    assert handle.post_mortem is not None
+    assert events[-1].error == (str(handle.post_mortem) if is_whole else handle.post_mortem.error)
 
 
 # ---- a dump of the stacks

@@ -171,6 +171,7 @@ def test_the_limits_are_the_contracts() -> None:
         "reason_bytes": None,
         "error_bytes": None,
         "binary_bytes": 256 * 2**20,
+        "log_lines": 100,
     }
 
 
