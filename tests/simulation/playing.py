@@ -247,7 +247,7 @@ class _Player:
                 return type(error).__name__, error.info.state.value
             case spindle.ProcessLostError():
                 number = self.numbers[error.info.process_id]
-                if error.info.state.is_terminal and error.post_mortem != self.post_mortems[number]:
+                if error.info.state.is_terminal and error.post_mortem != self.post_mortems.get(number):
                     self.log.remarks.append(f"process {number}: a lost call has {error.post_mortem}")
                 return type(error).__name__, error.handed_over, error.info.state.value
             case spindle.UnknownMethodError():
