@@ -114,11 +114,13 @@ async def test_spares_live_although_the_folder_that_the_host_was_started_in_has_
     async with fork_host(tmp_path, spares=SPARES, preload=preload, containment=Containment.KILLPG) as forked:
         (tmp_path / "gone").rmdir()
         assert (await spawn(forked)).result == value_of(source(1))  # later spares are forked without the folder
-        await forked.wait_spares(SPARES)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        for spare in list(forked.launcher._pool.spares):
+        for _ in range(2 * SPARES):
+            await forked.wait_spares(SPARES)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            spares = {spare.pid for spare in forked.launcher._pool.spares}
             handle = await spawn(forked)
-            assert (handle.pid, handle.result) == (spare.pid, value_of(source(1)))
+            assert handle.pid in spares
+            assert handle.result == value_of(source(1))
 
 
 @pytest.mark.parametrize("keeps_times", [False, True])
