@@ -332,6 +332,23 @@ class BackendProcesses:
             raise trio.ClosedResourceError(f"worker {self._port.identifier!r} is closed")
 
 
+def check_worker(call: str, worker: object) -> None:
+    """Refuse what is no worker, such as a host.
+
+    Args:
+        call: the function that takes it.
+        worker: the argument.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not hasattr(worker, "backend_processes"):
+        raise TypeError(
+            f"{call}() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
+            f"{call}(worker, …)"
+        )
+
+
 def check_start_payload(payload: object) -> None:
     """Refuse a payload that no host would take; how large it may be, each host says at its spawns.
 

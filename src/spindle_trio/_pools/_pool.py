@@ -21,7 +21,7 @@ from spindle_trio._pools._pool_map import MapRun, PoolMap
 from spindle_trio._pools._settings import PoolSettings
 from spindle_trio._services._deadline import deadline_from, seconds_left
 from spindle_trio._trio_rules import AsyncBlock, other_thread, require_trio, uninterrupted
-from spindle_trio._worker import check_start_payload
+from spindle_trio._worker import check_start_payload, check_worker
 
 if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
@@ -119,11 +119,7 @@ def open_pool(
         give_up_after=give_up_after,
     )
     check_start_payload(payload)
-    if not hasattr(worker, "backend_processes"):
-        raise TypeError(
-            f"open_pool() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
-            "open_pool(worker, …)"
-        )
+    check_worker("open_pool", worker)
     return PoolBlock(worker, settings)
 
 

@@ -6,9 +6,10 @@ from typing import Final
 
 import attrs
 
-from spindle_trio._errors import StartupCancelledError, StartupFailedError
+from spindle_trio._errors import ServiceGaveUpError, StartupCancelledError, StartupFailedError
 from spindle_trio._model import PostMortem, ProcessInfo
 from spindle_trio._services._restart import Ending
+from spindle_trio._services._settings import UnitSettings
 
 
 @attrs.frozen
@@ -37,6 +38,27 @@ class End:
         if self.how in {Ending.STOPPED, Ending.REPLACED, Ending.UNLOADED}:
             return StartupCancelledError(text, info=self.info)
         return StartupFailedError(text, info=self.info)
+
+    def gave_up(self, settings: UnitSettings, generation: int, failures: int, *, in_group: bool) -> ServiceGaveUpError:
+        """Make the error of a service after whose last failure nothing follows.
+
+        Args:
+            settings: of the service.
+            generation: which one has ended so.
+            failures: how many there were in a row.
+            in_group: whether they are those of its whole group.
+        """
+        who, of_whom = ("the group", f" of {settings.name}") if in_group else (settings.name, "")
+        error = ServiceGaveUpError(
+            f"{who} has given up after {failures} failure(s) in a row; the last one, of generation "
+            f"{generation}{of_whom}: {self.said}; mend what is wrong, and open it again",
+            post_mortem=self.post_mortem,
+            attempts=failures,
+            entry=settings.entry,
+            key=settings.key,
+        )
+        error.__cause__ = self.cause
+        return error
 
 
 SAID: Final = {

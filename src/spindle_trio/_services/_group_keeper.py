@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spindle_trio._errors import ServiceGaveUpError
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio._services._block import Block
 from spindle_trio._services._line import Line, Strategy
@@ -181,7 +180,7 @@ class GroupKeeper:
         self._ask_close("its group is closed", f"{type(error).__name__}: {error}")
 
     def _give_up(self, member: Member, end: End) -> None:
-        make = partial(_gave_up, member, end, self.failures)
+        make = partial(end.gave_up, member.unit.settings, member.unit.generation, self.failures, in_group=True)
         self._block.fail(make())
         member.leave(None, end.said, end=end, state="gave_up", refusal=make)
         self.nursery.start_soon(member.finish)
@@ -231,17 +230,3 @@ class GroupKeeper:
     def _kill(self) -> None:
         for member in self.members.values():
             member.unit.hurry()
-
-
-def _gave_up(member: Member, end: End, failures: int) -> ServiceGaveUpError:
-    settings = member.unit.settings
-    error = ServiceGaveUpError(
-        f"the group has given up after {failures} failure(s) in a row; the last one, of generation "
-        f"{member.unit.generation} of {settings.name}: {end.said}; mend what is wrong, and open it again",
-        post_mortem=end.post_mortem,
-        attempts=failures,
-        entry=settings.entry,
-        key=settings.key,
-    )
-    error.__cause__ = end.cause
-    return error

@@ -212,7 +212,7 @@ class Keeper:
             self._waits.cancel()
 
     def _give_up(self, end: End) -> None:
-        make = partial(gave_up, self._unit, end, self.status.failures)
+        make = partial(end.gave_up, self._unit.settings, self._unit.generation, self.status.failures, in_group=False)
         self._fail(make(), end.said, make)
 
     def _crash(self, error: Exception) -> None:
@@ -253,24 +253,3 @@ class Keeper:
         """
         self._ask_stop("its service is closed", "its block has been left")
         await self._scope.close(error, ended=self._gone.wait, kill=self._unit.hurry)
-
-
-def gave_up(unit: Unit, end: End, failures: int) -> ServiceGaveUpError:
-    """Make the error of a service that has given up.
-
-    Args:
-        unit: the service.
-        end: the last one.
-        failures: how many there were in a row.
-    """
-    settings = unit.settings
-    error = ServiceGaveUpError(
-        f"{settings.name} has given up after {failures} failure(s) in a row; the last one, of generation "
-        f"{unit.generation}: {end.said}; mend what is wrong, and open it again",
-        post_mortem=end.post_mortem,
-        attempts=failures,
-        entry=settings.entry,
-        key=settings.key,
-    )
-    error.__cause__ = end.cause
-    return error

@@ -11,6 +11,7 @@ from spindle_trio._services._group_keeper import GroupKeeper
 from spindle_trio._services._line import Strategy
 from spindle_trio._services._restart import RestartPolicy, check_policy
 from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
+from spindle_trio._worker import check_worker
 
 if TYPE_CHECKING:
     from spindle_trio._worker import Worker
@@ -62,11 +63,7 @@ def open_group(
     if strategy not in get_args(Strategy):
         raise ValueError(f"strategy must be one of {', '.join(get_args(Strategy))}, not {strategy!r}")
     check_policy(restart)
-    if not hasattr(worker, "backend_processes"):
-        raise TypeError(
-            f"open_group() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
-            "open_group(worker, …)"
-        )
+    check_worker("open_group", worker)
     return _GroupBlock(worker, strategy, restart)
 
 

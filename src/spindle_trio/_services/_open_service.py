@@ -15,6 +15,7 @@ from spindle_trio._services._restart import RestartPolicy, check_policy
 from spindle_trio._services._service import Service
 from spindle_trio._services._settings import UnitSettings, settings_from
 from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
+from spindle_trio._worker import check_worker
 
 if TYPE_CHECKING:
     from spindle_trio._process_handle import ProcessHandle
@@ -85,11 +86,7 @@ def open_service(
     """
     check_policy(restart)
     settings = settings_from("open_service", entry, on_start, options)
-    if not hasattr(worker, "backend_processes"):
-        raise TypeError(
-            f"open_service() takes a worker, not {worker!r}; type: async with host.open_worker(…) as worker: … "
-            "open_service(worker, …)"
-        )
+    check_worker("open_service", worker)
     return _ServiceBlock(worker, settings, restart)
 
 
