@@ -121,6 +121,10 @@ class WorkerInterface(Protocol):
         """The worker's name."""
 
     @property
+    def is_local(self) -> bool:
+        """Whether its host is in this program."""
+
+    @property
     def user_id(self) -> str | None:
         """The user to whom the worker is bound; `None` for an operator-scoped one."""
 

@@ -72,6 +72,14 @@ class Worker:
         return self._port.identifier
 
     @property
+    def is_local(self) -> bool:
+        """Whether its host is in this program, and not at the far end of a stream.
+
+        There a cancelled `spawn` goes on at once, and the host stops the process when it has answered.
+        """
+        return self._port.is_local
+
+    @property
     def user_id(self) -> str | None:
         """The owner of every process; `None` for an operator-scoped worker, whose spawns name one."""
         return self._port.user_id

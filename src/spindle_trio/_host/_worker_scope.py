@@ -53,6 +53,7 @@ class WorkerScope:
         self.root = root
         self.user_id = user_id
         self.limits: Limits = settings.limits
+        self.is_local: bool = True
         self.is_closed: bool = False
         bounds = bounds_of(settings.limits)
         config = ProcessConfig(

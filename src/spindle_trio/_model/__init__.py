@@ -69,9 +69,6 @@ from spindle_trio._model._rich_values import (
     to_plain as to_plain,
 )
 from spindle_trio._model._values import (
-    CONNECTED as CONNECTED,
-)
-from spindle_trio._model._values import (
     OMITTED as OMITTED,
 )
 from spindle_trio._model._values import (

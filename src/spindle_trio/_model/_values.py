@@ -42,9 +42,6 @@ class Omitted(enum.Enum):
 
 OMITTED: Final = Omitted.OMITTED
 
-CONNECTED: Final = "connected"
-"""The identifier of a worker at the far end of a stream."""
-
 
 class ProcessState(StrEnum):
     """Where a process is in its life (`BackendProcessStateDTO`)."""

@@ -21,7 +21,7 @@ from spindle_trio._errors import (
     SpindleError,
     StartupCancelledError,
 )
-from spindle_trio._model import CONNECTED, ExitReason, LifecycleEvent, ProcessState, SpawnArguments
+from spindle_trio._model import ExitReason, LifecycleEvent, ProcessState, SpawnArguments
 from spindle_trio._services._distant_spawn import DistantSpawn
 from spindle_trio._services._end import SAID, End, one_line
 from spindle_trio._services._listener import leave, listen
@@ -62,7 +62,7 @@ class Unit:
         self.ready_at: float = -math.inf
         """When the last one became ready, in Trio's time."""
         self._spawn: DistantSpawn | None = None
-        if worker.identifier == CONNECTED and settings.key is not None:
+        if settings.key is not None and not worker.is_local:
             self._spawn = DistantSpawn(worker, settings)
         self._is_called_off = False
         self._handshake = trio.CancelScope()  # of `on_start`

@@ -11,7 +11,6 @@ import trio
 
 from spindle_trio._errors import PayloadError, PeerProtocolError, SpawnError
 from spindle_trio._model import (
-    CONNECTED,
     OMITTED,
     JsonValue,
     Limits,
@@ -53,7 +52,8 @@ _log = logging.getLogger("spindle_trio.worker_protocol")
 class RemoteWorker:
     """The host as this end sees it: a `WorkerInterface` over a channel."""
 
-    identifier = CONNECTED
+    identifier = "connected"
+    is_local: bool = False
     user_id: str | None = None
     """The host alone knows whether the worker is bound to a user."""
 
