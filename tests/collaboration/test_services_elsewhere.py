@@ -74,6 +74,15 @@ async def elsewhere(entries: Mapping[str, Entry] = ENTRIES) -> AsyncIterator[tup
                 yield worker, near
 
 
+async def test_a_worker_knows_whether_its_host_is_in_this_program_whatever_its_name_is(
+    autojump_clock: MockClock,
+) -> None:
+    async with elsewhere() as (worker, _):
+        assert not worker.is_local
+    async with spindle.open_host(MemoryLauncher(ENTRIES)) as host, host.open_worker(worker.identifier) as local:
+        assert local.is_local
+
+
 async def crash(service: spindle.Service) -> None:
     with pytest.raises(ProcessLostError):
         await service.call("end", "fail")
