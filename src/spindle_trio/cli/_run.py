@@ -112,16 +112,18 @@ class _Session(Session):
 
     def _note_event(self, event: LifecycleEvent) -> None:
         """Print an event, and note what it tells."""
+        is_first = event.state is ProcessState.STARTING and not self._started.is_set()
         if event.state is ProcessState.STARTING:
-            if not self._started.is_set():
+            if is_first:
                 self._began = trio.current_time()
-                self._hint_at_calls()
             self._process_id = event.process_id
             self._started.set()
         if event.state.is_terminal:
             self._terminal = event
         as_json = self._options.as_json
         self._output.put(_wire_line(ProcessLifecycle(event)) if as_json else event_line(self._elapsed(), event))
+        if is_first:
+            self._hint_at_calls()  # it reads the file, so the line comes first
 
     def _hint_at_calls(self) -> None:
         """Say what to type if the entry does nothing but wait for calls."""
