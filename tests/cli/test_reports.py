@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from spindle_trio import LifecycleEvent, ProcessMessage, open_host
 from spindle_trio.cli._output import Output
 from spindle_trio.cli._reports import Reports
-from spindle_trio.testing import MemoryLauncher
+from spindle_trio.testing import MemoryLauncher, ScriptedChild
 
 KIBIBYTE = "x" * 1024
 MESSAGES = 8_000
@@ -21,6 +21,12 @@ async def brief(process) -> None:
     process.ready()
     for number in range(3):
         await process.send(number)
+
+
+async def slow(process) -> None:
+    await process.send("early")
+    await trio.sleep(1)
+    process.ready()
 
 
 async def flooding(process) -> None:
@@ -42,11 +48,18 @@ def pipe():
     os.close(writing)
 
 
-async def test_an_end_is_told_after_all_messages(pipe, autojump_clock) -> None:
-    """Whatever turn the tasks take: the messages were there before."""
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("brief", ["starting", "running", "0", "1", "2", "completed"]),
+        ("slow", ["starting", "early", "running", "completed"]),
+    ],
+)
+async def test_all_is_told_in_the_order_in_which_a_process_says_it(pipe, entry, expected, autojump_clock) -> None:
+    """Whatever turn the tasks take, and although what it says comes on two lanes."""
     told: list[str] = []
     async with (
-        open_host(MemoryLauncher({"brief": brief})) as host,
+        open_host(MemoryLauncher({"brief": brief, "slow": slow})) as host,
         host.open_worker("w", user_id="ada") as worker,
         trio.open_nursery() as nursery,
     ):
@@ -59,8 +72,38 @@ async def test_an_end_is_told_after_all_messages(pipe, autojump_clock) -> None:
         nursery.start_soon(reports.run)
         for _ in range(20):
             told.clear()
-            await (await worker.backend_processes.spawn("brief")).wait_ended()
-            assert [word for word in told if word != "running"] == ["starting", "0", "1", "2", "completed"]
+            await (await worker.backend_processes.spawn(entry)).wait_ended()
+            assert told == expected
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_process_runs_before_what_it_has_said_in_the_same_moment(pipe, autojump_clock) -> None:
+    """The word that it is ready may be read after the message."""
+    told: list[str] = []
+    children = [ScriptedChild() for _ in range(20)]
+    async with (
+        open_host(MemoryLauncher({"child": children})) as host,
+        host.open_worker("w", user_id="ada") as worker,
+        trio.open_nursery() as nursery,
+    ):
+        reports = Reports(
+            worker.backend_processes,
+            Output(pipe[1]),
+            message=lambda message: told.append(str(message.payload)),
+            event=lambda event: told.append(event.state.value),
+        )
+        nursery.start_soon(reports.run)
+        for child in children:
+            told.clear()
+            nursery.start_soon(worker.backend_processes.spawn, "child")
+            await wait_all_tasks_blocked()
+            child.send("hello")
+            await wait_all_tasks_blocked()
+            child.ready()
+            await trio.sleep(1)
+            assert told == ["starting", "running", "hello"]
+            child.exit()
+            await trio.sleep(1)
         nursery.cancel_scope.cancel()
 
 
