@@ -111,6 +111,12 @@ class World:
             worker.backend_processes.on_message(self._note_message)
             yield worker
 
+    async def have_worker(self, leave: trio.Event, *, task_status: trio.TaskStatus[Worker]) -> None:
+        """Be the task of a worker whose block is left when others say so; for ``await nursery.start(…)``."""
+        async with self.worker() as worker:
+            task_status.started(worker)
+            await leave.wait()
+
     @asynccontextmanager
     async def quiet_worker(self, *, user_id: str | None = "ada", **options: Any) -> AsyncIterator[Worker]:
         """The same without a subscription to messages."""

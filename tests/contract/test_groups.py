@@ -766,13 +766,8 @@ async def test_a_group_ends_with_its_worker(world: World, world_clock: MockClock
     entry = world.entry(STEADY)
     leave = trio.Event()
 
-    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
-        async with world.worker() as worker:
-            task_status.started(worker)
-            await leave.wait()
-
     async with trio.open_nursery() as nursery:
-        worker = await nursery.start(have_a_worker)
+        worker = await nursery.start(world.have_worker, leave)
         async with open_group(worker, strategy="one_for_all") as group:
             services = [await group.start(entry, name=name) for name in NAMES]
             leave.set()
@@ -790,13 +785,8 @@ async def test_a_group_that_waits_for_its_next_start_when_its_worker_closes_says
     entry = world.entry(STEADY)
     leave = trio.Event()
 
-    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
-        async with world.worker() as worker:
-            task_status.started(worker)
-            await leave.wait()
-
     async with trio.open_nursery() as nursery:
-        worker = await nursery.start(have_a_worker)
+        worker = await nursery.start(world.have_worker, leave)
         with pytest.raises(trio.ClosedResourceError, match="is closed"):
             async with open_group(worker, restart=RestartPolicy(delay=30)) as group:
                 service = await group.start(entry)

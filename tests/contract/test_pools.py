@@ -23,7 +23,6 @@ from spindle_trio import (
     ProcessLostError,
     StartupFailedError,
     UnknownMethodError,
-    Worker,
     open_pool,
 )
 
@@ -634,13 +633,8 @@ async def test_a_pool_ends_with_its_worker(world: World, world_clock: MockClock 
     entry = world.entry(TOOLS)
     leave = trio.Event()
 
-    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
-        async with world.worker() as worker:
-            task_status.started(worker)
-            await leave.wait()
-
     async with trio.open_nursery() as nursery:
-        worker = await nursery.start(have_a_worker)
+        worker = await nursery.start(world.have_worker, leave)
         async with open_pool(worker, entry, size=1) as pool, trio.open_nursery() as callers:
             assert await pool.call("square", 2) == 4
             calls = Calls(callers, pool)

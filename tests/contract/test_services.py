@@ -1109,13 +1109,8 @@ async def test_a_service_ends_with_its_worker(world: World, world_clock: MockClo
     entry = world.entry(STEADY)
     leave = trio.Event()
 
-    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
-        async with world.worker() as worker:
-            task_status.started(worker)
-            await leave.wait()
-
     async with trio.open_nursery() as nursery:
-        worker = await nursery.start(have_a_worker)
+        worker = await nursery.start(world.have_worker, leave)
         async with serving(worker, entry, restart=ALWAYS, key="a") as (service, log):
             leave.set()
             await log.wait("stopped", 1)
@@ -1132,13 +1127,8 @@ async def test_a_service_that_waits_for_its_next_start_when_its_worker_closes_sa
     entry = world.entry(STEADY)
     leave = trio.Event()
 
-    async def have_a_worker(*, task_status: trio.TaskStatus[Worker]) -> None:
-        async with world.worker() as worker:
-            task_status.started(worker)
-            await leave.wait()
-
     async with trio.open_nursery() as nursery:
-        worker = await nursery.start(have_a_worker)
+        worker = await nursery.start(world.have_worker, leave)
         with pytest.raises(trio.ClosedResourceError, match="is closed"):
             async with serving(worker, entry, restart=RestartPolicy(delay=20)) as (service, log):
                 await crash(service)
