@@ -232,6 +232,14 @@ def test_mounts_stay_inside_and_those_outside_come_and_go(tmp_path: Path) -> Non
     assert said.splitlines() == ["False", "[True, True]", "[True, False]"]
 
 
+WAITS_AND_COMPARES = """
+import os
+def run(process):
+    process.ready()
+    process.receive()
+    return os.readlink("/proc/self") == str(os.getpid())
+"""
+
 NESTED = """
 import os, sys, trio
 import spindle_trio as spindle
@@ -240,11 +248,12 @@ async def main(folder):
     async with spindle.open_host(launcher) as host, host.open_worker("w", root=folder, user_id="ada") as worker:
         handle = await worker.backend_processes.spawn(sys.argv[2] if __name__ == "__main__" else "inner.py")
         os.stat(f"/proc/{handle.pid}")
+        await handle.send("seen")  # until then it lives
         info = await handle.wait_ended()
         return [str(info.state), info.error, handle.result]
 def run(process):
     process.ready()
-    process.heartbeat()
+    process.receive()
     return trio.run(main, os.getcwd())
 if __name__ == "__main__":
     sys.argv.append("program.py")
@@ -256,6 +265,6 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("may_mount", [True, False])
 def test_a_host_in_an_entry_knows_its_processes_by_what_proc_shows(tmp_path: Path, may_mount: bool) -> None:
     require_own_proc()
-    (tmp_path / "inner.py").write_text(COMPARES.replace("process.payload", "os.getcwd()"))
+    (tmp_path / "inner.py").write_text(WAITS_AND_COMPARES)
     said = run_program(tmp_path, NESTED, before="" if may_mount else refusing("mount", ERRORS["EPERM"]))
-    assert json.loads(said) == ["completed", None, ["completed", None, [may_mount, True]]]
+    assert json.loads(said) == ["completed", None, ["completed", None, may_mount]]
