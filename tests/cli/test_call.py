@@ -210,6 +210,7 @@ def test_a_process_that_is_never_ready_is_124(folder, run_here) -> None:
     assert "slow.py" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "number", "status"),
     [([], signal.SIGINT, 130), (["--stream", "--grace", "3600"], signal.SIGTERM, 143)],
@@ -235,6 +236,7 @@ async def test_the_second_signal_kills_a_hung_call(folder, start) -> None:
         assert (await command.finish()).status in (130, 143)  # the two may be heard in either order
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_stream(tools, folder) -> None:
     command = f'"{sys.executable}" -m spindle_trio call {tools} count \'{{"to": 1000000000}}\' --stream'
     done = subprocess.run(
@@ -309,6 +311,7 @@ def test_a_misspelt_entry_gets_the_nearest_one(tools, run_here) -> None:
     assert done.stderr.endswith("type: spindle-trio call tools.py square\n")
 
 
+@pytest.mark.slow
 @needs_node
 def test_a_javascript_entry_answers_and_streams(folder, run_here) -> None:
     (folder / "tools.mjs").write_text(

@@ -70,7 +70,7 @@ def test_a_reader_that_goes_away_after_the_end_is_no_error(folder: Path) -> None
         assert command.wait(GUARD_SECONDS) == PIPE_CLOSED
 
 
-@pytest.mark.quick(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [1, 4, 3])
 def test_a_reader_that_takes_a_few_lines_ends_the_command_quietly(folder: Path, few: str, lines: int) -> None:
     script = f'"{sys.executable}" -m spindle_trio run {few} | head -n {lines}; exit ${{PIPESTATUS[0]}}'
@@ -82,7 +82,7 @@ def test_a_reader_that_takes_a_few_lines_ends_the_command_quietly(folder: Path, 
     assert done.returncode in {PIPE_CLOSED, 0}, "0 where all was in the pipe before its reader left"
 
 
-@pytest.mark.quick(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run", "few.py"], ["doctor"], ["types"], ["--help"], ["run", "--help"]])
 def test_a_reader_that_is_gone_already_is_told_by_the_exit_status_alone(
     folder: Path, few: str, arguments: list[str]
@@ -96,7 +96,7 @@ def test_a_reader_that_is_gone_already_is_told_by_the_exit_status_alone(
     assert (done.returncode, done.stderr) == (PIPE_CLOSED, "")
 
 
-@pytest.mark.quick(4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["run", "few.py"], ["doctor"], ["types"], ["--help"], ["run", "few.py", "--json"], ["--version"]]
 )
@@ -110,6 +110,7 @@ def test_output_that_finds_the_disk_full_is_a_failure_that_says_so(
     assert line == f"spindle-trio: the output cannot be written: {os.strerror(errno.ENOSPC)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run", "failing.py"], ["run", "failing.py", "--verbose"], ["run", "gone.py"]])
 def test_a_closed_standard_error_changes_no_exit_status(folder: Path, arguments: list[str]) -> None:
     text = "import sys\ndef run(process):\n    print('x', file=sys.stderr)\n    raise ValueError\n"

@@ -243,6 +243,7 @@ async def test_lines_arrive_one_by_one_while_the_process_runs(folder, start) -> 
         assert (await command.finish()).status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_the_first_signal_stops_gracefully(folder, start, number: signal.Signals, status: int) -> None:
     async with start("run", entry(folder, "patient.py", PATIENT)) as command:
@@ -276,6 +277,7 @@ async def test_a_signal_while_the_process_is_starting_stops_it(folder, start) ->
     assert done.lines[-1].split()[1] == "stopped"
 
 
+@pytest.mark.slow
 async def test_a_reader_that_pauses_holds_up_neither_watching_nor_ending(folder, start) -> None:
     """Like a pager: nobody reads, the pipe is full, and two signals still end it all."""
     async with start("run", entry(folder, "flood.py", FLOOD), "--grace", "3600") as command:

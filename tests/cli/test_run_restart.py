@@ -36,6 +36,7 @@ def what(line: str) -> str:
     return line.split()[1]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_followed_by_another_one(folder, run) -> None:
     done = run("run", entry(folder, SECOND_TIME_LUCKY), "--restart", "on_failure")
     assert done.status == 0, done.stderr
@@ -55,6 +56,7 @@ def test_a_process_that_fails_is_followed_by_another_one(folder, run) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_crash_loop_ends_with_the_status_and_the_post_mortem_of_the_last(folder, run) -> None:
     done = run("run", entry(folder, CRASHING), "--restart", "on_failure", "--give-up-after", "2")
     assert done.status == 1
@@ -98,6 +100,7 @@ def test_a_first_start_that_fails_is_not_repeated(folder, run_here) -> None:
     assert [what(line) for line in done.lines] == ["starting", "failed"]
 
 
+@pytest.mark.slow
 async def test_a_signal_beats_a_restart_that_is_pending(folder, start) -> None:
     async with start("run", entry(folder, CRASHING), "--restart", "always", "--give-up-after", "100") as command:
         await command.wait_printed("after 3 failures")
@@ -107,6 +110,7 @@ async def test_a_signal_beats_a_restart_that_is_pending(folder, start) -> None:
     assert what(done.lines[-1]) == "waiting"
 
 
+@pytest.mark.slow
 async def test_each_line_of_stdin_goes_to_the_process_that_runs(folder, start) -> None:
     async with start("run", entry(folder, ASKS), "--restart", "on_failure", "--give-up-after", "3") as command:
         for line in ("one", "two", "three"):

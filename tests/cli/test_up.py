@@ -264,6 +264,7 @@ def test_only_those_that_are_named_start(file, run_here, only: list[str]) -> Non
     assert told(done.lines, "* starting") == ["one", "three"], "in the order of the file"
 
 
+@pytest.mark.slow
 def test_a_burst_of_lines_is_shown_whole(folder, file, run) -> None:
     text = "def run(process):\n    process.ready()\n    print('\\n'.join(map(str, range(900))))\n"
     (folder / "burst.py").write_text(text, encoding="utf-8")
@@ -297,6 +298,7 @@ async def test_a_signal_stops_all_in_reverse_order(file, start, number: signal.S
     assert told(done.lines, "* completed") == ["frontend", "api", "db"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["up", "up.toml"], ["run", "patient.py"]])
 def test_a_signal_gives_its_status_though_stderr_is_closed(folder, file, words: list[str]) -> None:
     file('[services.db]\nentry = "patient.py"\n')
@@ -371,6 +373,7 @@ async def test_services_that_do_not_stop_take_one_grace_period_in_all(folder, fi
     assert set(told(done.lines, '> {"asked": ')) == {"db", "api", "frontend"}
 
 
+@pytest.mark.slow
 def test_the_others_take_one_grace_period_in_all_when_one_gives_up(file, run) -> None:
     text = THREE.replace("patient.py", "stubborn.py").replace('y"\n', 'y"\ngrace_period = 1\n')
     done = run(
@@ -409,6 +412,7 @@ def test_a_reader_that_goes_away_ends_all(folder, file) -> None:
 # ---- restarts
 
 
+@pytest.mark.slow
 def test_a_crash_loop_ends_all_with_the_status_and_the_reason_of_the_one_that_gave_up(file, run) -> None:
     text = """
 restart = { give_up_after = 3, delay = 0.05 }

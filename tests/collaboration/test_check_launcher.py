@@ -261,7 +261,7 @@ async def test_the_launcher_in_memory_keeps_all_promises(autojump_clock: MockClo
     await check_launcher(Sound)
 
 
-@pytest.mark.quick(9)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "promise"),
     [

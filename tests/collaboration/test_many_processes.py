@@ -113,6 +113,7 @@ async def test_the_last_of_thousands_costs_what_the_first_did(autojump_clock: Mo
         assert await growth() < 1.35
 
 
+@pytest.mark.slow
 async def test_spawning_and_ending_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def spawn_and_end(count: int) -> None:
         async with a_worker() as processes:
@@ -122,6 +123,7 @@ async def test_spawning_and_ending_is_linear(autojump_clock: MockClock, sizes: S
     await assert_linear(spawn_and_end, sizes)
 
 
+@pytest.mark.slow
 async def test_spawning_all_at_once_and_stopping_each_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def spawn_and_stop(count: int) -> None:
         async with a_worker() as processes, trio.open_nursery() as nursery:
@@ -135,6 +137,7 @@ async def test_spawning_all_at_once_and_stopping_each_is_linear(autojump_clock: 
     await assert_linear(spawn_and_stop, sizes)
 
 
+@pytest.mark.slow
 async def test_messages_and_events_of_many_are_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     """One subscriber to all of them, as a live view is."""
 

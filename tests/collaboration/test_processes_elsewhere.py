@@ -57,7 +57,7 @@ async def test_a_pause_of_the_host_does_not_count_against_a_process_elsewhere(
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [True, False])
 async def test_a_pause_of_the_host_does_not_count_against_a_cancelled_call(answers: bool, tmp_path: Path) -> None:
     child = ScriptedChild()

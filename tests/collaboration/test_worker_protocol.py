@@ -376,6 +376,7 @@ async def test_a_wedged_process_is_killed_and_the_far_end_hears_of_it(
         assert trio.current_time() - before == pytest.approx(15)
 
 
+@pytest.mark.slow
 async def test_no_message_of_a_flood_is_lost_and_the_result_comes_with_it(
     serving: Serving, autojump_clock: MockClock
 ) -> None:
@@ -388,6 +389,7 @@ async def test_no_message_of_a_flood_is_lost_and_the_result_comes_with_it(
         assert [number async for number in messages] == list(range(3_000))
 
 
+@pytest.mark.slow
 async def test_many_messages_are_received_at_once_at_this_end_too(serving: Serving, autojump_clock: MockClock) -> None:
     async with serving(limits=spindle.Limits(inbox_messages=10_000)) as (_, worker):
         everybodys = worker.backend_processes.messages()
@@ -432,6 +434,7 @@ async def test_a_process_that_does_not_read_fails_and_holds_up_nobody(
         assert await other.messages().receive() == {"echo": "well?"}
 
 
+@pytest.mark.slow
 async def test_a_subscription_that_falls_behind_holds_up_nobody(serving: Serving, autojump_clock: MockClock) -> None:
     async with serving(limits=spindle.Limits(inbox_messages=100)) as (_, worker):
         handle = await worker.backend_processes.spawn("flood.py")

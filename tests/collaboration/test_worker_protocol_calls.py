@@ -956,6 +956,7 @@ async def bytes_entry(process: Any) -> None:
     process.ready()
 
 
+@pytest.mark.slow
 async def test_bytes_of_a_process_reach_a_worker_elsewhere_which_sends_none(autojump_clock: MockClock) -> None:
     near, far = trio.testing.memory_stream_pair()
     async with open_host(MemoryLauncher({"a.py": bytes_entry})) as host, trio.open_nursery() as nursery:

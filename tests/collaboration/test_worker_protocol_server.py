@@ -373,6 +373,7 @@ async def test_a_connection_that_takes_an_answer_now_and_then_is_kept(autojump_c
         assert not host.unloaded
 
 
+@pytest.mark.slow
 async def test_a_peer_that_reads_may_ask_for_more_at_once_than_may_wait(autojump_clock: trio.testing.MockClock) -> None:
     """Its requests wait until it has read; a stop and a message among them get through as it reads on."""
     host = FakeHost()

@@ -33,7 +33,7 @@ PYTHONS_OWN: Final = [
 ]
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(4)
 @pytest.mark.usefixtures("_surroundings")
 @pytest.mark.parametrize("name", [name for name in TRANSLATIONS if name != WAITED_FOR])
 async def test_scenario_in_python(name: str, tmp_path: Path) -> None:

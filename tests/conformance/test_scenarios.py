@@ -76,7 +76,7 @@ CASES = [
 ]
 
 
-@pytest.mark.quick(30)
+@pytest.mark.quick(15)
 @pytest.mark.parametrize(("name", "is_shorter"), CASES)
 async def test_scenario(name: str, is_shorter: bool, tmp_path: Path) -> None:
     scenario = as_played(scenarios()[name])

@@ -261,7 +261,7 @@ VARIANTS: Final = [
 ]
 
 
-@pytest.mark.quick(8)
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 async def test_variant(variant: Variant, tmp_path: Path) -> None:
     files = {ENTRY: variant.source} if isinstance(variant.source, str) else variant.source

@@ -242,6 +242,7 @@ async def test_one_ctrl_c_is_a_graceful_end(folder: Path, kind: str) -> None:
         assert program.said("reason")[-2:] == ["backend_unloaded"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -264,6 +265,7 @@ async def test_a_second_ctrl_c_while_leaving_skips_the_grace_period(folder: Path
         assert program.said("reason")[-1] == "backend_unloaded"
 
 
+@pytest.mark.slow
 async def test_a_group_stops_in_reverse_at_one_ctrl_c_and_is_killed_by_the_second(folder: Path, kind: str) -> None:
     async with running(folder, GROUP, kind, "60", "stubborn.py", "stubborn.py", "polite.py") as program:
         await program.wait_for(spawned=True)
@@ -295,6 +297,7 @@ async def test_a_second_ctrl_c_reaches_the_processes_of_all_workers(folder: Path
         assert program.said("reason").count("backend_unloaded") == 2
 
 
+@pytest.mark.slow
 async def test_when_it_leaves_by_itself_it_takes_two_as_well(folder: Path, kind: str) -> None:
     """The first Ctrl-C while the block is left may be one for the program; the second skips the grace period."""
     async with running(folder, LEAVES, kind, "60", "stubborn.py") as program:
@@ -311,6 +314,7 @@ async def test_when_it_leaves_by_itself_it_takes_two_as_well(folder: Path, kind:
         assert_interrupted(program, folder, status)
 
 
+@pytest.mark.slow
 async def test_ctrl_c_in_a_spawn_kills_what_nobody_will_hold(folder: Path, kind: str) -> None:
     """A spawn that is left in whatever way leaves no process, and its caller is gone: no grace period either."""
     async with running(folder, SPAWNS, kind, "60", "never.py") as program:

@@ -443,7 +443,7 @@ async def go_to(moment: str, steps: int, strategy: str, services: list[Service])
     return all(service.state == state and (state == "waiting" or service.generation == 2) for service in taken)
 
 
-@pytest.mark.quick(6)
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("moment", ["end", "start"])
 @pytest.mark.parametrize("other", [0, 1, 2])
@@ -467,7 +467,7 @@ async def test_an_end_that_comes_while_another_one_is_dealt_with_loses_nobody(
             return
 
 
-@pytest.mark.quick(6)
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("moment", ["end", "start"])
 @pytest.mark.parametrize("whom", [0, 1, 2, None])
@@ -494,6 +494,7 @@ async def test_a_stop_beats_a_restart_whenever_it_comes(
             return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("moment", ["end", "start"])
 async def test_a_start_that_comes_during_a_restart_follows_it(
@@ -579,6 +580,7 @@ async def test_a_restart_takes_along_whom_the_strategy_says_gracefully_and_at_on
         assert group.failures == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 async def test_a_restart_that_meets_an_end_does_not_wait_for_the_delay(
     virtual_world: World, autojump_clock: MockClock, strategy: str
@@ -799,7 +801,7 @@ async def test_a_group_that_waits_for_its_next_start_when_its_worker_closes_says
         assert trio.current_time() - began < 10
 
 
-@pytest.mark.quick(30)
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("steps", range(1, 120, 3))
 async def test_a_group_that_is_left_at_any_step_leaves_nobody_waiting(

@@ -287,6 +287,7 @@ async def test_no_heartbeat_wakes_the_host(real_world, source: str) -> None:
     assert counter.steps < BEATS / 100
 
 
+@pytest.mark.slow
 async def test_no_beat_of_the_runtime_wakes_the_host(real_world) -> None:
     """The process is made to beat a thousand times a second, while its host looks at it once in 5 s."""
     entry = real_world.blocking_entry("""

@@ -283,6 +283,7 @@ async def test_two_subscriptions_read_at_their_own_pace_and_both_get_everything(
     assert received_fast == received_slow == list(range(40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["close", "aclose", "async with", "collect"])
 async def test_a_closed_or_collected_subscription_gives_up_its_cursor_and_the_child_goes_on(
     world, world_clock: MockClock | None, way: str

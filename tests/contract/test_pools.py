@@ -377,6 +377,7 @@ async def test_a_call_that_was_not_handed_over_goes_to_another_process(
         assert (now.failures, now.restarts) == (0, 1)
 
 
+@pytest.mark.slow
 async def test_what_hangs_in_c_crashes_or_takes_all_memory_costs_its_process_at_most(real_world: World) -> None:
     real_world.blocking_entry(
         """

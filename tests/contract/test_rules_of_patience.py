@@ -36,6 +36,7 @@ BEATS_BLOCKING = """
 # Rule 7: the host being late is not the child being late.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [BEATS, BEATS_BLOCKING], ids=["async", "blocking"])
 async def test_a_host_that_stalls_for_five_heartbeat_timeouts_kills_nobody(real_world, source: str) -> None:
     """On real processes, which go on while the host stands still; the next test is the one in memory."""
@@ -62,6 +63,7 @@ async def test_a_jump_over_five_heartbeat_timeouts_kills_nobody(virtual_world, a
             await handle.stop()
 
 
+@pytest.mark.slow
 async def test_a_hang_is_still_seen_after_a_stall(real_world) -> None:
     """The other side of the rule: a process that did not beat while the host stood still is late."""
     entry = real_world.entry("""
@@ -76,6 +78,7 @@ async def test_a_hang_is_still_seen_after_a_stall(real_world) -> None:
             assert (await handle.wait_ended()).state is ProcessState.TIMED_OUT
 
 
+@pytest.mark.slow
 async def test_a_host_that_stalls_past_the_startup_deadline_takes_in_ready_first(real_world) -> None:
     """The stall begins once the child says that it has begun; it is ready long before the deadline.
 
@@ -133,6 +136,7 @@ async def test_a_stall_before_the_launch_is_not_the_childs(world, world_clock: M
         assert handle.state is ProcessState.RUNNING
 
 
+@pytest.mark.slow
 async def test_a_stall_during_the_launch_is_not_the_childs(real_world) -> None:
     """On real processes: it begins while the process is being made, so that its first frame is late as well."""
     entry = real_world.blocking_entry(BEATS_BLOCKING)
@@ -190,6 +194,7 @@ async def test_half_a_frame_is_not_late_because_the_host_is(real_world) -> None:
 # Rule 8: a child is not judged for the host's pauses.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["async", "blocking"])
 async def test_a_waiting_send_counts_as_alive(real_world, kind: str) -> None:
     """On real processes for both kinds; the next test does it in memory."""
@@ -281,6 +286,7 @@ async def test_only_the_pause_is_off_the_startup_deadline(virtual_world, autojum
         assert virtual_world.reasons() == [("timed_out", "timed_out")]
 
 
+@pytest.mark.slow
 async def test_a_stalled_host_that_did_not_read_does_not_count_against_the_startup_deadline(real_world) -> None:
     """The child's pipe is full while the whole host stands still, so that it cannot come to its `ready`."""
     entry = real_world.blocking_entry("""

@@ -55,6 +55,7 @@ HANGS_AFTER_ITS_LAST_WORD = {
 }
 
 
+@pytest.mark.slow
 async def test_what_has_completed_and_does_not_exit_is_killed_after_the_grace_period(real_world) -> None:
     """On real processes: nothing keeps one in memory alive like that; the next test plays it by hand."""
     entries = [real_world.entry(source, f"{name}.py") for name, source in HANGS_AFTER_ITS_LAST_WORD.items()]
@@ -226,6 +227,7 @@ async def test_a_header_of_four_gigabytes_fails_the_process(real_world) -> None:
             assert info.error.startswith("broke the protocol: ")
 
 
+@pytest.mark.slow
 async def test_who_closes_the_control_lane_and_lives_on_is_killed(real_world) -> None:
     """On real processes half a second later; in memory at once, see below. A blocking child reads by itself only."""
     entry = real_world.entry("""

@@ -149,6 +149,7 @@ async def test_an_interpreter_that_never_was_keeps_the_host_from_opening(real_wo
 # the startup deadline
 
 
+@pytest.mark.slow
 async def test_what_is_not_ready_in_time_is_killed_and_reaped_before_spawn_raises(
     world, world_clock: MockClock | None
 ) -> None:

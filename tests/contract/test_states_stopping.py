@@ -169,6 +169,7 @@ ANY_END = ["process.complete(1)", "process.fail('no disk')", "sys.exit(7)", ""]
 """The host's reason wins over anything that a child says about its end, and over a kill."""
 
 
+@pytest.mark.slow
 async def test_a_replacement_while_stopping_takes_over_and_does_not_extend_the_grace_period(
     world, world_clock: MockClock | None
 ) -> None:
@@ -200,6 +201,7 @@ async def test_a_replacement_while_stopping_takes_over_and_does_not_extend_the_g
             world.assert_was(0.3 if statement else 0.6, (info.ended_at - stopping_at).total_seconds())
 
 
+@pytest.mark.slow
 async def test_an_unload_while_stopping_takes_over_and_does_not_extend_the_grace_period(
     world, world_clock: MockClock | None
 ) -> None:
@@ -220,6 +222,7 @@ async def test_an_unload_while_stopping_takes_over_and_does_not_extend_the_grace
     assert {event.result for event in world.events} == {None}
 
 
+@pytest.mark.slow
 async def test_the_hosts_first_reason_stays(world, world_clock: MockClock | None) -> None:
     """Replaced, and then unloaded while it still stops: it ends as replaced, and the replacement never begins."""
     entry = world.entry(STUBBORN)

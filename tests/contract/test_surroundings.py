@@ -19,6 +19,7 @@ def run(process):
 TELLS_ASYNC = TELLS.replace("def run", "async def run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [DefaultLauncher, PythonLauncher], ids=["forked", "exec"])
 @pytest.mark.parametrize("source", [TELLS, TELLS_ASYNC], ids=["blocking", "async"])
 async def test_a_process_runs_in_the_surroundings_that_its_spawn_names(

@@ -72,6 +72,7 @@ def is_taken_by_a_walk(body: bytes, within: PayloadBounds) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=5 * settings.default.max_examples)
 @given(values, writers, bounds | st.just(WIDE))
 @example([[], [[]], [[[]]]], json.dumps, PayloadBounds(3, 7))

@@ -137,6 +137,7 @@ async def test_a_real_process_works_for_a_worker_over_a_socket(root: Path) -> No
         assert handle.result == 3
 
 
+@pytest.mark.slow
 async def test_the_largest_payload_passes_both_ways(root: Path) -> None:
     async with served_and_connected(root) as (_, worker):
         handle = await worker.backend_processes.spawn("echo.py")
@@ -172,6 +173,7 @@ async def test_a_crash_is_told_for_what_it_is_and_a_refused_entry_too(root: Path
         assert await worker.backend_processes.list() == []
 
 
+@pytest.mark.slow
 async def test_calls_and_streams_of_a_real_process_travel_over_a_socket(root: Path) -> None:
     async with served_and_connected(root) as (_, worker):
         handle = await worker.backend_processes.spawn("tool.py", heartbeat_timeout=math.inf)

@@ -72,6 +72,7 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
                 await host.stdout.aclose()
 
 
+@pytest.mark.slow
 async def test_a_backend_has_entries_in_two_languages_run_and_sees_one_of_them_end_by_the_watchdog() -> None:
     async with running("2") as example:  # seconds, of which beats take a half
         said = await example.read_to_the_end()

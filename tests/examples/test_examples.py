@@ -12,6 +12,8 @@ import pytest
 
 from support.javascript import needs_node
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "notes" / "examples"
 GUARD_SECONDS = 60

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from spindle_trio import ProcessState
 from support.contract import stderr_of
 from support.javascript import Stage, body, outcome
@@ -165,6 +167,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 async def test_each_form_of_module_is_understood(stage: Stage) -> None:
     async def run(form: tuple[str, str]) -> object:
         suffix, source = form

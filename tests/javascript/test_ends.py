@@ -99,6 +99,7 @@ UNHANDLED = {
 }
 
 
+@pytest.mark.slow
 async def test_what_nobody_handles_ends_the_process_as_failed_with_its_text(stage: Stage) -> None:
     async def run(code: str) -> tuple[str, str | None]:
         handle = await stage.spawn(body(f"p.ready(); {code};"))
@@ -235,6 +236,7 @@ async def test_a_listener_for_the_exit_that_throws_holds_nothing_up(stage: Stage
         assert exits.state is ProcessState.FAILED
 
 
+@pytest.mark.slow
 async def test_an_entry_that_never_yields_again_after_its_last_word_is_ended_with_it(stage: Stage) -> None:
     async with stage.host(grace_period=0.3):
         for code in ("p.complete('done'); for (;;);", "process.on('exit', () => { for (;;); }); p.complete('done');"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 import trio
 
 from spindle_trio import ProcessHandle, ProcessState
@@ -56,6 +57,7 @@ async def test_a_wedged_event_loop_is_killed_in_time_and_shows_what_it_printed(s
     assert post_mortem.since_heartbeat >= HEARTBEAT - 0.01
 
 
+@pytest.mark.slow
 async def test_all_ways_to_hang_are_the_same(stage: Stage) -> None:
     ways = {
         "a wait of the thread": "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);",
@@ -82,6 +84,7 @@ async def test_a_process_that_a_signal_has_stopped_says_so(stage: Stage) -> None
         assert await outcome(handle) == ("timed_out", f"no heartbeat for {HEARTBEAT:g} s; it was stopped by a signal")
 
 
+@pytest.mark.slow
 async def test_a_hang_before_ready_is_a_start_that_timed_out(stage: Stage) -> None:
     async with stage.host():
         for source in ("for (;;);", body("for (;;);"), body("await new Promise(() => {});")):

@@ -69,6 +69,7 @@ return () => p.send("cleaned");
 """
 
 
+@pytest.mark.slow
 async def test_whatever_an_entry_replaces_frames_are_frames(stage: Stage) -> None:
     async def run(code: str) -> None:
         messages = []
@@ -139,6 +140,7 @@ async def test_whatever_an_entry_replaces_calls_are_answered(stage: Stage) -> No
     assert answers == {what: [[{"n": 1}, "once"], 1, [2]] for what in cases}
 
 
+@pytest.mark.slow
 async def test_a_recursion_without_end_that_sends_breaks_no_frame(stage: Stage) -> None:
     """The stack ends somewhere within `send`, and what that had begun must be whole or not at all."""
     async with stage.host():
@@ -208,6 +210,7 @@ async def test_without_any_listener_left_an_error_is_nodes_to_tell(stage: Stage)
         assert "RangeError: x" in stderr_of(handle)
 
 
+@pytest.mark.slow
 async def test_more_ways_to_end_while_something_is_going_on(stage: Stage) -> None:
     cases = {
         "p.complete('done'); process.abort();": ("completed", "done"),
@@ -279,6 +282,7 @@ async def test_an_exit_that_waits_for_its_host_can_still_be_stopped(stage: Stage
         assert len([payload async for payload in messages]) == 1999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", ["for (;;);", "p.complete('then'); for (;;);"])
 async def test_a_listener_for_the_exit_that_blocks_is_the_watchdogs(stage: Stage, listener: str) -> None:
     async with stage.host(grace_period=0.3):

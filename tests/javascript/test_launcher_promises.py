@@ -12,6 +12,7 @@ from spindle_trio.launchers import DefaultLauncher
 from spindle_trio.testing import check_launcher
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("launcher", "entry"),
     [

@@ -21,6 +21,7 @@ LIMITS = Limits(inbox_messages=1, frame_seconds=0.3)
 TEXT = "x" * 900_000
 
 
+@pytest.mark.slow
 async def test_an_entry_may_compute_although_its_last_message_has_left_in_part(stage: Stage) -> None:
     """Nobody reads its messages for so long that it begins to compute, for longer than a frame may take."""
     async with stage.host(limits=LIMITS):

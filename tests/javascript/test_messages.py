@@ -132,6 +132,7 @@ setInterval(() => p.heartbeat(), 20);
 """
 
 
+@pytest.mark.slow
 async def test_a_host_that_does_not_read_holds_up_no_event_loop(stage: Stage) -> None:
     """`send` never blocks: what the system does not take waits in the process, whose timers and lanes go on."""
     async with stage.host(limits=Limits(inbox_messages=5)):
@@ -213,6 +214,7 @@ async def test_a_stop_reaches_a_process_whose_lanes_are_full_both_ways(stage: St
         channel.close()
 
 
+@pytest.mark.slow
 async def test_a_process_that_waits_for_its_host_at_its_exit_counts_as_alive(stage: Stage) -> None:
     async with stage.host(limits=Limits(inbox_messages=5)):
         handle = await stage.spawn(
@@ -273,6 +275,7 @@ async def test_20_megabytes_arrive_whole_where_nobody_reads_until_the_end(stage:
         assert (*await outcome(handle), handle.result) == ("completed", None, "done")
 
 
+@pytest.mark.slow
 async def test_many_small_messages_at_once_are_no_slower_for_being_many(stage: Stage) -> None:
     """Waiting messages are not copied whenever one leaves."""
     async with stage.host():

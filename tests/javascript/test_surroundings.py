@@ -60,6 +60,7 @@ async def test_surroundings_that_the_system_refuses_are_told_in_words(stage: Sta
         assert "Traceback" not in str(error)
 
 
+@pytest.mark.slow
 async def test_a_host_that_node_has_started_may_pass_its_environment_on(stage: Stage) -> None:
     """In which is the descriptor that its own messages to that Node travel on."""
     ask = body("p.ready(); p.complete(process.send === undefined);")
@@ -151,6 +152,7 @@ STARTS = [
 ]
 
 
+@pytest.mark.slow
 async def test_what_a_process_starts_has_none_of_its_descriptors_and_ends_with_it(stage: Stage) -> None:
     child = stage.write(
         f"""
@@ -265,6 +267,7 @@ trio.run(main, sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_left_two_seconds_after_a_host_was_killed(stage: Stage) -> None:
     entries = [
         stage.write(body("p.ready(); for (;;);")),
@@ -288,6 +291,7 @@ def test_nothing_is_left_two_seconds_after_a_host_was_killed(stage: Stage) -> No
             assert ready, "a process has outlived its host"
 
 
+@pytest.mark.slow
 async def test_processes_come_and_go_without_a_trace(stage: Stage) -> None:
     """Spawns that are cancelled at different moments among them; the fixture looks at what is left."""
     async with stage.host(NodeLauncher(spares=1), seconds=GUARD_SECONDS):

@@ -117,6 +117,7 @@ async def test_what_a_call_ends_with_is_thrown(root: Path, program: str) -> None
     assert (late["name"], late["handedOver"]) == ("ProcessLostError", False)
 
 
+@pytest.mark.slow
 async def test_a_call_that_is_given_up_rejects_at_once_and_is_cancelled(root: Path, program: str) -> None:
     said, _ = await shown_by(
         program,

@@ -153,6 +153,7 @@ def attempt(call, *arguments):
 """
 
 
+@pytest.mark.slow
 def test_an_entry_without_privileges_cannot_reach_the_memory_that_inits_share(tmp_path: Path) -> None:
     if problem_with(Containment.PIDNS) is not None:
         pytest.skip("no namespaces")
@@ -168,6 +169,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", REFUSALS)
 def test_where_a_system_refuses_what_it_takes_inits_are_forked(tmp_path: Path, refused: str) -> None:
     if problem_with(Containment.PIDNS) is not None or os.geteuid() != 0:

@@ -28,6 +28,7 @@ JAVASCRIPT = "export default (process) => { process.onMessage(() => process.comp
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on the PATH")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "entry"),
     [

@@ -43,6 +43,7 @@ def test_a_process_whose_group_has_gone_with_its_server_is_told_as_one_that_has_
 # ---- which level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [ForkServerLauncher, PythonLauncher])
 async def test_the_strongest_level_that_works_is_the_default(launcher: Callable[..., Any]) -> None:
     problems = [await trio.to_thread.run_sync(problem_with, level) for level in Containment]
@@ -134,6 +135,7 @@ def capabilities(status):
 """
 
 
+@pytest.mark.slow
 def test_without_a_privilege_a_user_namespace_gives_it_and_the_entry_has_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "entry.py").write_text(WHO_AM_I)
     report, refusal = run_program(tmp_path, REPORT, as_nobody=True).splitlines()
@@ -342,6 +344,7 @@ def run(process):
 """
 
 
+@pytest.mark.slow
 async def test_an_entry_can_be_a_host_itself(tmp_path: Path) -> None:
     await trio.to_thread.run_sync(require, Containment.PIDNS)
     (tmp_path / "inner.py").write_text(

@@ -43,6 +43,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.slow
 @levels()
 def test_a_forked_copy_of_a_host_that_is_killed_keeps_no_process_alive(tmp_path: Path, level: Containment) -> None:
     """The copy has the socket to the fork server open, which therefore sees no end of it."""
@@ -191,7 +192,7 @@ def run(process):
 """
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @levels()
 async def test_a_host_in_a_namespace_takes_nobody_for_another_one(tmp_path: Path, level: Containment) -> None:
     """It sees the numbers of the namespace outside in `/proc`, and those of its own in system calls."""

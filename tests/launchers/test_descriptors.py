@@ -208,7 +208,7 @@ async def test_a_process_takes_as_many_descriptors_as_doctor_says(launcher: Laun
         assert len(open_descriptors()) - before == 3 * _doctor._DESCRIPTORS_A_PROCESS
 
 
-@pytest.mark.quick(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("launcher", ["PythonLauncher", "ForkServerLauncher"])
 def test_a_program_without_standard_streams_starts_processes(

@@ -206,7 +206,7 @@ def run(process):
 """
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [(), ("trio",)])
 @pytest.mark.parametrize("spares", [0, 3])
 async def test_both_kinds_of_entry_run_on_whatever_waits(tmp_path: Path, preload: tuple[str, ...], spares: int) -> None:

@@ -129,6 +129,7 @@ async def test_a_launch_during_the_pause_before_the_next_server_waits_within_its
         assert not forked.launcher._pool.waiting
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_silent_after_the_pause_fails_the_launches_that_waited_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +231,7 @@ async def test_a_host_that_adopts_orphans_reaps_what_a_killed_server_leaves_behi
         prctl(adopt_orphans, 0, 0, 0, 0)
 
 
+@pytest.mark.slow
 async def test_a_host_closes_in_time_while_a_new_server_is_being_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +343,7 @@ async def test_a_launch_that_was_given_up_does_not_keep_spares_from_being_made(t
         await forked.wait_spares(2)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("spares", [0, 2])
 async def test_a_host_closes_in_time_although_its_server_was_stopped(tmp_path: Path, spares: int) -> None:
     async with trio.open_nursery() as nursery:
@@ -374,6 +376,7 @@ async def test_a_forked_copy_of_the_host_does_not_hold_up_its_end(tmp_path: Path
     assert trio.current_time() - begin < _fork_server_start.END_SECONDS / 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_host_closes_comes_out_bare(tmp_path: Path) -> None:
     async def leave() -> None:
         async with fork_host(tmp_path) as forked:

@@ -79,6 +79,7 @@ async def test_a_module_that_hangs_is_named_when_the_patience_is_over(
     assert f"'{module}'" in said
 
 
+@pytest.mark.slow
 async def test_a_host_that_is_cancelled_while_it_opens_leaves_no_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,7 @@ SEES_ALL = Containment.KILLPG
 """A level at which a module can send a signal to the test: in a namespace it has no number for it."""
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_host_opens_comes_out_bare_and_leaves_no_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ async def test_a_hundred_spawns_at_once_a_third_of_them_cancelled(tmp_path: Path
         await wait_until(lambda: len(children_of(forked.server_pid)) == 3 and len(open_descriptors()) == before)
 
 
+@pytest.mark.slow
 async def test_statuses_are_known_although_the_server_is_busy_with_a_burst(tmp_path: Path) -> None:
     """It answers in turn, and a process is reaped behind all that were asked for before."""
     async with fork_host(tmp_path) as forked:
@@ -122,7 +123,7 @@ async def test_an_end_without_a_word_is_told_as_the_system_tells_it(tmp_path: Pa
     assert told in str(handle.info.error)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [60, 180])
 async def test_processes_that_have_ended_leave_nothing_in_the_server_and_the_host(tmp_path: Path, number: int) -> None:
     def size(pid: int) -> int:
@@ -152,6 +153,7 @@ async def test_processes_that_have_ended_leave_nothing_in_the_server_and_the_hos
 # ---- processes
 
 
+@pytest.mark.slow
 async def test_a_process_that_withstands_its_kill_is_reaped_by_the_server_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,7 +216,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.quick(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "what"),
     [

@@ -119,6 +119,7 @@ async def test_an_exception_or_result_that_cannot_be_pickled_is_described(pool):
     assert await pool.run_sync(functions.add, 1) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "argument", "says"),
     [

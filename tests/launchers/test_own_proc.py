@@ -161,6 +161,7 @@ def test_where_a_process_cannot_have_one_the_host_says_so_and_an_entry_can_look(
     assert result == "completed None [False, True]"
 
 
+@pytest.mark.slow
 def test_doctor_says_so_too(tmp_path: Path) -> None:
     require_own_proc()
     program = "import sys; from spindle_trio.cli import main; sys.argv[1:] = ['doctor']; sys.exit(main())"
@@ -173,6 +174,7 @@ def test_doctor_says_so_too(tmp_path: Path) -> None:
     assert "(mount: Operation not permitted)" in line
 
 
+@pytest.mark.slow
 def test_a_user_without_privileges_has_one_as_well(tmp_path: Path) -> None:
     (tmp_path / "entry.py").write_text(COMPARES)
     level, result = run_program(tmp_path, REPORT, as_nobody=True).splitlines()
@@ -262,6 +264,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("may_mount", [True, False])
 def test_a_host_in_an_entry_knows_its_processes_by_what_proc_shows(tmp_path: Path, may_mount: bool) -> None:
     require_own_proc()

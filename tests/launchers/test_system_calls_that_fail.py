@@ -258,6 +258,7 @@ async def test_a_frame_that_there_is_no_memory_for_is_sent_later(tmp_path: Path,
             assert [await messages.receive(), await messages.receive()] == ["first", "second"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["recvmsg", "send"])
 async def test_a_link_that_fails_costs_the_processes_of_its_server_at_most(tmp_path: Path, call: str) -> None:
     launcher = Watched(None)

@@ -28,6 +28,7 @@ def test_no_two_faults_have_the_same_name() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 24
 
 
+@pytest.mark.slow
 def test_the_script_plants_a_fault_and_names_the_test_that_catches_it() -> None:
     script = Path(__file__).with_name("plant.py")
     done = subprocess.run(

@@ -11,6 +11,8 @@ import trio
 import spindle_trio as spindle
 from support.javascript import needs_node
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "notes" / "entries.md").read_text(encoding="utf-8")
 SOURCES = dict(re.findall(r"^```(?:python\n# |js\n// )(tally\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 PAYLOAD = {"least": 3}

@@ -61,6 +61,7 @@ def attributes_in_source(kind: type) -> Iterator[tuple[str, str | None]]:
                     yield name, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CLASSES)
 def test_help_tells_the_meaning_of_each_attribute(path: str) -> None:
     kind = named(path)

@@ -21,6 +21,8 @@ import pytest
 
 from support.javascript import needs_node
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").rglob("*.md"))]
 GUARD_SECONDS = 60

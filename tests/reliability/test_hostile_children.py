@@ -57,6 +57,7 @@ async def test_what_hangs_is_killed_by_the_watchdog(level: str, tmp_path: Path, 
     )
 
 
+@pytest.mark.slow
 async def test_what_resists_is_killed_like_anything_else(level: str, tmp_path: Path, at_once: int) -> None:
     await suffer_all(
         level,
@@ -187,6 +188,7 @@ def makes_a_mess(how: str, **more: object) -> Mischief:
     return Mischief("misbehaves", how, **({"ends": "completed", "result": "fine"} | more))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 async def test_what_spoils_its_own_surroundings_spoils_nobody_elses(level: str, tmp_path: Path) -> None:
     """One by one: they spoil the file and the folder that they all come from."""
     await suffer_all(

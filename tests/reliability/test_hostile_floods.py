@@ -79,6 +79,7 @@ async def test_a_flood_that_somebody_is_slow_to_read_is_held_up_without_loss(
         assert handle.state == "stopped"
 
 
+@pytest.mark.slow
 async def test_a_flood_during_the_stop_is_taken_in_up_to_its_bound(level: str, tmp_path: Path) -> None:
     """The end waits for no reader, and so it has a bound of its own."""
     await suffer_all(

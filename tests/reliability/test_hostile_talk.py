@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+import pytest
+
 from support.leftovers import open_descriptors
 from support.reliability import (
     CONTROL_PATIENCE,
@@ -136,6 +138,7 @@ async def test_a_broken_frame_ends_whoever_sends_it(level: str, tmp_path: Path, 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+@pytest.mark.slow
 async def test_who_closes_its_lanes_is_ended(level: str, tmp_path: Path, at_once: int) -> None:
     closes = [
         Mischief(

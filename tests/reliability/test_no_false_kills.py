@@ -137,6 +137,7 @@ async def test_a_loop_that_stalls_again_and_again_kills_nobody(launcher: str, tm
         assert [handle.state for handle in handles] == [ProcessState.RUNNING] * 6
 
 
+@pytest.mark.slow
 async def test_a_loop_that_stalls_while_processes_start_and_stop_ends_neither(
     launcher: str, tmp_path: Path, pace: float
 ) -> None:

@@ -82,6 +82,7 @@ def test_mutated_frames_are_taken_in_or_break_the_protocol_and_nothing_else(
     assert found["too long"] > frames / 2_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["messages", "calls"])
 @pytest.mark.parametrize("count", [800, pytest.param(1_500, marks=pytest.mark.slow)])
 def test_no_frame_costs_the_host_more_than_a_few_times_its_bound(recorded: Traffic, count: int, lane: Lane) -> None:

@@ -44,6 +44,7 @@ def test_a_seed_of_services_gives_the_same_log_each_time() -> None:
         assert play_services(draw_services(seed), seed) == play_services(draw_services(seed), seed), f"seed {seed}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(150, 270), pytest.param(range(600), marks=pytest.mark.slow)], ids=len)
 def test_scenarios_of_services_have_something_of_everything(seeds: range) -> None:
     """Each kind of event, of end and of answer occurs among these numbers: otherwise nothing would test it."""

@@ -56,6 +56,7 @@ def test_a_seed_gives_the_same_log_each_time() -> None:
         assert first == second, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_a_replay_in_another_interpreter_gives_the_same_lines() -> None:
     """Addresses of objects and hashes of texts must not matter, or a failure could not be replayed."""
     shown = set()
@@ -72,6 +73,7 @@ def test_a_replay_in_another_interpreter_gives_the_same_lines() -> None:
     assert shown.pop().count("This is as the contract says.") == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(60, 160), pytest.param(range(300), marks=pytest.mark.slow)], ids=len)
 def test_scenarios_have_something_of_everything(seeds: range) -> None:
     """Each answer and each end occurs among a hundred seeds: otherwise nothing would test it."""
