@@ -58,7 +58,8 @@ def open_service(
         restart: when the next process is started, and when the service gives up.
         on_start: an async function that is called with each process when it is ready, before anybody else gets it:
             a handshake, a migration. If it raises, that is the end of this process, and counts as a failure; of the
-            first one it is raised here. It is cancelled if the process ends, and has no other bound.
+            first one it is raised here. It is cancelled if the process ends, and has no other bound. It uses the handle
+            that it is given: the service's own `call`, `send` and `restart` wait for `on_start` itself.
         kind: as for `spawn`.
         key: as for `spawn`. It is kept between two processes: nobody but a spawn with `replace_existing` can take it,
             and that one replaces the service. With a key, also a stop of the process by somebody else counts that comes
