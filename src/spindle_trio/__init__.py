@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         StopOptions,
         WorkerToHost,
     )
+    from spindle_trio._model._resource_limits import ResourceLimits, Usage
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
@@ -166,6 +167,7 @@ _NAMES = {
         "StopOptions",
         "WorkerToHost",
     ),
+    "_model._resource_limits": ("ResourceLimits", "Usage"),
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
@@ -243,6 +245,7 @@ __all__ = [
     "ProcessStop",
     "ProtocolError",
     "PythonLauncher",
+    "ResourceLimits",
     "Response",
     "RestartPolicy",
     "Service",
@@ -260,6 +263,7 @@ __all__ = [
     "StopOptions",
     "StreamChannel",
     "UnknownMethodError",
+    "Usage",
     "UserRequiredError",
     "Worker",
     "WorkerToHost",

@@ -12,13 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import attrs
 
 from spindle_trio._errors import EntryError
 from spindle_trio._model import Containment, Limits, ResolvedEntry
 from spindle_trio._model._field_docs import show_fields
+
+if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import ResourceLimits, Usage
 
 __all__ = [
     "ABANDON_SECONDS",
@@ -66,6 +69,11 @@ class LaunchOrder:
     """The working directory instead of the root: what `Launcher.resolve_folder` returned."""
     arguments: Sequence[str] = ()
     """The entry's arguments, after its name."""
+    resource_limits: ResourceLimits | None = None
+    """What the process and all that it starts may use; `None` for no limit. `run_seconds` is the host's to hold.
+
+    Only limits that `Launcher.limit_means` names are asked for.
+    """
 
 
 @show_fields
@@ -308,6 +316,26 @@ class LaunchedProcess(ABC):
         """Count the bytes of stdout and stderr that were drained but not kept."""
         return 0
 
+    def limit_hit(self) -> str | None:
+        """Say which resource limit it has reached, with the figure and the bound; asked once `wait` has returned.
+
+        As in ``memory: 512 MiB used of 512 MiB``. One that is over a limit on memory or processor time must be killed
+        by the launcher, if the system has not done that. It may also have ended by itself, as by the error that a limit
+        has caused. `None`, the default: no limit was reached, or nobody can tell.
+        """
+        return None
+
+    def usage(self) -> Usage | None:
+        """Look, without waiting, at what it uses now together with all that it has started; `None` if unknown."""
+        return None
+
+    def peaks(self) -> Usage | None:
+        """Return the most that it has used, with all that it had started; asked once `wait` has returned.
+
+        Of the processor time, all. `None`, the default, is for unknown.
+        """
+        return None
+
 
 class Launcher(ABC):
     """Starts processes. One launcher serves one host."""
@@ -323,6 +351,20 @@ class Launcher(ABC):
     @property
     def containment_problems(self) -> Mapping[Containment, str]:
         """Why each stronger level does not work here, and what the one in use lacks, once it has been started."""
+        return {}
+
+    @property
+    def limit_means(self) -> Mapping[str, str]:
+        """By which means it holds each resource limit: a field of `ResourceLimits` → the means, as in ``"cgroup"``.
+
+        A spawn with a limit that is not among them is refused. Asked once it has been started; it may find that out
+        when it is first asked. Empty, the default: it holds none.
+        """
+        return {}
+
+    @property
+    def limit_problems(self) -> Mapping[str, str]:
+        """Why a limit cannot be held, or only by a weaker means: a field of `ResourceLimits` → the reason."""
         return {}
 
     async def start(self) -> None:
