@@ -223,8 +223,10 @@ class LiveProcesses:
     @trio.lowlevel.enable_ki_protection
     async def _own(self, process: SupervisedProcess, block: _Launch) -> None:
         """Be the task of one process."""
+        life = Supervisor(process).run(block)
+        del block  # an error's traceback has the frame that awaits this one, too: from Python 3.13 on
         try:
-            await Supervisor(process).run(block)
+            await life
         except BaseException:
             # A bug of ours or of the launcher; it leaves the worker's block as a group. No caller may wait for ever.
             if self.by_id.get(process.process_id) is process:
