@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ProcessLimitError,
         ProcessLostError,
         ProtocolError,
+        SandboxError,
         ServiceGaveUpError,
         SpawnError,
         SpawnRefusedError,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         WorkerToHost,
     )
     from spindle_trio._model._resource_limits import ResourceLimits, Usage
+    from spindle_trio._model._sandbox import OFFLINE, READ_ONLY, WORKSPACE_WRITE, Sandbox, SandboxPart
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
@@ -119,6 +121,7 @@ _NAMES = {
         "ProcessLimitError",
         "ProcessLostError",
         "ProtocolError",
+        "SandboxError",
         "ServiceGaveUpError",
         "SpawnError",
         "SpawnRefusedError",
@@ -168,6 +171,7 @@ _NAMES = {
         "WorkerToHost",
     ),
     "_model._resource_limits": ("ResourceLimits", "Usage"),
+    "_model._sandbox": ("OFFLINE", "READ_ONLY", "WORKSPACE_WRITE", "Sandbox", "SandboxPart"),
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),
     "_process_handle": ("ProcessHandle",),
@@ -186,8 +190,11 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for n
 
 __all__ = [
     "DEFAULT_PRELOAD",
+    "OFFLINE",
     "OMITTED",
+    "READ_ONLY",
     "REFERENCE_LIMITS",
+    "WORKSPACE_WRITE",
     "BackendProcesses",
     "CallError",
     "CallFailedError",
@@ -248,6 +255,9 @@ __all__ = [
     "ResourceLimits",
     "Response",
     "RestartPolicy",
+    "Sandbox",
+    "SandboxError",
+    "SandboxPart",
     "Service",
     "ServiceEvent",
     "ServiceEventKind",

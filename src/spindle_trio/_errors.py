@@ -25,6 +25,10 @@ class EntryError(SpawnRefusedError):
     """The entry cannot be run: it is absolute, outside the root, missing, or has an unknown suffix."""
 
 
+class SandboxError(SpawnRefusedError):
+    """The sandbox cannot be had: a path is wrong, a part is missing on this system, or it is weaker than the host's."""
+
+
 class UserRequiredError(SpawnRefusedError):
     """An operator-scoped worker spawned without a non-blank `user_id`."""
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import attrs
 
-from spindle_trio._errors import EntryError
+from spindle_trio._errors import EntryError, SandboxError
 from spindle_trio._model import Containment, Limits, ResolvedEntry
 from spindle_trio._model._field_docs import show_fields
 
 if TYPE_CHECKING:
     from spindle_trio._model._resource_limits import ResourceLimits, Usage
+    from spindle_trio._model._sandbox import Sandbox, SandboxPart
 
 __all__ = [
     "ABANDON_SECONDS",
@@ -33,6 +34,7 @@ __all__ = [
     "LaunchedProcess",
     "Launcher",
     "ResolvedEntry",
+    "SandboxRules",
 ]
 
 ABANDON_SECONDS: Final = 1.5
@@ -40,6 +42,25 @@ ABANDON_SECONDS: Final = 1.5
 
 DUMP_SECONDS: Final = 0.3
 """How long a process that is to be killed by a watchdog may take to leave the stacks of its threads."""
+
+
+@show_fields
+@attrs.frozen
+class SandboxRules:
+    """A sandbox with absolute paths, of which no part is a link, as a process gets it."""
+
+    read: Sequence[str]
+    """What may be read and run. A path below ``/proc/self`` is that of the process itself."""
+    write: Sequence[str]
+    """What may be changed, and read and run."""
+    network: str = "none"
+    """As `Sandbox.network`."""
+    subprocesses: bool = True
+    """As `Sandbox.subprocesses`."""
+    private_read: bool = False
+    """Whether the process gets a private folder that it may read."""
+    private_write: bool = False
+    """Whether it gets one that it may change."""
 
 
 @show_fields
@@ -74,6 +95,8 @@ class LaunchOrder:
 
     Only limits that `Launcher.limit_means` names are asked for.
     """
+    sandbox: SandboxRules | None = None
+    """What the process may reach: what `Launcher.resolve_sandbox` returned; `None` for no sandbox."""
 
 
 @show_fields
@@ -367,6 +390,20 @@ class Launcher(ABC):
         """Why a limit cannot be held, or only by a weaker means: a field of `ResourceLimits` → the reason."""
         return {}
 
+    @property
+    def sandbox_means(self) -> Mapping[SandboxPart, str]:
+        """By which means it holds each part of a sandbox: as in ``{SandboxPart.FILES: "Landlock 7"}``.
+
+        A spawn whose sandbox needs a part that is not among them is refused. Asked once it has been started; it may
+        find that out when it is first asked. Empty, the default: it has no sandboxes.
+        """
+        return {}
+
+    @property
+    def sandbox_problems(self) -> Mapping[SandboxPart, str]:
+        """Why a part of a sandbox cannot be had."""
+        return {}
+
     async def start(self) -> None:
         """Make ready to launch at once; called when the host opens, before anything else.
 
@@ -406,6 +443,19 @@ class Launcher(ABC):
             EntryError: says what is wrong with the folder; by default that this launcher knows no other than the root.
         """
         raise EntryError(f"{type(self).__name__} runs each process in its worker's root: spawn without {folder=}")
+
+    def resolve_sandbox(self, sandbox: Sandbox, entry: ResolvedEntry, root: Path) -> SandboxRules:
+        """Accept or refuse a sandbox, and find its paths. Called like `resolve`, and after it.
+
+        Args:
+            sandbox: as the caller or the host gave it. All parts that it needs are in `sandbox_means`.
+            entry: what `resolve` returned.
+            root: the worker's root, an absolute path.
+
+        Raises:
+            SandboxError: says what is wrong with a path; by default that this launcher has no sandboxes.
+        """
+        raise SandboxError(f"{type(self).__name__} has no sandboxes: spawn without one, or use DefaultLauncher")
 
     @abstractmethod
     def launch(self, order: LaunchOrder) -> AbstractAsyncContextManager[LaunchedProcess]:

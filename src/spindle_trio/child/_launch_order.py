@@ -5,7 +5,16 @@
 
 `path`, `root` and `environment` are null if the process has them already: an exec'ed one was started with the last two,
 and a forked one has its server's. `checked` makes it refuse a root that is behind a link by now; it and `arguments` are
-optional. Strings are as in the file system and the environment, with lone surrogates for bytes that are not UTF-8.
+optional. So is `sandbox`, which `_confine` applies before any code of the entry runs:
+
+    {"read": ["/…", …], "write": ["/…", …], "network": "none" | "unix" | "host", "subprocesses": true}
+
+What is in `write` may be read, too; what may be read may be run. The paths are absolute, files or folders, and no part
+of one is a link: one that has become a link since is refused. `/proc/self`, which is a link, stands for this process's
+own. Network `none` allows no `socket`, only `socketpair`; `unix` also sockets of that family. `"notifies": true` is
+optional, and allows `none` Unix datagram sockets as well. The frames of `_exec` have the same field.
+
+Strings are as in the file system and the environment, with lone surrogates for bytes that are not UTF-8.
 """
 
 from __future__ import annotations
