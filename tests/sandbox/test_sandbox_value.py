@@ -30,6 +30,7 @@ def sandbox(**given: object) -> Sandbox:
         ("@root/", "read: '@root/' has an empty part"),
         ("@root/../b", r"read: '@root/\.\./b' has an empty part"),
         ("@runtime/lib", "read: '@runtime' stands for itself, and in read only"),
+        ("@tmp/x", "read: .@tmp. stands for itself, and in read and write only"),
         ("/a\0b", "read: .* contains characters that no path may contain"),
         ("/a\ud800", "read: .* contains characters that no path may contain"),
     ],

@@ -77,6 +77,8 @@ def _check_path(name: str, path: str) -> None:
             raise ValueError(f"{name}: there is no {first!r}; a path is absolute, or begins with {_KNOWN}")
         if first == RUNTIME and (slash or name != "read"):
             raise ValueError(f"{name}: '@runtime' stands for itself, and in read only")
+        if first == PRIVATE and (slash or name == "deny"):
+            raise ValueError(f"{name}: '@tmp' stands for itself, and in read and write only: it is a fresh folder")
     elif first:
         hint = "; type os.path.expanduser(…)" if first.startswith("~") else ""
         raise ValueError(f"{name}: {path!r} is not absolute, and does not begin with {_KNOWN}{hint}")

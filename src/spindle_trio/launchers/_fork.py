@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from spindle_trio._model import Containment
+from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
 from spindle_trio.launchers._local._engine import Engine, Program
@@ -29,6 +29,12 @@ class ForkedPythonEngine(Engine):
     """Runs Python entries in the forked processes themselves."""
 
     suffixes = PYTHON_SUFFIXES
+
+    def runtime(self, entry: ResolvedEntry) -> Sequence[str]:
+        """List what this program's interpreter needs; see `Engine.runtime`."""
+        from spindle_trio.launchers._sandbox_runtime import python_runtime  # most programs have no sandboxes
+
+        return python_runtime()
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the order; see `Engine.prepare`."""

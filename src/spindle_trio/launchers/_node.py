@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -96,6 +97,17 @@ class JavaScriptEngine(Engine):
         """Say what is missing, and what to do."""
         missing = f"there is no {self.program!r}" if self.program else "neither node nor bun is on the PATH"
         return f"{missing}; {_ADVICE}{self._naming}"
+
+    def runtime(self, entry: ResolvedEntry) -> Sequence[str]:
+        """List what Node or Bun needs; see `Engine.runtime`."""
+        from spindle_trio.launchers._sandbox_runtime import installation_of, system_runtime  # as in the other engines
+
+        program = self.path_for(entry)
+        return [
+            *system_runtime(),
+            str(RUNTIME.parent.resolve()),
+            *(() if program is None else installation_of(program)),
+        ]
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the command; see `Engine.prepare`."""

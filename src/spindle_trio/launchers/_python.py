@@ -10,9 +10,10 @@ import errno
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import Final
 
-from spindle_trio._model import Containment
+from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
 from spindle_trio.launchers._local._engine import Engine, Program
@@ -42,6 +43,12 @@ class PythonEngine(Engine):
         found = shutil.which(self.python)
         self.command: Final = None if found is None else os.path.abspath(found)
         """Its path; `None` if it was not found."""
+
+    def runtime(self, entry: ResolvedEntry) -> Sequence[str]:
+        """List what the interpreter needs; see `Engine.runtime`."""
+        from spindle_trio.launchers._sandbox_runtime import installation_of, python_runtime  # as in the other engines
+
+        return [*python_runtime(), *(() if self.command is None else installation_of(self.command))]
 
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the command and the order; see `Engine.prepare`."""

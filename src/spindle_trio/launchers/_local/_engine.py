@@ -43,6 +43,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def runtime(self, entry: ResolvedEntry) -> Sequence[str]:
+        """List the files and folders that ``@runtime`` stands for in a sandbox: absolute paths without links."""
+
+    @abstractmethod
     def prepare(self, order: LaunchOrder, parent: ProcessParent) -> Program:
         """Write the first frames of a process.
 

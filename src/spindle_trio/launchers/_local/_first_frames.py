@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from spindle_trio.abc import LaunchOrder
+import attrs
 
-__all__ = ["check_surroundings", "encode_execution", "encode_order"]
+from spindle_trio.abc import LaunchOrder, SandboxRules
+
+__all__ = ["check_surroundings", "encode_execution", "encode_order", "with_private_folder", "write_sandbox"]
 
 _VARIABLE_BYTES: Final = 32 * os.sysconf("SC_PAGESIZE")
 """How long a variable may be, with its name and a zero, in Linux's `execve(2)`."""
@@ -59,6 +61,8 @@ def encode_order(
         frame["checked"] = True
     if order.arguments:
         frame["arguments"] = list(order.arguments)
+    if order.sandbox is not None:
+        frame["sandbox"] = write_sandbox(order.sandbox)
     # In ASCII: file names and variables may hold bytes that are no UTF-8, which appear as lone surrogates.
     return json.dumps(frame).encode()
 
@@ -86,7 +90,31 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str, argu
         frame["checked"] = True
     if arguments:
         frame["arguments"] = list(arguments)
+    if order.sandbox is not None:
+        frame["sandbox"] = write_sandbox(order.sandbox)
     return json.dumps(frame).encode()  # in ASCII, as above
+
+
+def write_sandbox(rules: SandboxRules) -> dict[str, object]:
+    """Write the rules of a sandbox, as `child/_launch_order.py` describes them."""
+    return {
+        "read": list(rules.read),
+        "write": list(rules.write),
+        "network": rules.network,
+        "subprocesses": rules.subprocesses,
+    }
+
+
+def with_private_folder(order: LaunchOrder, folder: str) -> LaunchOrder:
+    """Add a private folder to an order with a sandbox: as what it may reach, and as its `TMPDIR`."""
+    rules = order.sandbox
+    assert rules is not None, "only a sandbox has one"
+    rules = (
+        attrs.evolve(rules, write=[*rules.write, folder])
+        if rules.private_write
+        else attrs.evolve(rules, read=[*rules.read, folder])
+    )
+    return attrs.evolve(order, sandbox=rules, environment={**order.environment, "TMPDIR": folder})
 
 
 def _check_lengths(environment: Mapping[str, str], arguments: Sequence[str]) -> None:

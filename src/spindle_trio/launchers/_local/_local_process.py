@@ -21,7 +21,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -40,6 +40,9 @@ from spindle_trio.launchers._local._output import LineLog, OutputPipe
 from spindle_trio.launchers._local._output_drains import OutputDrains
 from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
+
+if TYPE_CHECKING:
+    from spindle_trio.launchers._local._private_folders import PrivateFolder
 
 __all__ = ["LocalProcess", "ProcessBlock", "ToldProcess", "tell"]
 
@@ -294,13 +297,15 @@ class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
     Entering and leaving hold back Ctrl-C: no `KeyboardInterrupt` may come between a start and its registration.
     """
 
-    def __init__(self, start: Callable[[], Awaitable[LocalProcess]]) -> None:
+    def __init__(self, start: Callable[[], Awaitable[LocalProcess]], folder: PrivateFolder | None = None) -> None:
         """Prepare; starts nothing.
 
         Args:
             start: starts the process. If it returns, there is one, even if it was cancelled meanwhile.
+            folder: the process's private folder, which is removed when there is no process left.
         """
         self._start = start
+        self._folder = folder
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> LocalProcess:
@@ -308,12 +313,17 @@ class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
 
         If this is cancelled or fails, no process is left.
         """
-        process = await self._start()
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            process = await self._start()
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            except BaseException:
+                await process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
+                process.close()
+                raise
         except BaseException:
-            await process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
-            process.close()
+            if self._folder is not None:
+                await self._folder.remove()  # noqa: ASYNC102  # as above
             raise
         self._process = process
         return process
@@ -327,3 +337,5 @@ class ProcessBlock(AbstractAsyncContextManager[LocalProcess]):
             await self._process.end()  # noqa: ASYNC102  # `end` shields itself, and is bounded
         finally:
             self._process.close()
+            if self._folder is not None:
+                await self._folder.remove()  # noqa: ASYNC102  # as above

@@ -14,17 +14,17 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._model import Containment, ResolvedEntry
-from spindle_trio.abc import Launcher, LaunchOrder
+from spindle_trio.abc import Launcher, LaunchOrder, SandboxRules
 from spindle_trio.launchers._entry_path import KnownEntries, resolve_folder
 from spindle_trio.launchers._local._descriptors import RESERVE, raise_limit
 from spindle_trio.launchers._local._engine import Engine
-from spindle_trio.launchers._local._first_frames import check_surroundings
+from spindle_trio.launchers._local._first_frames import check_surroundings, with_private_folder
 from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._local._fork_server_start import ServerOrder
 from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock, ToldProcess, tell
@@ -34,6 +34,10 @@ from spindle_trio.launchers._local._preload import NO_PRELOAD, Preload
 from spindle_trio.launchers._local._process_pool import ProcessPool
 from spindle_trio.launchers._local._requirements import require_real_processes
 from spindle_trio.launchers._local._system_limits import limit_behind
+
+if TYPE_CHECKING:
+    from spindle_trio._model._sandbox import Sandbox
+    from spindle_trio.launchers._local._private_folders import PrivateFolder, PrivateFolders
 
 __all__ = ["ServerLauncher"]
 
@@ -81,6 +85,7 @@ class ServerLauncher(Launcher):
         self._pool: Final = ProcessPool(spares)
         self._credentials: tuple[object, ...] = ()  # the server's
         self._memory_events: MemoryEvents | None = None
+        self._private_folders: PrivateFolders | None = None
         self._is_started = False
         self._containment: Containment | None = None
         self._containment_problems: Mapping[Containment, str] = {}
@@ -156,6 +161,9 @@ class ServerLauncher(Launcher):
             self._drains.close()
             RESERVE.close()
             self._is_started = False
+            folders, self._private_folders = self._private_folders, None
+            if folders is not None:
+                await folders.aclose()  # noqa: ASYNC102  # shields itself, and is bounded
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:
         """Accept or refuse an entry; see `Launcher.resolve`.
@@ -171,18 +179,37 @@ class ServerLauncher(Launcher):
         """Accept or refuse a folder; see `Launcher.resolve_folder`."""
         return resolve_folder(folder, root)
 
+    def resolve_sandbox(self, sandbox: Sandbox, entry: ResolvedEntry, root: Path) -> SandboxRules:
+        """Accept or refuse a sandbox; see `Launcher.resolve_sandbox`."""
+        from spindle_trio.launchers._sandbox_paths import resolve_sandbox  # most programs have none
+
+        runtime = self._engine_for(entry).runtime(entry) if "@runtime" in sandbox.read else ()
+        return resolve_sandbox(sandbox, entry, root, runtime)
+
     def launch(self, order: LaunchOrder) -> ProcessBlock:
         """Give a process the entry to run; see `Launcher.launch`.
 
         A spare gets it at once, and works on it while the host still prepares for it. What goes wrong with that is
         raised when the block is entered.
         """
+        folder: PrivateFolder | None = None
         try:
             self._check(order)
+            if order.sandbox is not None and (order.sandbox.private_read or order.sandbox.private_write):
+                folder = self._private_folder()
+                order = with_private_folder(order, folder.path)
             told = self._tell_spare(order)
         except Exception as error:
-            return ProcessBlock(partial(_fail, [error]))
-        return ProcessBlock(partial(self._launch, order, told))
+            return ProcessBlock(partial(_fail, [error]), folder)
+        return ProcessBlock(partial(self._launch, order, told), folder)
+
+    def _private_folder(self) -> PrivateFolder:
+        if self._private_folders is None:
+            from spindle_trio.launchers._local._private_folders import PrivateFolders  # most programs have no sandboxes
+
+            self._private_folders = PrivateFolders()
+            self._nursery.start_soon(self._private_folders.sweep)
+        return self._private_folders.make()
 
     def _engine_for(self, entry: ResolvedEntry) -> Engine:
         return next(engine for engine in self._engines if entry.entry.endswith(engine.suffixes))

@@ -1,0 +1,89 @@
+"""What ``@runtime`` stands for: the files without which no program of a kind runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from spindle_trio.launchers._local._interpreter import search_path
+from spindle_trio.launchers._sandbox_paths import outermost
+
+__all__ = ["installation_of", "python_runtime", "system_runtime"]
+
+_PACKAGE: Final = str(Path(__file__).resolve().parents[1])
+
+_SYSTEM: Final = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/alternatives"),
+    *("/etc/localtime", "/etc/timezone", "/etc/locale.alias", "/etc/locale.conf", "/etc/os-release"),
+    *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/hosts", "/etc/resolv.conf"),
+    *("/etc/gai.conf", "/etc/services", "/etc/protocols", "/etc/mime.types", "/etc/inputrc"),
+    *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/tls/openssl.cnf"),
+    *("/etc/pki/ca-trust/extracted", "/etc/ca-certificates", "/etc/crypto-policies"),
+    *("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage"),
+)
+"""Programs, libraries and the settings that these read. None of them has secrets on an ordinary system."""
+
+_OF_THE_KERNEL: Final = (
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/loadavg", "/proc/uptime"),
+    *("/proc/version", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/ostype", "/proc/sys/kernel/version"),
+    *("/proc/sys/kernel/cap_last_cap", "/proc/sys/kernel/ngroups_max", "/proc/sys/kernel/pid_max"),
+    *("/proc/sys/kernel/random", "/proc/sys/kernel/threads-max", "/proc/sys/vm/overcommit_memory"),
+    *("/proc/sys/vm/max_map_count", "/proc/sys/fs/pipe-max-size"),
+)
+"""What is the same in each `/proc`, whosever it is."""
+
+_OWN: Final = "/proc/self"
+
+
+def python_runtime() -> Sequence[str]:
+    """List what Python entries need that run in this program's interpreter, or in one like it."""
+    return _python_runtime(tuple(search_path()), os.path.expanduser("~"))
+
+
+@lru_cache(maxsize=8)
+def _python_runtime(path: tuple[str, ...], home: str) -> Sequence[str]:
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
+    own = _real((*prefixes, *path, _PACKAGE))
+    return outermost([*system_runtime(), *(folder for folder in own if not _is_above(folder, home))])
+
+
+@lru_cache(maxsize=1)
+def system_runtime() -> Sequence[str]:
+    """List what any program of this system needs."""
+    return outermost([*_real(_SYSTEM), *filter(os.path.exists, _OF_THE_KERNEL), _OWN])
+
+
+def installation_of(program: str) -> Sequence[str]:
+    """List the files and folders of a program: its file, and where it is installed if that is a folder of its own."""
+    return _installation_of(program, os.path.expanduser("~"))
+
+
+@lru_cache(maxsize=64)
+def _installation_of(program: str, home: str) -> Sequence[str]:
+    found: list[str] = []
+    for file in {program, *_real((program,))}:
+        folder, name = os.path.split(os.path.dirname(file))
+        found += _real((file,))
+        if name in {"bin", "sbin"}:
+            found += (place for place in _real((folder,)) if not _is_above(place, home))
+    return outermost(found)
+
+
+def _real(paths: Iterable[str]) -> Iterator[str]:
+    """Find those that exist, with all links followed."""
+    for path in paths:
+        try:
+            yield os.path.realpath(path, strict=True)
+        except (OSError, RuntimeError, ValueError):
+            continue
+
+
+def _is_above(folder: str, home: str) -> bool:
+    """Whether a folder holds the user's home: a path to import from must not open that."""
+    real_home = os.path.realpath(home)
+    return folder in {"/", real_home} or real_home.startswith(f"{folder}/")

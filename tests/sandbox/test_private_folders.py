@@ -1,0 +1,130 @@
+"""Private folders of processes: how they are removed, whatever is in them, and those of programs that were killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from spindle_trio.launchers._local._private_folders import PrivateFolders, remove_tree
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+async def test_a_folder_is_fresh_private_and_removed(place: Path) -> None:
+    folders = PrivateFolders()
+    one, other = folders.make(), folders.make()
+    assert one.path != other.path
+    assert Path(one.path).stat().st_mode & 0o777 == 0o700
+    assert Path(one.path).parent.stat().st_mode & 0o777 == 0o700
+    Path(one.path, "file").write_text("left")
+    await one.remove()
+    assert not Path(one.path).exists()
+    await folders.aclose()
+    assert list(place.iterdir()) == []
+
+
+def test_a_tree_deeper_than_any_path_is_long_is_removed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(2_000):
+        os.mkdir("deeper-and-deeper", dir_fd=fd)
+        inner = os.open("deeper-and-deeper", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    remove_tree(str(top))
+    assert not top.exists()
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    top = tmp_path / "top"
+    (top / "inner").mkdir(parents=True)
+    for link in (top / "link", top / "inner/link"):
+        link.symlink_to(kept)
+    remove_tree(str(top))
+    assert not top.exists()
+    assert (kept / "file").exists()
+
+
+def test_a_folder_that_has_become_a_link_is_left_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").touch()
+    (tmp_path / "top").symlink_to("kept")
+    with caplog.at_level(logging.WARNING, "spindle_trio.launchers"):
+        remove_tree(str(tmp_path / "top"))
+    assert "what a process in a sandbox has left in" in caplog.text
+    assert (tmp_path / "kept/file").exists()
+
+
+def test_names_that_the_removal_would_use_are_no_obstacle(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    for name in (".removed-0", ".removed-1/.removed-0/.removed-1", "a/b/c"):
+        (top / name).mkdir(parents=True)
+    remove_tree(str(top))
+    assert not top.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_folders_closed_to_their_owner_are_removed() -> None:
+    program = (
+        "import os, tempfile\n"
+        "from spindle_trio.launchers._local._private_folders import remove_tree\n"
+        "os.setuid(65534)\n"
+        "top = tempfile.mkdtemp(dir='/tmp')\n"
+        "os.makedirs(top + '/a/b/c')\n"
+        "for name in ('/a/b/c', '/a/b', '/a', ''): os.chmod(top + name, 0)\n"
+        "remove_tree(top)\n"
+        "print(os.path.lexists(top))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n", ran.stderr
+
+
+async def test_what_a_killed_program_has_left_is_removed_by_the_next_one(place: Path) -> None:
+    program = (
+        "import sys, tempfile\n"
+        "from spindle_trio.launchers._local._private_folders import PrivateFolders\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "print(PrivateFolders().make().path, flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        path = Path(other.stdout.readline().rstrip())
+        folders = PrivateFolders()
+        await folders.sweep()
+        assert path.exists(), "its program is alive"
+        other.send_signal(signal.SIGKILL)
+    await folders.sweep()
+    assert not path.exists()
+    assert not path.parent.exists()
+    await folders.aclose()
+
+
+async def test_the_removal_outlasts_a_cancellation(place: Path) -> None:
+    folders = PrivateFolders()
+    folder = folders.make()
+    Path(folder.path, "file").touch()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await folder.remove()
+    assert not Path(folder.path).exists()
+    await folders.aclose()
+    assert list(place.iterdir()) == []
