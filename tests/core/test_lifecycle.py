@@ -14,9 +14,11 @@ from spindle_trio.abc import ABANDON_SECONDS, DUMP_SECONDS
 from support.state_table import follows
 
 
-def lifecycle_in(*inputs: Input, startup: float = 10, heartbeat: float = 20, grace: float = 5) -> Lifecycle:
+def lifecycle_in(
+    *inputs: Input, startup: float = 10, heartbeat: float = 20, grace: float = 5, run: float = math.inf
+) -> Lifecycle:
     """Begin at time 0 and say each input at time 0."""
-    life = Lifecycle(startup_timeout=startup, heartbeat_timeout=heartbeat, grace_period=grace, now=0)
+    life = Lifecycle(startup_timeout=startup, heartbeat_timeout=heartbeat, grace_period=grace, run_seconds=run, now=0)
     for said in inputs:
         life.feed(said, 0)
     return life
@@ -130,6 +132,7 @@ def test_a_failed_process_has_its_error_and_no_result() -> None:
         ((Input.CONTROL_CLOSED,), "closed its control lane and lived on"),
         ((Input.STARTUP_DEADLINE,), "not ready within 10 s"),
         ((Input.READY, Input.HEARTBEAT_DEADLINE), "no heartbeat for 20 s"),
+        ((Input.READY, Input.RUN_DEADLINE), "ran for longer than run_seconds=30"),
         ((Input.STOP, Input.GRACE_DEADLINE), "did not end within 5 s of the stop, and was killed"),
         ((Input.CALLER_GONE,), "the caller of spawn was cancelled"),
         ((Input.STOP, Input.KILL), "killed without a grace period"),
@@ -141,7 +144,7 @@ def test_a_failed_process_has_its_error_and_no_result() -> None:
     ],
 )
 def test_the_table_says_what_went_wrong_where_it_alone_knows(inputs: tuple[Input, ...], text: str | None) -> None:
-    assert lifecycle_in(*inputs).conclude(0).error == text
+    assert lifecycle_in(*inputs, run=30).conclude(0).error == text
 
 
 def test_seconds_in_a_text_are_as_short_as_they_can_be() -> None:
@@ -238,6 +241,43 @@ def test_without_a_watchdog_there_is_no_deadline() -> None:
     assert life.due(10**9) is None
 
 
+def test_the_run_deadline_counts_from_ready_and_no_heartbeat_moves_it() -> None:
+    life = lifecycle_in(heartbeat=4, run=6)
+    assert (life.deadline(), life.due(9.99)) == (10, None)
+    life.feed(Input.READY, 9)
+    assert life.deadline() == 13
+    life.note_heartbeat(12, 12)
+    assert life.deadline() == 15
+    assert (life.due(14.99), life.due(15)) == (None, Input.RUN_DEADLINE)
+
+
+def test_no_stall_of_the_host_moves_the_run_deadline() -> None:
+    """The process ran all the while: the limit is one on what it does, and not a judgement of whether it hangs."""
+    life = lifecycle_in(Input.READY, run=6)
+    life.extend_deadline(3, 3)
+    assert (life.due(5.99), life.due(6)) == (None, Input.RUN_DEADLINE)
+
+
+def test_a_process_that_beats_no_more_hangs_whatever_else_it_is_late_for() -> None:
+    life = lifecycle_in(Input.READY, heartbeat=4, run=4)
+    assert life.due(4) is Input.HEARTBEAT_DEADLINE
+
+
+@pytest.mark.parametrize("said", [Input.STOP, Input.COMPLETE])
+def test_a_process_that_is_to_end_has_its_grace_period_and_no_run_deadline(said: Input) -> None:
+    life = lifecycle_in(Input.READY, grace=5, run=6)
+    life.feed(said, 4)
+    assert (life.deadline(), life.due(9)) == (9, Input.GRACE_DEADLINE)
+
+
+def test_it_is_noted_what_has_settled_an_end() -> None:
+    life = lifecycle_in(Input.READY)
+    assert life.settled_by is None
+    life.feed(Input.RUN_DEADLINE, 1)
+    life.feed(Input.KILL, 2)
+    assert life.settled_by is Input.RUN_DEADLINE
+
+
 def test_a_stop_turns_the_watchdog_off_and_starts_one_grace_period() -> None:
     life = lifecycle_in(Input.READY)
     life.feed(Input.STOP, 3)
@@ -273,7 +313,10 @@ def test_a_killed_process_is_abandoned_in_time_and_only_once() -> None:
     assert life.conclude(7).error == "did not end within 5 s of the stop, and was killed; SIGKILL has not ended it"
 
 
-@pytest.mark.parametrize("inputs", [(Input.STARTUP_DEADLINE,), (Input.READY, Input.HEARTBEAT_DEADLINE)])
+@pytest.mark.parametrize(
+    "inputs",
+    [(Input.STARTUP_DEADLINE,), (Input.READY, Input.HEARTBEAT_DEADLINE), (Input.READY, Input.RUN_DEADLINE)],
+)
 def test_a_watchdog_leaves_time_for_a_dump_and_no_more(inputs: tuple[Input, ...]) -> None:
     life = lifecycle_in(*inputs)
     assert (life.deadline(), life.due(0.29), life.due(DUMP_SECONDS)) == (DUMP_SECONDS, None, Input.GRACE_DEADLINE)

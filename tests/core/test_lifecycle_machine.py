@@ -15,7 +15,7 @@ from spindle_trio._supervision._lifecycle import Lifecycle, Step, Transition
 from spindle_trio._supervision._state_table import Action, Input, Phase
 from support.state_table import follows
 
-STARTUP, HEARTBEAT, GRACE, ABANDON, DUMP = 10.0, 4.0, 5.0, 1.5, 0.3
+STARTUP, HEARTBEAT, GRACE, RUN, ABANDON, DUMP = 10.0, 4.0, 5.0, 9.0, 1.5, 0.3
 
 DOES = {"kill": Action.KILL, "dump": Action.DUMP, "let go": Action.AWAIT_EXIT, "stopping": Action.ASK}
 
@@ -30,6 +30,7 @@ class Story:
     asked_at: float | None = None
     killed_at: float | None = None
     dumps_at: float | None = None
+    ready_at: float = -math.inf
     beat_at: float | None = None
     is_over: bool = False
 
@@ -42,7 +43,9 @@ class LifecycleMachine(RuleBasedStateMachine):
     @initialize(begin=st.floats(-1e3, 1e3))
     def begin(self, begin: float) -> None:
         self.now = begin
-        self.life = Lifecycle(startup_timeout=STARTUP, heartbeat_timeout=HEARTBEAT, grace_period=GRACE, now=begin)
+        self.life = Lifecycle(
+            startup_timeout=STARTUP, heartbeat_timeout=HEARTBEAT, grace_period=GRACE, run_seconds=RUN, now=begin
+        )
         self.story = Story()
         self.startup_at = begin + STARTUP
 
@@ -120,7 +123,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if does in ("running", "stopping"):
             story.seen.append(ProcessState(does))
         if does == "running":
-            story.beat_at = self.now
+            story.ready_at = story.beat_at = self.now
         story.ended_as = story.ended_as or end
         expected = DOES.get(does, Action.NOTHING)
         assert step.action is expected
@@ -157,7 +160,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             return self.startup_at
         if story.state is ProcessState.RUNNING:
             assert story.beat_at is not None
-            return story.beat_at + HEARTBEAT
+            return min(story.beat_at + HEARTBEAT, story.ready_at + RUN)
         assert story.asked_at is not None
         return story.asked_at + GRACE
 

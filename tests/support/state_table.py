@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[str, str, str, str]] = {
     "launch fails":             ("gone: failed",        "-",                    "gone: stopped",        "-"),
     "startup deadline":         ("dump: timed_out",     "-",                    "-",                    "-"),
     "heartbeat deadline":       ("-",                   "dump: timed_out",      "-",                    "-"),
+    "runs for too long":        ("-",                   "dump: timed_out",      "-",                    "-"),
     "cancelled call goes on":   ("-",                   "dump: timed_out",      "dump: stopped",        "-"),
     "grace period over":        ("-",                   "-",                    "kill: stopped",        "kill"),
     "outlives its kill":        ("-",                   "-",                    "-",                    "abandon"),

@@ -6,7 +6,7 @@ Theory of operation
 A process is in one of five *phases*. Three of them are the live states that users see:
 
 * ``STARTING``: the startup deadline runs. It ends by `ready`, by an end, or by a stop.
-* ``RUNNING``: the heartbeat deadline runs, and those of calls that were cancelled (`Overruns`).
+* ``RUNNING``: the heartbeat deadline runs, that of `run_seconds`, and those of calls that were cancelled (`Overruns`).
 * ``STOPPING``: it was asked to stop; the grace period runs, and the deadlines of calls go on. The watchdog is off.
 
 The fourth, ``ENDING``, is internal: *how* the process ends is settled, but it has not exited yet. After `complete` it
@@ -25,7 +25,8 @@ settles the exit reason whatever the child says (`Lifecycle.feed` with `HOST_STO
 and the deadlines (`Lifecycle.deadline` and `Lifecycle.due`).
 
 Time is an argument, in seconds on any one monotonic clock. Time in which this program did not run does not count
-against a process: `Lifecycle.extend_deadline` extends the deadline that was running.
+against a process: `Lifecycle.extend_deadline` extends the deadline that was running. It does not extend `run_seconds`:
+that is a limit on what the process does, which ran all the while.
 """
 
 from __future__ import annotations
@@ -94,21 +95,33 @@ class Lifecycle:
         "phase",
         "ready_at",
         "result",
+        "run_deadline",
+        "run_seconds",
         "settled",
         "settled_at",
+        "settled_by",
         "started_at",
         "startup_deadline",
         "startup_timeout",
         "state",
     )
 
-    def __init__(self, *, startup_timeout: float, heartbeat_timeout: float, grace_period: float, now: float) -> None:
+    def __init__(
+        self,
+        *,
+        startup_timeout: float,
+        heartbeat_timeout: float,
+        grace_period: float,
+        run_seconds: float = math.inf,
+        now: float,
+    ) -> None:
         """Begin in `STARTING`, with the startup deadline running.
 
         Args:
             startup_timeout: seconds until `ready` must have come.
             heartbeat_timeout: seconds between two heartbeats; `math.inf` for no watchdog.
             grace_period: seconds between asking and killing.
+            run_seconds: seconds that it may run from ready on; `math.inf` for no limit.
             now: the present.
         """
         self.phase: Phase = Phase.STARTING
@@ -121,13 +134,16 @@ class Lifecycle:
         self.startup_timeout: float = startup_timeout
         self.heartbeat_timeout: float = heartbeat_timeout
         self.grace_period: float = grace_period
+        self.run_seconds: float = run_seconds
         self.started_at: float = now
         self.startup_deadline: float = now + startup_timeout
         self.ready_at: float | None = None
         self.heartbeat_at: float | None = None
         self.settled_at: float | None = None
+        self.settled_by: Input | None = None
         self.ended_at: float | None = None
         self.heartbeat_deadline: float = math.inf
+        self.run_deadline: float = math.inf
         self.grace_deadline: float = math.inf
         self.kill_deadline: float = math.inf
         self.closed_deadline: float = math.inf
@@ -177,7 +193,7 @@ class Lifecycle:
         if rule is None:
             return _IGNORED
         if rule.end is not None:
-            self.settled, self.settled_at = rule.end, now
+            self.settled, self.settled_at, self.settled_by = rule.end, now, said
             self.error = text if text is not None else self._own_words(said)
             self.result = result if rule.end is COMPLETED else None
         if rule.action in (Action.ASK, Action.AWAIT_EXIT):
@@ -208,6 +224,7 @@ class Lifecycle:
         if state is ProcessState.RUNNING:
             self.ready_at = self.heartbeat_at = now
             self.heartbeat_deadline = now + self.heartbeat_timeout
+            self.run_deadline = now + self.run_seconds
         return Transition(previous, state, now)
 
     def _own_words(self, said: Input) -> str | None:
@@ -272,7 +289,7 @@ class Lifecycle:
             case Phase.STARTING:
                 return min(self.startup_deadline, self.closed_deadline)
             case Phase.RUNNING:
-                deadline = min(self.heartbeat_deadline, self.closed_deadline)
+                deadline = min(self.heartbeat_deadline, self.run_deadline, self.closed_deadline)
                 return deadline if self.overruns is None else min(deadline, self.overruns.deadline)
             case Phase.STOPPING:
                 deadline = min(self.grace_deadline, self.closed_deadline)
@@ -296,7 +313,9 @@ class Lifecycle:
             case Phase.STARTING:
                 return Input.STARTUP_DEADLINE
             case Phase.RUNNING:
-                return Input.HEARTBEAT_DEADLINE if now >= self.heartbeat_deadline else Input.CALL_OVERRUN
+                if now >= self.heartbeat_deadline:
+                    return Input.HEARTBEAT_DEADLINE
+                return Input.RUN_DEADLINE if now >= self.run_deadline else Input.CALL_OVERRUN
             case Phase.STOPPING if now < self.grace_deadline:
                 return Input.CALL_OVERRUN
             case Phase.ENDING if self.kill_deadline < math.inf:

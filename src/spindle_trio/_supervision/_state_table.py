@@ -37,6 +37,7 @@ class Input(enum.Enum):
     LAUNCH_FAILED = "launch fails"
     STARTUP_DEADLINE = "startup deadline"
     HEARTBEAT_DEADLINE = "heartbeat deadline"
+    RUN_DEADLINE = "runs for too long"
     CALL_OVERRUN = "cancelled call goes on"
     GRACE_DEADLINE = "grace period over"
     ABANDON_DEADLINE = "outlives its kill"
@@ -104,6 +105,7 @@ TABLE: Final[Mapping[tuple[Phase, Input], Rule]] = {
     (Phase.RUNNING, Input.BROKEN): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.RUNNING, Input.CONTROL_CLOSED): Rule(Phase.ENDING, Action.KILL, FAILED),
     (Phase.RUNNING, Input.HEARTBEAT_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
+    (Phase.RUNNING, Input.RUN_DEADLINE): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.RUNNING, Input.CALL_OVERRUN): Rule(Phase.ENDING, Action.DUMP, TIMED_OUT),
     (Phase.RUNNING, Input.STOP): Rule(Phase.STOPPING, Action.ASK),
     (Phase.RUNNING, Input.HOST_STOP): Rule(Phase.STOPPING, Action.ASK),
@@ -135,6 +137,7 @@ OWN_WORDS: Final[Mapping[Input, str]] = {
     Input.CONTROL_CLOSED: "closed its control lane and lived on",
     Input.STARTUP_DEADLINE: "not ready within {life.startup_timeout:g} s",
     Input.HEARTBEAT_DEADLINE: f"{NO_HEARTBEAT} {{life.heartbeat_timeout:g}} s",
+    Input.RUN_DEADLINE: "ran for longer than run_seconds={life.run_seconds:g}",
     Input.GRACE_DEADLINE: "did not end within {life.grace_period:g} s of the stop, and was killed",
     Input.CALLER_GONE: "the caller of spawn was cancelled",
     Input.KILL: "killed without a grace period",
