@@ -59,6 +59,10 @@ class ProcessLimitError(SpawnRefusedError):
         return self._limit
 
 
+class ResourceLimitError(SpawnRefusedError, ValueError):
+    """A resource limit of the spawn is above its host's, or cannot be held there."""
+
+
 class KeyLostError(SpawnRefusedError):
     """The key is no longer kept for a successor of the process that `successor_of` names."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SpawnOptions,
         StopOptions,
     )
+    from spindle_trio._model._resource_limits import Usage
 
 
 class CallsInterface(Protocol):
@@ -148,6 +149,9 @@ class WorkerInterface(Protocol):
 
     async def get(self, process_id: str) -> ProcessInfo | None:
         """Look one up; see `BackendProcesses.get`."""
+
+    async def usage(self, process_id: str) -> Usage:
+        """Look at what one uses now; see `ProcessHandle.usage`."""
 
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Stop one and wait until it is gone; see `BackendProcesses.stop`."""

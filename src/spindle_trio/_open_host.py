@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from threading import get_ident
 from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -24,16 +25,20 @@ from spindle_trio._host._settings import (
     check_bounds,
     check_environment,
     check_kinds,
+    check_require_limits,
     checked_allow,
     wall_time_from,
 )
 from spindle_trio._host._worker_scope import WorkerScope
-from spindle_trio._model import Containment, EndedProcess, HostStatistics, Limits
+from spindle_trio._model import Containment, EndedProcess, HostStatistics, Limits, check_resource_limits
 from spindle_trio._trio_rules import AsyncBlock, other_thread, refuse_stream, require_trio, uninterrupted
 from spindle_trio._worker import Worker
 from spindle_trio._worker_protocol import WireMessage, serve_worker
 from spindle_trio.abc import Launcher
 from spindle_trio.launchers import DefaultLauncher
+
+if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import ResourceLimits
 
 
 def _uuid_hex() -> str:
@@ -59,6 +64,8 @@ def open_host(
     replace_grace: float | None = None,
     allow: Iterable[str] = (),
     cancel_grace: float = 1.0,
+    resource_limits: ResourceLimits | None = None,
+    require_limits: Literal["cgroup"] | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -87,16 +94,24 @@ def open_host(
             ``"folder"`` and ``"arguments"``; by default none. Workers in this program may use all of them.
         cancel_grace: seconds that a handler has to end after its call was cancelled or its time was over, if the call
             was made with ``overrun="kill"``; after that its process is killed.
+        resource_limits: what each process may use, with all that it starts: the default, and the most that a spawn can
+            ask for.
+        require_limits: ``"cgroup"`` to accept only control groups as the means for limits on memory, pids and cpus;
+            `None` for the strongest that works here. ``host.statistics().limit_means`` tells which.
 
     Raises:
-        ValueError: a grace period or `max_processes` is out of range, or `require_containment` is not a level.
-        RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment`, or
-            the program does not run under Trio.
-        TypeError: `launcher` or `limits` has the wrong type, or `environment` does not map str to str.
+        ValueError: a grace period or `max_processes` is out of range, `require_containment` is not a level, or
+            `require_limits` no means.
+        RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment` or
+            `require_limits`, or cannot hold one of `resource_limits`, or the program does not run under Trio.
+        TypeError: `launcher`, `limits` or `resource_limits` has the wrong type, or `environment` does not map
+            str to str.
     """
     check_kinds(launcher, limits)
     check_bounds(grace_period, replace_grace, max_processes, cancel_grace)
     check_environment(environment)
+    check_resource_limits("resource_limits", resource_limits)
+    check_require_limits(require_limits)
     settings = partial(
         HostSettings,
         grace_period=grace_period,
@@ -107,6 +122,8 @@ def open_host(
         replace_grace=replace_grace,
         allow=checked_allow(allow),
         cancel_grace=cancel_grace,
+        resource_limits=resource_limits,
+        require_limits=require_limits,
     )
     return _HostBlock(launcher, environment, _utc_now if wall_clock is None else wall_clock, settings)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from spindle_trio._interfaces import ProcessInterface, WorkerInterface
     from spindle_trio._model import PostMortem
+    from spindle_trio._model._resource_limits import Usage
 
 
 @uninterrupted
@@ -247,6 +248,22 @@ class ProcessHandle:
         """Ask the host for a snapshot; `None` once the process has ended, while `info` keeps the last one."""
         self._check_thread("refresh")
         return await self._worker.get(self.process_id)
+
+    async def usage(self) -> Usage:
+        """Look at what it uses now, together with all that it has started. Changes nothing if cancelled.
+
+        What it has used by its end is in `info`: `peak_memory` and `processor_seconds`.
+
+        Returns:
+            Its memory in bytes, its processes, and its processor time in seconds; `None` for what is unknown, as for an
+            `async` function that a `MemoryLauncher` runs.
+
+        Raises:
+            trio.BrokenResourceError: the process has ended.
+            trio.ClosedResourceError: the worker is closed.
+        """
+        self._check_thread("usage")
+        return await self._worker.usage(self.process_id)
 
     def messages(self) -> MessageReceiveChannel[JsonValue]:
         """Open a channel of its messages, from the oldest that is still held; it ends when the process has.

@@ -136,6 +136,8 @@ class BackendProcesses:
                 The interpreter of a forked process runs already, so PYTHONHASHSEED and the like have no effect.
             folder: the working directory, relative to the worker's root and really below it; by default the root.
             arguments: the entry's `sys.argv[1:]`, or `process.argv.slice(2)`.
+            resource_limits: what it may use, with all that it starts, as in ``ResourceLimits(memory=2**29)``. What they
+                leave open is as the host has it. An end by a limit says so: `PostMortem.limit`.
 
         Raises:
             ValueError: a timeout or grace period is out of range, a variable or argument is not valid, or `keep_key` or
@@ -145,6 +147,7 @@ class BackendProcesses:
             EntryError: the entry may not or cannot be run, or not in `folder`.
             UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
             DuplicateKeyError: the key is taken, and `replace_existing` is false.
+            ResourceLimitError: a resource limit is above the host's, or cannot be held here.
             KeyLostError: the key is not kept, or no longer, for a successor of that process.
             ProcessAccessError: `successor_of` names another user's process.
             SpawnRefusedError: `successor_of` names a process with another kind or key.

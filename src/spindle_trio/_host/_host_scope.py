@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -13,6 +15,9 @@ from spindle_trio._host._worker_scope import WorkerScope
 from spindle_trio._model import Containment, EndedProcess, HostStatistics
 from spindle_trio._nursery_scope import NurseryScope
 from spindle_trio.abc import Launcher
+
+HELD_BY_THE_HOST: Final[Mapping[str, str]] = {"run_seconds": "deadline"}
+"""The limits that need no launcher, and their means."""
 
 
 class HostScope:
@@ -34,13 +39,15 @@ class HostScope:
         """Make the launcher ready and open the nursery.
 
         Raises:
-            RuntimeError: the launcher's level of containment is weaker than this host requires.
+            RuntimeError: the launcher's level of containment is weaker than this host requires, or the launcher cannot
+                hold its limits, or only by weaker means.
         """
-        launcher, required = self.settings.launcher, self.settings.require_containment
+        launcher = self.settings.launcher
         await launcher.start()
-        if required is not None and not (launcher.containment and launcher.containment.is_at_least(required)):
+        refusal = _refusal(self.settings)
+        if refusal is not None:
             await launcher.aclose()
-            raise RuntimeError(_refusal(launcher, required))
+            raise RuntimeError(refusal)
         await self._scope.open()
 
     async def close(self, error: BaseException | None) -> None:
@@ -94,11 +101,28 @@ class HostScope:
             abandoned=sum(worker.abandoned for worker in self._workers),
             containment=self.settings.launcher.containment,
             containment_problems=self.settings.launcher.containment_problems,
+            limit_means={**self.settings.launcher.limit_means, **HELD_BY_THE_HOST},
+            limit_problems=self.settings.launcher.limit_problems,
         )
 
 
-def _refusal(launcher: Launcher, required: Containment) -> str:
-    """Say why a host that requires a level of containment cannot have it."""
+def _refusal(settings: HostSettings) -> str | None:
+    """Say why a host cannot have what it requires; `None` if it can."""
+    launcher, required = settings.launcher, settings.require_containment
+    if required is not None and not (launcher.containment and launcher.containment.is_at_least(required)):
+        return _too_weak(launcher, required)
+    if settings.resource_limits is None and settings.require_limits is None:
+        return None
+    from spindle_trio._host._resource_bounds import what_cannot_be_held, what_is_weaker  # most hosts have no limits
+
+    if settings.require_limits is not None and (weaker := what_is_weaker(launcher, settings.require_limits)):
+        return weaker
+    if settings.resource_limits is not None and (problem := what_cannot_be_held(settings.resource_limits, launcher)):
+        return f"{problem}; open the host without it"
+    return None
+
+
+def _too_weak(launcher: Launcher, required: Containment) -> str:
     name, level = type(launcher).__name__, launcher.containment
     text = f"this host requires containment {str(required)!r} or better, and {name} offers "
     if level is None:

@@ -6,6 +6,7 @@ start of the task happens in one step. So if two spawns ask for one key in the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -162,7 +163,7 @@ class LiveProcesses:
         return self._start(request, claim)
 
     def _start(self, request: SpawnRequest, claim: Claim) -> SupervisedProcess:
-        settings, options = self._settings, request.options
+        settings, options, resource_limits = self._settings, request.options, request.resource_limits
         try:
             process_id = settings.new_process_id()
         except BaseException:
@@ -172,6 +173,7 @@ class LiveProcesses:
             startup_timeout=options.startup_timeout,
             heartbeat_timeout=options.heartbeat_timeout,
             grace_period=settings.grace_period if options.grace_period is None else options.grace_period,
+            run_seconds=math.inf if resource_limits is None else resource_limits.run_seconds,
             now=trio.current_time(),
         )
         record = ProcessRecord(request.identity(process_id), self._config, life)
@@ -192,6 +194,7 @@ class LiveProcesses:
             log_attributes=partial(log_attributes, self._config.worker, record.identity),
             folder=request.folder,
             arguments=options.arguments,
+            resource_limits=resource_limits,
         )
         # Here, and not in the task: the process can work on its order while this program makes the rest.
         block = _begin_launch(settings.launcher, order)

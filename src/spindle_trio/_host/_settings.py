@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from spindle_trio._model import SURROUNDINGS, Containment, Limits, check_grace
 from spindle_trio.abc import Launcher
+
+if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import ResourceLimits
 
 
 @attrs.frozen
@@ -30,6 +34,10 @@ class HostSettings:
     """Which surroundings of its processes a worker at the far end of a channel may set."""
     cancel_grace: float = 1.0
     """Seconds that a handler has to end after its call was cancelled, where its process is killed otherwise."""
+    resource_limits: ResourceLimits | None = None
+    """What each process may use at most, and may use if its spawn says nothing."""
+    require_limits: str | None = None
+    """The means by which limits on memory, pids and cpus have to be held; `None` for the strongest that works."""
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:
@@ -72,6 +80,16 @@ def check_bounds(grace_period: object, replace_grace: object, max_processes: obj
     check_grace("cancel_grace", cancel_grace)
     if type(max_processes) is not int or max_processes < 1:
         raise ValueError(f"max_processes must be a positive integer, not {max_processes!r}")
+
+
+def check_require_limits(required: object) -> None:
+    """Check the means that limits have to be held by.
+
+    Raises:
+        ValueError: it is no means that can be required.
+    """
+    if required not in (None, "cgroup"):
+        raise ValueError(f"require_limits must be 'cgroup' or None, not {required!r}")
 
 
 def checked_allow(allow: Iterable[str]) -> frozenset[str]:

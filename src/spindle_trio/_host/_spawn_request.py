@@ -19,6 +19,7 @@ from spindle_trio._protocol._payload import PayloadWalk, check_payload, check_te
 from spindle_trio._supervision._process_record import Identity, ProcessConfig
 
 if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio.abc import Launcher, ResolvedEntry
 
 
@@ -47,6 +48,8 @@ class SpawnRequest:
     """The other options, without payload and metadata."""
     folder: Path | None = None
     """The working directory instead of the worker's root."""
+    resource_limits: ResourceLimits | None = None
+    """The limits of the spawn, joined with the host's."""
 
     def identity(self, process_id: str) -> Identity:
         """Make the identity of the requested process."""
@@ -86,17 +89,21 @@ class _Spawning(Protocol):
 class SpawnChecker:
     """Checks the spawns of one worker: everything except the key."""
 
-    def __init__(self, worker: _Spawning, launcher: Launcher, config: ProcessConfig) -> None:
+    def __init__(
+        self, worker: _Spawning, launcher: Launcher, config: ProcessConfig, resource_limits: ResourceLimits | None
+    ) -> None:
         """Begin.
 
         Args:
             worker: the worker that spawns.
             launcher: accepts or refuses entries.
             config: the configuration of the worker's processes.
+            resource_limits: the host's.
         """
         self._worker = worker
         self._launcher = launcher
         self._config = config
+        self._resource_limits = resource_limits
 
     def check(self, options: SpawnOptions) -> SpawnRequest:
         """Check options, and encode payload and metadata.
@@ -105,6 +112,7 @@ class SpawnChecker:
             EntryError: the entry may not or cannot be run, or not in the folder.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
             UserRequiredError: `user_id` is missing or blank.
+            ResourceLimitError: a resource limit is above the host's, or cannot be held here.
         """
         worker, limits = self._worker, self._config.limits
         if not isinstance(options.entry, str):
@@ -123,12 +131,19 @@ class SpawnChecker:
                 f" spawn {entry.entry!r} with a non-blank user_id"
             )
         check_text("user_id", user_id, None)
+        resource_limits = None
+        if options.resource_limits is not None or self._resource_limits is not None:
+            from spindle_trio._host._resource_bounds import limits_of_spawn  # most hosts have no limits
+
+            resource_limits = limits_of_spawn(options.resource_limits, self._resource_limits, self._launcher)
         if options.payload is OMITTED and options.metadata is None:
-            return SpawnRequest(entry, kind, key, user_id, OMITTED, None, None, options, folder)
+            return SpawnRequest(entry, kind, key, user_id, OMITTED, None, None, options, folder, resource_limits)
         payload = OMITTED if options.payload is OMITTED else self._encode(options.payload, "payload")
         metadata, encoded_metadata = self._copy_metadata(options.metadata)
         rest = attrs.evolve(options, payload=OMITTED, metadata=None)
-        return SpawnRequest(entry, kind, key, user_id, payload, metadata, encoded_metadata, rest, folder)
+        return SpawnRequest(
+            entry, kind, key, user_id, payload, metadata, encoded_metadata, rest, folder, resource_limits
+        )
 
     def _copy_metadata(self, given: object) -> tuple[dict[str, JsonValue] | None, EncodedValue | None]:
         if given is None:

@@ -30,6 +30,7 @@ from spindle_trio._supervision._supervised_process import SupervisedProcess
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import RelayedCalls
+    from spindle_trio._model._resource_limits import Usage
 
 _log = logging.getLogger("spindle_trio.host")
 
@@ -59,7 +60,7 @@ class WorkerScope:
         config = ProcessConfig(
             settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier, settings.cancel_grace
         )
-        self._checker = SpawnChecker(self, settings.launcher, config)
+        self._checker = SpawnChecker(self, settings.launcher, config, settings.resource_limits)
         self._live = LiveProcesses(settings, config, root, recent, self._refuse_closed)
         self.lifecycle: Broadcast[LifecycleEvent] = self._live.lifecycle
         self.hub: MessageHub = self._live.hub
@@ -150,6 +151,15 @@ class WorkerScope:
         self._refuse_closed()
         process = self._live.by_id.get(process_id)
         return None if process is None else process.info
+
+    async def usage(self, process_id: str) -> Usage:
+        """Look at what one uses now; see `ProcessHandle.usage`."""
+        await trio.lowlevel.checkpoint()
+        self._refuse_closed()
+        process = self._live.by_id.get(process_id)
+        if process is None:
+            raise _unknown(process_id)
+        return process.usage()
 
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Stop one and wait until it is gone; see `BackendProcesses.stop`."""

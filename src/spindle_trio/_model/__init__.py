@@ -51,6 +51,9 @@ from spindle_trio._model._options import (
     check_grace as check_grace,
 )
 from spindle_trio._model._options import (
+    check_resource_limits as check_resource_limits,
+)
+from spindle_trio._model._options import (
     checked_arguments as checked_arguments,
 )
 from spindle_trio._model._options import (
@@ -148,6 +151,9 @@ from spindle_trio._model._worker_messages import (
 )
 from spindle_trio._model._worker_messages import (
     ProcessStop as ProcessStop,
+)
+from spindle_trio._model._worker_messages import (
+    ProcessUsage as ProcessUsage,
 )
 from spindle_trio._model._worker_messages import (
     Response as Response,

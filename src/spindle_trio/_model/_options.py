@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict, runtime_checkable
 
 import attrs
 
 from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import OMITTED, ProcessState, is_number
+
+if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import ResourceLimits
 
 DEFAULT_TIMEOUT: Final = 15.0
 """Default seconds for starting, and between two heartbeats (contract, spawn options)."""
@@ -71,6 +74,24 @@ def _check_successor_of(options: SpawnOptions, attribute: attrs.Attribute[str | 
     _check_optional_text(options, attribute, value)
     if value is not None and not (options.key or "").strip():
         raise ValueError("successor_of needs the key that is kept: give the spawn the key of that process")
+
+
+def check_resource_limits(name: str, value: object) -> None:
+    """Check that a value is the limits on what a process uses, or `None`.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if value is not None:
+        from spindle_trio._model._resource_limits import ResourceLimits  # most programs have none
+
+        if not isinstance(value, ResourceLimits):
+            raise TypeError(f"{name} must be ResourceLimits or None, as in ResourceLimits(memory=…), not {value!r}")
+
+
+def _check_resource_limits(_: object, attribute: attrs.Attribute[ResourceLimits | None], value: object) -> None:
+    if value is not None:
+        check_resource_limits(attribute.name, value)
 
 
 @runtime_checkable
@@ -157,8 +178,8 @@ class SpawnOptions:
     Raises:
         ValueError: a timeout or a grace period is out of its range, no program can be given a variable or argument, or
             `keep_key` or `successor_of` is given without a key.
-        TypeError: `environment`, `folder` or `arguments` is none, `kind`, `key`, `user_id` or `successor_of` is no
-            string, or `replace_existing` or `keep_key` no bool.
+        TypeError: `environment`, `folder`, `arguments` or `resource_limits` is none, `kind`, `key`, `user_id` or
+            `successor_of` is no string, or `replace_existing` or `keep_key` no bool.
     """
 
     entry: str = attrs.field(converter=_as_entry)
@@ -195,6 +216,8 @@ class SpawnOptions:
     """The working directory, relative to the worker's root and really below it; `None` for the root."""
     arguments: Sequence[str] = attrs.field(default=(), converter=checked_arguments)
     """The entry's arguments: its `sys.argv[1:]`, or `process.argv.slice(2)`."""
+    resource_limits: ResourceLimits | None = attrs.field(default=None, validator=_check_resource_limits)
+    """What it may use, with all that it starts; what they leave open is as the host has it."""
 
 
 class SpawnArguments(TypedDict, total=False):
@@ -215,6 +238,7 @@ class SpawnArguments(TypedDict, total=False):
     environment: Mapping[str, str] | None
     folder: str | None
     arguments: Sequence[str]
+    resource_limits: ResourceLimits | None
 
 
 SURROUNDINGS: Final = frozenset({"environment", "folder", "arguments"})

@@ -35,6 +35,8 @@ class PostMortem:
     """Seconds from its last heartbeat until its end was settled, to the millisecond; `None` if it was never ready."""
     stacks: str | None = None
     """The Python stack of each of its threads, taken just before a watchdog's kill or left by a crash."""
+    limit: str | None = None
+    """The resource limit that it had reached, with figure and bound: ``memory: 512 MiB used of 512 MiB``."""
 
     def __repr__(self) -> str:
         return f"<PostMortem {self.error.partition(chr(10))[0]!r} {self.exit_status or 'no exit status'}>"
@@ -43,6 +45,8 @@ class PostMortem:
         lines = [self.error]
         if self.exit_status is not None:
             lines.append(f"  exit status: {self.exit_status}")
+        if self.limit is not None:
+            lines.append(f"  resource limit: {self.limit}")
         if self.since_heartbeat is not None:
             lines.append(f"  last heartbeat: {self.since_heartbeat:g} s before that")
             if self.error.startswith(NO_HEARTBEAT):

@@ -11,7 +11,7 @@ import attrs
 from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import is_number
 
-__all__ = ["ResourceLimits", "Usage", "size_text"]
+__all__ = ["ResourceLimits", "Usage", "limit_text", "size_text"]
 
 _LARGEST: Final = 2**63 - 1
 """The largest number that a limit of the system can be."""
@@ -109,3 +109,17 @@ def size_text(size: int) -> str:
         if size >= step:
             return f"{size / step:.1f}".removesuffix(".0") + f" {unit}"
     return f"{size} bytes"
+
+
+def limit_text(name: str, used: float, bound: float) -> str:
+    """Say that a limit was reached, as in ``memory: 512 MiB used of 512 MiB``; for `LaunchedProcess.limit_hit`.
+
+    Args:
+        name: the field of `ResourceLimits`.
+        used: the figure.
+        bound: the limit.
+    """
+    if name in _IN_BYTES:
+        return f"{name}: {size_text(int(used))} used of {size_text(int(bound))}"
+    unit = " s" if name.endswith("_seconds") else ""
+    return f"{name}: {round(used, 1):g}{unit} used of {bound:g}{unit}"

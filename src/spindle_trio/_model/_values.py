@@ -112,6 +112,10 @@ class ProcessInfo:
     """Why it ended; set exactly when `state` is terminal."""
     error: str | None = None
     """What went wrong, if anything: one line, unless the entry gave several to `fail`."""
+    peak_memory: int | None = None
+    """The most bytes of memory that it used, with all that it had started; set at the end, where that is known."""
+    processor_seconds: float | None = None
+    """Seconds of processor time that it used, with all that it had started; set at the end, where that is known."""
 
     def __repr__(self) -> str:
         return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"
@@ -148,6 +152,10 @@ class LifecycleEvent:
     """The value of `complete(result)` or of the entry's return; set only with `completed`."""
     post_mortem: PostMortem | None = None
     """Explains an end that nobody asked for; set only with a terminal state."""
+    peak_memory: int | None = None
+    """As in `ProcessInfo`; set only with a terminal state."""
+    processor_seconds: float | None = None
+    """As in `ProcessInfo`; set only with a terminal state."""
 
     def __repr__(self) -> str:
         previous = f"{self.previous_state} → " if self.previous_state else ""
@@ -241,6 +249,11 @@ class HostStatistics:
     containment_problems: Mapping[Containment, str] = attrs.field(factory=dict)
     """Why each stronger level does not work here; none of them if a level was requested. And, for the level in use,
     what it lacks here: at `pidns` a `/proc` that fits the namespace."""
+    limit_means: Mapping[str, str] = attrs.field(factory=dict)
+    """By which means each resource limit is held here: ``"cgroup"`` (a control group), ``"sampler"`` (the host looks at
+    the tree), ``"rlimit"`` (for each process), ``"deadline"``. One that is absent cannot be held, and is refused."""
+    limit_problems: Mapping[str, str] = attrs.field(factory=dict)
+    """Why a resource limit cannot be held here, or not by a control group."""
 
 
 @show_fields

@@ -90,6 +90,17 @@ class ProcessReleaseKey:
 
 @show_fields
 @attrs.frozen
+class ProcessUsage:
+    """A worker asks what a process uses now (`backend_process_usage`)."""
+
+    request_id: str
+    """Comes back in the answer."""
+    process_id: str
+    """Which process."""
+
+
+@show_fields
+@attrs.frozen
 class ProcessSend:
     """A worker sends a payload to a process (`backend_process_send`); answered by `ProcessSendFailed` or not at all."""
 
@@ -246,6 +257,7 @@ WorkerToHost: TypeAlias = (
     | ProcessGet
     | ProcessStop
     | ProcessReleaseKey
+    | ProcessUsage
     | ProcessSend
     | ProcessCall
     | ProcessCallCancel

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from spindle_trio._model import PostMortem, ProcessState
-from spindle_trio._supervision._state_table import Phase
+from spindle_trio._supervision._state_table import Input, Phase
 
 if TYPE_CHECKING:
     from spindle_trio._supervision._lifecycle import Lifecycle
@@ -36,20 +36,24 @@ def one_line(text: str) -> str:
 class LastWords:
     """What is noted of a process's end as it comes, for its post-mortem."""
 
-    __slots__ = ("exit_status", "traceback", "unasked")
+    __slots__ = ("exit_status", "limit", "traceback", "unasked")
 
     def __init__(self) -> None:
         self.exit_status: str | None = None
         """In words; the first that is learned counts."""
         self.traceback: str | None = None
         """Of the exception that has failed it."""
+        self.limit: str | None = None
+        """The resource limit that it had reached by then."""
         self.unasked: str | None = None
         """The error of an exit that was neither asked for nor announced by the process."""
 
-    def note_exit(self, status: ExitStatus, life: Lifecycle) -> None:
-        """Take in how the process has ended."""
+    def note_exit(self, status: ExitStatus, life: Lifecycle, limit: str | None = None) -> None:
+        """Take in how the process has ended, and which limit it had reached."""
+        self.limit = limit
         if self.exit_status is None:
-            by_host = life.kill_deadline < math.inf or life.is_dumping
+            is_at_limit = limit is not None and not status.out_of_memory
+            by_host = is_at_limit or life.kill_deadline < math.inf or life.is_dumping
             self.exit_status = status.in_words(by_host=by_host)
 
     def judge_exit(self, status: ExitStatus, life: Lifecycle, *, takes_calls: bool) -> str | None:
@@ -62,6 +66,9 @@ class LastWords:
         """
         if life.phase not in (Phase.STARTING, Phase.RUNNING):
             return None
+        if self.limit is not None and status.signal is not None:
+            self.unasked = f"killed at its limit on {self.limit}"
+            return self.unasked
         words = str(status)
         has_cause = status.signal is not None and any(sign in words for sign in ",:")
         how = "while it took calls" if takes_calls else "without complete() or fail()"
@@ -82,13 +89,15 @@ def find_out(life: Lifecycle, launched: LaunchedProcess | None, words: LastWords
     details: list[str | None] = [life.error]
     if stderr and words.unasked is not None and life.error == words.unasked:
         details[0] = f"{life.error}; the last it wrote to stderr: {_tail(one_line(stderr))}"
+    limit = _limit_on_running(life) if life.settled_by is Input.RUN_DEADLINE else words.limit
+    if words.limit is not None and words.limit not in (life.error or "") and _is_amiss(life):
+        details.append(f"it had reached its limit on {words.limit}")
     if launched is not None and life.is_dumping:
         details.append(launched.remark())
     if lost > 0:
         details.append(f"{lost} of its messages never arrived")
     life.error = "; ".join(filter(None, details)) or None
-    state = life.ending_state
-    if state is ProcessState.COMPLETED or (state is ProcessState.STOPPED and life.error is None):
+    if not _is_amiss(life) or (life.ending_state is ProcessState.STOPPED and life.error is None):
         return None
     return PostMortem(
         life.error or "it gave no reason",
@@ -97,7 +106,20 @@ def find_out(life: Lifecycle, launched: LaunchedProcess | None, words: LastWords
         stderr=stderr,
         since_heartbeat=_since_heartbeat(life, launched),
         stacks=None if launched is None else launched.stacks(),
+        limit=limit,
     )
+
+
+def _is_amiss(life: Lifecycle) -> bool:
+    return life.ending_state is not ProcessState.COMPLETED
+
+
+def _limit_on_running(life: Lifecycle) -> str:
+    from spindle_trio._model._resource_limits import limit_text  # most processes have no limits
+
+    assert life.settled_at is not None, "its end is settled"
+    assert life.ready_at is not None, "it has run"
+    return limit_text("run_seconds", life.settled_at - life.ready_at, life.run_seconds)
 
 
 def _since_heartbeat(life: Lifecycle, launched: LaunchedProcess | None) -> float | None:

@@ -20,6 +20,7 @@ from spindle_trio._supervision._lifecycle import Lifecycle
 from spindle_trio._supervision._state_table import Phase
 
 if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import Usage
     from spindle_trio.abc import LaunchedProcess
 
 
@@ -55,7 +56,17 @@ class ProcessConfig:
 class ProcessRecord:
     """One process: who, under which bounds, and where in its life."""
 
-    __slots__ = ("concurrency", "config", "identity", "launched", "life", "post_mortem", "takes_bytes", "takes_calls")
+    __slots__ = (
+        "concurrency",
+        "config",
+        "identity",
+        "launched",
+        "life",
+        "peaks",
+        "post_mortem",
+        "takes_bytes",
+        "takes_calls",
+    )
 
     def __init__(self, identity: Identity, config: ProcessConfig, life: Lifecycle) -> None:
         """Note a process that has not been launched.
@@ -70,6 +81,8 @@ class ProcessRecord:
         self.life: Lifecycle = life
         self.launched: LaunchedProcess | None = None
         self.post_mortem: PostMortem | None = None
+        self.peaks: Usage | None = None
+        """The most that it has used, once it has ended; `None` if unknown."""
         self.takes_calls: bool | None = None
         """Whether its entry has a handler for calls; `None` before it is ready, and for one that speaks protocol 1."""
         self.concurrency: int | None = None

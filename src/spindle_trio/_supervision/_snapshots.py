@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from spindle_trio._model._resource_limits import Usage
     from spindle_trio._supervision._lifecycle import Lifecycle, Transition
     from spindle_trio._supervision._process_record import Identity, ProcessConfig, ProcessRecord
 
@@ -41,6 +42,7 @@ class KeptEnd(NamedTuple):
     config: ProcessConfig
     life: Times
     post_mortem: PostMortem | None
+    peaks: Usage | None
 
 
 class Times(NamedTuple):
@@ -71,12 +73,13 @@ def keep_end(record: ProcessRecord) -> KeptEnd:
             _cut(life.error),
         ),
         None if record.post_mortem is None else _cut_post_mortem(record.post_mortem),
+        record.peaks,
     )
 
 
 def show_end(kept: KeptEnd) -> EndedProcess:
     """Describe a process that has ended."""
-    info = _describe(kept.identity, kept.config.wall_time, kept.life)
+    info = _describe(kept.identity, kept.config.wall_time, kept.life, kept.peaks)
     return EndedProcess(kept.config.worker, info, kept.post_mortem)
 
 
@@ -97,10 +100,12 @@ def _cut(text: str | None) -> str | None:
 def take_snapshot(record: ProcessRecord) -> ProcessInfo:
     """Describe a process as it is now."""
     record.look_at_heartbeat()
-    return _describe(record.identity, record.config.wall_time, record.life)
+    return _describe(record.identity, record.config.wall_time, record.life, record.peaks)
 
 
-def _describe(identity: Identity, wall_time: Callable[[float], datetime], life: Lifecycle | Times) -> ProcessInfo:
+def _describe(
+    identity: Identity, wall_time: Callable[[float], datetime], life: Lifecycle | Times, peaks: Usage | None
+) -> ProcessInfo:
     return ProcessInfo(
         process_id=identity.process_id,
         entry=identity.entry,
@@ -115,12 +120,15 @@ def _describe(identity: Identity, wall_time: Callable[[float], datetime], life: 
         ended_at=None if life.ended_at is None else wall_time(life.ended_at),
         exit_reason=life.exit_reason,
         error=life.error if life.state.is_terminal else None,
+        peak_memory=None if peaks is None else peaks.memory,
+        processor_seconds=None if peaks is None else peaks.processor_seconds,
     )
 
 
 def write_event(record: ProcessRecord, transition: Transition) -> LifecycleEvent:
     """Write one of its transitions as what subscribers are told."""
-    identity = record.identity
+    identity, peaks = record.identity, record.peaks
+    is_terminal = transition.state.is_terminal
     return LifecycleEvent(
         process_id=identity.process_id,
         entry=identity.entry,
@@ -132,9 +140,11 @@ def write_event(record: ProcessRecord, transition: Transition) -> LifecycleEvent
         previous_state=transition.previous,
         at=record.config.wall_time(transition.at),
         exit_reason=transition.exit_reason,
-        error=_whole_error(record) if transition.state.is_terminal else transition.error,
+        error=_whole_error(record) if is_terminal else transition.error,
         result=transition.result,
         post_mortem=record.post_mortem,
+        peak_memory=None if peaks is None or not is_terminal else peaks.memory,
+        processor_seconds=None if peaks is None or not is_terminal else peaks.processor_seconds,
     )
 
 

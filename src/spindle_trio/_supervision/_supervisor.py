@@ -125,7 +125,8 @@ class Supervisor:
             if nursery.child_tasks:
                 nursery.cancel_scope.cancel()
         if status is not None:
-            self._noted.note_exit(status, self._life)
+            self._noted.note_exit(status, self._life, launched.limit_hit())
+            process.record.peaks = launched.peaks()
             intake.take_in_all()
             process.take_in_calls()
             process.feed(Input.EXIT, text=self._judge_exit(status))

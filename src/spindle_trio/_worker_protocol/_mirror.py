@@ -29,5 +29,7 @@ def info_after(info: ProcessInfo, event: LifecycleEvent) -> ProcessInfo:
     if event.state is ProcessState.RUNNING:
         return attrs.evolve(changed, ready_at=event.at, last_heartbeat_at=event.at)
     if event.state.is_terminal:
-        return attrs.evolve(changed, ended_at=event.at)
+        return attrs.evolve(
+            changed, ended_at=event.at, peak_memory=event.peak_memory, processor_seconds=event.processor_seconds
+        )
     return changed

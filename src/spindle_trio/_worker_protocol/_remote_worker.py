@@ -26,6 +26,7 @@ from spindle_trio._model import (
     ProcessSendFailed,
     ProcessSpawn,
     ProcessStop,
+    ProcessUsage,
     Response,
     SpawnOptions,
     StopOptions,
@@ -42,6 +43,7 @@ from spindle_trio.wire import from_json, parse_notice, request_id_of, send_failu
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import ProcessInterface
+    from spindle_trio._model._resource_limits import Usage
     from spindle_trio._worker_protocol._remote_calls import CallLine
     from spindle_trio._worker_protocol._stream_channel import WireChannel, WireMessage
 
@@ -109,6 +111,12 @@ class RemoteWorker:
         found = await self._ask(ProcessGet(self._new_id(), process_id), Pending())
         return None if found is None else self._taken(from_json(found, ProcessInfo))
 
+    async def usage(self, process_id: str) -> Usage:
+        """Ask what one uses now; see `ProcessHandle.usage`."""
+        from spindle_trio._model._resource_limits import Usage  # most programs never ask
+
+        return from_json(await self._ask(ProcessUsage(self._new_id(), process_id), Pending()), Usage)
+
     async def stop(self, process_id: str, options: StopOptions) -> None:
         """Ask for a stop and wait until the process is gone; see `BackendProcesses.stop`."""
         process = self._processes.get(process_id)
@@ -141,7 +149,9 @@ class RemoteWorker:
         return str(next(self._ids))
 
     async def _ask(
-        self, request: ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessReleaseKey, pending: Pending
+        self,
+        request: ProcessSpawn | ProcessList | ProcessGet | ProcessStop | ProcessReleaseKey | ProcessUsage,
+        pending: Pending,
     ) -> JsonValue:
         """Send a request and wait for its answer. If cancelled, the request stands."""
         self._check_open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from spindle_trio._model import (
     ProcessSend,
     ProcessSpawn,
     ProcessStop,
+    ProcessUsage,
     Response,
 )
 from spindle_trio._model._log_attributes import log_attributes
@@ -54,6 +55,10 @@ ANSWER_SECONDS: Final = 30.0
 
 _SLICES: Final = 10
 """Into how many parts that time is cut: a pause of this program costs the peer one of them."""
+
+
+_Question: TypeAlias = ProcessSpawn | ProcessList | ProcessGet | ProcessUsage
+"""A request whose answer is waited for."""
 
 
 async def serve_worker(
@@ -194,7 +199,7 @@ class _Connection:
                 case ProcessReleaseKey():
                     self._port.give_up_key(request.process_id, request.user_id)
                     self._notices.put(Response(request.request_id))
-                case ProcessSpawn() | ProcessList() | ProcessGet():
+                case ProcessSpawn() | ProcessList() | ProcessGet() | ProcessUsage():
                     self._refuse_surroundings(request)
                     self._begin(request)
                 case _:
@@ -213,7 +218,7 @@ class _Connection:
             failure = send_failure(request.process_id, error)
             self._notices.put(attrs.evolve(failure, error=shortened(failure.error)))
 
-    def _refuse_surroundings(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
+    def _refuse_surroundings(self, request: _Question) -> None:
         if isinstance(request, ProcessSpawn):
             for name in sorted(SURROUNDINGS - self._allow):
                 if getattr(request.options, name):
@@ -222,7 +227,7 @@ class _Connection:
                         f"to allow it, open the host with allow={{{name!r}}}"
                     )
 
-    def _begin(self, request: ProcessSpawn | ProcessList | ProcessGet) -> None:
+    def _begin(self, request: _Question) -> None:
         size = None
         if isinstance(request, ProcessSpawn):
             size = self._waiting_spawns.admit_spawn(request.options)
@@ -231,7 +236,7 @@ class _Connection:
         self._requests += 1
         self._nursery.start_soon(self._answer, request, size)
 
-    async def _answer(self, request: ProcessSpawn | ProcessList | ProcessGet, size: int | None) -> None:
+    async def _answer(self, request: _Question, size: int | None) -> None:
         # Shielded, since what ends a pending spawn is the unload of the worker: with the grace period, and at once for
         # whoever waits here. A cancelled spawn would be killed without one.
         with trio.CancelScope(shield=True):
@@ -265,13 +270,13 @@ class _Connection:
         await self._calls.serve(self._port, call)
         self._note_answered()
 
-    async def _answer_to(self, request: ProcessSpawn | ProcessList | ProcessGet) -> Response:
+    async def _answer_to(self, request: _Question) -> Response:
         try:
             return Response(request.request_id, result=await self._result_of(request))
         except ANSWERED_ERRORS as error:
             return error_answer(request.request_id, error)
 
-    async def _result_of(self, request: ProcessSpawn | ProcessList | ProcessGet) -> JsonValue:
+    async def _result_of(self, request: _Question) -> JsonValue:
         match request:
             case ProcessSpawn():
                 process = await self._port.spawn(request.options)
@@ -281,6 +286,8 @@ class _Connection:
             case ProcessGet():
                 info = await self._port.get(request.process_id)
                 return None if info is None else to_json(info)
+            case ProcessUsage():
+                return to_json(await self._port.usage(request.process_id))
 
     # ---- sending
 

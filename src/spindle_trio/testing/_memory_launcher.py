@@ -31,7 +31,9 @@ class MemoryLauncher(Launcher):
     """Launches `async` callables, and scripted children, in the Trio run of the host.
 
     They share the test's own program: an entry sees that program's `os.environ`, working directory and `sys.argv`. The
-    `environment`, `folder` and `arguments` of a spawn are checked and have no effect.
+    `environment`, `folder` and `arguments` of a spawn are checked and have no effect. Of its `resource_limits`, those
+    on memory, pids and processor time hold for a `ScriptedChild`, which says by `use` what it uses; `run_seconds` holds
+    for all; the others have no effect.
     """
 
     def __init__(self, entries: Mapping[str, AnyEntry]) -> None:
@@ -67,6 +69,11 @@ class MemoryLauncher(Launcher):
     def complaints(self) -> Sequence[str]:
         """Entries that survived their kill; tests should fail for each."""
         return tuple(self._complaints)
+
+    @property
+    def limit_means(self) -> Mapping[str, str]:
+        """Take every limit; see `Launcher.limit_means`."""
+        return dict.fromkeys(("memory", "pids", "cpus", "cpu_seconds", "open_files", "file_bytes"), "script")
 
     def resolve(self, entry: str, root: Path) -> ResolvedEntry:
         """Accept an entry that this launcher was given; see `Launcher.resolve`."""

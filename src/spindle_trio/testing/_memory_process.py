@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import signal
 from collections import deque
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.testing._memory_lane import MemoryLane, memory_lane_pair
+
+if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio.testing._meter import Meter
 
 KILLED: Final = ExitStatus(signal=signal.SIGKILL)
 _STDERR_CHARACTERS: Final = 64 * 1024
@@ -25,6 +29,7 @@ class MemoryProcess(LaunchedProcess):
         "_calls",
         "_ended",
         "_heartbeat_at",
+        "_meter",
         "_status",
         "_stderr",
         "_stderr_dropped",
@@ -52,6 +57,7 @@ class MemoryProcess(LaunchedProcess):
         self._stderr: deque[str] | None = None
         self._stderr_size = 0
         self._stderr_dropped = 0
+        self._meter: Meter | None = None  # made when it first says what it uses
 
     def __repr__(self) -> str:
         state = "alive" if self._status is None else self._status.in_words(by_host=self._status is KILLED)
@@ -124,6 +130,27 @@ class MemoryProcess(LaunchedProcess):
     def output_dropped(self) -> int:
         """Tell how many bytes of that were not kept."""
         return self._stderr_dropped
+
+    def use(self, memory: int | None, pids: int | None, processor_seconds: float | None) -> None:
+        """Take in what the process uses from now on, and end it if that is over a limit; `None`: as before."""
+        if self._meter is None:
+            from spindle_trio.testing._meter import Meter  # most processes have none
+
+            self._meter = Meter()
+        if self._meter.read(self.order.resource_limits, memory, pids, processor_seconds):
+            self.kill()
+
+    def usage(self) -> Usage | None:
+        """Return what it has said that it uses; see `LaunchedProcess.usage`."""
+        return None if self._meter is None else self._meter.usage
+
+    def peaks(self) -> Usage | None:
+        """Return the most that it has said; see `LaunchedProcess.peaks`."""
+        return None if self._meter is None else self._meter.peaks
+
+    def limit_hit(self) -> str | None:
+        """Say which limit it has reached; see `LaunchedProcess.limit_hit`."""
+        return None if self._meter is None else self._meter.limit_hit
 
     def close_host_ends(self) -> None:
         """Close the host's ends of all lanes: the launch block is left."""

@@ -197,6 +197,20 @@ class ScriptedChild:
         """Show a line on stderr."""
         self._driven().write_stderr(text)
 
+    def use(
+        self, *, memory: int | None = None, pids: int | None = None, processor_seconds: float | None = None
+    ) -> None:
+        """Use so much from now on, as the limits of its spawn and `ProcessHandle.usage` see it.
+
+        If that is more than a limit, it is killed as over that limit.
+
+        Args:
+            memory: bytes of memory; `None`: as before.
+            pids: processes and threads; `None`: as before.
+            processor_seconds: seconds of processor time until now; `None`: as before.
+        """
+        self._driven().use(memory, pids, processor_seconds)
+
     # How it ends, or does not.
 
     def exit(self, code: int = 0) -> None:

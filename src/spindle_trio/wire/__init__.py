@@ -13,7 +13,7 @@ payloads are JSON-safe, against its own limits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cattrs import BaseValidationError
 
@@ -35,6 +35,9 @@ from spindle_trio.wire._converter import CONVERTER, NOTICE_TAGS, REQUEST_TAGS, T
 from spindle_trio.wire._error_answers import error_response, exception_from, lost_from, send_failure
 from spindle_trio.wire._fields import JsonObject, WrongTypeError, is_encodable, name_of
 
+if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import ResourceLimits, Usage
+
 __all__ = [
     "JsonObject",
     "WireValue",
@@ -51,19 +54,12 @@ __all__ = [
 ]
 
 WireValue: TypeAlias = (
-    WorkerToHost
-    | HostToWorker
-    | SpawnOptions
-    | ProcessFilter
-    | StopOptions
-    | ProcessInfo
-    | LifecycleEvent
-    | PostMortem
-    | CallFailure
+    "WorkerToHost | HostToWorker | SpawnOptions | ProcessFilter | StopOptions | ProcessInfo | LifecycleEvent"
+    "| PostMortem | CallFailure | ResourceLimits | Usage"
 )
 """Every value that has a wire form."""
 
-T = TypeVar("T", bound=WireValue)
+T = TypeVar("T", bound="WireValue")
 
 
 def to_json(value: WireValue) -> JsonObject:

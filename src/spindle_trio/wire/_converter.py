@@ -34,6 +34,7 @@ from spindle_trio._model import (
     ProcessSpawn,
     ProcessState,
     ProcessStop,
+    ProcessUsage,
     Response,
     SpawnOptions,
     StopOptions,
@@ -50,11 +51,14 @@ from spindle_trio.wire._fields import (
     read_grace,
     read_heartbeat_timeout,
     read_items,
+    read_least_span,
     read_metadata,
     read_method,
+    read_number,
     read_object,
     read_overrun,
     read_rich_field,
+    read_run_seconds,
     read_span,
     read_startup_timeout,
     read_state,
@@ -64,9 +68,11 @@ from spindle_trio.wire._fields import (
     read_wanted_state,
     write_grace,
     write_heartbeat_timeout,
+    write_least_span,
     write_metadata,
     write_name,
     write_rich_field,
+    write_run_seconds,
     write_span,
     write_startup_timeout,
     write_texts,
@@ -79,6 +85,7 @@ REQUEST_TAGS: Final[Mapping[str, type[WorkerToHost]]] = {
     "backend_process_get": ProcessGet,
     "backend_process_stop": ProcessStop,
     "backend_process_release_key": ProcessReleaseKey,
+    "backend_process_usage": ProcessUsage,
     "backend_process_send": ProcessSend,
     "backend_process_call": ProcessCall,
     "backend_process_call_cancel": ProcessCallCancel,
@@ -129,14 +136,21 @@ def _configured_converter() -> Converter:
         _is_optional, lambda kind: converter.get_structure_hook(_without_none(kind))
     )
     # Each class is looked into when it is first read or written: a host that serves no worker has no need of them.
-    converter.register_structure_hook_factory(_KINDS.__contains__, lambda kind: _functions_for(kind, converter)[0])
-    converter.register_unstructure_hook_factory(_KINDS.__contains__, lambda kind: _functions_for(kind, converter)[1])
+    converter.register_structure_hook_factory(_has_wire_form, lambda kind: _functions_for(kind, converter)[0])
+    converter.register_unstructure_hook_factory(_has_wire_form, lambda kind: _functions_for(kind, converter)[1])
     return converter
 
 
 _KINDS: Final = frozenset(
     {SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent, CallFailure, *TAG_OF}
 )
+
+_LOADED_LATER: Final = frozenset({"spindle_trio._model._resource_limits"})
+"""Modules whose classes have a wire form, and which most programs never load."""
+
+
+def _has_wire_form(kind: type[object]) -> bool:
+    return kind in _KINDS or getattr(kind, "__module__", "") in _LOADED_LATER
 
 
 _Reader: TypeAlias = Callable[[object, type[attrs.AttrsInstance]], attrs.AttrsInstance]
@@ -145,7 +159,7 @@ _Writer: TypeAlias = Callable[[attrs.AttrsInstance], JsonObject]
 
 def _functions_for(kind: type[attrs.AttrsInstance], converter: Converter) -> tuple[_Reader, _Writer]:
     """Make what reads and writes one class with camelCase names, leaving out what is absent."""
-    attrs.resolve_types(kind)
+    attrs.resolve_types(kind, localns=_names_loaded_later() if kind is SpawnOptions else None)
     overrides = {}
     for field in attrs.fields(kind):
         read_field, write_field = _hooks_for(kind, field.name)
@@ -175,6 +189,13 @@ def _functions_for(kind: type[attrs.AttrsInstance], converter: Converter) -> tup
     return read_fields, write if rich_field is None else write_rich_fields
 
 
+def _names_loaded_later() -> dict[str, object]:
+    """Load the classes that the options of a spawn may hold."""
+    from spindle_trio._model._resource_limits import ResourceLimits
+
+    return {"ResourceLimits": ResourceLimits}
+
+
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
     ProcessMessage: "payload",
     ProcessCallItem: "value",
@@ -200,10 +221,16 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return read_startup_timeout, write_startup_timeout
         case "heartbeat_timeout":
             return read_heartbeat_timeout, write_heartbeat_timeout
-        case "since_heartbeat" | "timeout":
+        case "since_heartbeat" | "timeout" | "processor_seconds":
             return read_span, write_span
         case "grace_period" | "replace_grace" | "grace":
             return read_grace, write_grace
+        case "cpu_seconds":
+            return read_least_span, write_least_span
+        case "run_seconds":
+            return read_run_seconds, write_run_seconds
+        case "cpus":
+            return read_number, None
         case "environment":
             return read_environment, as_it_is
         case "arguments":
@@ -231,8 +258,8 @@ _DURATIONS: Final = frozenset({"since_heartbeat", "grace_period", "replace_grace
 
 def _camel_case(name: str) -> str:
     """Give a field its name on the wire. Durations carry their unit there."""
-    first, *others = name.split("_")
-    is_duration = name.endswith("_timeout") or name in _DURATIONS
+    first, *others = name.removesuffix("_seconds").split("_")
+    is_duration = name.endswith(("_timeout", "_seconds")) or name in _DURATIONS
     return first + "".join(map(str.capitalize, others)) + ("Ms" if is_duration else "")
 
 

@@ -255,6 +255,33 @@ def write_grace(seconds: float | None) -> int | None:
     return _rounded_half_up(_clamped(seconds * 1000, 1, GRACE_MILLISECONDS[1]))
 
 
+def read_least_span(value: object, _: object) -> float:
+    """Read a span of a millisecond at least, in seconds."""
+    return read_span(value, None) or 0.001
+
+
+def write_least_span(seconds: float | None) -> int | None:
+    """Write a span, in whole milliseconds: a fraction of one must not become none."""
+    return None if seconds is None else max(1, _rounded_half_up(seconds * 1000))
+
+
+def read_run_seconds(value: object, _: object) -> float:
+    """Read for how long a process may run, in seconds; 0 stands for any time."""
+    return read_span(value, None) or math.inf
+
+
+def write_run_seconds(seconds: float) -> int:
+    """Write for how long a process may run, in whole milliseconds; 0 stands for any time."""
+    return 0 if math.isinf(seconds) else max(1, _rounded_half_up(seconds * 1000))
+
+
+def read_number(value: object, _: object) -> float:
+    """Read a number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WrongTypeError(f"expected a number, got {name_of(value)}")
+    return value
+
+
 def read_span(value: object, _: object) -> float:
     """Read a span, in seconds."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
