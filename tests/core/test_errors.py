@@ -19,6 +19,8 @@ PARENTS = {
     errors.DuplicateKeyError: errors.SpawnRefusedError,
     errors.ProcessLimitError: errors.SpawnRefusedError,
     errors.KeyLostError: errors.SpawnRefusedError,
+    errors.ResourceLimitError: errors.SpawnRefusedError,
+    errors.SandboxError: errors.SpawnRefusedError,
     errors.SpawnError: errors.SpindleError,
     errors.LaunchError: errors.SpawnError,
     errors.StartupTimeoutError: errors.SpawnError,
@@ -53,6 +55,7 @@ def test_the_tree_has_no_other_errors() -> None:
 def test_what_is_also_a_builtin_error_can_be_caught_as_one() -> None:
     assert issubclass(errors.StartupTimeoutError, TimeoutError)
     assert issubclass(errors.PayloadError, ValueError)
+    assert issubclass(errors.ResourceLimitError, ValueError)
     assert issubclass(errors.CallTimeoutError, TimeoutError)
 
 

@@ -26,14 +26,16 @@ from spindle_trio._model import (
     SpawnOptions,
     StopOptions,
 )
+from spindle_trio._model._resource_limits import ResourceLimits
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_type_checkers_see_the_options_of_a_spawn_as_they_are() -> None:
-    options = get_type_hints(SpawnOptions)
+    loaded_later = {"ResourceLimits": ResourceLimits}  # most programs never load it
+    options = get_type_hints(SpawnOptions, localns=loaded_later)
     del options["entry"]
-    assert get_type_hints(SpawnArguments) == options
+    assert get_type_hints(SpawnArguments, localns=loaded_later) == options
 
 
 def test_an_omitted_payload_shows_itself_as_such() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,11 +39,13 @@ from spindle_trio._model import (
     ProcessSpawn,
     ProcessState,
     ProcessStop,
+    ProcessUsage,
     Response,
     SpawnOptions,
     StopOptions,
     WorkerToHost,
 )
+from spindle_trio._model._resource_limits import ResourceLimits, Usage
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 INFO = ProcessInfo("p1", "dist/a.py", "a", ProcessState.RUNNING, AT)
@@ -68,6 +71,23 @@ optional_times = st.none() | times
 milliseconds = st.integers(1, 120_000).map(lambda value: value / 1000)
 counts = st.integers(0, 10**6)
 
+
+def whole_limits(most: int = 10**15) -> st.SearchStrategy[int | None]:
+    return st.none() | st.integers(1, most)
+
+
+resource_limits = st.builds(
+    ResourceLimits,
+    memory=whole_limits(),
+    pids=whole_limits(),
+    cpus=st.none() | st.floats(0.001, 1_000),
+    cpu_seconds=st.none() | milliseconds,
+    open_files=whole_limits(),
+    file_bytes=whole_limits(),
+    run_seconds=milliseconds | st.just(math.inf),
+)
+optional_spans = st.none() | st.integers(0, 10**9).map(lambda value: value / 1000)
+usages = st.builds(Usage, memory=st.none() | counts, pids=st.none() | counts, processor_seconds=optional_spans)
 spawn_options = st.builds(
     SpawnOptions,
     entry=texts,
@@ -79,6 +99,7 @@ spawn_options = st.builds(
     startup_timeout=st.integers(1_000, 120_000).map(lambda value: value / 1000),
     heartbeat_timeout=milliseconds | st.just(math.inf),
     replace_existing=st.booleans(),
+    resource_limits=st.none() | resource_limits,
 ) | st.builds(
     SpawnOptions, entry=texts, key=texts.map("k".__add__), keep_key=st.booleans(), successor_of=optional_texts
 )
@@ -105,6 +126,8 @@ infos = st.builds(
     ended_at=optional_times,
     exit_reason=st.none() | st.sampled_from(ExitReason),
     error=optional_texts,
+    peak_memory=st.none() | counts,
+    processor_seconds=optional_spans,
 )
 post_mortems = st.builds(
     PostMortem,
@@ -114,6 +137,7 @@ post_mortems = st.builds(
     stderr=texts,
     since_heartbeat=st.none() | st.integers(0, 10**9).map(lambda value: value / 1000),
     stacks=optional_texts,
+    limit=optional_texts,
 )
 events = st.builds(
     LifecycleEvent,
@@ -130,6 +154,8 @@ events = st.builds(
     error=optional_texts,
     result=json_values,
     post_mortem=st.none() | post_mortems,
+    peak_memory=st.none() | counts,
+    processor_seconds=optional_spans,
 )
 requests: st.SearchStrategy[WorkerToHost] = st.one_of(
     st.builds(ProcessSpawn, request_id=texts, options=spawn_options),
@@ -137,6 +163,7 @@ requests: st.SearchStrategy[WorkerToHost] = st.one_of(
     st.builds(ProcessGet, request_id=texts, process_id=texts),
     st.builds(ProcessStop, request_id=texts, process_id=texts, options=stop_options, unwanted=st.booleans()),
     st.builds(ProcessReleaseKey, request_id=texts, process_id=texts, user_id=optional_texts),
+    st.builds(ProcessUsage, request_id=texts, process_id=texts),
     st.builds(ProcessSend, process_id=texts, payload=json_values, user_id=optional_texts),
     st.builds(
         ProcessCall,
@@ -172,7 +199,7 @@ notices: st.SearchStrategy[HostToWorker] = st.one_of(
         post_mortem=st.none() | post_mortems,
     ),
 )
-parts = st.one_of(spawn_options, filters, stop_options, infos, post_mortems, events, failures)
+parts = st.one_of(spawn_options, filters, stop_options, infos, post_mortems, events, failures, resource_limits, usages)
 
 
 def through_text(value: wire.WireValue) -> object:
@@ -258,6 +285,29 @@ def test_what_is_absent_is_left_out() -> None:
     assert wire.to_json(ProcessList("r1")) == {"type": "backend_process_list", "requestId": "r1"}
     assert wire.to_json(ProcessStop("r1", "p1")) == {
         "type": "backend_process_stop",
+        "requestId": "r1",
+        "processId": "p1",
+    }
+
+
+def test_resource_limits_and_figures_are_written_in_the_style_of_the_spec() -> None:
+    limits = ResourceLimits(memory=2**29, pids=64, cpus=0.5, cpu_seconds=10, open_files=64, run_seconds=30)
+    assert wire.to_json(limits) == {
+        "memory": 2**29,
+        "pids": 64,
+        "cpus": 0.5,
+        "cpuMs": 10_000,
+        "openFiles": 64,
+        "runMs": 30_000,
+    }
+    assert wire.to_json(ResourceLimits(cpu_seconds=1e-9, run_seconds=1e-9)) == {"cpuMs": 1, "runMs": 1}
+    assert wire.from_json({"runMs": 0}, ResourceLimits) == ResourceLimits()
+    assert wire.to_json(SpawnOptions("a.py", resource_limits=ResourceLimits()))["resourceLimits"] == {}
+    assert wire.to_json(Usage(2**20, 3, 1.5)) == {"memory": 2**20, "pids": 3, "processorMs": 1_500}
+    info = attrs.evolve(INFO, peak_memory=2**20, processor_seconds=0.25)
+    assert wire.to_json(info).items() >= {"peakMemory": 2**20, "processorMs": 250}.items()
+    assert wire.to_json(ProcessUsage("r1", "p1")) == {
+        "type": "backend_process_usage",
         "requestId": "r1",
         "processId": "p1",
     }
@@ -511,6 +561,27 @@ def test_unknown_fields_are_ignored() -> None:
         ({"arguments": "--fast"}, "options.arguments: expected an array, got a string"),
         ({"arguments": ["\0"]}, r"options.arguments: the argument '\x00' contains a NUL, which no argument may"),
         ({"kind": "\ud800"}, "options.kind: the text has a lone surrogate"),
+        ({"resourceLimits": 512}, "options.resourceLimits: expected an object, got a number"),
+        ({"resourceLimits": None}, "options.resourceLimits: expected an object, got null"),
+        ({"resourceLimits": {"memory": "512M"}}, "options.resourceLimits.memory: expected a count, got a string"),
+        ({"resourceLimits": {"pids": -1}}, "options.resourceLimits.pids: expected a count, got a number"),
+        ({"resourceLimits": {"cpus": "1"}}, "options.resourceLimits.cpus: expected a number, got a string"),
+        (
+            {"resourceLimits": {"memory": 0}},
+            "options.resourceLimits: memory must be a whole number of bytes, 1 or more, or None, not 0",
+        ),
+        (
+            {"resourceLimits": {"cpus": math.nan}},
+            "options.resourceLimits: cpus must be a positive, finite number of processors, or None, not nan",
+        ),
+        (
+            {"resourceLimits": {"runMs": None}},
+            "options.resourceLimits.runMs: expected a number of milliseconds, 0 or more, got null",
+        ),
+        (
+            {"resourceLimits": {"cpuMs": True}},
+            "options.resourceLimits.cpuMs: expected a number of milliseconds, 0 or more, got a boolean",
+        ),
     ],
 )
 def test_a_wrong_type_in_spawn_options_is_named_with_its_path(options: dict[str, object], problem: str) -> None:
