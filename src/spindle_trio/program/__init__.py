@@ -1,4 +1,8 @@
-"""What runs any program as an entry: it starts the program, watches it, and speaks with it. Lean at import.
+"""The shim: the entry that starts a command's program, and speaks for it.
 
-An entry of the library's own (`entry.py`) that knows nothing of the host: it is a client of `spindle_trio.child`.
+It runs in the contained process and has the program as its child. To the host it is an ordinary `async` entry: it says
+ready, beats, sends, completes and fails. So a command has the states, the stop, the tree and the post-mortem of an
+entry, and nothing else of the library knows about programs.
+
+The program inherits nothing of it but a working directory, an environment, and three descriptors.
 """
