@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +39,7 @@ from spindle_trio.launchers import DefaultLauncher
 
 if TYPE_CHECKING:
     from spindle_trio._model._resource_limits import ResourceLimits
+    from spindle_trio._model._sandbox import Sandbox, SandboxPart
 
 
 def _uuid_hex() -> str:
@@ -66,6 +67,8 @@ def open_host(
     cancel_grace: float = 1.0,
     resource_limits: ResourceLimits | None = None,
     require_limits: Literal["cgroup"] | None = None,
+    sandbox: Sandbox | None = None,
+    require_sandbox: Collection[SandboxPart | str] | bool = False,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -98,20 +101,30 @@ def open_host(
             ask for.
         require_limits: ``"cgroup"`` to accept only control groups as the means for limits on memory, pids and cpus;
             `None` for the strongest that works here. ``host.statistics().limit_means`` tells which.
+        sandbox: what each process may reach whose spawn names no sandbox, such as `READ_ONLY`; `None` for everything. A
+            worker at the far end of a channel may only ask for less. The host does not open where a part is missing.
+        require_sandbox: parts of sandboxes without which the host does not open, as in ``["files", "network"]``; `True`
+            for all that sandboxes need. A spawn whose sandbox needs a missing part is refused in any case.
 
     Raises:
-        ValueError: a grace period or `max_processes` is out of range, `require_containment` is not a level, or
-            `require_limits` no means.
+        ValueError: a grace period or `max_processes` is out of range, `require_containment` is not a level,
+            `require_limits` no means, or `require_sandbox` names no part.
         RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment` or
-            `require_limits`, or cannot hold one of `resource_limits`, or the program does not run under Trio.
-        TypeError: `launcher`, `limits` or `resource_limits` has the wrong type, or `environment` does not map
-            str to str.
+            `require_limits`, or cannot hold one of `resource_limits`, or a part of a sandbox is missing, or the program
+            does not run under Trio.
+        TypeError: `launcher`, `limits`, `resource_limits`, `sandbox` or `require_sandbox` has the wrong type, or
+            `environment` does not map str to str.
     """
     check_kinds(launcher, limits)
     check_bounds(grace_period, replace_grace, max_processes, cancel_grace)
     check_environment(environment)
     check_resource_limits("resource_limits", resource_limits)
     check_require_limits(require_limits)
+    parts: frozenset[SandboxPart] = frozenset()
+    if sandbox is not None or require_sandbox is not False:
+        from spindle_trio._host._sandboxes import check_host_sandbox  # most hosts have none
+
+        parts = check_host_sandbox(sandbox, require_sandbox)
     settings = partial(
         HostSettings,
         grace_period=grace_period,
@@ -124,6 +137,8 @@ def open_host(
         cancel_grace=cancel_grace,
         resource_limits=resource_limits,
         require_limits=require_limits,
+        sandbox=sandbox,
+        require_sandbox=parts,
     )
     return _HostBlock(launcher, environment, _utc_now if wall_clock is None else wall_clock, settings)
 
@@ -189,7 +204,7 @@ class Host:
             trio.ClosedResourceError: the host is closed.
         """
         refuse_stream(channel, "host.serve_worker(StreamChannel(stream), …)")
-        opening = _WorkerContext(self._scope, identifier, root, _checked_user(user_id))
+        opening = _WorkerContext(self._scope, identifier, root, _checked_user(user_id), distant=True)
         settings = self._scope.settings
         await serve_worker(opening, channel, limits=settings.limits, allow=settings.allow)
 
@@ -258,18 +273,25 @@ class _WorkerContext(AbstractAsyncContextManager[WorkerScope]):
     """The life of a worker in the host."""
 
     def __init__(
-        self, host: HostScope, identifier: str, root: str | os.PathLike[str] | None, user_id: str | None
+        self,
+        host: HostScope,
+        identifier: str,
+        root: str | os.PathLike[str] | None,
+        user_id: str | None,
+        *,
+        distant: bool = False,
     ) -> None:
         self._host = host
         self._identifier = identifier
         self._root = root
         self._user_id = user_id
+        self._distant = distant
 
     async def __aenter__(self) -> WorkerScope:
         root = Path(self._root or ".")
         if not root.is_absolute():  # only then: the current folder may have been deleted
             root = Path.cwd() / root
-        self._port = self._host.add_worker(self._identifier, root, self._user_id)
+        self._port = self._host.add_worker(self._identifier, root, self._user_id, distant=self._distant)
         await self._port.open()
         return self._port
 

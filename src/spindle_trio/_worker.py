@@ -138,6 +138,7 @@ class BackendProcesses:
             arguments: the entry's `sys.argv[1:]`, or `process.argv.slice(2)`.
             resource_limits: what it may use, with all that it starts, as in ``ResourceLimits(memory=2**29)``. What they
                 leave open is as the host has it. An end by a limit says so: `PostMortem.limit`.
+            sandbox: what the process may reach, with all that it starts; `None` for the host's default.
 
         Raises:
             ValueError: a timeout or grace period is out of range, a variable or argument is not valid, or `keep_key` or

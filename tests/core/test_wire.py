@@ -46,6 +46,7 @@ from spindle_trio._model import (
     WorkerToHost,
 )
 from spindle_trio._model._resource_limits import ResourceLimits, Usage
+from spindle_trio._model._sandbox import READ_ONLY, WORKSPACE_WRITE, Sandbox
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 INFO = ProcessInfo("p1", "dist/a.py", "a", ProcessState.RUNNING, AT)
@@ -76,6 +77,9 @@ def whole_limits(most: int = 10**15) -> st.SearchStrategy[int | None]:
     return st.none() | st.integers(1, most)
 
 
+sandboxes = st.sampled_from(
+    [READ_ONLY, WORKSPACE_WRITE, Sandbox(read=("@root", "/a"), deny=("/a/b",), network="unix", subprocesses=False)]
+)
 resource_limits = st.builds(
     ResourceLimits,
     memory=whole_limits(),
@@ -100,6 +104,7 @@ spawn_options = st.builds(
     heartbeat_timeout=milliseconds | st.just(math.inf),
     replace_existing=st.booleans(),
     resource_limits=st.none() | resource_limits,
+    sandbox=st.none() | sandboxes,
 ) | st.builds(
     SpawnOptions, entry=texts, key=texts.map("k".__add__), keep_key=st.booleans(), successor_of=optional_texts
 )
@@ -229,7 +234,8 @@ def test_nothing_is_null_on_the_wire_but_results_and_what_is_inside_payloads(val
             if name in {"payload", "result", "value", "metadata"}:
                 continue
             assert field is not None, name
-            assert type(field) in {str, int, bool, dict} or name == "known", name  # no enums, no floats
+            is_other = name == "cpus" or name in {"known", "read", "write", "deny"}  # a fraction, and lists of texts
+            assert type(field) in {str, int, bool, dict} or is_other, name  # no enums, no floats
             if isinstance(field, dict):
                 check(field)
 

@@ -40,7 +40,7 @@ class HostScope:
 
         Raises:
             RuntimeError: the launcher's level of containment is weaker than this host requires, or the launcher cannot
-                hold its limits, or only by weaker means.
+                hold its limits, or only by weaker means, or a part of a sandbox is missing.
         """
         launcher = self.settings.launcher
         await launcher.start()
@@ -64,7 +64,7 @@ class HostScope:
         for worker in list(self._workers):
             await worker.wait_empty()
 
-    def add_worker(self, identifier: str, root: Path, user_id: str | None) -> WorkerScope:
+    def add_worker(self, identifier: str, root: Path, user_id: str | None, *, distant: bool = False) -> WorkerScope:
         """Make a worker; the caller opens and closes it.
 
         Raises:
@@ -72,7 +72,7 @@ class HostScope:
         """
         if self.is_closed:
             raise trio.ClosedResourceError("the host is closed")
-        worker = WorkerScope(self.settings, identifier, root, user_id, self._recent)
+        worker = WorkerScope(self.settings, identifier, root, user_id, self._recent, distant=distant)
         self._workers[worker] = None
         return worker
 
@@ -111,6 +111,12 @@ def _refusal(settings: HostSettings) -> str | None:
     launcher, required = settings.launcher, settings.require_containment
     if required is not None and not (launcher.containment and launcher.containment.is_at_least(required)):
         return _too_weak(launcher, required)
+    return _unlimited(settings) or _unboxed(settings)
+
+
+def _unlimited(settings: HostSettings) -> str | None:
+    """Say which limits cannot be held; `None` if all can."""
+    launcher = settings.launcher
     if settings.resource_limits is None and settings.require_limits is None:
         return None
     from spindle_trio._host._resource_bounds import what_cannot_be_held, what_is_weaker  # most hosts have no limits
@@ -120,6 +126,19 @@ def _refusal(settings: HostSettings) -> str | None:
     if settings.resource_limits is not None and (problem := what_cannot_be_held(settings.resource_limits, launcher)):
         return f"{problem}; open the host without it"
     return None
+
+
+def _unboxed(settings: HostSettings) -> str | None:
+    """Say which parts of sandboxes are missing; `None` if none is."""
+    if settings.sandbox is None and not settings.require_sandbox:
+        return None
+    from spindle_trio._host._sandboxes import missing_parts  # most hosts have none
+
+    needed = settings.require_sandbox | frozenset(() if settings.sandbox is None else settings.sandbox.needs())
+    missing = missing_parts(needed, settings.launcher)
+    if missing is None:
+        return None
+    return f"this host requires parts of a sandbox that cannot be had here: {missing}; see `spindle-trio doctor`"
 
 
 def _too_weak(launcher: Launcher, required: Containment) -> str:

@@ -195,6 +195,7 @@ class LiveProcesses:
             folder=request.folder,
             arguments=options.arguments,
             resource_limits=resource_limits,
+            sandbox=request.sandbox,
         )
         # Here, and not in the task: the process can work on its order while this program makes the rest.
         block = _begin_launch(settings.launcher, order)

@@ -14,6 +14,7 @@ from spindle_trio.abc import Launcher
 
 if TYPE_CHECKING:
     from spindle_trio._model._resource_limits import ResourceLimits
+    from spindle_trio._model._sandbox import Sandbox, SandboxPart
 
 
 @attrs.frozen
@@ -38,6 +39,10 @@ class HostSettings:
     """What each process may use at most, and may use if its spawn says nothing."""
     require_limits: str | None = None
     """The means by which limits on memory, pids and cpus have to be held; `None` for the strongest that works."""
+    sandbox: Sandbox | None = None
+    """What each process may reach whose spawn says nothing; the most for workers at the far end of a channel."""
+    require_sandbox: frozenset[SandboxPart] = frozenset()
+    """Parts of sandboxes without which the host does not open."""
 
 
 def wall_time_from(reading: datetime) -> Callable[[float], datetime]:

@@ -20,7 +20,8 @@ from spindle_trio._supervision._process_record import Identity, ProcessConfig
 
 if TYPE_CHECKING:
     from spindle_trio._model._resource_limits import ResourceLimits
-    from spindle_trio.abc import Launcher, ResolvedEntry
+    from spindle_trio._model._sandbox import Sandbox
+    from spindle_trio.abc import Launcher, ResolvedEntry, SandboxRules
 
 
 class _InitWalk(PayloadWalk):
@@ -50,6 +51,8 @@ class SpawnRequest:
     """The working directory instead of the worker's root."""
     resource_limits: ResourceLimits | None = None
     """The limits of the spawn, joined with the host's."""
+    sandbox: SandboxRules | None = None
+    """What the process may reach."""
 
     def identity(self, process_id: str) -> Identity:
         """Make the identity of the requested process."""
@@ -90,7 +93,14 @@ class SpawnChecker:
     """Checks the spawns of one worker: everything except the key."""
 
     def __init__(
-        self, worker: _Spawning, launcher: Launcher, config: ProcessConfig, resource_limits: ResourceLimits | None
+        self,
+        worker: _Spawning,
+        launcher: Launcher,
+        config: ProcessConfig,
+        resource_limits: ResourceLimits | None,
+        sandbox: Sandbox | None,
+        *,
+        distant: bool,
     ) -> None:
         """Begin.
 
@@ -99,11 +109,15 @@ class SpawnChecker:
             launcher: accepts or refuses entries.
             config: the configuration of the worker's processes.
             resource_limits: the host's.
+            sandbox: the host's.
+            distant: whether the worker is at the far end of a channel, and may only narrow that.
         """
         self._worker = worker
         self._launcher = launcher
         self._config = config
         self._resource_limits = resource_limits
+        self._sandbox = sandbox
+        self._distant = distant
 
     def check(self, options: SpawnOptions) -> SpawnRequest:
         """Check options, and encode payload and metadata.
@@ -113,6 +127,7 @@ class SpawnChecker:
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
             UserRequiredError: `user_id` is missing or blank.
             ResourceLimitError: a resource limit is above the host's, or cannot be held here.
+            SandboxError: the sandbox cannot be had, or a path of it is wrong, or it is weaker than it may be.
         """
         worker, limits = self._worker, self._config.limits
         if not isinstance(options.entry, str):
@@ -136,13 +151,22 @@ class SpawnChecker:
             from spindle_trio._host._resource_bounds import limits_of_spawn  # most hosts have no limits
 
             resource_limits = limits_of_spawn(options.resource_limits, self._resource_limits, self._launcher)
+        sandbox = None
+        if options.sandbox is not None or self._sandbox is not None:
+            from spindle_trio._host._sandboxes import rules_of_spawn  # most hosts have none
+
+            sandbox = rules_of_spawn(
+                options.sandbox, self._sandbox, self._launcher, entry, worker.root, distant=self._distant
+            )
         if options.payload is OMITTED and options.metadata is None:
-            return SpawnRequest(entry, kind, key, user_id, OMITTED, None, None, options, folder, resource_limits)
+            return SpawnRequest(
+                entry, kind, key, user_id, OMITTED, None, None, options, folder, resource_limits, sandbox
+            )
         payload = OMITTED if options.payload is OMITTED else self._encode(options.payload, "payload")
         metadata, encoded_metadata = self._copy_metadata(options.metadata)
         rest = attrs.evolve(options, payload=OMITTED, metadata=None)
         return SpawnRequest(
-            entry, kind, key, user_id, payload, metadata, encoded_metadata, rest, folder, resource_limits
+            entry, kind, key, user_id, payload, metadata, encoded_metadata, rest, folder, resource_limits, sandbox
         )
 
     def _copy_metadata(self, given: object) -> tuple[dict[str, JsonValue] | None, EncodedValue | None]:

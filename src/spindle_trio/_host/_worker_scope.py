@@ -39,7 +39,14 @@ class WorkerScope:
     """One worker's processes. Implements `WorkerInterface`."""
 
     def __init__(
-        self, settings: HostSettings, identifier: str, root: Path, user_id: str | None, recent: RecentEnds
+        self,
+        settings: HostSettings,
+        identifier: str,
+        root: Path,
+        user_id: str | None,
+        recent: RecentEnds,
+        *,
+        distant: bool,
     ) -> None:
         """Prepare a worker with no processes.
 
@@ -49,6 +56,7 @@ class WorkerScope:
             root: below which its entries lie.
             user_id: whose worker it is; `None` for an operator-scoped one.
             recent: takes what is kept of ended processes.
+            distant: whether the worker is at the far end of a channel.
         """
         self.identifier = identifier
         self.root = root
@@ -60,7 +68,9 @@ class WorkerScope:
         config = ProcessConfig(
             settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier, settings.cancel_grace
         )
-        self._checker = SpawnChecker(self, settings.launcher, config, settings.resource_limits)
+        self._checker = SpawnChecker(
+            self, settings.launcher, config, settings.resource_limits, settings.sandbox, distant=distant
+        )
         self._live = LiveProcesses(settings, config, root, recent, self._refuse_closed)
         self.lifecycle: Broadcast[LifecycleEvent] = self._live.lifecycle
         self.hub: MessageHub = self._live.hub

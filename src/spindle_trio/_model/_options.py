@@ -13,6 +13,7 @@ from spindle_trio._model._values import OMITTED, ProcessState, is_number
 
 if TYPE_CHECKING:
     from spindle_trio._model._resource_limits import ResourceLimits
+    from spindle_trio._model._sandbox import Sandbox
 
 DEFAULT_TIMEOUT: Final = 15.0
 """Default seconds for starting, and between two heartbeats (contract, spawn options)."""
@@ -68,6 +69,13 @@ def _check_keep_key(options: SpawnOptions, attribute: attrs.Attribute[bool], val
     _check_flag(options, attribute, value)
     if value and not (options.key or "").strip():
         raise ValueError("keep_key needs a key: give the spawn one that is not blank")
+
+
+def _check_sandbox(_: object, attribute: attrs.Attribute[Sandbox | None], value: object) -> None:
+    if value is not None:
+        from spindle_trio._model._sandbox import check_sandbox  # most programs have none
+
+        check_sandbox(attribute.name, value)
 
 
 def _check_successor_of(options: SpawnOptions, attribute: attrs.Attribute[str | None], value: object) -> None:
@@ -178,8 +186,8 @@ class SpawnOptions:
     Raises:
         ValueError: a timeout or a grace period is out of its range, no program can be given a variable or argument, or
             `keep_key` or `successor_of` is given without a key.
-        TypeError: `environment`, `folder`, `arguments` or `resource_limits` is none, `kind`, `key`, `user_id` or
-            `successor_of` is no string, or `replace_existing` or `keep_key` no bool.
+        TypeError: `environment`, `folder`, `arguments`, `resource_limits` or `sandbox` is none, `kind`, `key`,
+            `user_id` or `successor_of` is no string, or `replace_existing` or `keep_key` no bool.
     """
 
     entry: str = attrs.field(converter=_as_entry)
@@ -218,6 +226,8 @@ class SpawnOptions:
     """The entry's arguments: its `sys.argv[1:]`, or `process.argv.slice(2)`."""
     resource_limits: ResourceLimits | None = attrs.field(default=None, validator=_check_resource_limits)
     """What it may use, with all that it starts; what they leave open is as the host has it."""
+    sandbox: Sandbox | None = attrs.field(default=None, validator=_check_sandbox)
+    """What it may reach, with all that it starts; `None` for the host's."""
 
 
 class SpawnArguments(TypedDict, total=False):
@@ -239,6 +249,7 @@ class SpawnArguments(TypedDict, total=False):
     folder: str | None
     arguments: Sequence[str]
     resource_limits: ResourceLimits | None
+    sandbox: Sandbox | None
 
 
 SURROUNDINGS: Final = frozenset({"environment", "folder", "arguments"})

@@ -10,7 +10,7 @@ import attrs
 
 from spindle_trio._model._field_docs import show_fields
 
-__all__ = ["OFFLINE", "READ_ONLY", "WORKSPACE_WRITE", "Sandbox", "SandboxPart", "is_inside"]
+__all__ = ["OFFLINE", "READ_ONLY", "WORKSPACE_WRITE", "Sandbox", "SandboxPart", "check_sandbox", "is_inside"]
 
 RUNTIME: Final = "@runtime"
 ROOT: Final = "@root"
@@ -160,6 +160,16 @@ class Sandbox:
         if self.network != "host":
             parts += [SandboxPart.NETWORK, SandboxPart.ABSTRACT_SOCKETS]
         return sorted(parts, key=list(SandboxPart).index)
+
+
+def check_sandbox(name: str, value: object) -> None:
+    """Check that a value is a sandbox.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, Sandbox):
+        raise TypeError(f"{name} must be a Sandbox or None, as in Sandbox(write=['@root']) or READ_ONLY, not {value!r}")
 
 
 def _refuse_overlaps(sandbox: Sandbox) -> None:

@@ -26,6 +26,7 @@ from spindle_trio._worker import check_start_payload, check_worker
 if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model._calls import Overrun
+    from spindle_trio._model._sandbox import Sandbox
     from spindle_trio._pools._lending import Lending
     from spindle_trio._pools._member import Member
     from spindle_trio._pools._statistics import PoolStatistics
@@ -51,6 +52,7 @@ def open_pool(
     payload: object = OMITTED,
     environment: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
+    sandbox: Sandbox | None = None,
     folder: str | os.PathLike[str] | None = None,
     user_id: str | None = None,
     startup_timeout: float = DEFAULT_TIMEOUT,
@@ -86,6 +88,7 @@ def open_pool(
         payload: as for `spawn`; each process gets the same.
         environment: as for `spawn`.
         arguments: as for `spawn`.
+        sandbox: as for `spawn`.
         folder: as for `spawn`.
         user_id: as for `spawn`.
         startup_timeout: as for `spawn`.
@@ -102,6 +105,7 @@ def open_pool(
         payload=payload,
         environment=environment,
         arguments=arguments,
+        sandbox=sandbox,
         folder=None if folder is None else os.fspath(folder),
         user_id=user_id,
         startup_timeout=startup_timeout,

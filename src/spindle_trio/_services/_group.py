@@ -98,6 +98,7 @@ class Group:
             environment: as for `spawn`.
             folder: as for `spawn`.
             arguments: as for `spawn`.
+            sandbox: as for `spawn`.
 
         Raises:
             ValueError: an option is out of range, contradicts the group's policy, or the name is taken.

@@ -75,6 +75,7 @@ def open_service(
         environment: as for `spawn`.
         folder: as for `spawn`.
         arguments: as for `spawn`.
+        sandbox: as for `spawn`.
 
     Raises:
         ValueError: an option is out of range.

@@ -87,6 +87,8 @@ class WaitingSpawns(WaitingRequests):
             SpawnRefusedError: there is no room for it.
         """
         size = sum(map(_size_of, (options.payload, options.metadata, options.environment, options.arguments)))
+        if options.sandbox is not None:
+            size += sum(map(_size_of, (options.sandbox.read, options.sandbox.write, options.sandbox.deny)))
         labels = (options.entry, options.kind, options.key, options.user_id, options.folder, options.successor_of)
         size += sum(len(label) for label in labels if label is not None and len(label) > _SHORT_LABEL)
         self.admit(f"spawn {options.entry[:200]!r}", size)

@@ -145,7 +145,7 @@ _KINDS: Final = frozenset(
     {SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent, CallFailure, *TAG_OF}
 )
 
-_LOADED_LATER: Final = frozenset({"spindle_trio._model._resource_limits"})
+_LOADED_LATER: Final = frozenset({"spindle_trio._model._resource_limits", "spindle_trio._model._sandbox"})
 """Modules whose classes have a wire form, and which most programs never load."""
 
 
@@ -192,8 +192,9 @@ def _functions_for(kind: type[attrs.AttrsInstance], converter: Converter) -> tup
 def _names_loaded_later() -> dict[str, object]:
     """Load the classes that the options of a spawn may hold."""
     from spindle_trio._model._resource_limits import ResourceLimits
+    from spindle_trio._model._sandbox import Sandbox
 
-    return {"ResourceLimits": ResourceLimits}
+    return {"ResourceLimits": ResourceLimits, "Sandbox": Sandbox}
 
 
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
@@ -235,6 +236,8 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return read_environment, as_it_is
         case "arguments":
             return read_arguments, write_texts
+        case "read" | "write" | "deny":
+            return read_texts, write_texts
         case "payload" | "result" | "value":
             return as_it_is, as_it_is
         case "method":
