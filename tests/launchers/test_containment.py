@@ -380,8 +380,7 @@ async def test_inits_go_with_their_processes_and_a_few_are_ready(tmp_path: Path)
         for number in range(40):
             with trio.move_on_after(0.001 * number if number % 2 else 10):
                 await forked.result(ENDS)
-        await wait_until(lambda: holdings() == before)
-        assert len(open_descriptors()) == descriptors_before
+        await wait_until(lambda: holdings() == before and len(open_descriptors()) == descriptors_before)
 
 
 # ---- the guard

@@ -203,7 +203,7 @@ async def test_what_is_held_is_stopped_and_found_also_once_its_root_is_gone(tree
             await trio.sleep(0.001)
     signal.pidfd_send_signal(tree.pidfd, signal.SIGKILL)
     tree.root.wait()  # from here on its child is the child of another one
-    assert all(map(_tree.is_stopped, tree.pids[1:]))
+    assert [pid for pid in tree.pids[1:] if not _tree.is_stopped(pid)] == []
     _tree.kill_held(held)
     assert held == []
     await tree.wait_gone()
