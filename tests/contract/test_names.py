@@ -71,6 +71,7 @@ def test_is_terminal_tells_ends_from_live_states():
         ("ProcessSpawn", "backend_process_spawn"),
         ("ProcessList", "backend_process_list"),
         ("ProcessGet", "backend_process_get"),
+        ("ProcessUsage", "backend_process_usage"),
         ("ProcessStop", "backend_process_stop"),
         ("ProcessSend", "backend_process_send"),
         ("ProcessCall", "backend_process_call"),
@@ -103,6 +104,7 @@ def test_the_two_unions_have_the_members_of_the_table():
         spindle.ProcessGet,
         spindle.ProcessStop,
         spindle.ProcessReleaseKey,
+        spindle.ProcessUsage,
         spindle.ProcessSend,
         spindle.ProcessCall,
         spindle.ProcessCallCancel,
@@ -133,7 +135,8 @@ def outline(function: object) -> str:
 SPAWN_OPTIONS = (
     "(entry, *, kind=None, key=None, payload=..., metadata=None, user_id=None, startup_timeout=15,"
     " heartbeat_timeout=15, replace_existing=False, grace_period=None, replace_grace=None, keep_key=False,"
-    " successor_of=None, environment=None, folder=None, arguments=())"
+    " successor_of=None, environment=None, folder=None, arguments=(), resource_limits=None,"
+    " sandbox=None)"
 )
 
 SIGNATURES = [
@@ -191,6 +194,10 @@ def test_the_signature_of_open_host_is_that_of_the_design():
         "replace_grace",
         "allow",
         "cancel_grace",
+        "resource_limits",
+        "require_limits",
+        "sandbox",
+        "require_sandbox",
     ]
     assert parameters["launcher"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "launcher")
@@ -235,6 +242,8 @@ ERRORS = {
     "DuplicateKeyError": (spindle.SpawnRefusedError,),
     "KeyLostError": (spindle.SpawnRefusedError,),
     "ProcessLimitError": (spindle.SpawnRefusedError,),
+    "ResourceLimitError": (spindle.SpawnRefusedError, ValueError),
+    "SandboxError": (spindle.SpawnRefusedError,),
     "SpawnError": (spindle.SpindleError,),
     "LaunchError": (spindle.SpawnError,),
     "StartupTimeoutError": (spindle.SpawnError, TimeoutError),
@@ -344,6 +353,7 @@ VALUES = [
     spindle.ProcessSpawn("r", spindle.SpawnOptions("e.py", payload=[1])),
     spindle.ProcessList("r", spindle.ProcessFilter(kind="k")),
     spindle.ProcessGet("r", "p-1"),
+    spindle.ProcessUsage("r", "p-1"),
     spindle.ProcessStop("r", "p-1", spindle.StopOptions(reason="why")),
     spindle.ProcessSend("p-1", {"a": None}, "ada"),
     spindle.ProcessLifecycle(spindle.LifecycleEvent("p", "e", "e", spindle.ProcessState.STARTING, NOW)),
