@@ -145,17 +145,30 @@ class CallError(SpindleError):
 
 
 class CallFailedError(CallError):
-    """The handler of the call raised an exception, or returned what is not JSON-safe."""
+    """The handler of the call raised an exception, or returned what is not JSON-safe; or a JSON-RPC server answered
+    with an error.
+    """
 
-    def __init__(self, message: str, *, error_type: str, text: str, traceback: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        error_type: str,
+        text: str,
+        traceback: str | None = None,
+        code: int | None = None,
+        data: JsonValue = None,
+    ) -> None:
         super().__init__(message)
         self._error_type = error_type
         self._text = text
         self._traceback = traceback
+        self._code = code
+        self._data = data
 
     @property
     def error_type(self) -> str:
-        """The name of the exception's class, as in ``ValueError``."""
+        """The name of the exception's class, as in ``ValueError``; ``JsonRpcError`` for the error of a server."""
         return self._error_type
 
     @property
@@ -167,6 +180,16 @@ class CallFailedError(CallError):
     def traceback(self) -> str | None:
         """Its traceback in the process, as text; `None` if there is none."""
         return self._traceback
+
+    @property
+    def code(self) -> int | None:
+        """The code that a JSON-RPC server has given, as in -32601; `None` if there is none."""
+        return self._code
+
+    @property
+    def data(self) -> JsonValue:
+        """What a JSON-RPC server has said beside the code and the message; JSON-safe, `None` for nothing."""
+        return self._data
 
 
 class UnknownMethodError(CallError):

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from spindle_trio import PayloadError
+from spindle_trio import PayloadError, PeerProtocolError
 from spindle_trio._protocol._call_answers import Answer, CallReader, Failure, Item
 from spindle_trio._protocol._call_frames import IncomingCall, encode_failure
 from spindle_trio._protocol._payload import PayloadBounds
 from spindle_trio.child import CallCancelled, CallContext
-from spindle_trio.child._calls import CallHandlers, encode_value, entry_of, failure_of
+from spindle_trio.child._calls import CallHandlers, RelayedError, encode_value, entry_of, failure_of
 from spindle_trio.child._entry import EntryFileError, load_entry, read_code
 from spindle_trio.child._exit_frames import FAILURE_BYTES, encode_ready, encode_takes_calls
 from spindle_trio.child._facts import ProcessFacts, facts_from_init
@@ -362,3 +362,37 @@ def test_the_shared_part_loads_nothing_beyond_what_a_child_has() -> None:
     )
     shown = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "['spindle_trio._protocol._call_frames', 'spindle_trio.child._calls']"
+
+
+def test_a_fallback_serves_any_method_that_has_no_handler_of_its_own():
+    handlers = CallHandlers()
+    handlers.add(square)
+    assert handlers.refusal_of(call("other"), facts()) == {"known": ["square"]}
+    handlers.serve_any(square_later)
+    assert len(handlers) == 2
+    assert handlers.refusal_of(call("other"), facts()) is None
+    assert handlers.find("square").function is square
+    assert handlers.find("anything").function is square_later
+    assert "use call()" in str(handlers.refusal_of(call("anything", window=1), facts()))
+
+
+def test_a_relayed_error_has_its_code_and_data_and_no_traceback():
+    error = raised(RelayedError("JsonRpcError", "no such file", code=-32000, data={"path": "x"}))
+    failure = as_the_host_reads_it(failure_of(error, facts()), facts().bounds, 10_000)
+    assert failure == Failure(1, "JsonRpcError", "no such file", code=-32000, data={"path": "x"})
+
+
+@pytest.mark.parametrize("data", [2**70, "\ud800", "x" * 2000, [[[[[[1]]]]]]])
+def test_data_that_cannot_travel_is_left_out_and_that_is_said(data):
+    bounds = PayloadBounds(4, 50)
+    about = failure_of(RelayedError("JsonRpcError", "no", code=5, data=data), facts(bounds=bounds, frame_bytes=2000))
+    failure = as_the_host_reads_it(about, bounds, 2000)
+    assert (failure.code, failure.data) == (5, None)
+    assert failure.text.startswith("no (its data is left out: ")
+
+
+@pytest.mark.parametrize("about", [{"code": "x"}, {"code": 1.5}, {"code": True}])
+def test_a_failure_with_a_code_that_is_none_breaks_the_protocol(about):
+    body = encode_failure(1, {"error": "E", "text": "t", **about})
+    with pytest.raises(PeerProtocolError, match="code is not an integer"):
+        CallReader(facts().bounds).read(body)

@@ -185,7 +185,14 @@ requests: st.SearchStrategy[WorkerToHost] = st.one_of(
     st.builds(ProcessCallIdle, request_id=texts, process_id=texts),
     st.builds(ProcessCallCredit, request_id=texts, items=st.integers(1, MOST_WINDOW)),
 )
-failures = st.builds(CallFailure, error_type=texts, text=texts, traceback=optional_texts)
+failures = st.builds(
+    CallFailure,
+    error_type=texts,
+    text=texts,
+    traceback=optional_texts,
+    code=st.none() | st.integers(-(2**63), 2**63 - 1),
+    data=json_values,
+)
 notices: st.SearchStrategy[HostToWorker] = st.one_of(
     st.builds(ProcessCallItem, request_id=texts, value=json_values),
     st.builds(ProcessLifecycle, event=events, messages=counts),
@@ -231,7 +238,7 @@ def test_every_part_survives_a_round_trip(value: wire.WireValue) -> None:
 def test_nothing_is_null_on_the_wire_but_results_and_what_is_inside_payloads(value: wire.WireValue) -> None:
     def check(data: wire.JsonObject) -> None:
         for name, field in data.items():
-            if name in {"payload", "result", "value", "metadata"}:
+            if name in {"payload", "result", "value", "metadata", "data"}:
                 continue
             assert field is not None, name
             is_other = name == "cpus" or name in {"known", "read", "write", "deny"}  # a fraction, and lists of texts
@@ -773,6 +780,7 @@ def test_a_malformed_request_can_be_answered_if_its_id_is_a_text(data: object, r
         errors.CallError("why"),
         errors.CallTimeoutError("why"),
         errors.CallFailedError("why", error_type="ValueError", text="no"),
+        errors.CallFailedError("why", error_type="JsonRpcError", text="no", code=-32601, data={"x": [None, 1.5]}),
         errors.UnknownMethodError("why", known=["index", "square"]),
         errors.UnknownMethodError("why"),
         errors.ProcessLostError("why", info=INFO, handed_over=False),

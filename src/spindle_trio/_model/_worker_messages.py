@@ -222,6 +222,10 @@ class CallFailure:
     """The exception's message."""
     traceback: str | None = None
     """Its traceback in the process."""
+    code: int | None = None
+    """The code of a JSON-RPC server's error."""
+    data: JsonValue = None
+    """What such an error has beside its code and its message."""
 
 
 @show_fields

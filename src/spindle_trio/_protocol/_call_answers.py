@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from spindle_trio._errors import PeerProtocolError
+from spindle_trio._errors import PayloadError, PeerProtocolError
 from spindle_trio._model import JsonValue
 from spindle_trio._protocol._binary import BinaryBody, Gathering, Tagged, take_bytes_out
 from spindle_trio._protocol._call_frames import ANSWER, CALL, END, FAILURE, ITEM
@@ -55,6 +55,10 @@ class Failure:
     """The names of all handlers, if that is what was wrong."""
     is_cancelled: bool = False
     """Whether it ended because it was cancelled."""
+    code: int | None = None
+    """The code of an error that comes from elsewhere, as from a JSON-RPC server."""
+    data: JsonValue = None
+    """What such an error has beside its code and its message."""
 
 
 CallFrame: TypeAlias = Answer | Item | StreamEnd | Failure
@@ -72,6 +76,9 @@ def name_of(frame: CallFrame) -> str:
         case Failure():
             return "a failure"
 
+
+_PLAIN: Final = PayloadBounds(depth=1_000_000, values=1 << 62)
+"""Only plain JSON; what is read has its bounds already."""
 
 _SURROUNDINGS: Final = 2
 """Values around the one that counts: the array, and the id."""
@@ -200,4 +207,12 @@ def _read_failure(call_id: int, about: Mapping[str, JsonValue]) -> Failure:
         raise PeerProtocolError("a failure without error and text")
     if not (traceback is None or isinstance(traceback, str)):
         raise PeerProtocolError("a failure whose traceback is not a string")
-    return Failure(call_id, error, text, traceback)
+    code = about.get("code")
+    if not (code is None or type(code) is int):
+        raise PeerProtocolError("a failure whose code is not an integer")
+    data = about.get("data")
+    try:
+        check_payload(data, _PLAIN, "data")
+    except PayloadError as unfit:
+        raise PeerProtocolError(f"a failure whose {unfit}") from None
+    return Failure(call_id, error, text, traceback, code=code, data=data)

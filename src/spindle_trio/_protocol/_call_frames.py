@@ -32,8 +32,9 @@ END: Final = b"\x04"
 FAILURE: Final = b"\x06"
 """From the process: ``[id, {…}]``. Ends a call or a stream.
 
-The object has `error` and `text`, and perhaps `traceback`, of what the handler raised; or `known`, the names of the
-handlers, if the method is not among them; or ``"cancelled": true``.
+The object has `error` and `text`, and perhaps `traceback`, of what the handler raised, or perhaps `code` and `data` of
+an error that a JSON-RPC server gave; or `known`, the names of the handlers, if the method is not among them; or
+``"cancelled": true``.
 """
 
 

@@ -28,9 +28,12 @@ def failure_error(record: ProcessRecord, method: str, failure: Failure) -> CallE
         error_type, words = "Cancelled", "its handler was cancelled, and the caller had not asked for that"
     else:
         error_type, words = failure.error_type, failure.text
-    said = f"{error_type}: {words}" if words else error_type
+    about = error_type if failure.code is None else f"{error_type} {failure.code}"
+    said = f"{about}: {words}" if words else about
     text = f"{method!r} failed in {_name(record)}: {said}"
-    error = CallFailedError(text, error_type=error_type, text=words, traceback=failure.traceback)
+    error = CallFailedError(
+        text, error_type=error_type, text=words, traceback=failure.traceback, code=failure.code, data=failure.data
+    )
     if failure.traceback:
         error.add_note(f"In the process:\n{failure.traceback}")
     return _concerning(error, record, method)

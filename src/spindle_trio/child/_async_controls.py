@@ -228,9 +228,10 @@ class AsyncControls:
         return self.calls
 
     def _tell_of_calls(self) -> None:
-        self.beat_while_running()
+        assert self.calls is not None, "it tells"
+        if self.calls.handlers.fallback is None:  # whose entry speaks for a program, and knows best when to beat
+            self.beat_while_running()
         if self._is_ready and self.final is None:
-            assert self.calls is not None, "it tells"
             self._send_control(encode_takes_calls(self.calls.concurrency))
 
     def _note_idle(self) -> None:

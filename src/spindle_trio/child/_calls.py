@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, Never, Protocol, TypeAlias, TypeVar
 
+    from spindle_trio._model import JsonValue
     from spindle_trio._protocol._call_frames import IncomingCall
     from spindle_trio.child._facts import ProcessFacts
 
@@ -46,6 +47,9 @@ _USE_STREAM: Final = "read it with stream(), not with call()"
 _FAILURE_ENTRIES: Final = 3
 """Entries of the object in a FAILURE."""
 
+_ID_BYTES: Final = 8
+"""How much longer the id of a call may be than 0."""
+
 _KNOWN_NAMES: Final = 1000
 """How many names of handlers a FAILURE lists at most."""
 
@@ -58,6 +62,16 @@ _AROUND_KNOWN: Final = 2
 
 class CallCancelled(BaseException):  # like trio.Cancelled, it is no error of the handler
     """Raised inside a handler whose call was cancelled. Let it through; ``finally`` blocks run as for any exception."""
+
+
+class RelayedError(Exception):
+    """What a handler says of a failure elsewhere, which its caller is to read as it is: without a traceback."""
+
+    def __init__(self, error_type: str, text: str, *, code: int | None = None, data: JsonValue = None) -> None:
+        super().__init__(text)
+        self.error_type: str = error_type
+        self.code: int | None = code
+        self.data: JsonValue = data
 
 
 class CallContext:
@@ -123,7 +137,7 @@ class CallHandler:
 class CallHandlers:
     """The functions that answer calls, by the names of their methods."""
 
-    __slots__ = ("_handlers", "_is_blocking", "_registered")
+    __slots__ = ("_handlers", "_is_blocking", "_registered", "fallback")
 
     def __init__(self, registered: Callable[[], None] | None = None, *, is_blocking: bool = False) -> None:
         """Begin with none.
@@ -135,9 +149,11 @@ class CallHandlers:
         self._is_blocking = is_blocking
         self._handlers: dict[str, CallHandler] = {}
         self._registered = registered
+        self.fallback: CallHandler | None = None
+        """Answers the calls of all other methods."""
 
     def __len__(self) -> int:
-        return len(self._handlers)
+        return len(self._handlers) + (self.fallback is not None)
 
     def add(self, method_or_function: str | F, function: F | None = None) -> F | Callable[[F], F]:
         """Register a function: alone, by a name, or as a decorator with or without a name.
@@ -167,17 +183,23 @@ class CallHandlers:
 
         return decorate
 
+    def serve_any(self, function: CallFunction) -> None:
+        """Answer calls of any method by this function, which `process.call` tells the method."""
+        self.fallback = CallHandler(function)
+        if self._registered is not None:
+            self._registered()
+
     def names(self) -> list[str]:
         """List the methods, in alphabetical order."""
         return sorted(self._handlers)
 
     def find(self, method: str) -> CallHandler | None:
         """Return the handler of a method, if there is one."""
-        return self._handlers.get(method)
+        return self._handlers.get(method, self.fallback)
 
     def refusal_of(self, call: IncomingCall, facts: ProcessFacts) -> dict[str, object] | None:
         """Say why nothing here can serve a call, as the object of a FAILURE frame; `None` if a handler can."""
-        handler = self._handlers.get(call.method)
+        handler = self.find(call.method)
         if handler is None:
             return {"known": _known_names(self.names(), facts)}
         if call.window is None:
@@ -220,11 +242,31 @@ def failure_of(error: BaseException, facts: ProcessFacts, *, has_traceback: bool
         facts: have the bounds.
         has_traceback: whether its traceback helps the author of the entry.
     """
+    if isinstance(error, RelayedError):
+        return _relayed(error, facts)
     name, text, traceback = failure_texts(error, facts, has_traceback=has_traceback)
     about: dict[str, object] = {"error": name, "text": text}
     entries = facts.bounds.container_entries
     if traceback and (entries is None or entries >= _FAILURE_ENTRIES):
         about["traceback"] = traceback
+    return about
+
+
+def _relayed(error: RelayedError, facts: ProcessFacts) -> dict[str, object]:
+    """Describe a failure elsewhere. What no frame can carry is left out of it, and that is said."""
+    _, text, _ = failure_texts(error, facts, has_traceback=False)
+    about: dict[str, object] = {"error": error.error_type, "text": text}
+    if error.code is not None:
+        about["code"] = error.code
+    if error.data is not None:
+        whole = {**about, "data": error.data}
+        try:
+            check_payload(whole, facts.bounds, "data")
+            encode_answer(0, whole, facts.frame_bytes - _ID_BYTES)
+        except PayloadError as unfit:
+            about["text"] = cut_middle(f"{text} (its data is left out: {unfit})", room_for_texts(facts))
+        else:
+            return whole
     return about
 
 

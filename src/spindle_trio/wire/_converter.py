@@ -44,6 +44,7 @@ from spindle_trio.wire._fields import (
     JsonObject,
     as_it_is,
     read_arguments,
+    read_code,
     read_count,
     read_environment,
     read_exit_reason,
@@ -239,6 +240,10 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
         case "read" | "write" | "deny":
             return read_texts, write_texts
         case "payload" | "result" | "value":
+            return as_it_is, as_it_is
+        case "code" if kind is CallFailure:
+            return read_code, None
+        case "data":
             return as_it_is, as_it_is
         case "method":
             return read_method, None

@@ -52,7 +52,9 @@ def error_response(request_id: str, error: Exception) -> Response:
     )
     match error:
         case CallFailedError():
-            return attrs.evolve(answer, failure=CallFailure(error.error_type, error.text, error.traceback))
+            return attrs.evolve(
+                answer, failure=CallFailure(error.error_type, error.text, error.traceback, error.code, error.data)
+            )
         case UnknownMethodError():
             return attrs.evolve(answer, known=error.known)
         case ProcessLostError():
@@ -77,7 +79,14 @@ def exception_from(response: Response) -> SpindleError:
     if name == CallFailedError.__name__:
         # Of a failure that is longer than a line only the error is left.
         failure = response.failure or CallFailure("", text)
-        failed = CallFailedError(text, error_type=failure.error_type, text=failure.text, traceback=failure.traceback)
+        failed = CallFailedError(
+            text,
+            error_type=failure.error_type,
+            text=failure.text,
+            traceback=failure.traceback,
+            code=failure.code,
+            data=failure.data,
+        )
         if failure.traceback:
             failed.add_note(f"In the process:\n{failure.traceback}")
         return failed

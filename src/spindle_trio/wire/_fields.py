@@ -91,6 +91,13 @@ def read_count(value: object, _: object) -> int:
     return value
 
 
+def read_code(value: object, _: object) -> int:
+    """Read the code of an error, an integer of either sign."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise WrongTypeError(f"expected an integer, got {name_of(value)}")
+    return value
+
+
 def read_object(value: object) -> JsonObject:
     """Read an object."""
     if not isinstance(value, dict):
