@@ -926,7 +926,7 @@ MUTANTS: Final = (
     Mutant(
         "a handler that is registered after ready is not told of",
         "child/_async_controls.py",
-        "            self._send_control(encode_takes_calls(self.calls.concurrency))",
+        "            self.send_control(encode_takes_calls(self.calls.concurrency))",
         "            pass",
         ("collaboration/test_async_calls.py::test_a_handler_that_is_registered_after_ready_is_told_of_once",),
     ),

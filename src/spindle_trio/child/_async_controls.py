@@ -116,7 +116,7 @@ class AsyncControls:
         self._is_ready = True
         self._beat()
         calls = self.calls
-        self._send_control(encode_ready(self.facts, concurrency=calls.concurrency if calls and calls.are_taken else 0))
+        self.send_control(encode_ready(self.facts, concurrency=calls.concurrency if calls and calls.are_taken else 0))
         if self._beating is not None:
             self._beating.ready()
 
@@ -232,7 +232,7 @@ class AsyncControls:
         if self.calls.handlers.fallback is None:  # whose entry speaks for a program, and knows best when to beat
             self.beat_while_running()
         if self._is_ready and self.final is None:
-            self._send_control(encode_takes_calls(self.calls.concurrency))
+            self.send_control(encode_takes_calls(self.calls.concurrency))
 
     def _note_idle(self) -> None:
         if self._ends_when_idle:
@@ -304,7 +304,7 @@ class AsyncControls:
     def say_finally(self, final: str, body: bytes) -> None:
         """Say the final word, and end the entry."""
         self.final = final
-        self._send_control(body)
+        self.send_control(body)
         if self._intake is not None:
             self._intake.retire_handlers()
         self._retire_calls()
@@ -315,7 +315,7 @@ class AsyncControls:
         if self.calls is not None:
             self.calls.retire()
 
-    def _send_control(self, body: bytes) -> None:
+    def send_control(self, body: bytes) -> None:
         try:
             self._control_out.send_nowait(body)
         except trio.BrokenResourceError:

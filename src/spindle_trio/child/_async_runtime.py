@@ -57,7 +57,7 @@ class ChildEnd(NamedTuple):
     """How a child has ended, for the code that ends its process."""
 
     code: int
-    """The exit code: 0 after `complete` and `stopped`, 1 after a failure, and n after ``sys.exit(n)``."""
+    """The exit code: 0 after `complete` and `stopped`, n after ``sys.exit(n)``, and 1 after any other failure."""
     messages: int
     """How many messages it has put on its messages lane in all."""
 
@@ -201,7 +201,7 @@ class _Runtime:
             controls.say_finally("failed", encode_failure(error, controls.sent, controls.facts))
         elif code == 0 and controls.final is None:
             self._complete_with(None)
-        elif controls.final is None:
+        elif controls.final is None or (controls.final == "failed" and code):
             return code
         return self._final_code
 
