@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         StopOptions,
         WorkerToHost,
     )
+    from spindle_trio._model._command import Command, Http, Line, Tcp
     from spindle_trio._model._resource_limits import ResourceLimits, Usage
     from spindle_trio._model._sandbox import OFFLINE, READ_ONLY, WORKSPACE_WRITE, Sandbox, SandboxPart
     from spindle_trio._open_host import Host, open_host
@@ -174,6 +175,7 @@ _NAMES = {
         "StopOptions",
         "WorkerToHost",
     ),
+    "_model._command": ("Command", "Http", "Line", "Tcp"),
     "_model._resource_limits": ("ResourceLimits", "Usage"),
     "_model._sandbox": ("OFFLINE", "READ_ONLY", "WORKSPACE_WRITE", "Sandbox", "SandboxPart"),
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
@@ -204,6 +206,7 @@ __all__ = [
     "CallFailedError",
     "CallFailure",
     "CallTimeoutError",
+    "Command",
     "Containment",
     "DefaultLauncher",
     "DuplicateKeyError",
@@ -216,12 +219,14 @@ __all__ = [
     "Host",
     "HostStatistics",
     "HostToWorker",
+    "Http",
     "JsonValue",
     "KeyLostError",
     "LaggedError",
     "LaunchError",
     "LifecycleEvent",
     "Limits",
+    "Line",
     "LocalProtocolError",
     "MessageReceiveChannel",
     "NodeLauncher",
@@ -278,6 +283,7 @@ __all__ = [
     "StartupTimeoutError",
     "StopOptions",
     "StreamChannel",
+    "Tcp",
     "UnknownMethodError",
     "Usage",
     "UserRequiredError",

@@ -27,6 +27,7 @@ from spindle_trio._host._settings import (
     check_kinds,
     check_require_limits,
     checked_allow,
+    checked_commands,
     wall_time_from,
 )
 from spindle_trio._host._worker_scope import WorkerScope
@@ -38,6 +39,7 @@ from spindle_trio.abc import Launcher
 from spindle_trio.launchers import DefaultLauncher
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
 
@@ -69,6 +71,7 @@ def open_host(
     require_limits: Literal["cgroup"] | None = None,
     sandbox: Sandbox | None = None,
     require_sandbox: Collection[SandboxPart | str] | bool = False,
+    commands: Collection[str] | Callable[[Command], bool] | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Open a host for as long as a block lasts.
 
@@ -105,15 +108,20 @@ def open_host(
             worker at the far end of a channel may only ask for less. The host does not open where a part is missing.
         require_sandbox: parts of sandboxes without which the host does not open, as in ``["files", "network"]``; `True`
             for all that sandboxes need. A spawn whose sandbox needs a missing part is refused in any case.
+        commands: which commands (`Command`) its workers may run. `None`: workers in this program any, those at the far
+            end of a channel none. A collection: for all workers, those whose program is in it, by a name that is looked
+            up on the `PATH`, or by an absolute path, as in ``{"git", "/opt/my/server"}``. A plain function: for all
+            workers, those for which it returns `True`. With many a program, whoever chooses its arguments may do what
+            they like.
 
     Raises:
         ValueError: a grace period or `max_processes` is out of range, `require_containment` is not a level,
-            `require_limits` no means, or `require_sandbox` names no part.
+            `require_limits` no means, `require_sandbox` names no part, or `commands` has a relative path in it.
         RuntimeError: raised on entering: the launcher cannot work here, or does not reach `require_containment` or
             `require_limits`, or cannot hold one of `resource_limits`, or a part of a sandbox is missing, or the program
             does not run under Trio.
-        TypeError: `launcher`, `limits`, `resource_limits`, `sandbox` or `require_sandbox` has the wrong type, or
-            `environment` does not map str to str.
+        TypeError: `launcher`, `limits`, `resource_limits`, `sandbox`, `require_sandbox` or `commands` has the wrong
+            type, or `environment` does not map str to str.
     """
     check_kinds(launcher, limits)
     check_bounds(grace_period, replace_grace, max_processes, cancel_grace)
@@ -139,6 +147,7 @@ def open_host(
         require_limits=require_limits,
         sandbox=sandbox,
         require_sandbox=parts,
+        commands=checked_commands(commands),
     )
     return _HostBlock(launcher, environment, _utc_now if wall_clock is None else wall_clock, settings)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spindle_trio._interfaces import WorkerInterface
     from spindle_trio._messages._broadcast import LifecycleChannel
     from spindle_trio._messages._channel import MessageReceiveChannel
+    from spindle_trio._model._command import Command
 
 _ANY_DEPTH: Final = 500
 """Deeper than any host will allow, and no more than Python can go."""
@@ -102,7 +103,7 @@ class BackendProcesses:
         return f"<BackendProcesses {'closed ' if self._port.is_closed else ''}of worker {self._port.identifier}>"
 
     @with_options_shown
-    async def spawn(self, entry: str | os.PathLike[str], **options: Unpack[SpawnArguments]) -> ProcessHandle:
+    async def spawn(self, entry: str | os.PathLike[str] | Command, **options: Unpack[SpawnArguments]) -> ProcessHandle:
         """Spawn a process, and return a handle on it once its entry has called `ready()`.
 
         If it is cancelled, at any point, no process, descriptor or registry entry is left: the process is killed
@@ -111,7 +112,8 @@ class BackendProcesses:
         against the startup timeout.
 
         Args:
-            entry: path of the file to run, relative to the worker's root: a text, or a `pathlib.Path`.
+            entry: path of the file to run, relative to the worker's root: a text, or a `pathlib.Path`. Or a `Command`:
+                a program; then it may have neither `payload` nor `arguments`.
             kind: a label; trimmed; blank means the entry.
             key: makes the process unique per user and kind; trimmed; blank means none.
             payload: a JSON-safe value for the entry.
@@ -141,11 +143,11 @@ class BackendProcesses:
             sandbox: what the process may reach, with all that it starts; `None` for the host's default.
 
         Raises:
-            ValueError: a timeout or grace period is out of range, a variable or argument is not valid, or `keep_key` or
-                `successor_of` is given without a key.
+            ValueError: a timeout or grace period is out of range, a variable or argument is not valid, `keep_key` or
+                `successor_of` is given without a key, or `payload` or `arguments` with a command.
             TypeError: an option has the wrong type.
             PayloadError: `payload` or `metadata` is not JSON-safe, or over a limit, or a name is over its limit.
-            EntryError: the entry may not or cannot be run, or not in `folder`.
+            EntryError: the entry, or the program of a command, may not or cannot be run, or not in `folder`.
             UserRequiredError: the worker is operator-scoped, and `user_id` is missing or blank.
             DuplicateKeyError: the key is taken, and `replace_existing` is false.
             ResourceLimitError: a resource limit is above the host's, or cannot be held here.
@@ -165,7 +167,7 @@ class BackendProcesses:
 
     @with_options_shown
     def open(
-        self, entry: str | os.PathLike[str], **options: Unpack[SpawnArguments]
+        self, entry: str | os.PathLike[str] | Command, **options: Unpack[SpawnArguments]
     ) -> AbstractAsyncContextManager[ProcessHandle]:
         """Spawn a process for as long as a block lasts: ``async with processes.open("dist/entry.py") as handle: …``.
 

@@ -21,6 +21,7 @@ from spindle_trio._model import Containment, Limits, ResolvedEntry
 from spindle_trio._model._field_docs import show_fields
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import ResourceLimits, Usage
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
 
@@ -71,7 +72,7 @@ class LaunchOrder:
     process_id: str
     """The host's id for it, for log records."""
     entry: ResolvedEntry
-    """What `Launcher.resolve` returned."""
+    """What `Launcher.resolve` or `Launcher.resolve_command` returned."""
     root: Path
     """The worker's root: the working directory of the process, unless `folder` names another one."""
     environment: Mapping[str, str]
@@ -95,6 +96,8 @@ class LaunchOrder:
 
     Only limits that `Launcher.limit_means` names are asked for.
     """
+    command: Command | None = None
+    """What to run instead of an entry: what `Launcher.resolve_command` has accepted. Its folder is `folder`, above."""
     sandbox: SandboxRules | None = None
     """What the process may reach: what `Launcher.resolve_sandbox` returned; `None` for no sandbox."""
 
@@ -431,6 +434,22 @@ class Launcher(ABC):
         Raises:
             EntryError: says what is wrong with the entry and what would be right.
         """
+
+    def resolve_command(self, command: Command, root: Path, environment: Mapping[str, str]) -> ResolvedEntry:
+        """Accept or refuse a command. Called like `resolve`, in its place.
+
+        Args:
+            command: as the caller gave it; the host allows it.
+            root: the worker's root, an absolute path.
+            environment: that of the program: its `PATH` says where programs are.
+
+        Raises:
+            EntryError: says what is wrong with the program; by default that this launcher runs none.
+        """
+        raise EntryError(
+            f"{type(self).__name__} runs no commands, and {command.argv[0]!r} is one: use DefaultLauncher, or in tests "
+            "MemoryLauncher(commands={…})"
+        )
 
     def resolve_folder(self, folder: str, root: Path) -> Path:
         """Accept or refuse the folder that a process is to run in. Called like `resolve`.

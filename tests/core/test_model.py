@@ -26,13 +26,15 @@ from spindle_trio._model import (
     SpawnOptions,
     StopOptions,
 )
+from spindle_trio._model._command import Command
 from spindle_trio._model._resource_limits import ResourceLimits
+from spindle_trio._model._sandbox import Sandbox
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_type_checkers_see_the_options_of_a_spawn_as_they_are() -> None:
-    loaded_later = {"ResourceLimits": ResourceLimits}  # most programs never load it
+    loaded_later = {"Command": Command, "ResourceLimits": ResourceLimits, "Sandbox": Sandbox}  # most never load them
     options = get_type_hints(SpawnOptions, localns=loaded_later)
     del options["entry"]
     assert get_type_hints(SpawnArguments, localns=loaded_later) == options

@@ -196,6 +196,7 @@ class LiveProcesses:
             arguments=options.arguments,
             resource_limits=resource_limits,
             sandbox=request.sandbox,
+            command=request.command,
         )
         # Here, and not in the task: the process can work on its order while this program makes the rest.
         block = _begin_launch(settings.launcher, order)

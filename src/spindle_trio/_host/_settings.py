@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
@@ -13,8 +14,12 @@ from spindle_trio._model import SURROUNDINGS, Containment, Limits, check_grace
 from spindle_trio.abc import Launcher
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
+
+CommandRule: TypeAlias = "frozenset[str] | Callable[[Command], bool] | None"
+"""Names and absolute paths of programs, or what decides, or `None`; see `open_host`."""
 
 
 @attrs.frozen
@@ -33,6 +38,8 @@ class HostSettings:
     """Seconds that a replaced process has to end; `None` for its own grace period."""
     allow: frozenset[str] = frozenset()
     """Which surroundings of its processes a worker at the far end of a channel may set."""
+    commands: CommandRule = None
+    """Which commands its workers may run; `None` for any, but none for those at the far end of a channel."""
     cancel_grace: float = 1.0
     """Seconds that a handler has to end after its call was cancelled, where its process is killed otherwise."""
     resource_limits: ResourceLimits | None = None
@@ -111,6 +118,29 @@ def checked_allow(allow: Iterable[str]) -> frozenset[str]:
         known = ", ".join(map(repr, sorted(SURROUNDINGS)))
         raise ValueError(f"allow takes {known}, not {', '.join(sorted(map(repr, unknown)))}")
     return names
+
+
+def checked_commands(commands: Collection[str] | Callable[[Command], bool] | None) -> CommandRule:
+    """Return which commands are allowed.
+
+    Raises:
+        TypeError: the argument is a str, neither a collection of str nor a plain function.
+        ValueError: one of the texts is neither the name of a program nor an absolute path.
+    """
+    if commands is None:
+        return None
+    if callable(commands):
+        if iscoroutinefunction(commands):
+            raise TypeError("commands is called without waiting: give open_host a plain function")
+        return commands
+    if isinstance(commands, str) or not isinstance(commands, Collection):
+        raise TypeError(f"commands must be programs, as in commands={{'git'}}, a function or None, not {commands!r}")
+    for name in commands:
+        if not isinstance(name, str):
+            raise TypeError(f"commands must be a collection of str; {name!r} is not a str")
+        if not name or ("/" in name and not name.startswith("/")):
+            raise ValueError(f"commands takes names of programs on the PATH and absolute paths, not {name!r}")
+    return frozenset(commands)
 
 
 def check_environment(environment: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from spindle_trio._errors import EntryError, PayloadError, UserRequiredError
+from spindle_trio._errors import PayloadError, UserRequiredError
 from spindle_trio._model import OMITTED, JsonValue, Limits, SpawnOptions
 from spindle_trio._protocol._control_frames import encode_init
 from spindle_trio._protocol._json_codec import EncodedValue, write_body
@@ -19,9 +19,10 @@ from spindle_trio._protocol._payload import PayloadWalk, check_payload, check_te
 from spindle_trio._supervision._process_record import Identity, ProcessConfig
 
 if TYPE_CHECKING:
+    from spindle_trio._host._settings import HostSettings
+    from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import ResourceLimits
-    from spindle_trio._model._sandbox import Sandbox
-    from spindle_trio.abc import Launcher, ResolvedEntry, SandboxRules
+    from spindle_trio.abc import ResolvedEntry, SandboxRules
 
 
 class _InitWalk(PayloadWalk):
@@ -53,6 +54,8 @@ class SpawnRequest:
     """The limits of the spawn, joined with the host's."""
     sandbox: SandboxRules | None = None
     """What the process may reach."""
+    command: Command | None = None
+    """What runs instead of an entry."""
 
     def identity(self, process_id: str) -> Identity:
         """Make the identity of the requested process."""
@@ -92,31 +95,21 @@ class _Spawning(Protocol):
 class SpawnChecker:
     """Checks the spawns of one worker: everything except the key."""
 
-    def __init__(
-        self,
-        worker: _Spawning,
-        launcher: Launcher,
-        config: ProcessConfig,
-        resource_limits: ResourceLimits | None,
-        sandbox: Sandbox | None,
-        *,
-        distant: bool,
-    ) -> None:
+    def __init__(self, worker: _Spawning, settings: HostSettings, config: ProcessConfig, *, distant: bool) -> None:
         """Begin.
 
         Args:
             worker: the worker that spawns.
-            launcher: accepts or refuses entries.
+            settings: the host's: its launcher accepts or refuses entries.
             config: the configuration of the worker's processes.
-            resource_limits: the host's.
-            sandbox: the host's.
-            distant: whether the worker is at the far end of a channel, and may only narrow that.
+            distant: whether the worker is at the far end of a channel, and may only narrow what the host allows.
         """
         self._worker = worker
-        self._launcher = launcher
+        self._settings = settings
+        self._launcher = settings.launcher
         self._config = config
-        self._resource_limits = resource_limits
-        self._sandbox = sandbox
+        self._resource_limits = settings.resource_limits
+        self._sandbox = settings.sandbox
         self._distant = distant
 
     def check(self, options: SpawnOptions) -> SpawnRequest:
@@ -130,11 +123,16 @@ class SpawnChecker:
             SandboxError: the sandbox cannot be had, or a path of it is wrong, or it is weaker than it may be.
         """
         worker, limits = self._worker, self._config.limits
-        if not isinstance(options.entry, str):
-            raise EntryError(f"entry must be a str or a path, relative to the worker's root, not {options.entry!r}")
-        entry = self._launcher.resolve(options.entry.strip(), worker.root)
+        command, folder_name = None, options.folder
+        if isinstance(options.entry, str):
+            entry = self._launcher.resolve(options.entry.strip(), worker.root)
+        else:
+            from spindle_trio._host._commands import resolve_command  # only for those who use it
+
+            command, entry = resolve_command(options, self._settings, worker.root, distant=self._distant)
+            folder_name = folder_name if command.folder is None else command.folder
         check_text("entry", entry.entry, limits.entry_bytes)
-        folder = None if options.folder is None else self._launcher.resolve_folder(options.folder, worker.root)
+        folder = None if folder_name is None else self._launcher.resolve_folder(folder_name, worker.root)
         kind = (options.kind or "").strip() or entry.entry
         key = (options.key or "").strip() or None
         check_text("kind", kind, None if kind == entry.entry else limits.kind_bytes)
@@ -160,13 +158,24 @@ class SpawnChecker:
             )
         if options.payload is OMITTED and options.metadata is None:
             return SpawnRequest(
-                entry, kind, key, user_id, OMITTED, None, None, options, folder, resource_limits, sandbox
+                entry, kind, key, user_id, OMITTED, None, None, options, folder, resource_limits, sandbox, command
             )
         payload = OMITTED if options.payload is OMITTED else self._encode(options.payload, "payload")
         metadata, encoded_metadata = self._copy_metadata(options.metadata)
         rest = attrs.evolve(options, payload=OMITTED, metadata=None)
         return SpawnRequest(
-            entry, kind, key, user_id, payload, metadata, encoded_metadata, rest, folder, resource_limits, sandbox
+            entry,
+            kind,
+            key,
+            user_id,
+            payload,
+            metadata,
+            encoded_metadata,
+            rest,
+            folder,
+            resource_limits,
+            sandbox,
+            command,
         )
 
     def _copy_metadata(self, given: object) -> tuple[dict[str, JsonValue] | None, EncodedValue | None]:

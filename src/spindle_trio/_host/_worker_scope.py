@@ -68,9 +68,7 @@ class WorkerScope:
         config = ProcessConfig(
             settings.limits, bounds, BodyReader(bounds), settings.wall_time, identifier, settings.cancel_grace
         )
-        self._checker = SpawnChecker(
-            self, settings.launcher, config, settings.resource_limits, settings.sandbox, distant=distant
-        )
+        self._checker = SpawnChecker(self, settings, config, distant=distant)
         self._live = LiveProcesses(settings, config, root, recent, self._refuse_closed)
         self.lifecycle: Broadcast[LifecycleEvent] = self._live.lifecycle
         self.hub: MessageHub = self._live.hub

@@ -59,6 +59,9 @@ from spindle_trio._model._options import (
 from spindle_trio._model._options import (
     checked_environment as checked_environment,
 )
+from spindle_trio._model._options import (
+    name_of_entry as name_of_entry,
+)
 from spindle_trio._model._post_mortem import (
     NO_HEARTBEAT as NO_HEARTBEAT,
 )

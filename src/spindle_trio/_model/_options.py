@@ -12,6 +12,7 @@ from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import OMITTED, ProcessState, is_number
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import Sandbox
 
@@ -103,15 +104,18 @@ def _check_resource_limits(_: object, attribute: attrs.Attribute[ResourceLimits 
 
 
 @runtime_checkable
-class _PathLike(Protocol):
-    def __fspath__(self) -> str: ...
+class PathLike(Protocol):
+    """A path, as `os.PathLike`, which this module may not import."""
+
+    def __fspath__(self) -> str:
+        """Return its text."""
 
 
-def _as_entry(value: str | _PathLike) -> str:
-    """Turn a path into its text; spawning refuses anything else."""
+def _as_entry(value: str | PathLike | Command) -> str | Command:
+    """Turn a path into its text; spawning refuses anything else but a command."""
     if isinstance(value, str):
         return value  # first, since a look at a protocol is slow
-    return value.__fspath__() if isinstance(value, _PathLike) else value  # type: ignore[redundant-expr]  # anything
+    return value.__fspath__() if isinstance(value, PathLike) else value
 
 
 def checked_environment(value: object) -> dict[str, str] | None:
@@ -139,8 +143,12 @@ def checked_environment(value: object) -> dict[str, str] | None:
     return copy
 
 
-def checked_arguments(value: object) -> tuple[str, ...]:
+def checked_arguments(value: object, name: str = "arguments") -> tuple[str, ...]:
     """Check and copy the arguments for a process.
+
+    Args:
+        value: what was given.
+        name: of what it is the value.
 
     Raises:
         TypeError: the argument is not a sequence of str.
@@ -149,10 +157,10 @@ def checked_arguments(value: object) -> tuple[str, ...]:
     if value == ():
         return ()  # first, since a look at an abstract class is slow
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"arguments must be a sequence of str, as in arguments=['--fast'], not {value!r}")
+        raise TypeError(f"{name} must be a sequence of str, as in {name}=['--fast'], not {value!r}")
     for text in value:
         if not isinstance(text, str):
-            raise TypeError(f"arguments must be a sequence of str; {text!r} is not a str")
+            raise TypeError(f"{name} must be a sequence of str; {text!r} is not a str")
         if "\0" in text:
             raise ValueError(f"the argument {text!r} contains a NUL, which no argument may")
         if not _is_bytes(text):
@@ -169,10 +177,31 @@ def _is_bytes(text: str) -> bool:
     return True
 
 
-def _as_folder(value: str | _PathLike | None) -> str | None:
+def _check_entry(options: SpawnOptions, _: attrs.Attribute[str | Command], value: object) -> None:
+    if not isinstance(value, str):
+        from spindle_trio._model._command import check_with_command  # only for those who use it
+
+        check_with_command(options, value)
+
+
+def name_of_entry(entry: str | Command) -> str:
+    """Return the text that names the processes of an entry."""
+    if isinstance(entry, str):
+        return entry
+    from spindle_trio._model._command import name_of_command
+
+    return name_of_command(entry)
+
+
+def as_folder(value: str | PathLike | None) -> str | None:
+    """Turn a path into its text.
+
+    Raises:
+        TypeError: it is neither a path nor a text.
+    """
     if value is None:
         return None
-    folder = _as_entry(value)
+    folder: object = value.__fspath__() if isinstance(value, PathLike) else value
     if not isinstance(folder, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"folder must be a str or a path, or None, not {type(folder).__name__}")
     return folder
@@ -184,14 +213,14 @@ class SpawnOptions:
     """What a worker asks for when it spawns a process (`BackendProcessSpawnOptionsDTO`).
 
     Raises:
-        ValueError: a timeout or a grace period is out of its range, no program can be given a variable or argument, or
-            `keep_key` or `successor_of` is given without a key.
+        ValueError: a timeout or a grace period is out of its range, no program can be given a variable or argument,
+            `keep_key` or `successor_of` is given without a key, or a `payload` or `arguments` with a `Command`.
         TypeError: `environment`, `folder`, `arguments`, `resource_limits` or `sandbox` is none, `kind`, `key`,
             `user_id` or `successor_of` is no string, or `replace_existing` or `keep_key` no bool.
     """
 
-    entry: str = attrs.field(converter=_as_entry)
-    """Path of the entry file, relative to the worker's root; a `pathlib.Path` is taken as its text."""
+    entry: str | Command = attrs.field(converter=_as_entry, validator=_check_entry)
+    """Path of the entry file, relative to the worker's root; a `pathlib.Path` is taken as its text. Or a `Command`."""
     kind: str | None = attrs.field(default=None, validator=_check_optional_text)
     """A label for filters and dedupe; trimmed; blank or `None` means the entry."""
     key: str | None = attrs.field(default=None, validator=_check_optional_text)
@@ -220,7 +249,7 @@ class SpawnOptions:
 
     environment: Mapping[str, str] | None = attrs.field(default=None, converter=checked_environment)
     """Variables for this process; they add to and override the environment that the host gives all processes."""
-    folder: str | None = attrs.field(default=None, converter=_as_folder)
+    folder: str | None = attrs.field(default=None, converter=as_folder)
     """The working directory, relative to the worker's root and really below it; `None` for the root."""
     arguments: Sequence[str] = attrs.field(default=(), converter=checked_arguments)
     """The entry's arguments: its `sys.argv[1:]`, or `process.argv.slice(2)`."""

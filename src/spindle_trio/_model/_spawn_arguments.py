@@ -14,6 +14,8 @@ from spindle_trio._model._options import SpawnArguments, SpawnOptions
 if TYPE_CHECKING:
     import os
 
+    from spindle_trio._model._command import Command
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -43,7 +45,7 @@ def _show_options(method: Callable[_P, _T], but: Collection[str]) -> Callable[_P
     return method
 
 
-def options_from(call: str, entry: str | os.PathLike[str], options: SpawnArguments) -> SpawnOptions:
+def options_from(call: str, entry: str | os.PathLike[str] | Command, options: SpawnArguments) -> SpawnOptions:
     """Take the arguments of a call.
 
     Args:

@@ -265,3 +265,5 @@ class ResolvedEntry:
     """The name to show: the path below the root, with forward slashes."""
     path: Path | None = None
     """The file to run; `None` if the launcher runs no files."""
+    program: Path | None = None
+    """For a command, the program that it names, where the launcher has found one."""

@@ -208,7 +208,7 @@ class Crew:
                 post_mortem=post_mortem,
             )
             error.__cause__ = cause
-            return error.concerning(None, entry=self.settings.entry)
+            return error.concerning(None, entry=self.settings.entry_name)
 
         self._broken = make
         self.lending.end()

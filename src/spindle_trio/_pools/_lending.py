@@ -86,7 +86,7 @@ class Lending:
             f"the call of {method!r} was not begun in time: it waited {trio.current_time() - began:.3g} s for a "
             f"process of {self._settings.name}; {self._why_none_is_free()}"
         )
-        raise error.concerning(method, entry=self._settings.entry)
+        raise error.concerning(method, entry=self._settings.entry_name)
 
     def answered(self, member: Member) -> None:
         """Take back a process that has ended its call."""

@@ -26,6 +26,7 @@ from spindle_trio._worker import check_start_payload, check_worker
 if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model._calls import Overrun
+    from spindle_trio._model._command import Command
     from spindle_trio._model._sandbox import Sandbox
     from spindle_trio._pools._lending import Lending
     from spindle_trio._pools._member import Member
@@ -41,7 +42,7 @@ _AHEAD = 4
 
 def open_pool(
     worker: Worker,
-    entry: str | os.PathLike[str],
+    entry: str | os.PathLike[str] | Command,
     *,
     size: int = 4,
     prestart: bool = False,
@@ -78,7 +79,8 @@ def open_pool(
     Args:
         worker: starts the processes, in this program or at the far end of a stream. They count towards its
             host's `max_processes`.
-        entry: as for `BackendProcesses.spawn`: a Python or JavaScript file whose process answers calls.
+        entry: as for `BackendProcesses.spawn`: a Python or JavaScript file whose process answers calls, or a
+            `Command` with a lane for JSON-RPC.
         size: how many processes there may be, those included that are being stopped.
         prestart: whether all are started as the block is entered. Nothing waits for them.
         max_calls: a process that has had so many calls is stopped and replaced.
@@ -138,7 +140,7 @@ class Pool:
     def __repr__(self) -> str:
         now = self.statistics()
         return (
-            f"<Pool {self._crew.state} {self._crew.settings.entry} size={now.size} starting={now.starting} "
+            f"<Pool {self._crew.state} {self._crew.settings.entry_name} size={now.size} starting={now.starting} "
             f"idle={now.idle} busy={now.busy} waiting={now.waiting}>"
         )
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from spindle_trio._model import name_of_entry
 from spindle_trio._model._values import is_number
 from spindle_trio._services._restart import RestartPolicy, check_give_up_after
 
 if TYPE_CHECKING:
     from spindle_trio._model import SpawnArguments
+    from spindle_trio._model._command import Command
 
 
 def _check_size(_: object, attribute: attrs.Attribute[int], value: object) -> None:
@@ -36,7 +38,7 @@ class PoolSettings:
         ValueError: one is out of range.
     """
 
-    entry: str
+    entry: str | Command
     spawn: SpawnArguments
     size: int = attrs.field(validator=_check_size)
     prestart: bool
@@ -48,9 +50,14 @@ class PoolSettings:
     """What its errors call that which it is a pool of, if not its entry."""
 
     @property
+    def entry_name(self) -> str:
+        """The text that names its processes."""
+        return name_of_entry(self.entry)
+
+    @property
     def name(self) -> str:
         """Of the pool, in errors."""
-        return f"the pool of {self.serves or self.entry}"
+        return f"the pool of {self.serves or self.entry_name}"
 
     @property
     def restart(self) -> RestartPolicy:

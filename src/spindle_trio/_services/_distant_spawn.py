@@ -12,6 +12,7 @@ from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._model import LifecycleEvent
+    from spindle_trio._model._command import Command
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._services._settings import UnitSettings
     from spindle_trio._worker import Worker
@@ -34,7 +35,7 @@ class DistantSpawn:
             settings: what each process is started with.
         """
         self._processes = worker.backend_processes
-        self._kind = (settings.spawn.get("kind") or "").strip() or settings.entry
+        self._kind = (settings.spawn.get("kind") or "").strip() or settings.entry_name
         self._user_id = (settings.spawn.get("user_id") or "").strip() or None
         self._process_id: str | None = None
         self._known = trio.Event()  # the process has a name, or the answer is there
@@ -49,7 +50,7 @@ class DistantSpawn:
             self._process_id = event.process_id
             self._known.set()
 
-    async def run(self, entry: str, **options: Unpack[SpawnArguments]) -> ProcessHandle:
+    async def run(self, entry: str | Command, **options: Unpack[SpawnArguments]) -> ProcessHandle:
         """Spawn a process; see `BackendProcesses.spawn`.
 
         If it is cancelled, it raises or returns what the host answers: mostly that the process was stopped.
@@ -73,7 +74,7 @@ class DistantSpawn:
         assert handle is not None, "a spawn without an error has a process"
         return handle
 
-    async def _ask(self, entry: str, options: SpawnArguments) -> None:
+    async def _ask(self, entry: str | Command, options: SpawnArguments) -> None:
         try:
             with trio.CancelScope(shield=True):
                 self._handle = await self._processes.spawn(entry, **options)

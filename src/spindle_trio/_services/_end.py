@@ -54,7 +54,7 @@ class End:
             f"{generation}{of_whom}: {self.said}; mend what is wrong, and open it again",
             post_mortem=self.post_mortem,
             attempts=failures,
-            entry=settings.entry,
+            entry=settings.entry_name,
             key=settings.key,
         )
         error.__cause__ = self.cause

@@ -16,6 +16,7 @@ from spindle_trio._services._settings import settings_from
 from spindle_trio._trio_rules import other_thread, uninterrupted
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._services._group_keeper import GroupKeeper
     from spindle_trio._services._line import Strategy
@@ -65,7 +66,7 @@ class Group:
     @with_options_shown
     async def start(
         self,
-        entry: str | os.PathLike[str],
+        entry: str | os.PathLike[str] | Command,
         *,
         name: str | None = None,
         restart: RestartPolicy | None = None,
@@ -117,7 +118,7 @@ class Group:
         if restart is not None:
             check_policy(restart)
             policy = _policy_in(policy, restart)
-        named = name if name is not None else settings.key or settings.entry
+        named = name if name is not None else settings.key or settings.entry_name
         return (await self._keeper.start(settings, named, policy)).service
 
     async def stop(self, service: Service, reason: str | None = None, *, grace: float | None = None) -> None:

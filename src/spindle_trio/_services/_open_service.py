@@ -18,6 +18,7 @@ from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
 from spindle_trio._worker import check_worker
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._worker import Worker
 
@@ -27,7 +28,7 @@ _DEFAULT_POLICY = RestartPolicy()
 @with_service_options_shown
 def open_service(
     worker: Worker,
-    entry: str | os.PathLike[str],
+    entry: str | os.PathLike[str] | Command,
     *,
     restart: RestartPolicy = _DEFAULT_POLICY,
     on_start: Callable[[ProcessHandle], Awaitable[object]] | None = None,
@@ -54,7 +55,7 @@ def open_service(
 
     Args:
         worker: starts the processes, in this program or at the far end of a stream.
-        entry: as for `BackendProcesses.spawn`: a Python or JavaScript file.
+        entry: as for `BackendProcesses.spawn`: a Python or JavaScript file, or a `Command`.
         restart: when the next process is started, and when the service gives up.
         on_start: an async function that is called with each process when it is ready, before anybody else gets it:
             a handshake, a migration. If it raises, that is the end of this process, and counts as a failure; of the

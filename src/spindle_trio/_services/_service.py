@@ -54,7 +54,7 @@ class Service:
     @property
     def entry(self) -> str:
         """The entry that its processes run."""
-        return self._status.unit.settings.entry
+        return self._status.unit.settings.entry_name
 
     @property
     def process(self) -> ProcessHandle | None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from spindle_trio._model import SpawnArguments
+from spindle_trio._model import SpawnArguments, name_of_entry
 from spindle_trio._model._spawn_arguments import SET_BY_SERVICES, options_from
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._process_handle import ProcessHandle
 
 
@@ -19,21 +20,26 @@ if TYPE_CHECKING:
 class UnitSettings:
     """What every generation is started with."""
 
-    entry: str
+    entry: str | Command
     spawn: SpawnArguments
     key: str | None
     """Trimmed; `None` for none."""
     on_start: Callable[[ProcessHandle], Awaitable[object]] | None
 
     @property
+    def entry_name(self) -> str:
+        """The text that names its processes."""
+        return name_of_entry(self.entry)
+
+    @property
     def name(self) -> str:
         """Of the service, in errors."""
-        return f"the service {self.entry}" + ("" if self.key is None else f" (key {self.key!r})")
+        return f"the service {self.entry_name}" + ("" if self.key is None else f" (key {self.key!r})")
 
 
 def settings_from(
     call: str,
-    entry: str | os.PathLike[str],
+    entry: str | os.PathLike[str] | Command,
     on_start: Callable[[ProcessHandle], Awaitable[object]] | None,
     options: SpawnArguments,
 ) -> UnitSettings:

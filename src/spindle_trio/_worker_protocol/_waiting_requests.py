@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from spindle_trio._errors import CallError, SpawnRefusedError
-from spindle_trio._model import MEBIBYTE, OMITTED, ProcessCall
+from spindle_trio._model import MEBIBYTE, OMITTED, ProcessCall, name_of_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,9 +89,12 @@ class WaitingSpawns(WaitingRequests):
         size = sum(map(_size_of, (options.payload, options.metadata, options.environment, options.arguments)))
         if options.sandbox is not None:
             size += sum(map(_size_of, (options.sandbox.read, options.sandbox.write, options.sandbox.deny)))
-        labels = (options.entry, options.kind, options.key, options.user_id, options.folder, options.successor_of)
+        name = name_of_entry(options.entry)
+        if not isinstance(options.entry, str):
+            size += _size_of(options.entry.argv) + _size_of(options.entry.environment)
+        labels = (name, options.kind, options.key, options.user_id, options.folder, options.successor_of)
         size += sum(len(label) for label in labels if label is not None and len(label) > _SHORT_LABEL)
-        self.admit(f"spawn {options.entry[:200]!r}", size)
+        self.admit(f"spawn {name[:200]!r}", size)
         return size
 
 

@@ -221,7 +221,7 @@ class _Connection:
     def _refuse_surroundings(self, request: _Question) -> None:
         if isinstance(request, ProcessSpawn):
             for name in sorted(SURROUNDINGS - self._allow):
-                if getattr(request.options, name):
+                if getattr(request.options, name) or getattr(request.options.entry, name, None):
                     raise SpawnRefusedError(
                         f"options.{name}: this host does not let a connected worker set it; "
                         f"to allow it, open the host with allow={{{name!r}}}"

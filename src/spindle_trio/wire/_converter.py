@@ -46,6 +46,7 @@ from spindle_trio.wire._fields import (
     read_arguments,
     read_code,
     read_count,
+    read_entry,
     read_environment,
     read_exit_reason,
     read_flag,
@@ -67,6 +68,7 @@ from spindle_trio.wire._fields import (
     read_texts,
     read_time,
     read_wanted_state,
+    write_entry,
     write_grace,
     write_heartbeat_timeout,
     write_least_span,
@@ -195,7 +197,8 @@ def _names_loaded_later() -> dict[str, object]:
     from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import Sandbox
 
-    return {"ResourceLimits": ResourceLimits, "Sandbox": Sandbox}
+    # A command has functions of its own, which load its class with the first one.
+    return {"Command": object, "ResourceLimits": ResourceLimits, "Sandbox": Sandbox}
 
 
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
@@ -233,6 +236,8 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
             return read_run_seconds, write_run_seconds
         case "cpus":
             return read_number, None
+        case "entry" if kind is SpawnOptions:
+            return read_entry, write_entry
         case "environment":
             return read_environment, as_it_is
         case "arguments":

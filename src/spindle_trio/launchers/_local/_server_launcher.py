@@ -36,6 +36,7 @@ from spindle_trio.launchers._local._requirements import require_real_processes
 from spindle_trio.launchers._local._system_limits import limit_behind
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._model._sandbox import Sandbox
     from spindle_trio.launchers._local._private_folders import PrivateFolder, PrivateFolders
 
@@ -175,6 +176,18 @@ class ServerLauncher(Launcher):
         self._engine_for(resolved).require(resolved)
         return resolved
 
+    def resolve_command(self, command: Command, root: Path, environment: Mapping[str, str]) -> ResolvedEntry:
+        """Find the program of a command; see `Launcher.resolve_command`.
+
+        Raises:
+            EntryError: as there, and if nothing here runs Python, behind which programs run.
+        """
+        if not any(".py" in engine.suffixes for engine in self._engines):
+            return super().resolve_command(command, root, environment)
+        from spindle_trio.launchers._programs import resolve_program  # only for those who use it
+
+        return resolve_program(command, root, environment)
+
     def resolve_folder(self, folder: str, root: Path) -> Path:
         """Accept or refuse a folder; see `Launcher.resolve_folder`."""
         return resolve_folder(folder, root)
@@ -198,6 +211,10 @@ class ServerLauncher(Launcher):
             if order.sandbox is not None and (order.sandbox.private_read or order.sandbox.private_write):
                 folder = self._private_folder()
                 order = with_private_folder(order, folder.path)
+            if order.command is not None:
+                from spindle_trio.launchers._programs import behind_shim  # only for those who use it
+
+                order = behind_shim(order, order.command)
             told = self._tell_spare(order)
         except Exception as error:
             return ProcessBlock(partial(_fail, [error]), folder)
@@ -212,7 +229,9 @@ class ServerLauncher(Launcher):
         return self._private_folders.make()
 
     def _engine_for(self, entry: ResolvedEntry) -> Engine:
-        return next(engine for engine in self._engines if entry.entry.endswith(engine.suffixes))
+        # A command has a name of its own, and runs behind a Python file.
+        file = entry.entry if entry.program is None else str(entry.path)
+        return next(engine for engine in self._engines if file.endswith(engine.suffixes))
 
     def _check(self, order: LaunchOrder) -> None:
         check_surroundings(order)
