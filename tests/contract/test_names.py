@@ -198,6 +198,7 @@ def test_the_signature_of_open_host_is_that_of_the_design():
         "require_limits",
         "sandbox",
         "require_sandbox",
+        "commands",
     ]
     assert parameters["launcher"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "launcher")

@@ -54,12 +54,6 @@ from spindle_trio._model._options import (
     check_resource_limits as check_resource_limits,
 )
 from spindle_trio._model._options import (
-    checked_arguments as checked_arguments,
-)
-from spindle_trio._model._options import (
-    checked_environment as checked_environment,
-)
-from spindle_trio._model._options import (
     name_of_entry as name_of_entry,
 )
 from spindle_trio._model._post_mortem import (
@@ -73,6 +67,12 @@ from spindle_trio._model._rich_values import (
 )
 from spindle_trio._model._rich_values import (
     to_plain as to_plain,
+)
+from spindle_trio._model._surroundings import (
+    checked_arguments as checked_arguments,
+)
+from spindle_trio._model._surroundings import (
+    checked_environment as checked_environment,
 )
 from spindle_trio._model._values import (
     OMITTED as OMITTED,

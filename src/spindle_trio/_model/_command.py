@@ -6,16 +6,13 @@ import re
 import shlex
 import signal as signals
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import attrs
 
 from spindle_trio._model._field_docs import show_fields
-from spindle_trio._model._options import PathLike, as_folder, checked_arguments, checked_environment
+from spindle_trio._model._surroundings import PathLike, as_folder, checked_arguments, checked_environment
 from spindle_trio._model._values import OMITTED, JsonValue
-
-if TYPE_CHECKING:
-    from spindle_trio._model._options import SpawnOptions
 
 __all__ = [
     "Command",
@@ -205,7 +202,7 @@ class Command:
         return f"Command({list(self.argv)!r}{given})"
 
 
-def check_with_command(options: SpawnOptions, entry: object) -> None:
+def check_with_command(entry: object, payload: object, arguments: Sequence[str]) -> None:
     """Refuse the options of a spawn that a command has no use for.
 
     Raises:
@@ -213,9 +210,9 @@ def check_with_command(options: SpawnOptions, entry: object) -> None:
     """
     if not isinstance(entry, Command):
         return  # the host refuses it
-    if options.payload is not OMITTED:
+    if payload is not OMITTED:
         raise ValueError("a Command takes no payload: give its program arguments by argv, or send it a message")
-    if options.arguments:
+    if arguments:
         raise ValueError("a Command takes no arguments beside its argv, as in Command(['my-server', '--fast'])")
 
 

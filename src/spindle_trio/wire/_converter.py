@@ -46,7 +46,6 @@ from spindle_trio.wire._fields import (
     read_arguments,
     read_code,
     read_count,
-    read_entry,
     read_environment,
     read_exit_reason,
     read_flag,
@@ -68,7 +67,6 @@ from spindle_trio.wire._fields import (
     read_texts,
     read_time,
     read_wanted_state,
-    write_entry,
     write_grace,
     write_heartbeat_timeout,
     write_least_span,
@@ -201,6 +199,23 @@ def _names_loaded_later() -> dict[str, object]:
     return {"Command": object, "ResourceLimits": ResourceLimits, "Sandbox": Sandbox}
 
 
+def _read_entry(value: object, _: object) -> object:
+    """Read an entry: a text, or an object for a command."""
+    if not isinstance(value, dict):
+        return read_text(value)
+    from spindle_trio.wire._commands import read_command  # most workers send none
+
+    return read_command(value)
+
+
+def _write_entry(entry: object) -> object:
+    if isinstance(entry, str):
+        return entry
+    from spindle_trio.wire._commands import write_command  # most workers send none
+
+    return write_command(entry)
+
+
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
     ProcessMessage: "payload",
     ProcessCallItem: "value",
@@ -237,7 +252,7 @@ def _hooks_for(kind: type[attrs.AttrsInstance], field: str) -> tuple[_ReadHook |
         case "cpus":
             return read_number, None
         case "entry" if kind is SpawnOptions:
-            return read_entry, write_entry
+            return _read_entry, _write_entry
         case "environment":
             return read_environment, as_it_is
         case "arguments":

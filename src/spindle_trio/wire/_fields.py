@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from spindle_trio._model import (
     DEFAULT_TIMEOUT,
@@ -26,9 +26,6 @@ from spindle_trio._model import (
     to_plain,
 )
 from spindle_trio._model._rich_values import date_text
-
-if TYPE_CHECKING:
-    from spindle_trio._model._command import Command
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 """One message of the worker protocol in its wire form."""
@@ -116,24 +113,6 @@ def read_metadata(value: object, _: object) -> JsonObject:
 def write_metadata(metadata: JsonObject) -> JsonObject:
     """Write metadata as a `dict`."""
     return dict(metadata)
-
-
-def read_entry(value: object, _: object) -> str | Command:
-    """Read an entry: a text, or an object for a command."""
-    if not isinstance(value, dict):
-        return read_text(value)
-    from spindle_trio.wire._commands import read_command  # only for those who use it
-
-    return read_command(value)
-
-
-def write_entry(entry: object) -> object:
-    """Write an entry."""
-    if isinstance(entry, str):
-        return entry
-    from spindle_trio.wire._commands import write_command  # only for those who use it
-
-    return write_command(entry)
 
 
 def read_environment(value: object, _: object) -> dict[str, str]:
