@@ -53,10 +53,18 @@ __all__ = [
     "to_json",
 ]
 
-WireValue: TypeAlias = (
-    "WorkerToHost | HostToWorker | SpawnOptions | ProcessFilter | StopOptions | ProcessInfo | LifecycleEvent"
-    "| PostMortem | CallFailure | ResourceLimits | Usage"
+_AlwaysLoaded: TypeAlias = (
+    WorkerToHost
+    | HostToWorker
+    | SpawnOptions
+    | ProcessFilter
+    | StopOptions
+    | ProcessInfo
+    | LifecycleEvent
+    | PostMortem
+    | CallFailure
 )
+WireValue: TypeAlias = "_AlwaysLoaded | ResourceLimits | Usage"
 """Every value that has a wire form."""
 
 T = TypeVar("T", bound="WireValue")
