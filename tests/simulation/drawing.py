@@ -29,6 +29,9 @@ from simulation.scenario import (
 FINE, COARSE = 1 / 64, 0.5
 """On a fine grid hardly two things happen at once; on a coarse one many do."""
 
+SHARE_OF_LIMITS = 0.2
+"""Of the scenarios, in which some processes may run only for so long."""
+
 USERS = (None, "ada", "ben")
 NAMES = ("a", "a", "a", " a ", "b", None, "  ")
 STATES = (None, None, "starting", "running", "stopping", "completed")
@@ -40,10 +43,27 @@ def draw(seed: int, *, extras: bool = True) -> Scenario:
     scenario = drawing.scenario()
     if not extras:
         return scenario
-    called = with_calls(scenario, random.Random(f"calls of {seed}"), drawing.grid)
+    return _with_limits(_with_extras(scenario, seed, drawing.grid), random.Random(f"limits of {seed}"))
+
+
+def _with_extras(scenario: Scenario, seed: int, grid: float) -> Scenario:
+    called = with_calls(scenario, random.Random(f"calls of {seed}"), grid)
     if called is not scenario:
         return called  # with both there are too many orders to try, where all of it happens at one instant
-    return with_kept_keys(scenario, random.Random(f"kept keys of {seed}"), drawing.grid)
+    return with_kept_keys(scenario, random.Random(f"kept keys of {seed}"), grid)
+
+
+def _with_limits(scenario: Scenario, chance: random.Random) -> Scenario:
+    """Limit in some scenarios for how long some processes run."""
+    if chance.random() > SHARE_OF_LIMITS:
+        return scenario
+    commands = tuple(
+        attrs.evolve(command, run_seconds=chance.choice((0.5, 1.0, 2.5)))
+        if isinstance(command, Spawn) and chance.random() < 0.5
+        else command
+        for command in scenario.commands
+    )
+    return attrs.evolve(scenario, commands=commands)
 
 
 @attrs.define

@@ -274,7 +274,8 @@ class Proc:
             own = self.startup_at, "startup"
         elif self.state == "running":
             own = self.last_beat() + self.spawn.heartbeat_timeout, "heartbeat"
-            own = min(own, (self.calls.overrun()[0], "overrun"))
+            assert self.ready_at is not None, "it runs"
+            own = min(own, (self.ready_at + self.spawn.run_seconds, "limit"), (self.calls.overrun()[0], "overrun"))
         else:
             own = self.kill_at, "grace"
             own = min(own, (self.calls.overrun()[0], "overrun"), key=lambda deadline: deadline[0])
@@ -310,6 +311,8 @@ class Proc:
             case "heartbeat":
                 self.beat_at = self.last_beat()
                 self.settle("heartbeat deadline", f"no heartbeat for {self.spawn.heartbeat_timeout:g} s")
+            case "limit":
+                self.settle("runs for too long", f"ran for longer than run_seconds={self.spawn.run_seconds:g}")
             case "overrun":
                 number = self.calls.overrun()[1]
                 call_id = self.calls.begun.index(number) + 1

@@ -272,6 +272,7 @@ class _Player:
                     user_id=command.user_id,
                     startup_timeout=command.startup_timeout,
                     heartbeat_timeout=command.heartbeat_timeout,
+                    resource_limits=_limits_of(command),
                     replace_existing=command.replace_existing,
                     grace_period=command.grace_period,
                     replace_grace=command.replace_grace,
@@ -439,3 +440,7 @@ def cancelled_at(block: Block) -> float:
 
 def _seconds(time: datetime | None) -> float | None:
     return None if time is None else round((time - EPOCH) / timedelta(seconds=1), 6)
+
+
+def _limits_of(command: Spawn) -> spindle.ResourceLimits | None:
+    return None if command.run_seconds == math.inf else spindle.ResourceLimits(run_seconds=command.run_seconds)

@@ -103,6 +103,7 @@ class Spawn(Command):
     user_id: str | None = None
     startup_timeout: float = 5.0
     heartbeat_timeout: float = math.inf
+    run_seconds: float = math.inf
     replace_existing: bool = False
     grace_period: float | None = None
     replace_grace: float | None = None

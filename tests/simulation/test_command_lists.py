@@ -121,6 +121,7 @@ def commands(draw: st.DrawFn, number: int, spawns: list[int]) -> AnyCommand:
                 user_id=draw(st.sampled_from(["ada", "ada", "ben", None])),
                 startup_timeout=draw(st.sampled_from([5.0, 1.25])),
                 heartbeat_timeout=draw(st.sampled_from([math.inf, 1.0])),
+                run_seconds=draw(st.sampled_from([math.inf, math.inf, 1.0])),
                 replace_existing=draw(st.booleans()),
                 grace_period=draw(graces),
                 replace_grace=draw(graces),

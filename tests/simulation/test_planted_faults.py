@@ -127,6 +127,19 @@ def the_watchdog_is_off_by_a_second(patch: Patch) -> None:
     replace(patch, Lifecycle, "__init__", make)
 
 
+def run_seconds_count_from_the_spawn(patch: Patch) -> None:
+    def make(original: Any) -> Any:
+        def enter(life: Lifecycle, now: float) -> Any:
+            transition = original(life, now)
+            if transition is not None and transition.state == "running":
+                life.run_deadline = life.started_at + life.run_seconds
+            return transition
+
+        return enter
+
+    replace(patch, Lifecycle, "_enter", make)
+
+
 def a_second_request_extends_the_grace_period(patch: Patch) -> None:
     def make(original: Any) -> Any:
         def feed(life: Lifecycle, said: Input, now: float, **details: Any) -> Step:
@@ -254,6 +267,7 @@ FAULTS = (
     a_key_is_freed_while_its_process_is_stopping,
     those_who_wait_for_a_key_overtake_one_another,
     the_watchdog_is_off_by_a_second,
+    run_seconds_count_from_the_spawn,
     a_second_request_extends_the_grace_period,
     a_grace_period_that_runs_never_becomes_shorter,
     a_replacement_leaves_the_old_process_its_own_grace_period,
