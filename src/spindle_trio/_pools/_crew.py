@@ -7,6 +7,7 @@ cancelled, or by `Member.stop` once it has become ready.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from spindle_trio._model import LifecycleEvent
     from spindle_trio._pools._pool_map import MapRun
     from spindle_trio._pools._settings import PoolSettings
+    from spindle_trio._services._excess import ExcessWatch
     from spindle_trio._worker import Worker
 
 
@@ -54,6 +56,11 @@ class Crew:
         self._broken: Callable[[], PoolBrokenError] | None = None
         self._is_closed = False
         self._all_gone = trio.Event()
+        self._excess_watch: ExcessWatch | None = None
+        if settings.restart_above is not None:
+            from spindle_trio._services._excess import ExcessWatch  # most pools have none
+
+            self._excess_watch = ExcessWatch(settings.restart_above, settings.name)
         self._unsubscribe = worker.backend_processes.on_lifecycle(self._note)
 
     async def open(self) -> None:
@@ -103,6 +110,8 @@ class Crew:
         try:
             await self._spawn(member)
             if member.ready_at is not None:
+                if self._excess_watch is not None:
+                    self._scope.nursery.start_soon(self._look, member, self._excess_watch)
                 await self._watch(member)
         except trio.Cancelled:
             self.shut()  # somebody has cancelled the whole block
@@ -162,6 +171,13 @@ class Crew:
                     self.lending.withdraw(member)
                     member.phase, member.is_to_be_replaced = Phase.LEAVING, is_worn
                     self._record.recycled += 1
+
+    async def _look(self, member: Member, excess_watch: ExcessWatch) -> None:
+        """Have a process replaced that uses more than it is to, once it has no call. Ends when it has."""
+        with suppress(trio.BrokenResourceError):  # the connection is lost, as its task hears
+            if await excess_watch.wait_above(member.handle) is not None:
+                member.is_above = True
+                member.scope.cancel()
 
     def _remove(self, member: Member) -> None:
         """Forget a process that is gone or was not started, and see to its successor."""

@@ -46,6 +46,8 @@ class Member:
     ready_at: float | None = None
     idle_since: float = 0.0
     calls: int = 0
+    is_above: bool = False
+    """Whether it uses more than it is to."""
     is_to_be_replaced: bool = True
     """Whether another one is started at its end, also if nobody waits."""
     _handle: ProcessHandle | None = None
@@ -83,9 +85,13 @@ class Member:
         self.scope.cancel()
 
     def is_worn(self, settings: PoolSettings) -> bool:
-        """Whether it has had its calls, or its time is over."""
+        """Whether it has had its calls, its time is over, or it uses more than it is to."""
         assert self.ready_at is not None, "the process has been started"
-        return self.calls >= settings.max_calls or trio.current_time() >= self.ready_at + settings.max_lifetime
+        return (
+            self.is_above
+            or self.calls >= settings.max_calls
+            or trio.current_time() >= self.ready_at + settings.max_lifetime
+        )
 
     def was_idle_for_long(self, settings: PoolSettings) -> bool:
         """Whether it has had no call for as long as it may."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spindle_trio._messages._channel import MessageReceiveChannel
     from spindle_trio._model._calls import Overrun
     from spindle_trio._model._command import Command
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import Sandbox
     from spindle_trio._pools._lending import Lending
     from spindle_trio._pools._member import Member
@@ -59,6 +60,8 @@ def open_pool(
     startup_timeout: float = DEFAULT_TIMEOUT,
     heartbeat_timeout: float = DEFAULT_TIMEOUT,
     grace_period: float | None = None,
+    resource_limits: ResourceLimits | None = None,
+    restart_above: ResourceLimits | None = None,
 ) -> AbstractAsyncContextManager[Pool]:
     """Open a pool of processes of one entry, for as long as a block lasts.
 
@@ -96,9 +99,12 @@ def open_pool(
         startup_timeout: as for `spawn`.
         heartbeat_timeout: as for `spawn`. While a blocking handler runs nothing beats for it.
         grace_period: as for `spawn`; a process that is recycled, or stopped with the pool, has so long.
+        resource_limits: as for `spawn`, for each process.
+        restart_above: what a process may use: `memory`, `pids` and `cpu_seconds` count. One that uses more is stopped
+            and replaced, once it has no call. It is looked at twice a second; see `ProcessHandle.usage`.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or contradicts another.
         TypeError: an argument has the wrong type.
         PayloadError: the payload is not JSON-safe.
         trio.ClosedResourceError: the worker is closed; raised on entering.
@@ -113,7 +119,12 @@ def open_pool(
         startup_timeout=startup_timeout,
         heartbeat_timeout=heartbeat_timeout,
         grace_period=grace_period,
+        resource_limits=resource_limits,
     )
+    if restart_above is not None:
+        from spindle_trio._services._excess import check_restart_above  # most pools have none
+
+        check_restart_above(restart_above, resource_limits)
     settings = PoolSettings(
         entry=SpawnOptions(entry, **spawn).entry,  # checked here, since no caller sees the spawns
         spawn=spawn,
@@ -123,6 +134,7 @@ def open_pool(
         max_idle=max_idle,
         max_lifetime=max_lifetime,
         give_up_after=give_up_after,
+        restart_above=restart_above,
     )
     check_start_payload(payload)
     check_worker("open_pool", worker)

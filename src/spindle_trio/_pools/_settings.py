@@ -13,6 +13,7 @@ from spindle_trio._services._restart import RestartPolicy, check_give_up_after
 if TYPE_CHECKING:
     from spindle_trio._model import SpawnArguments
     from spindle_trio._model._command import Command
+    from spindle_trio._model._resource_limits import ResourceLimits
 
 
 def _check_size(_: object, attribute: attrs.Attribute[int], value: object) -> None:
@@ -48,6 +49,8 @@ class PoolSettings:
     give_up_after: int | None = attrs.field(validator=check_give_up_after)
     serves: str | None = None
     """What its errors call that which it is a pool of, if not its entry."""
+    restart_above: ResourceLimits | None = None
+    """Above which a process is stopped and replaced, once it has no call."""
 
     @property
     def entry_name(self) -> str:

@@ -12,11 +12,12 @@ import attrs
 from spindle_trio._model import SpawnArguments
 from spindle_trio._model._spawn_arguments import with_options_shown
 from spindle_trio._services._restart import RestartPolicy, check_policy
-from spindle_trio._services._settings import settings_from
+from spindle_trio._services._settings import check_recycling, settings_from
 from spindle_trio._trio_rules import other_thread, uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._services._group_keeper import GroupKeeper
     from spindle_trio._services._line import Strategy
@@ -71,6 +72,7 @@ class Group:
         name: str | None = None,
         restart: RestartPolicy | None = None,
         on_start: Callable[[ProcessHandle], Awaitable[object]] | None = None,
+        restart_above: ResourceLimits | None = None,
         **options: Unpack[SpawnArguments],
     ) -> Service:
         """Start one more service, after all others, and return it when it runs.
@@ -86,6 +88,8 @@ class Group:
             restart: its own policy, of which `when` and `max_lifetime` count; everything else is the group's. By
                 default the group's policy. With ``when="never"`` it is not started again with others, either.
             on_start: as for `open_service`. It may use the services before this one, and must not start another.
+            restart_above: as for `open_service`. A restart takes along whom a failure does; services that are above at
+                once are restarted one after another.
             kind: as for `spawn`.
             key: as for `open_service`.
             payload: as for `spawn`; each process gets the same.
@@ -99,6 +103,7 @@ class Group:
             environment: as for `spawn`.
             folder: as for `spawn`.
             arguments: as for `spawn`.
+            resource_limits: as for `spawn`.
             sandbox: as for `spawn`.
 
         Raises:
@@ -111,13 +116,14 @@ class Group:
         """
         if get_ident() != self._thread:
             raise other_thread("start", "async")
-        settings = settings_from("group.start", entry, on_start, options)
+        settings = settings_from("group.start", entry, on_start, options, restart_above)
         if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"name must be a str, not {name!r}")
         policy = self._keeper.policy
         if restart is not None:
             check_policy(restart)
             policy = _policy_in(policy, restart)
+        check_recycling(settings, policy)
         named = name if name is not None else settings.key or settings.entry_name
         return (await self._keeper.start(settings, named, policy)).service
 

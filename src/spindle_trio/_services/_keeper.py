@@ -153,13 +153,15 @@ class Keeper:
             self._begun.set()
             await self._entered.wait()
         with trio.CancelScope(deadline=self._unit.ready_at + self._policy.max_lifetime) as self._waits:
-            if not self._is_disturbed:
-                return await self._unit.watch()
+            if not self._is_disturbed and (end := await self._unit.watch()) is not None:
+                return end
         if self._is_closing:
             return None
-        reason = self._reason if self._is_restart_wanted else f"its {self._policy.max_lifetime:g} seconds are over"
+        reason: str | None = self._unit.excess or f"its {self._policy.max_lifetime:g} seconds are over"
+        if self._is_restart_wanted:
+            reason, self._unit.excess = self._reason, None
         self.status.recycling()
-        return await self._unit.stop(reason, how=Ending.RECYCLED, keep_key=True)
+        return await self._unit.recycle(reason, self._policy.stable_after)
 
     @property
     def _is_disturbed(self) -> bool:

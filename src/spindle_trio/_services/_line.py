@@ -9,7 +9,7 @@ import trio
 
 from spindle_trio._services._end import End
 from spindle_trio._services._member import Member, Phase, PutOut
-from spindle_trio._services._restart import Ending, RestartAt
+from spindle_trio._services._restart import RestartAt
 from spindle_trio._trio_rules import uninterrupted
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
@@ -148,9 +148,8 @@ class Line:
         self.wake()
 
     async def _put_out(self, member: Member) -> None:
-        assert member.put_out is not None, "it is to be put out"
         member.status.recycling()
-        self._ended(member, await member.stopped(member.put_out.reason, Ending.RECYCLED, keep_key=True))
+        self._ended(member, await member.put_out_now())
 
     # ---- what is to be done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -181,7 +181,7 @@ class Member:
             with trio.CancelScope(shield=True):
                 if self.phase is Phase.UP or self.unit.is_live:
                     with suppress(trio.BrokenResourceError):  # the host ends it, unseen from here
-                        end = await self.stopped(self._reason, Ending.STOPPED)
+                        end = await self._stopped(partial(self.unit.stop, self._reason, how=Ending.STOPPED))
                         self.status.ended(end, self.status.failures)
                 await self.unit.close()
         finally:
@@ -192,14 +192,22 @@ class Member:
             self.begun.set()
             self.gone.set()
 
-    async def stopped(self, reason: str | None, how: Ending, *, keep_key: bool = False) -> End:
-        """Stop its process, and return how it ended, which may have been before; see `Unit.stop`."""
+    async def put_out_now(self) -> End:
+        """Stop its process, since another one is to follow, and return how it ended."""
+        assert self.put_out is not None, "it is to be put out"
+        reason = self.put_out.reason
+        if reason != self.unit.excess:
+            self.unit.excess = None  # it goes for another reason
+        return await self._stopped(partial(self.unit.recycle, reason, self.policy.stable_after))
+
+    async def _stopped(self, stop: Callable[[], Awaitable[End]]) -> End:
+        """Stop its process, and return how it ended, which may have been before."""
         if self.watch is not None:
             self.watch.cancel()
             self.watch = None
         end, self.end = self.end, None
         if end is None:
-            end = await self.unit.stop(reason, how=how, keep_key=keep_key)
+            end = await stop()
         self.phase = Phase.DOWN
         return end
 
@@ -209,6 +217,7 @@ class Member:
             return None
         if self.is_restart_wanted:
             return PutOut(self._reason, is_own=True)
-        if self.watch is not None and self.watch.cancelled_caught and self._owner.may_recycle(self):
-            return PutOut(f"its {self.policy.max_lifetime:g} seconds are over", is_own=True)
+        is_over = self.unit.excess is not None or (self.watch is not None and self.watch.cancelled_caught)
+        if is_over and self._owner.may_recycle(self):
+            return PutOut(self.unit.excess or f"its {self.policy.max_lifetime:g} seconds are over", is_own=True)
         return None

@@ -13,12 +13,13 @@ from spindle_trio._model._spawn_arguments import with_service_options_shown
 from spindle_trio._services._keeper import Keeper
 from spindle_trio._services._restart import RestartPolicy, check_policy
 from spindle_trio._services._service import Service
-from spindle_trio._services._settings import UnitSettings, settings_from
+from spindle_trio._services._settings import UnitSettings, check_recycling, settings_from
 from spindle_trio._trio_rules import AsyncBlock, require_trio, uninterrupted
 from spindle_trio._worker import check_worker
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._process_handle import ProcessHandle
     from spindle_trio._worker import Worker
 
@@ -32,6 +33,7 @@ def open_service(
     *,
     restart: RestartPolicy = _DEFAULT_POLICY,
     on_start: Callable[[ProcessHandle], Awaitable[object]] | None = None,
+    restart_above: ResourceLimits | None = None,
     **options: Unpack[SpawnArguments],
 ) -> AbstractAsyncContextManager[Service]:
     """Keep a process up for as long as a block lasts: one that ends is followed by another, as a policy says.
@@ -61,6 +63,10 @@ def open_service(
             a handshake, a migration. If it raises, that is the end of this process, and counts as a failure; of the
             first one it is raised here. It is cancelled if the process ends, and has no other bound. It uses the handle
             that it is given: the service's own `call`, `send` and `restart` wait for `on_start` itself.
+        restart_above: what a process may use, as in ``ResourceLimits(memory=2**30)``: `memory`, `pids` and
+            `cpu_seconds` count. One that uses more is stopped gracefully, and the next one started at once. If it had
+            not been ready for `RestartPolicy.stable_after` seconds, that counts as a failure. It is looked at twice a
+            second, as by `ProcessHandle.usage`. What kills it is in `resource_limits`.
         kind: as for `spawn`.
         key: as for `spawn`. It is kept between two processes: nobody but a spawn with `replace_existing` can take it,
             and that one replaces the service. With a key, also a stop of the process by somebody else counts that comes
@@ -76,10 +82,11 @@ def open_service(
         environment: as for `spawn`.
         folder: as for `spawn`.
         arguments: as for `spawn`.
+        resource_limits: as for `spawn`.
         sandbox: as for `spawn`.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or contradicts another.
         TypeError: an option has the wrong type.
         SpawnRefusedError: raised on entering: the first start was refused; see `spawn` for the kinds.
         SpawnError: raised on entering: the first process never became ready, or ended before `on_start` had returned.
@@ -88,7 +95,8 @@ def open_service(
         trio.BrokenResourceError: the connection to the host is lost; raised on entering, or leaves the block.
     """
     check_policy(restart)
-    settings = settings_from("open_service", entry, on_start, options)
+    settings = settings_from("open_service", entry, on_start, options, restart_above)
+    check_recycling(settings, restart)
     check_worker("open_service", worker)
     return _ServiceBlock(worker, settings, restart)
 

@@ -13,7 +13,9 @@ from spindle_trio._model._spawn_arguments import SET_BY_SERVICES, options_from
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._services._restart import RestartPolicy
 
 
 @attrs.frozen
@@ -25,6 +27,8 @@ class UnitSettings:
     key: str | None
     """Trimmed; `None` for none."""
     on_start: Callable[[ProcessHandle], Awaitable[object]] | None
+    restart_above: ResourceLimits | None = None
+    """Above which it is stopped gracefully and started again."""
 
     @property
     def entry_name(self) -> str:
@@ -42,6 +46,7 @@ def settings_from(
     entry: str | os.PathLike[str] | Command,
     on_start: Callable[[ProcessHandle], Awaitable[object]] | None,
     options: SpawnArguments,
+    restart_above: ResourceLimits | None = None,
 ) -> UnitSettings:
     """Take the arguments of a call, and check them, since no caller sees the later spawns.
 
@@ -50,10 +55,11 @@ def settings_from(
         entry: its first argument.
         on_start: called with each process when it is ready.
         options: of each spawn.
+        restart_above: above which it is stopped gracefully and started again.
 
     Raises:
         TypeError: there is no such option, or it has the wrong type.
-        ValueError: one is out of range.
+        ValueError: one is out of range, or contradicts another.
     """
     for name in SET_BY_SERVICES:
         if name in options:
@@ -61,4 +67,21 @@ def settings_from(
     if on_start is not None and not callable(on_start):  # pyright: ignore[reportUnnecessaryComparison]
         raise TypeError(f"on_start must be an async function, not {on_start!r}")
     checked = options_from(call, entry, options)
-    return UnitSettings(checked.entry, options, (checked.key or "").strip() or None, on_start)
+    if restart_above is not None:
+        from spindle_trio._services._excess import check_restart_above  # most services have none
+
+        check_restart_above(restart_above, checked.resource_limits)
+    return UnitSettings(checked.entry, options, (checked.key or "").strip() or None, on_start, restart_above)
+
+
+def check_recycling(settings: UnitSettings, policy: RestartPolicy) -> None:
+    """Refuse to have a process recycled that is not to be started again.
+
+    Raises:
+        ValueError: the policy says "never".
+    """
+    if settings.restart_above is not None and policy.when == "never":
+        raise ValueError(
+            "restart_above and a policy with when='never' contradict each other: what is recycled is started again; "
+            "leave out restart_above, or choose another when"
+        )

@@ -31,6 +31,7 @@ from spindle_trio._trio_rules import uninterrupted
 
 if TYPE_CHECKING:
     from spindle_trio._process_handle import ProcessHandle
+    from spindle_trio._services._excess import ExcessWatch
     from spindle_trio._worker import Worker
 
 
@@ -54,6 +55,9 @@ class Unit:
         self.settings: UnitSettings = settings
         self.generation: int = 0
         """The one that was begun last: 1 for the first."""
+        self.excess: str | None = None
+        """What the process uses that is more than it is to; it is to be recycled."""
+        self._excess_watch: ExcessWatch | None = None  # made for the first process
         self._processes = worker.backend_processes
         self._take = take
         self._handle: ProcessHandle | None = None
@@ -105,6 +109,7 @@ class Unit:
         """
         self.generation += 1
         self._is_let_through = self._is_called_off = False
+        self.excess = None
         self._asked.clear()
         self._forget()
         self._listener.expect(self.settings.key, self._note)
@@ -149,16 +154,36 @@ class Unit:
         self._is_called_off = True
         self._handshake.cancel()
 
-    async def watch(self) -> End:
-        """Wait until the process has ended by itself, or by somebody.
+    async def watch(self) -> End | None:
+        """Wait until the process has ended by itself, or by somebody; `None`: it is to be recycled, as `excess` says.
 
         Raises:
             trio.BrokenResourceError: the connection to the host is lost.
         """
         handle = self._handle
         assert handle is not None, "a process has been started"
+        if self.settings.restart_above is not None:
+            if self._excess_watch is None:
+                from spindle_trio._services._excess import ExcessWatch  # most services have none
+
+                self._excess_watch = ExcessWatch(self.settings.restart_above, self.settings.name)
+            self.excess = await self._excess_watch.wait_above(handle)
+            if self.excess is not None:
+                return None
         await handle.wait_ended()
         return self._ended(handle, None)
+
+    async def recycle(self, reason: str | None, stable_after: float) -> End:
+        """Stop the process, so that another one follows; one that was above its bound too soon has failed.
+
+        Args:
+            reason: shown to the entry's stop handler.
+            stable_after: seconds since `ready` after which a process has proved itself.
+        """
+        if self.excess is None or trio.current_time() >= self.ready_at + stable_after:
+            return await self.stop(reason, how=Ending.RECYCLED, keep_key=True)
+        end = await self.stop(reason, how=Ending.FAILED, keep_key=True)
+        return attrs.evolve(end, said=self.excess) if end.how is Ending.FAILED else end
 
     async def wait_lost(self) -> None:
         """Wait until the worker is closed, or its connection lost. Then the next start raises that."""
