@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from spindle_trio._errors import PeerProtocolError
 from spindle_trio._protocol._json_text import read_json, write_json
 
 if TYPE_CHECKING:
@@ -59,13 +58,11 @@ class LineFraming:
         self._most_bytes = most_bytes
         self._rest = bytearray()
         self._is_plain = False  # in the middle of a line that is too long to be a message
+        self.breach: str | None = None
+        """How the program has broken the protocol: nothing that follows counts."""
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Take in what has been read, and return what has become whole by it.
-
-        Raises:
-            PeerProtocolError: a message is too long.
-        """
+        """Take in what has been read, and return what has become whole by it."""
         pieces: list[Piece] = []
         *lines, rest = data.split(b"\n")
         for line in lines:
@@ -81,7 +78,7 @@ class LineFraming:
         return pieces
 
     def _add(self, data: bytes, pieces: list[Piece]) -> None:
-        if not data:
+        if not data or self.breach is not None:
             return
         if self._is_plain:
             pieces.append(PlainText(data))
@@ -90,9 +87,10 @@ class LineFraming:
         if len(self._rest) <= self._most_bytes:
             return
         if self._rest[:_SHOWN_BYTES].lstrip().startswith((b"{", b"[")):
-            raise PeerProtocolError(f"it sent a message of more than {self._most_bytes} bytes")
-        self._is_plain = True
-        pieces.append(PlainText(bytes(self._rest)))
+            self.breach = f"it sent a message of more than {self._most_bytes} bytes"
+        else:
+            self._is_plain = True
+            pieces.append(PlainText(bytes(self._rest)))
         self._rest = bytearray()
 
     def _finish(self, pieces: list[Piece]) -> None:
@@ -106,7 +104,7 @@ class LineFraming:
     @staticmethod
     def frame(text: str) -> bytes:
         """Write a message; its JSON has no end of a line."""
-        return text.encode() + b"\n"
+        return text.encode(errors="replace") + b"\n"
 
 
 class HeaderFraming:
@@ -130,13 +128,15 @@ class HeaderFraming:
         self._length: int | None = None  # what the header says, once it has
         self._is_body = False
         self._is_plain = False  # in the middle of a line that is too long for a header
+        self.breach: str | None = None
+        """See `LineFraming.breach`."""
 
     def feed(self, data: bytes) -> list[Piece]:
         """Take in what has been read; see `LineFraming.feed`."""
         self._rest += data
         pieces: list[Piece] = []
         taken = 0
-        while True:
+        while self.breach is None:
             if self._is_body:
                 assert self._length is not None, "a body follows a header"
                 if len(self._rest) - taken < self._length:
@@ -158,7 +158,7 @@ class HeaderFraming:
 
     def end(self) -> list[Piece]:
         """Return what is left when the stream has ended."""
-        rest, self._rest = bytes(self._rest), bytearray()
+        rest, self._rest = b"" if self.breach else bytes(self._rest), bytearray()
         return [PlainText(rest)] if rest else []
 
     def _take_line(self, line: bytes, pieces: list[Piece]) -> None:
@@ -172,22 +172,17 @@ class HeaderFraming:
         if length is not None and length.isdigit():
             if at:
                 pieces.append(PlainText(line[:at]))
-            self._length = self._checked(length)
+            self._length = int(length[: _LENGTH_DIGITS + 1])
+            if self._length > self._most_bytes:
+                self.breach = f"it announced a message of {self._length} bytes, more than {self._most_bytes}"
         elif self._length is None or not _is_field(line):
             self._length = None
             pieces.append(PlainText(line))
 
-    def _checked(self, digits: bytes) -> int:
-        length = int(digits[: _LENGTH_DIGITS + 1])
-        if length > self._most_bytes:
-            shown = digits[: _LENGTH_DIGITS + 1].decode()
-            raise PeerProtocolError(f"it announced a message of {shown} bytes, more than {self._most_bytes}")
-        return length
-
     @staticmethod
     def frame(text: str) -> bytes:
         """Write a message behind its header."""
-        data = text.encode()
+        data = text.encode(errors="replace")
         return b"Content-Length: %d\r\n\r\n%b" % (len(data), data)
 
 

@@ -1,0 +1,180 @@
+"""Programs that speak JSON-RPC, well or not: real processes of a small server that does what it is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from spindle_trio import CallFailedError, CallTimeoutError, Limits, ProcessHandle, ProcessLostError, UnknownMethodError
+from support.fork_server import fork_host
+from support.programs import spawn_command
+
+BOTH = pytest.mark.parametrize("framing", ["lines", "headers"])
+SERVER = Path(__file__).parents[1] / "support" / "json_rpc_server.py"
+LANES = {"lines": "jsonrpc", "headers": "jsonrpc-headers"}
+
+
+@asynccontextmanager
+async def server(root: Path, framing: str, **options: Any) -> AsyncIterator[ProcessHandle]:
+    """Open a host, and spawn the server."""
+    async with fork_host(root, **options) as forked:
+        yield await spawn_command(forked, [sys.executable, "-SE", str(SERVER), framing], lane=LANES[framing])
+
+
+def error_output(handle: ProcessHandle) -> str:
+    """What the process has printed to stderr so far."""
+    return handle.statistics().stderr_tail
+
+
+@BOTH
+async def test_a_call_is_a_request_and_its_answer_the_result(tmp_path, framing):
+    async with server(tmp_path, framing) as handle:
+        params = {"text": "ä\u2028\n\r" * 100, "list": [1, None, 1.5]}
+        assert await handle.call("echo", params) == params
+        assert await handle.call("echo", [1]) == [1]
+        assert await handle.call("echo") is None
+
+
+@BOTH
+async def test_an_error_of_the_server_is_raised_with_code_message_and_data(tmp_path, framing):
+    async with server(tmp_path, framing) as handle:
+        with pytest.raises(CallFailedError, match="JsonRpcError -32601: no such tool") as caught:
+            await handle.call("fail", {"code": -32601, "message": "no such tool", "data": {"known": ["a"]}})
+        assert (caught.value.error_type, caught.value.text) == ("JsonRpcError", "no such tool")
+        assert (caught.value.code, caught.value.data) == (-32601, {"known": ["a"]})
+        assert caught.value.traceback is None
+        assert await handle.call("echo", ["alive"]) == ["alive"]
+
+
+@BOTH
+async def test_calls_run_at_a_time_and_are_answered_in_any_order(tmp_path, framing):
+    names = [str(number) for number in range(20)]
+    answers: dict[str, object] = {}
+    async with server(tmp_path, framing) as handle:
+
+        async def hold(name: str) -> None:
+            answers[name] = await handle.call("hold", {"name": name})
+
+        async with handle.messages() as messages, trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(hold, name)
+            for _ in names:
+                assert (await messages.receive())["method"] == "holding"
+            for name in reversed(names):
+                await handle.send({"method": "release", "params": {"name": name}})
+        assert list(answers) == names[::-1]
+        assert all(answers[name] == {"name": name} for name in names)
+
+
+@BOTH
+async def test_a_message_is_a_notification_and_comes_before_the_call_behind_it(tmp_path, framing):
+    async with server(tmp_path, framing) as handle:
+        for number in range(300):
+            await handle.send({"method": "note", "params": [number]})
+            if number % 100 == 99:
+                heard = await handle.call("heard")
+                assert [note["params"][0] for note in heard] == list(range(number + 1))
+        assert heard[0] == {"method": "note", "params": [0]}
+
+
+@BOTH
+async def test_a_request_of_the_server_is_a_message_and_its_answer_too(tmp_path, framing):
+    async with server(tmp_path, framing) as handle, handle.messages() as messages, trio.open_nursery() as nursery:
+
+        async def answer(**fields: object) -> None:
+            asked = await messages.receive()
+            assert asked == {"id": "q1", "method": "question", "params": [1]}
+            await handle.send({"id": asked["id"], **fields})
+
+        nursery.start_soon(lambda: answer(result={"yes": True}))
+        assert await handle.call("ask", {"id": "q1"}) == {"yes": True}
+        nursery.start_soon(lambda: answer(error={"code": 1, "message": "no"}))
+        assert await handle.call("ask", {"id": "q1"}) == {"code": 1, "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("framing", "told"),
+    [
+        ("lines", {"method": "notifications/cancelled", "params": {"requestId": 1}}),
+        ("headers", {"method": "$/cancelRequest", "params": {"id": 1}}),
+    ],
+)
+async def test_a_call_whose_time_is_over_is_cancelled_in_the_server(tmp_path, framing, told):
+    async with server(tmp_path, framing) as handle:
+        with pytest.raises(CallTimeoutError):
+            await handle.call("hold", {"name": "x"}, timeout=0.05)
+        (heard,) = await handle.call("heard")
+        heard["params"].pop("reason", None)
+        assert heard == told
+        await handle.send({"method": "release", "params": {"name": "x"}})  # too late, and no harm
+        assert await handle.call("echo", [2]) == [2]
+        assert "answer to request" not in error_output(handle)
+
+
+async def test_initialize_is_never_cancelled_by_a_notification(tmp_path):
+    async with server(tmp_path, "lines") as handle:
+        with pytest.raises(CallTimeoutError):
+            await handle.call("initialize", {}, timeout=0.05)
+        assert await handle.call("heard") == []
+
+
+async def test_a_language_server_that_does_not_give_up_is_killed_if_its_caller_wants_that(tmp_path):
+    async with server(tmp_path, "headers", cancel_grace=0.1) as handle:
+        await handle.send({"method": "obey"})
+        with pytest.raises(CallTimeoutError):
+            await handle.call("hold", {"name": "x"}, timeout=0.05, overrun="kill")
+        await trio.sleep(0.2)
+        assert handle.state == "running"  # it has answered the cancelled request
+        with pytest.raises(CallTimeoutError):
+            await handle.call("sleep", timeout=0.05, overrun="kill")
+        assert (await handle.wait_ended()).state == "timed_out"
+
+
+@BOTH
+async def test_answers_twice_to_nobody_and_in_batches_disturb_no_other(tmp_path, framing):
+    one = '{"jsonrpc":"2.0","id":ID,"result":%d}'
+    async with server(tmp_path, framing) as handle, handle.messages() as messages:
+        assert await handle.call("frames", [one % 1, one % 2]) == 1
+        assert await handle.call("frames", ['{"id":99,"result":0}', '{"id":"x","result":0}', one % 3]) == 3
+        batch = '[{"jsonrpc":"2.0","method":"note"},7,%s]'
+        assert await handle.call("frames", [batch % (one % 4)]) == 4
+        assert await handle.call("frames", ['{"id":"ID","result":5}']) == 5
+        assert await messages.receive() == {"method": "note"}
+        with pytest.raises(CallFailedError, match="neither a result nor an error"):
+            await handle.call("frames", ['{"jsonrpc":"2.0","id":ID}'])
+        with pytest.raises(CallFailedError, match="boom"):
+            await handle.call("frames", ['{"jsonrpc":"2.0","id":ID,"error":"boom"}'])
+        await handle.stop()
+    output = error_output(handle)
+    assert "an answer to request 1, which was answered or cancelled before" in output
+    assert "an answer to request 99, which never was" in output
+    assert "an answer without an id that was ever given" in output
+    assert "a member of a batch that is no object" in output
+
+
+@BOTH
+async def test_broken_json_is_reported_and_the_next_answer_is_read(tmp_path, framing):
+    one = '{"jsonrpc":"2.0","id":ID,"result":1}'
+    async with server(tmp_path, framing) as handle:
+        for broken in ('{"jsonrpc":"2.0","id":', "[]", "17", "[" * 50_000, '{"id":1,"result":NaN}', '{"x":1}'):
+            assert await handle.call("frames", [broken, one]) == 1
+        error = '{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what?"}}'
+        assert await handle.call("frames", [error, one]) == 1
+        await handle.stop()
+    assert "an error about no request: -32700: what?" in error_output(handle)
+    if framing == "headers":
+        assert error_output(handle).count("a message that is") == 6
+
+
+@BOTH
+async def test_plain_text_on_stdout_is_output_and_no_message(tmp_path, framing):
+    async with server(tmp_path, framing) as handle:
+        text = "INFO: loading…\n\nWARNING: x: y\n".encode().decode("latin-1")
+        assert await handle.call("raw", {"text": text, "answers": True}) == "ok"
+        assert await handle.call("raw", {"text": "x" * 1000, "times": 1000}, timeout=5) is None
