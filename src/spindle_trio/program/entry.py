@@ -215,7 +215,9 @@ class _Shim:
             from spindle_trio.program._line_lane import LineLane
 
             return LineLane(self._process, stdin, stdout)
-        raise StartError(f"its shim does not speak {self._spec.lane}")
+        from spindle_trio.program._json_rpc_lane import JsonRpcLane
+
+        return JsonRpcLane(self._process, stdin, stdout, self._spec.lane)
 
     def _search(self, pattern: str) -> None:
         from spindle_trio.program._readiness import LineSearch
