@@ -866,8 +866,8 @@ MUTANTS: Final = (
     Mutant(
         "a process that takes calls does not beat by itself",
         "child/_async_controls.py",
-        "        self.beat_while_running()\n        if self._is_ready and",
-        "        if self._is_ready and",
+        "            self.beat_while_running()\n        if self._is_ready and",
+        "            pass\n        if self._is_ready and",
         ("collaboration/test_async_calls.py::test_a_process_that_takes_calls_beats_by_itself_from_ready_on",),
     ),
     Mutant(
