@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spindle_trio import Containment
+from spindle_trio import Containment, HostStatistics
 from spindle_trio.cli import _doctor
 from spindle_trio.javascript import OLDEST_NODE, RUNTIME
 
@@ -31,6 +31,13 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
         "level sweep",
         "level killpg",
         "containment",
+        "limit memory",
+        "limit pids",
+        "limit cpus",
+        "limit cpu_seconds",
+        "limit open_files",
+        "limit file_bytes",
+        "limit run_seconds",
     ]
     said = dict(zip(names, (line[18:].strip() for line in done.lines), strict=True))
     assert "Linux" in said["platform"]
@@ -40,13 +47,15 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     assert said["launcher"].startswith("DefaultLauncher")
     strongest = next(level for level in Containment if said[f"level {level}"].startswith("yes"))
     assert said["containment"].startswith(f"{strongest}: ")
+    assert said["limit run_seconds"] == "deadline: a deadline of the host"
 
 
 def test_doctor_says_the_same_as_one_object(run_here) -> None:
     done = run_here("doctor", "--json")
     assert (done.status, done.stderr, len(done.lines)) == (0, "", 1)
     found = json.loads(done.stdout)
-    assert sorted(found) == ["containment", "lines", "ok"]
+    assert sorted(found) == ["containment", "limits", "lines", "ok"]
+    assert found["limits"]["run_seconds"] == "deadline"
     assert found["ok"] is True
     assert found["containment"] in list(Containment)
     assert found["lines"]["containment"].startswith(f"{found['containment']}: ")
@@ -59,6 +68,37 @@ def test_doctor_answers_each_probe_with_yes_or_a_reason(run_here) -> None:
         answer = line[18:].strip()
         assert answer == "yes" or answer.startswith(("yes; but ", "no: ")), line
     assert lines[5][18:].strip().startswith(("yes: ", "no: ")), lines[5]
+
+
+@pytest.mark.parametrize(
+    ("means", "problem", "line"),
+    [
+        ("cgroup", None, "cgroup: a control group for the whole tree of each process"),
+        (
+            "sampler",
+            "read-only",
+            "sampler: the host looks at the tree of each process often, and ends it when it is over",
+        ),
+        (None, "no controller", "no: no controller"),
+        (None, None, "no: this launcher holds no such limit"),
+        ("script", None, "script"),
+    ],
+)
+def test_doctor_names_the_means_for_a_limit_or_why_there_is_none(
+    means: str | None, problem: str | None, line: str
+) -> None:
+    statistics = HostStatistics(
+        "L",
+        workers=0,
+        processes=0,
+        states={},
+        queued=0,
+        abandoned=0,
+        limit_means={} if means is None else {"memory": means},
+        limit_problems={} if problem is None else {"memory": problem},
+    )
+    more = "; not by a control group: read-only" if means is not None and problem is not None else ""
+    assert _doctor._limit_line("memory", statistics) == line + more
 
 
 def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run_here) -> None:

@@ -31,6 +31,14 @@ _MEANING: Final = {
     spindle.Containment.KILLPG: "the process group and the descendants that can be found; daemons are not",
 }
 
+_LIMITS: Final = ("memory", "pids", "cpus", "cpu_seconds", "open_files", "file_bytes", "run_seconds")
+_MEANS: Final = {
+    "cgroup": "a control group for the whole tree of each process",
+    "sampler": "the host looks at the tree of each process often, and ends it when it is over",
+    "rlimit": "a limit of the system on each process",
+    "deadline": "a deadline of the host",
+}
+
 
 def doctor(*, as_json: bool = False) -> int:
     """Print a line for each thing that matters. Return 0 if this machine can supervise processes, else 1.
@@ -46,7 +54,13 @@ def doctor(*, as_json: bool = False) -> int:
             return status
     if as_json:
         level = said["containment"].partition(":")[0]
-        found = {"ok": can_supervise, "containment": None if level == "none" else level, "lines": said}
+        limits = {name: said.get(f"limit {name}", "no").partition(":")[0] for name in _LIMITS}
+        found: dict[str, object] = {
+            "ok": can_supervise,
+            "containment": None if level == "none" else level,
+            "limits": {name: None if means == "no" else means for name, means in limits.items()},
+            "lines": said,
+        }
         if (status := print_out(json.dumps(found, ensure_ascii=False) + "\n")) != 0:
             return status
     return 0 if can_supervise else 1
@@ -69,22 +83,41 @@ def _lines() -> Iterator[tuple[str, str]]:
         "PythonLauncher, on request, starts a fresh interpreter for each Python entry",
     )
     works: list[spindle.Containment] = []
+    limits: list[str] = []
     for level in spindle.Containment:
         lacks: list[str] = []
-        problem = _problem_with(lambda: trio.run(_try_level, level, lacks))  # noqa: B023  # called at once
+        problem = _problem_with(lambda: trio.run(_try_level, level, lacks, limits))  # noqa: B023  # called at once
         if problem is None:
             works.append(level)
         yield f"level {level}", "; but ".join(["yes", *lacks]) if problem is None else f"no: {problem}"
     yield "containment", f"{works[0]}: {_MEANING[works[0]]}" if works else "none"
+    yield from zip((f"limit {name}" for name in _LIMITS), limits, strict=False)
 
 
-async def _try_level(level: spindle.Containment, lacks: list[str]) -> None:
-    """Open a host at a level, as any program would, and add what the level lacks here."""
+async def _try_level(level: spindle.Containment, lacks: list[str], limits: list[str]) -> None:
+    """Open a host at a level, as any program would, and add what the level lacks here.
+
+    Args:
+        level: which.
+        lacks: takes what is missing at that level.
+        limits: takes how each limit is held, at the first level that works.
+    """
     try:
         async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0, containment=level)) as host:
-            lacks += host.statistics().containment_problems.values()
+            statistics = host.statistics()
+            lacks += statistics.containment_problems.values()
+            if not limits:
+                limits += [_limit_line(name, statistics) for name in _LIMITS]
     except RuntimeError as error:
         raise OSError(str(error).rpartition("does not work here: ")[2]) from error
+
+
+def _limit_line(name: str, statistics: spindle.HostStatistics) -> str:
+    means, problem = statistics.limit_means.get(name), statistics.limit_problems.get(name)
+    if means is None:
+        return f"no: {problem or 'this launcher holds no such limit'}"
+    said = f"{means}: {_MEANS[means]}" if means in _MEANS else means
+    return said if problem is None else f"{said}; not by a control group: {problem}"
 
 
 def _can_supervise() -> bool:
