@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import trio
 
-from spindle_trio import Containment, ProcessHandle, StartupFailedError, StartupTimeoutError
+from spindle_trio import Containment, Line, ProcessHandle, StartupFailedError, StartupTimeoutError
 from support.containment import AS_NOBODY, levels, require
 from support.fork_server import Forked, fork_host, wait_until
-from support.programs import python_program, spawn_command
+from support.programs import needed, python_program, spawn_command, spawn_shim
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
 
@@ -38,9 +38,7 @@ def wait():
 async def spawn(forked: Forked, source: str, **options: Any) -> ProcessHandle:
     """Spawn a program that notifies."""
     argv = python_program(forked.root, NOTIFIES + "\n" + source)
-    options = {"heartbeat_timeout": math.inf} | options
-    spec = options.pop("spec", {})
-    return await spawn_command(forked, argv, ready="notify", options=options, **spec)
+    return await spawn_command(forked, argv, ready="notify", **{"heartbeat_timeout": math.inf, **options})
 
 
 def written(folder: Path, name: str = "out") -> str:
@@ -50,6 +48,7 @@ def written(folder: Path, name: str = "out") -> str:
 # Being ready.
 
 
+@pytest.mark.quick(1)
 @levels()
 async def test_a_program_says_that_it_is_ready(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
@@ -85,11 +84,12 @@ async def test_the_folder_of_the_socket_is_closed_to_others_and_removed_at_the_e
         assert not path.parent.exists()
 
 
+@pytest.mark.slow
 async def test_a_long_folder_for_temporary_files_leaves_the_socket_a_path(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     async with fork_host(tmp_path) as forked:
-        handle = await spawn(forked, "tell('READY=1')", environment={"TMPDIR": str(folder)}, spec={})
+        handle = await spawn(forked, "tell('READY=1')", environment={"TMPDIR": str(folder)})
         assert (await handle.wait_ended()).state == "completed"
 
 
@@ -130,11 +130,12 @@ async def test_a_program_that_never_beats_is_ended(tmp_path: Path) -> None:
         assert (await handle.wait_ended()).state == "timed_out"
 
 
-@pytest.mark.parametrize("ready", ["started", {"kind": "line", "pattern": "up"}], ids=["started", "line"])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("ready", ["started", Line("up")], ids=["started", "line"])
 async def test_the_shim_beats_for_a_program_that_does_not_notify(tmp_path: Path, ready: Any) -> None:
     async with fork_host(tmp_path) as forked:
         argv = ["sh", "-c", "echo up; sleep 0.7"]
-        handle = await spawn_command(forked, argv, ready=ready, options={"heartbeat_timeout": 0.2})
+        handle = await spawn_command(forked, argv, ready=ready, heartbeat_timeout=0.2)
         assert (await handle.wait_ended()).state == "completed"
 
 
@@ -146,12 +147,15 @@ async def test_a_program_may_ask_to_be_ended(tmp_path: Path) -> None:
     assert "WATCHDOG=trigger" in (info.error or "")
 
 
+@pytest.mark.slow
 async def test_a_program_that_is_stopping_need_not_beat_for_the_grace_period(tmp_path: Path) -> None:
-    source = "tell('READY=1\\nSTOPPING=1'); time.sleep(0.8)"
+    source = NOTIFIES + "tell('READY=1\\nSTOPPING=1'); time.sleep(0.8)"
+    argv = python_program(tmp_path, source)
+    options = {"heartbeat_timeout": 0.2}
     async with fork_host(tmp_path) as forked:
-        handle = await spawn(forked, source, heartbeat_timeout=0.2, spec={"gracePeriod": 10})
+        handle = await spawn_shim(forked, argv, ready="notify", options=options, gracePeriod=10)
         assert (await handle.wait_ended()).state == "completed"
-        handle = await spawn(forked, source, heartbeat_timeout=0.2, spec={"gracePeriod": 0.1})
+        handle = await spawn_shim(forked, argv, ready="notify", options=options, gracePeriod=0.1)
         assert (await handle.wait_ended()).state == "timed_out"
 
 
@@ -229,6 +233,7 @@ wait()
 # Broken and foreign ones.
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -262,6 +267,7 @@ async def test_unknown_fields_are_ignored(tmp_path: Path) -> None:
         await handle.stop()
 
 
+@pytest.mark.quick(1)
 @levels()
 async def test_a_foreign_notification_is_ignored(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
@@ -306,6 +312,7 @@ async def test_a_program_that_goes_on_as_another_user_may_notify(tmp_path: Path)
         await handle.stop()
 
 
+@pytest.mark.slow
 async def test_a_flood_of_notifications_holds_up_nothing(tmp_path: Path) -> None:
     source = """
 tell('READY=1')
@@ -318,11 +325,9 @@ while time.monotonic() < end: tell('WATCHDOG=1')
 
 
 async def test_systemds_own_program_is_understood(tmp_path: Path) -> None:
-    from support.programs import needed
-
     program = needed("systemd-notify")
     async with fork_host(tmp_path) as forked:
         argv = ["sh", "-c", f"{program} --ready && touch out && exec sleep 1000"]
-        handle = await spawn_command(forked, argv, ready="notify", options={"heartbeat_timeout": math.inf})
+        handle = await spawn_command(forked, argv, ready="notify", heartbeat_timeout=math.inf)
         await wait_until((tmp_path / "out").exists)
         await handle.stop()

@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from spindle_trio import Containment, StartupFailedError
+from spindle_trio import Containment, EntryError, Line, StartupFailedError
 from support.containment import levels, require
 from support.fork_server import fork_host, wait_until
-from support.programs import python_program, script, spawn_command, spec_of
+from support.programs import SHIM, python_program, script, spawn_command, spawn_shim, spec_of
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
 
@@ -47,7 +48,7 @@ async def facts_of(tmp_path: Path, arguments: list[str] = [], **spec: Any) -> di
 
 async def test_a_program_gets_its_arguments_variables_and_folder(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
-    found = await facts_of(tmp_path, ["a b", "ü"], folder=tmp_path / "inner", variables={"COLOUR": "blue"})
+    found = await facts_of(tmp_path, ["a b", "ü"], folder="inner", variables={"COLOUR": "blue"})
     assert found["argv"][1:] == ["a b", "ü"]
     assert found["folder"] == str(tmp_path / "inner")
     assert found["environment"]["COLOUR"] == "blue"
@@ -55,14 +56,16 @@ async def test_a_program_gets_its_arguments_variables_and_folder(tmp_path: Path)
     assert "WATCHDOG_USEC" not in found["environment"]
 
 
+@pytest.mark.slow
 async def test_a_program_without_a_folder_runs_in_the_root(tmp_path: Path) -> None:
     assert (await facts_of(tmp_path))["folder"] == str(tmp_path)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("lane", ["none", "lines"])
 @pytest.mark.parametrize("ready", ["started", "line"])
 async def test_a_program_inherits_three_descriptors(tmp_path: Path, lane: str, ready: str) -> None:
-    readiness = {"kind": "line", "pattern": "never"} if ready == "line" else ready
+    readiness = Line("never") if ready == "line" else "started"
     async with fork_host(tmp_path) as forked:
         argv = python_program(tmp_path, SAYS)
         spec: dict[str, Any] = {"variables": {"SAYS": str(tmp_path / "facts.json")}, "lane": lane, "ready": readiness}
@@ -98,6 +101,7 @@ async def test_what_the_hosts_manager_has_told_it_is_not_for_programs(tmp_path: 
 # What its end means.
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("line", "state", "error"),
     [
@@ -140,6 +144,7 @@ async def test_what_a_program_prints_is_kept_as_an_entrys_is(tmp_path: Path, cap
 # A stop.
 
 
+@pytest.mark.quick(1)
 @levels()
 async def test_a_stop_is_the_programs_signal(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
@@ -157,27 +162,29 @@ async def test_a_stop_is_the_programs_signal(tmp_path: Path, level: Containment)
             forked,
             python_program(tmp_path, source),
             stop_signal=signal.SIGUSR1,
-            ready={"kind": "line", "pattern": "up"},
+            ready=Line("up"),
         )
         await handle.stop()
     assert (tmp_path / "stopped").read_text() == "by USR1"
     assert handle.state == "completed", handle.info.error
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("end", ["kill -TERM $$", "exit 143"])
 async def test_a_program_that_ends_by_the_signal_of_its_stop_has_stopped(tmp_path: Path, end: str) -> None:
     line = f"trap 'trap - TERM; {end}' TERM; echo up; while :; do sleep 0.01; done"
     async with fork_host(tmp_path, grace_period=10) as forked:
-        handle = await spawn_command(forked, ["sh", "-c", line], ready={"kind": "line", "pattern": "up"})
+        handle = await spawn_command(forked, ["sh", "-c", line], ready=Line("up"))
         await handle.stop()
     assert handle.state == "stopped", handle.info.error
     assert handle.info.error is None
 
 
+@pytest.mark.slow
 async def test_a_program_that_fails_while_it_is_stopped_has_failed(tmp_path: Path) -> None:
     line = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done"
     async with fork_host(tmp_path, grace_period=10) as forked:
-        handle = await spawn_command(forked, ["sh", "-c", line], ready={"kind": "line", "pattern": "up"})
+        handle = await spawn_command(forked, ["sh", "-c", line], ready=Line("up"))
         await handle.stop()
     assert handle.state == "failed"
     assert handle.info.error == "exited with code 7"
@@ -186,7 +193,7 @@ async def test_a_program_that_fails_while_it_is_stopped_has_failed(tmp_path: Pat
 async def test_a_program_that_ignores_its_stop_is_killed_after_the_grace_period(tmp_path: Path) -> None:
     line = "trap '' TERM; echo up; while :; do sleep 0.01; done"
     async with fork_host(tmp_path, grace_period=0.1) as forked:
-        handle = await spawn_command(forked, ["sh", "-c", line], ready={"kind": "line", "pattern": "up"})
+        handle = await spawn_command(forked, ["sh", "-c", line], ready=Line("up"))
         await handle.stop()
     assert handle.state == "stopped"
     assert handle.info.error is not None
@@ -207,7 +214,7 @@ async def _spawn_in_vain(forked: Any, argv: list[str]) -> None:
     from spindle_trio import StartupCancelledError
 
     with pytest.raises(StartupCancelledError):
-        await spawn_command(forked, argv, ready={"kind": "line", "pattern": "never"})
+        await spawn_command(forked, argv, ready=Line("never"))
 
 
 async def test_a_signal_to_the_whole_group_leaves_the_shim_alone(tmp_path: Path) -> None:
@@ -221,26 +228,33 @@ async def test_a_signal_to_the_whole_group_leaves_the_shim_alone(tmp_path: Path)
 # What cannot be started.
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "says"),
-    [
-        ("absent", None, "there is no '{path}'"),
-        ("folder", lambda path: path.mkdir(), "does not run '{path}': Permission denied"),
-        ("data", lambda path: _write(path, "just text\n", 0o644), "does not run '{path}': Permission denied"),
-        ("text", lambda path: _write(path, "just text\n"), "is no program that this system runs"),
-        ("empty", lambda path: _write(path, ""), "is no program that this system runs"),
-        ("broken", lambda path: _write(path, "#!/no/such/shell\n"), "the interpreter '/no/such/shell'"),
-        ("windows", lambda path: _write(path, "#!/bin/sh\r\n"), "ends in a carriage return"),
-        ("itself", lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-    ],
-)
-async def test_a_program_that_cannot_be_started_says_why(tmp_path: Path, name: str, make: Any, says: str) -> None:
+def _write(path: Path, text: str, mode: int = 0o755) -> None:
+    path.write_bytes(text.encode())
+    path.chmod(mode)
+
+
+CANNOT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "absent": (lambda _: None, "there is no '{path}'"),
+    "folder": (lambda path: path.mkdir(), "does not run '{path}': Permission denied"),
+    "data": (lambda path: _write(path, "just text\n", 0o644), "does not run '{path}': Permission denied"),
+    "text": (lambda path: _write(path, "just text\n"), "is no program that this system runs"),
+    "empty": (lambda path: _write(path, ""), "is no program that this system runs"),
+    "broken": (lambda path: _write(path, "#!/no/such/shell\n"), "the interpreter '/no/such/shell'"),
+    "windows": (lambda path: _write(path, "#!/bin/sh\r\n"), "ends in a carriage return"),
+    "itself": (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+}
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("name", CANNOT)
+async def test_a_program_that_cannot_be_started_says_why(tmp_path: Path, name: str) -> None:
+    # As the shim finds it, after the host has looked.
+    make, says = CANNOT[name]
     path = tmp_path / name
-    if make is not None:
-        make(path)
+    make(path)
     async with fork_host(tmp_path) as forked:
         with pytest.raises(StartupFailedError) as caught:
-            await spawn_command(forked, [str(path)], program=str(path))
+            await spawn_shim(forked, [str(path)], program=str(path))
         # The host goes on.
         handle = await spawn_command(forked, ["true"])
         assert (await handle.wait_ended()).state == "completed"
@@ -248,23 +262,31 @@ async def test_a_program_that_cannot_be_started_says_why(tmp_path: Path, name: s
     assert says.format(path=path) in str(caught.value)
 
 
-def _write(path: Path, text: str, mode: int = 0o755) -> None:
-    path.write_bytes(text.encode())
-    path.chmod(mode)
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("name", CANNOT)
+async def test_a_host_refuses_it_or_its_start_fails(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    CANNOT[name][0](path)
+    error = EntryError if name in ("absent", "folder", "data", "itself") else StartupFailedError
+    async with fork_host(tmp_path) as forked:
+        with pytest.raises(error, match=name):
+            await spawn_command(forked, [f"./{name}"])
+        assert await forked.worker.backend_processes.list() == []
 
 
 async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         with pytest.raises(StartupFailedError, match=r"its folder .*nowhere.* cannot be entered: No such file"):
-            await spawn_command(forked, ["true"], folder=tmp_path / "nowhere")
+            await spawn_shim(forked, ["true"], folder=tmp_path / "nowhere")
 
 
 async def test_arguments_that_are_too_long_are_refused_by_the_system(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         with pytest.raises(StartupFailedError, match="arguments and variables are too long"):
-            await spawn_command(forked, ["true", "x" * 200_000])
+            await spawn_shim(forked, ["true", "x" * 200_000])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -277,8 +299,6 @@ async def test_arguments_that_are_too_long_are_refused_by_the_system(tmp_path: P
     ],
 )
 async def test_a_shim_refuses_an_argument_that_is_no_command(tmp_path: Path, text: str, says: str) -> None:
-    from support.programs import SHIM
-
     async with fork_host(tmp_path) as forked:
         with pytest.raises(StartupFailedError, match=says):
             await forked.spawn(SHIM, arguments=[text])
@@ -287,12 +307,13 @@ async def test_a_shim_refuses_an_argument_that_is_no_command(tmp_path: Path, tex
 # Neither outlives the other.
 
 
+@pytest.mark.quick(1)
 @levels()
 async def test_a_program_dies_with_its_shim(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
     line = "trap '' HUP INT TERM; (trap '' HUP INT TERM; sleep 1000) & echo up; wait; sleep 1000"
     async with fork_host(tmp_path, containment=level) as forked:
-        handle = await spawn_command(forked, ["sh", "-c", line], ready={"kind": "line", "pattern": "up"})
+        handle = await spawn_command(forked, ["sh", "-c", line], ready=Line("up"))
         assert handle.pid is not None
         os.kill(handle.pid, signal.SIGKILL)
         info = await handle.wait_ended()
@@ -301,6 +322,7 @@ async def test_a_program_dies_with_its_shim(tmp_path: Path, level: Containment) 
     # And what it has started: `no_survivors` looks.
 
 
+@pytest.mark.quick(1)
 @levels()
 async def test_what_a_program_leaves_behind_dies_with_it(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
@@ -322,6 +344,7 @@ async def test_what_a_program_leaves_behind_dies_with_it(tmp_path: Path, level: 
     assert (tmp_path / "daemon").exists()
 
 
+@pytest.mark.quick(1)
 @levels(Containment.KILLPG)
 async def test_orphans_of_a_program_are_reaped_while_it_runs(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
@@ -336,7 +359,7 @@ async def test_orphans_of_a_program_are_reaped_while_it_runs(tmp_path: Path, lev
     signal.pause()
     """
     async with fork_host(tmp_path, containment=level) as forked:
-        handle = await spawn_command(forked, python_program(tmp_path, source), ready={"kind": "line", "pattern": "up"})
+        handle = await spawn_command(forked, python_program(tmp_path, source), ready=Line("up"))
         shim = handle.pid
         await wait_until(lambda: len(Path(f"/proc/{shim}/task/{shim}/children").read_text().split()) == 1)
         await handle.stop()

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from spindle_trio import ProcessHandle
+from spindle_trio import Command, ProcessHandle
+from spindle_trio._model._command import Lane, Readiness
 from support.fork_server import Forked
 
 SHIM = "from spindle_trio.program.entry import run\n"
@@ -60,9 +61,27 @@ def spec_of(
 
 
 async def spawn_command(
+    forked: Forked,
+    argv: Sequence[str],
+    *,
+    ready: Readiness = "started",
+    lane: Lane = "none",
+    stop_signal: int = signal.SIGTERM,
+    variables: dict[str, str] | None = None,
+    folder: str | None = None,
+    **options: Any,
+) -> ProcessHandle:
+    """Spawn a command."""
+    command = Command(
+        argv, environment=variables, folder=folder, ready=ready, lane=lane, stop_signal=signal.Signals(stop_signal)
+    )
+    return await forked.worker.backend_processes.spawn(command, **options)
+
+
+async def spawn_shim(
     forked: Forked, argv: Sequence[str], *, options: dict[str, Any] | None = None, **spec: Any
 ) -> ProcessHandle:
-    """Spawn a command, given as what its shim reads."""
+    """Spawn a shim by what it reads, which no check of the host has seen."""
     return await forked.spawn(SHIM, arguments=[spec_of(argv, **spec)], **(options or {}))
 
 
