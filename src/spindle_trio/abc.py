@@ -98,6 +98,8 @@ class LaunchOrder:
     """
     command: Command | None = None
     """What to run instead of an entry: what `Launcher.resolve_command` has accepted. Its folder is `folder`, above."""
+    grace_period: float | None = None
+    """Seconds that it has to end once it is asked to stop, if `command` is given."""
     sandbox: SandboxRules | None = None
     """What the process may reach: what `Launcher.resolve_sandbox` returned; `None` for no sandbox."""
 

@@ -208,6 +208,62 @@ def test_time_in_which_the_host_did_not_read_is_left_out_of_the_startup_deadline
     assert (life.due(12.49), life.due(12.5)) == (None, Input.STARTUP_DEADLINE)
 
 
+def test_a_process_may_ask_for_more_time_to_start() -> None:
+    life = lifecycle_in()
+    assert not life.grant_time(3, 4)
+    assert life.grant_time(20, 4)
+    assert (life.due(23.99), life.due(24)) == (None, Input.STARTUP_DEADLINE)
+    life.feed(Input.STARTUP_DEADLINE, 24)
+    assert life.error == "not ready within 24 s"
+
+
+def test_a_stall_takes_back_nothing_of_the_time_that_was_granted() -> None:
+    life = lifecycle_in()
+    life.grant_time(100, 1)
+    life.extend_deadline(0.5, 2)
+    assert life.deadline() == 101.5
+
+
+def test_a_process_may_ask_for_more_time_to_end() -> None:
+    life = lifecycle_in(Input.READY, Input.STOP)
+    assert life.grant_time(20, 4)
+    assert (life.due(23.99), life.due(24)) == (None, Input.GRACE_DEADLINE)
+    life.feed(Input.GRACE_DEADLINE, 24)
+    assert life.error == "did not end within 24 s of the stop, and was killed"
+
+
+@pytest.mark.parametrize("inputs", [[Input.READY], [Input.READY, Input.COMPLETE], [Input.FAIL]])
+def test_there_is_no_more_time_for_anything_else(inputs: list[Input]) -> None:
+    life = lifecycle_in(*inputs)
+    deadline = life.deadline()
+    assert not life.grant_time(1000, 0)
+    assert life.deadline() == deadline
+
+
+def test_a_process_gets_an_hour_in_all() -> None:
+    life = lifecycle_in()
+    life.grant_time(2000, 0)
+    assert life.deadline() == 2000
+    life.feed(Input.STOP, 5)
+    life.grant_time(math.inf, 5)
+    assert life.deadline() == 5 + 5 + 3600 - (2000 - 10)
+    assert not life.grant_time(math.inf, 6)
+
+
+def test_a_process_whose_worker_closes_gets_none() -> None:
+    life = lifecycle_in(Input.READY, Input.STOP)
+    life.refuse_time()
+    assert not life.grant_time(20, 4)
+    assert life.deadline() == 5
+
+
+def test_whoever_shortens_a_grace_period_takes_back_what_was_granted() -> None:
+    life = lifecycle_in(Input.READY, Input.STOP)
+    life.grant_time(100, 0)
+    life.feed(Input.STOP, 1, grace=2)
+    assert life.deadline() == 3
+
+
 def test_each_heartbeat_moves_the_deadline() -> None:
     life = lifecycle_in(Input.READY)
     life.note_heartbeat(7, 8)

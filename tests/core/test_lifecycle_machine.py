@@ -153,9 +153,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         if story.ended_as is not None:
             if story.killed_at is not None:
                 return story.killed_at + ABANDON
-            if story.dumps_at is not None:
-                return story.dumps_at + DUMP
-            return math.inf if story.asked_at is None else story.asked_at + GRACE
+            asked = math.inf if story.asked_at is None else story.asked_at + GRACE
+            return asked if story.dumps_at is None else min(asked, story.dumps_at + DUMP)
         if story.state is ProcessState.STARTING:
             return self.startup_at
         if story.state is ProcessState.RUNNING:

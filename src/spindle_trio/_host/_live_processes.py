@@ -176,7 +176,7 @@ class LiveProcesses:
             run_seconds=math.inf if resource_limits is None else resource_limits.run_seconds,
             now=trio.current_time(),
         )
-        record = ProcessRecord(request.identity(process_id), self._config, life)
+        record = ProcessRecord(request.identity(process_id), self._config, life, request.command)
         init = request.encode_init(process_id, settings.limits)
         process = SupervisedProcess(record, init=init, hub=self.hub, reports=self._reports)
         process.claim = claim
@@ -197,6 +197,7 @@ class LiveProcesses:
             resource_limits=resource_limits,
             sandbox=request.sandbox,
             command=request.command,
+            grace_period=None if request.command is None else life.grace_period,
         )
         # Here, and not in the task: the process can work on its order while this program makes the rest.
         block = _begin_launch(settings.launcher, order)

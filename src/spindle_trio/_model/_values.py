@@ -116,6 +116,9 @@ class ProcessInfo:
     """The most bytes of memory that it used, with all that it had started; set at the end, where that is known."""
     processor_seconds: float | None = None
     """Seconds of processor time that it used, with all that it had started; set at the end, where that is known."""
+    status: str | None = None
+    """What a command said last that it is doing, as by ``STATUS=`` of `sd_notify`: a line of at most 256 bytes. It
+    makes no event, so at the far end of a stream it is as of the last `refresh`."""
 
     def __repr__(self) -> str:
         return f"<ProcessInfo {_status_line(self.state, self.entry, self.process_id, self.kind, self.key)}>"

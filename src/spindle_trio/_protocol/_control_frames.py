@@ -93,7 +93,28 @@ class Exiting:
     """The exit code that it uses if the host does not end it."""
 
 
-ChildFrame: TypeAlias = Ready | TakesCalls | Heartbeat | Complete | Fail | Stopped | Exiting
+@attrs.frozen
+class Status:
+    """The process says in a line what it is doing."""
+
+    text: str | None
+    """At most `STATUS_BYTES` long; `None` takes the last one back."""
+
+
+@attrs.frozen
+class Extend:
+    """The process needs more time to start, or to end."""
+
+    seconds: float
+    """From now on."""
+
+
+ChildFrame: TypeAlias = Ready | TakesCalls | Heartbeat | Complete | Fail | Stopped | Exiting | Status | Extend
+
+_LONGEST_EXTENSION: Final = 1e9
+
+STATUS_BYTES: Final = 256
+"""Of a longer status, the end is cut off."""
 
 _FRAME_VALUES: Final = 64
 """Values that a frame may have around its result: its own fields, and some of later protocols."""
@@ -200,6 +221,13 @@ def read_child_frame(frame: JsonValue, bounds: PayloadBounds) -> ChildFrame:
             if type(code) is not int or not 0 <= code <= _LARGEST_EXIT_CODE:
                 raise PeerProtocolError(f"an exiting frame whose code is not an integer from 0 to {_LARGEST_EXIT_CODE}")
             return Exiting(_count(frame), code)
+        case "status":
+            return Status(_status(frame))
+        case "extend":
+            seconds = frame.get("seconds")
+            if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:  # type: ignore[operator]  # a number
+                raise PeerProtocolError("an extend frame whose seconds are not a number, 0 or more")
+            return Extend(min(seconds, _LONGEST_EXTENSION))  # type: ignore[type-var,arg-type]  # as above
         case unknown:
             raise PeerProtocolError(f"a control frame of unknown type {str(unknown)[:60]!r}")
 
@@ -238,6 +266,16 @@ def _concurrency(frame: Mapping[str, JsonValue]) -> int | None:
     if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
         raise PeerProtocolError(f"a {frame['type']} frame whose concurrency is not an integer, 1 or more")
     return concurrency
+
+
+def _status(frame: Mapping[str, JsonValue]) -> str | None:
+    text = frame.get("text")
+    if not isinstance(text, str):
+        raise PeerProtocolError("a status frame whose text is not a string")
+    line = " ".join(text[: 4 * STATUS_BYTES].split())
+    if not line.isprintable():
+        line = "".join(character if character.isprintable() else " " for character in line)
+    return line.encode(errors="replace")[:STATUS_BYTES].decode(errors="ignore") or None
 
 
 def _bounded_result(frame: Mapping[str, JsonValue], bounds: PayloadBounds) -> JsonValue:

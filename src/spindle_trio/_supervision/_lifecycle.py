@@ -72,6 +72,9 @@ class Step:
     """What is to be published after that."""
 
 
+MOST_EXTENSION: Final = 3600.0
+"""By how many seconds a process can put off its deadlines, in all."""
+
 _IGNORED: Final = Step(Action.NOTHING)
 
 
@@ -83,6 +86,7 @@ class Lifecycle:
         "ended_at",
         "error",
         "exit_reason",
+        "extension_left",
         "grace_deadline",
         "grace_period",
         "heartbeat_at",
@@ -147,6 +151,7 @@ class Lifecycle:
         self.grace_deadline: float = math.inf
         self.kill_deadline: float = math.inf
         self.closed_deadline: float = math.inf
+        self.extension_left: float = MOST_EXTENSION
         self.overruns: Overruns | None = None  # made for the first one
         self.is_dumping: bool = False  # it was told to show its stacks, which ends it
 
@@ -278,6 +283,33 @@ class Lifecycle:
                     self.overruns.put_off(seconds, now)
             case _:
                 pass
+
+    def grant_time(self, seconds: float, now: float) -> bool:
+        """Put off the startup deadline, or while it is stopping the kill, since the process asks for that.
+
+        Args:
+            seconds: how many it needs from now on.
+            now: the present.
+
+        Returns:
+            Whether a deadline has moved.
+        """
+        if self.phase is Phase.STARTING:
+            more = min(max(now + seconds - self.startup_deadline, 0), self.extension_left)
+            self.startup_deadline += more
+            self.startup_timeout += more
+        elif self.phase is Phase.STOPPING:
+            more = min(max(now + seconds - self.grace_deadline, 0), self.extension_left)
+            self.grace_deadline += more
+            self.grace_period += more
+        else:
+            return False
+        self.extension_left -= more
+        return more > 0
+
+    def refuse_time(self) -> None:
+        """Put off no deadline any more: whoever closes waits no longer than it was told."""
+        self.extension_left = 0
 
     def note_control_closed(self, now: float, patience: float) -> None:
         """Start the clock for a process that closed its control lane: it should be gone within `patience` seconds."""

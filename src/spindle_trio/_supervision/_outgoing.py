@@ -102,6 +102,10 @@ class Outgoing:
             body: bytes = encode_binary(payload, config.limits.frame_bytes, write=write_body)
         else:
             body = write_body(payload, config.limits.frame_bytes)
+        if record.command is not None:
+            from spindle_trio._supervision._command_messages import check_message  # most processes are no commands
+
+            check_message(record.command, payload)  # type: ignore[arg-type]  # it is JSON-safe
         self._refuse_ended()
         return body
 

@@ -20,6 +20,7 @@ from spindle_trio._supervision._lifecycle import Lifecycle
 from spindle_trio._supervision._state_table import Phase
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import Usage
     from spindle_trio.abc import LaunchedProcess
 
@@ -57,6 +58,7 @@ class ProcessRecord:
     """One process: who, under which bounds, and where in its life."""
 
     __slots__ = (
+        "command",
         "concurrency",
         "config",
         "identity",
@@ -64,25 +66,32 @@ class ProcessRecord:
         "life",
         "peaks",
         "post_mortem",
+        "status",
         "takes_bytes",
         "takes_calls",
     )
 
-    def __init__(self, identity: Identity, config: ProcessConfig, life: Lifecycle) -> None:
+    def __init__(
+        self, identity: Identity, config: ProcessConfig, life: Lifecycle, command: Command | None = None
+    ) -> None:
         """Note a process that has not been launched.
 
         Args:
             identity: who it is.
             config: what it lives under.
             life: where it is in its life, with its own timeouts.
+            command: what it runs instead of an entry.
         """
         self.identity: Identity = identity
         self.config: ProcessConfig = config
         self.life: Lifecycle = life
+        self.command: Command | None = command
         self.launched: LaunchedProcess | None = None
         self.post_mortem: PostMortem | None = None
         self.peaks: Usage | None = None
         """The most that it has used, once it has ended; `None` if unknown."""
+        self.status: str | None = None
+        """What it has said that it is doing."""
         self.takes_calls: bool | None = None
         """Whether its entry has a handler for calls; `None` before it is ready, and for one that speaks protocol 1."""
         self.concurrency: int | None = None
@@ -103,6 +112,11 @@ class ProcessRecord:
     def pid(self) -> int | None:
         """The operating system's number for it, once it has been launched."""
         return None if self.launched is None else self.launched.pid
+
+    @property
+    def may_ask_for_time(self) -> bool:
+        """Whether it may put off its deadlines: a program that says itself when it is ready."""
+        return self.command is not None and self.command.ready == "notify"
 
     @property
     def is_in_this_run(self) -> bool:

@@ -43,6 +43,7 @@ class KeptEnd(NamedTuple):
     life: Times
     post_mortem: PostMortem | None
     peaks: Usage | None
+    status: str | None
 
 
 class Times(NamedTuple):
@@ -74,12 +75,13 @@ def keep_end(record: ProcessRecord) -> KeptEnd:
         ),
         None if record.post_mortem is None else _cut_post_mortem(record.post_mortem),
         record.peaks,
+        record.status,
     )
 
 
 def show_end(kept: KeptEnd) -> EndedProcess:
     """Describe a process that has ended."""
-    info = _describe(kept.identity, kept.config.wall_time, kept.life, kept.peaks)
+    info = _describe(kept.identity, kept.config.wall_time, kept.life, kept.peaks, kept.status)
     return EndedProcess(kept.config.worker, info, kept.post_mortem)
 
 
@@ -100,11 +102,15 @@ def _cut(text: str | None) -> str | None:
 def take_snapshot(record: ProcessRecord) -> ProcessInfo:
     """Describe a process as it is now."""
     record.look_at_heartbeat()
-    return _describe(record.identity, record.config.wall_time, record.life, record.peaks)
+    return _describe(record.identity, record.config.wall_time, record.life, record.peaks, record.status)
 
 
 def _describe(
-    identity: Identity, wall_time: Callable[[float], datetime], life: Lifecycle | Times, peaks: Usage | None
+    identity: Identity,
+    wall_time: Callable[[float], datetime],
+    life: Lifecycle | Times,
+    peaks: Usage | None,
+    status: str | None,
 ) -> ProcessInfo:
     return ProcessInfo(
         process_id=identity.process_id,
@@ -122,6 +128,7 @@ def _describe(
         error=life.error if life.state.is_terminal else None,
         peak_memory=None if peaks is None else peaks.memory,
         processor_seconds=None if peaks is None else peaks.processor_seconds,
+        status=status,
     )
 
 

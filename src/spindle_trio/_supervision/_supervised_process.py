@@ -252,6 +252,7 @@ class SupervisedProcess:
 
     def unload(self, most_grace: float) -> None:
         """Ask it to stop because its worker closes, within its own grace period and no more than this."""
+        self.record.life.refuse_time()
         grace, reason = min(self.record.life.grace_period, most_grace), ExitReason.BACKEND_UNLOADED
         self._take_stop(Input.HOST_STOP, reason, reason, grace=grace, may_kill=False)
 
@@ -394,6 +395,11 @@ class SupervisedProcess:
             self.record.concurrency = concurrency
         else:
             self._calls.note_concurrency(concurrency)
+
+    def grant_time(self, seconds: float) -> None:
+        """Put off its startup deadline, or its kill: so many seconds from now on, if it may have them."""
+        if self.record.life.grant_time(seconds, trio.current_time()):
+            self.deadlines.follow()
 
     def take_in_calls(self) -> None:
         """Take in what it has sent on its calls lane, without waiting."""

@@ -35,9 +35,11 @@ from spindle_trio._protocol._control_frames import (
     ChildFrame,
     Complete,
     Exiting,
+    Extend,
     Fail,
     Heartbeat,
     Ready,
+    Status,
     Stopped,
     TakesCalls,
     bounded_error,
@@ -224,6 +226,13 @@ class Supervisor:
                 if life.phase is Phase.RUNNING:  # as a page is looked at: the watchdog ends with `running`
                     now = trio.current_time()
                     life.note_heartbeat(now, now)
+            case Status(text):
+                process.record.status = text
+            case Extend(seconds):
+                if process.record.may_ask_for_time:
+                    process.grant_time(seconds)
+                else:
+                    self.breach(PeerProtocolError("it asks for time, and is no command with ready='notify'"))
             case Complete(result, messages):
                 self._announced_messages = messages
                 process.feed(Input.COMPLETE, result=result)

@@ -16,6 +16,7 @@ from spindle_trio._model import (
 from spindle_trio.wire import exception_from, lost_from
 
 if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
     from spindle_trio._worker_protocol._remote_process import RemoteProcess
 
 
@@ -53,6 +54,8 @@ class PendingSpawn(Pending):
 
     uses_kept_keys: bool
     """Whether it keeps its key for a successor, or takes over a key that was kept."""
+    command: Command | None = None
+    """What it is to run instead of an entry."""
     process: RemoteProcess | None = attrs.field(default=None, init=False)
 
     @property

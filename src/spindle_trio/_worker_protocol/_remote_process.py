@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spindle_trio._interfaces import CallsInterface
     from spindle_trio._messages._hub import MessageHub
     from spindle_trio._model import PostMortem
+    from spindle_trio._model._command import Command
     from spindle_trio._worker_protocol._writer import TwoLaneWriter
 
 _log = logging.getLogger("spindle_trio.worker_protocol")
@@ -76,6 +77,8 @@ class RemoteProcess:
         self._send_failure: Exception | None = None
         self.late_answers: int = 0
         """Answers of calls that came when their callers had gone on."""
+        self.command: Command | None = None
+        """What it runs instead of an entry, if it was spawned from here."""
         self.is_claimed = False
         """Whether the spawn that it came from has been answered."""
         self.inbox = Inbox(
@@ -163,6 +166,10 @@ class RemoteProcess:
             self._send_failure = None
             raise failure
         copy, size = checked_copy(payload, self._limits, "payload")
+        if self.command is not None:
+            from spindle_trio._supervision._command_messages import check_message  # most processes are no commands
+
+            check_message(self.command, copy)
         if self._has_ended:
             raise trio.BrokenResourceError(f"process {self.process_id} has ended")
         return ProcessSend(self.process_id, copy, user_id), size

@@ -90,7 +90,10 @@ class RemoteWorker:
             if not isinstance(metadata, dict):
                 raise PayloadError("metadata is not an object")
             options = attrs.evolve(options, metadata=metadata)
-        pending = PendingSpawn(options.keep_key or options.successor_of is not None)
+        pending = PendingSpawn(
+            options.keep_key or options.successor_of is not None,
+            command=None if isinstance(options.entry, str) else options.entry,
+        )
         try:
             await self._ask(ProcessSpawn(self._new_id(), options), pending)
         except (trio.Cancelled, KeyboardInterrupt):
@@ -305,6 +308,7 @@ class RemoteWorker:
         elif error is None:
             try:
                 pending.process = self._processes.claim(from_json(response.result, ProcessInfo))
+                pending.process.command = pending.command
             except PeerProtocolError as unreadable:
                 return unreadable
         return error

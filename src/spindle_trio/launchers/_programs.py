@@ -3,10 +3,10 @@
 The shim (`spindle_trio.program`) is a Python entry. It gets what to run as its only argument, in JSON:
 
     {"argv": [text, …], "environment": {name: value, …}, "folder": null, "ready": {"kind": …, …}, "lane": …,
-     "stopSignal": 15, "program": "/…", "sandbox": {…}}
+     "stopSignal": 15, "program": "/…", "gracePeriod": 5.0, "sandbox": {…}}
 
-`wire` has the same fields for the worker protocol. The folder is that of the shim, which it has entered. There may be
-no sandbox; the shim enters it, once it has what it needs itself, instead of an order's.
+`wire` has the same fields for the worker protocol. The folder is that of the shim, which it has entered. The last two
+may be left out. The shim enters the sandbox once it has what it needs itself; its order has none.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def behind_shim(order: LaunchOrder, command: Command) -> LaunchOrder:
     specification: dict[str, object] = {**plain_command(command)}
     specification["folder"] = None
     specification["program"] = str(order.entry.program)
+    if order.grace_period is not None:
+        specification["gracePeriod"] = order.grace_period
     if order.sandbox is not None:
         specification["sandbox"] = write_sandbox(order.sandbox)
     # In ASCII: texts may hold bytes that are no UTF-8, as lone surrogates.
