@@ -18,7 +18,7 @@ import trio
 
 from spindle_trio import Command, Containment, Tcp
 from support.containment import AS_NOBODY, levels, require
-from support.fork_server import fork_host, state_of
+from support.fork_server import fork_host, state_of, wait_until
 from support.programs import needed
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
@@ -165,3 +165,16 @@ async def test_a_pipeline_with_a_daemonised_grandchild_leaves_nothing(
         if level is not Containment.PIDNS:
             assert state_of(pid) in (None, "Z"), "its number means the same process out here"
     # No survivor and no zombie: the fixture looks.
+
+
+async def test_redis_notifies_where_it_was_built_for_it(tmp_path: Path) -> None:
+    program = needed("redis-server")
+    linked = await trio.run_process(["ldd", program], capture_stdout=True)
+    if b"libsystemd" not in linked.stdout:
+        pytest.skip(f"{program} was built without libsystemd")
+    argv = [program, "--port", "0", "--unixsocket", str(tmp_path / "s"), "--save", "", "--supervised", "systemd"]
+    async with fork_host(tmp_path, grace_period=20) as forked:
+        handle = await forked.worker.backend_processes.spawn(Command(argv, ready="notify"), heartbeat_timeout=math.inf)
+        await wait_until(lambda: handle.info.status == "Ready to accept connections")
+        await handle.stop()
+    assert handle.state == "completed", handle.post_mortem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,83 @@ async def test_systemds_own_program_is_understood(tmp_path: Path) -> None:
         handle = await spawn_command(forked, argv, ready="notify", heartbeat_timeout=math.inf)
         await wait_until((tmp_path / "out").exists)
         await handle.stop()
+
+
+# What the host shows, and how long it waits.
+
+
+async def test_the_status_of_a_program_is_in_its_info(tmp_path: Path) -> None:
+    source = """
+tell('STATUS=loading'); tell('READY=1')
+for name in 'serving  \\t ü', 'x' * 1000:
+    while not os.path.exists(name[:3]): time.sleep(0.002)
+    tell('STATUS=' + name)
+wait()
+"""
+    async with fork_host(tmp_path) as forked:
+        handle = await spawn(forked, source)
+        await wait_until(lambda: handle.info.status == "loading")
+        (tmp_path / "ser").touch()
+        await wait_until(lambda: handle.info.status == "serving ü")
+        (tmp_path / "xxx").touch()
+        await wait_until(lambda: handle.info.status == "x" * 256)
+        assert [event.state for event in forked.events] == ["starting", "running"]
+        await handle.stop()
+
+
+async def test_a_program_that_reads_its_configuration_again_says_so_until_it_is_ready(tmp_path: Path) -> None:
+    source = """
+tell('STATUS=serving\\nREADY=1')
+def reload(*_):
+    tell(f'RELOADING=1\\nMONOTONIC_USEC={time.monotonic_ns() // 1000}')
+    while not os.path.exists('go'): time.sleep(0.002)
+    tell('READY=1')
+signal.signal(signal.SIGHUP, reload)
+print('up', flush=True)
+while True: signal.pause()
+"""
+    async with fork_host(tmp_path, containment=Containment.SWEEP) as forked:
+        handle = await spawn(forked, source)
+        await wait_until(lambda: handle.info.status == "serving")
+        (pid,) = Path(f"/proc/{handle.pid}/task/{handle.pid}/children").read_text().split()
+        os.kill(int(pid), signal.SIGHUP)
+        await wait_until(lambda: handle.info.status == "reloading")
+        (tmp_path / "go").touch()
+        await wait_until(lambda: handle.info.status == "serving")
+        await handle.stop()
+
+
+async def test_the_last_status_of_a_program_is_kept(tmp_path: Path) -> None:
+    async with fork_host(tmp_path) as forked:
+        handle = await spawn(forked, "tell('READY=1'); [tell(f'STATUS=step {n}') for n in range(50)]")
+        info = await handle.wait_ended()
+    assert info.state == "completed"
+    assert info.status == "step 49"
+
+
+@pytest.mark.slow
+async def test_a_program_may_ask_for_more_time_to_start(tmp_path: Path) -> None:
+    source = "tell('EXTEND_TIMEOUT_USEC=20000000'); time.sleep(1.8); tell('READY=1'); wait()"
+    async with fork_host(tmp_path, preload=("trio",)) as forked:
+        handle = await spawn(forked, source, startup_timeout=1.5)
+        await handle.stop()
+        with pytest.raises(StartupTimeoutError):
+            await spawn(forked, "tell('EXTEND_TIMEOUT_USEC=700000'); wait()", startup_timeout=0.5)
+
+
+async def test_a_program_may_ask_for_more_time_to_end(tmp_path: Path) -> None:
+    source = """
+def end(*_):
+    tell('STOPPING=1\\nEXTEND_TIMEOUT_USEC=20000000')
+    time.sleep(0.6)
+    open('out', 'w').write('tidied')
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+tell('READY=1')
+while True: signal.pause()
+"""
+    async with fork_host(tmp_path, grace_period=0.3) as forked:
+        handle = await spawn(forked, source)
+        await handle.stop()
+    assert written(tmp_path) == "tidied"
+    assert handle.state == "completed"
