@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 import trio
 
-from spindle_trio import CallFailedError, CallTimeoutError, ProcessHandle
+from spindle_trio import (
+    CallFailedError,
+    CallTimeoutError,
+    Command,
+    Limits,
+    PayloadError,
+    ProcessHandle,
+    ProcessLostError,
+)
 from support.fork_server import fork_host
-from support.programs import spawn_command
 
 BOTH = pytest.mark.parametrize("framing", ["lines", "headers"])
 SERVER = Path(__file__).parents[1] / "support" / "json_rpc_server.py"
@@ -30,7 +37,8 @@ def output(caplog: pytest.LogCaptureFixture) -> None:
 async def server(root: Path, framing: str, **options: Any) -> AsyncIterator[ProcessHandle]:
     """Open a host, and spawn the server."""
     async with fork_host(root, **options) as forked:
-        yield await spawn_command(forked, [sys.executable, "-SE", str(SERVER), framing], lane=LANES[framing])
+        command = Command([sys.executable, "-SE", SERVER, framing], lane=LANES[framing])
+        yield await forked.worker.backend_processes.spawn(command)
 
 
 @BOTH
@@ -184,3 +192,131 @@ async def test_plain_text_on_stdout_is_output_and_no_message(tmp_path, caplog, f
     messages = [record.getMessage() for record in caplog.records]
     assert any(message.endswith(": INFO: loading…") for message in messages)
     assert any("x" * 1000 in message for message in messages)
+
+
+@BOTH
+async def test_a_message_longer_than_the_bound_breaks_the_protocol(tmp_path, framing):
+    async with server(tmp_path, framing, limits=Limits(frame_bytes=10_000)) as handle:
+        assert len(await handle.call("huge", {"size": 9_900})) == 9_900
+        with pytest.raises(ProcessLostError):
+            await handle.call("huge", {"size": 20_000})
+        assert (await handle.wait_ended()).state == "failed"
+        assert "the program has broken JSON-RPC: it " in str(handle.info.error)
+        assert "(Limits.frame_bytes)" in str(handle.info.error)
+
+
+async def test_a_header_of_4_gib_breaks_the_protocol_before_any_of_it_is_read(tmp_path):
+    async with server(tmp_path, "headers") as handle:
+        with pytest.raises(ProcessLostError, match="announced a message of 4294967296 bytes"):
+            await handle.call("raw", {"text": "Content-Length: 4294967296\r\n\r\n"})
+
+
+@BOTH
+async def test_an_answer_of_many_megabytes_arrives(tmp_path, framing):
+    async with server(tmp_path, framing) as handle:
+        assert await handle.call("huge", {"size": 8_000_000}) == "x" * 8_000_000
+
+
+@BOTH
+@pytest.mark.parametrize("value", ["123456789012345678901234567890", '"\\ud800"', "[" * 80 + "]" * 80])
+async def test_what_cannot_be_passed_on_fails_its_call_and_nothing_else(tmp_path, caplog, framing, value):
+    said = f'{{"jsonrpc":"2.0","method":"note","params":[{value}]}}'
+    asked = f'{{"jsonrpc":"2.0","id":"q","method":"question","params":[{value}]}}'
+    one = '{"jsonrpc":"2.0","id":ID,"result":1}'
+    async with server(tmp_path, framing) as handle:
+        with pytest.raises(CallFailedError, match="PayloadError"):
+            await handle.call("frames", [f'{{"jsonrpc":"2.0","id":ID,"result":{value}}}'])
+        with pytest.raises(CallFailedError, match="its data is left out") as caught:
+            await handle.call("frames", [f'{{"id":ID,"error":{{"code":1,"message":"no","data":{value}}}}}'])
+        assert caught.value.code == 1
+        assert await handle.call("frames", [said, asked, one]) == 1
+        (answer,) = await handle.call("heard")
+        assert (answer["id"], answer["error"]["code"]) == ("q", -32603)
+        await handle.stop()
+    assert caplog.text.count("a message that cannot be passed on: payload.params[0]") == 2
+
+
+@BOTH
+async def test_a_flood_of_notifications_is_taken_in_while_a_call_waits(tmp_path, framing):
+    async with server(tmp_path, framing) as handle, handle.messages() as messages, trio.open_nursery() as nursery:
+        seen: list[object] = []
+
+        async def read() -> None:
+            while True:
+                seen.extend(message["params"][0] for message in await messages.receive_many())
+
+        nursery.start_soon(read)
+        assert await handle.call("flood", {"count": 5000}) == 5000
+        assert await handle.call("echo", [1]) == [1]
+        while len(seen) < 5000:
+            await trio.sleep(0.01)
+        assert seen == list(range(5000))
+        nursery.cancel_scope.cancel()
+
+
+@BOTH
+async def test_a_server_that_exits_loses_its_calls_and_says_how_it_ended(tmp_path, framing):
+    async with server(tmp_path, framing) as handle, trio.open_nursery() as nursery:
+
+        async def lose(method: str, params: object) -> None:
+            with pytest.raises(ProcessLostError, match="exited with code 3") as caught:
+                await handle.call(method, params)
+            assert caught.value.handed_over
+
+        nursery.start_soon(lose, "hold", {"name": "x"})
+        nursery.start_soon(lose, "exit", {"code": 3})
+
+
+@BOTH
+@pytest.mark.parametrize(("fd", "text"), [(0, "closed its stdin"), (1, "closed its stdout")])
+async def test_a_server_that_closes_a_stream_and_lives_on_fails_the_calls_it_cannot_answer(tmp_path, framing, fd, text):
+    async with server(tmp_path, framing) as handle:
+        with trio.fail_after(5):
+            if fd == 0:
+                assert await handle.call("close", {"fd": 0}) == "ok"
+                refused = "echo"
+            else:
+                refused = "close"
+            for _ in range(2):
+                with pytest.raises(CallFailedError, match=f"ProgramError: the program has {text}"):
+                    await handle.call(refused, {"fd": fd})
+        assert handle.state == "running"
+
+
+async def test_what_is_no_params_and_a_stream_are_refused(tmp_path):
+    async with server(tmp_path, "lines") as handle:
+        for params in (1, "x", True):
+            with pytest.raises((CallFailedError, PayloadError), match=r"params .* dict or a list"):
+                await handle.call("echo", params)
+        with pytest.raises((CallFailedError, PayloadError)):
+            await handle.call("echo", [b"bytes"])
+        with pytest.raises(CallFailedError, match="use call"):
+            async with handle.stream("echo") as items:
+                await items.receive()
+        assert await handle.call("echo", [1]) == [1]
+
+
+@BOTH
+async def test_the_other_framing_is_named_to_who_looks_at_the_output(tmp_path, caplog, framing):
+    other = "headers" if framing == "lines" else "lines"
+    async with fork_host(tmp_path) as forked:
+        command = Command([sys.executable, "-SE", SERVER, other], lane=LANES[framing])
+        handle = await forked.worker.backend_processes.spawn(command)
+        said = {"lines": "Content-Length: 2\r\n\r\n{}\n", "headers": '{"jsonrpc":"2.0","id":1,"result":1}\n'}[framing]
+        program = f"import sys; sys.stdout.write({said!r}); sys.stdout.flush(); sys.stdin.read()"
+        await handle.stop()
+        command = Command([sys.executable, "-SE", "-c", program], lane=LANES[framing])
+        handle = await forked.worker.backend_processes.spawn(command)
+        with pytest.raises(CallTimeoutError):
+            await handle.call("echo", timeout=0.3)
+        await handle.stop()
+    assert f"use lane={LANES[other]!r}" in caplog.text
+
+
+@BOTH
+async def test_a_call_that_was_not_written_when_it_was_cancelled_never_is(tmp_path, framing):
+    async with server(tmp_path, framing) as handle, trio.open_nursery() as nursery:
+        nursery.start_soon(handle.send, {"method": "raw", "params": {"text": "", "x": "y" * 3_000_000}})
+        with pytest.raises(CallTimeoutError):
+            await handle.call("sleep2", {"x": "z" * 3_000_000}, timeout=0.001)
+        assert await handle.call("echo", [1]) == [1]

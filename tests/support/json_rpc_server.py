@@ -82,6 +82,9 @@ def serve(message: dict) -> None:
             answer(request_id, params["count"])
         case "close":
             os.close(params["fd"])
+            if params["fd"] != 1:
+                answer(request_id, "ok")
+            os.read(os.pipe()[0], 1)
         case "sleep":
             os.read(os.pipe()[0], 1)
         case "exit":

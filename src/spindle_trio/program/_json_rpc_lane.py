@@ -231,14 +231,16 @@ class JsonRpcLane:
         while True:
             while not self._queue:
                 await self._work.park()
-            chunk = self._next_chunk()
+            chunk, requests = self._next_chunk()
             if chunk and not await write_all(self._stdin, chunk):
                 report("spindle_trio: the program has closed its stdin; messages to it are dropped from now on")
+                self._queue.extendleft((b"", request) for request in requests)
                 return
 
-    def _next_chunk(self) -> bytes:
-        """Take what is to be written next, and wake those who wait for that."""
+    def _next_chunk(self) -> tuple[bytes, list[_Request]]:
+        """Take what is to be written next, and the requests in it; wake those who wait for that."""
         parts: list[bytes] = []
+        requests: list[_Request] = []
         size = 0
         while self._queue and size < _CHUNK_BYTES:
             data, request = self._queue.popleft()
@@ -247,10 +249,11 @@ class JsonRpcLane:
                 if request.is_dropped:
                     continue
                 request.is_written = True
+                requests.append(request)
             parts.append(data)
             size += len(data)
         self._room.unpark_all()
-        return b"".join(parts)
+        return b"".join(parts), requests
 
     async def _refuse_what_is_queued(self) -> None:
         """Drop what is queued, and fail its requests: nothing more can be written."""
