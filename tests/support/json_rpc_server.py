@@ -65,6 +65,8 @@ def serve(message: dict) -> None:
             say({"jsonrpc": "2.0", "id": params["id"], "method": "question", "params": [1]})
         case "$/cancelRequest" if "obeys" in held:
             say({"jsonrpc": "2.0", "id": params["id"], "error": {"code": -32800, "message": "cancelled"}})
+        case "$/cancelRequest" | "notifications/cancelled":
+            say({"jsonrpc": "2.0", "method": "told", "params": heard[-1]})
         case "obey":
             held["obeys"] = True
         case "raw":  # what is written, instead of an answer or before it
