@@ -19,6 +19,7 @@ from spindle_trio import (
     PayloadError,
     ProcessHandle,
     ProcessLostError,
+    UnknownMethodError,
 )
 from support.fork_server import fork_host
 
@@ -288,7 +289,7 @@ async def test_a_server_that_closes_a_stream_and_lives_on_fails_the_calls_it_can
 async def test_what_is_no_params_and_a_stream_are_refused(tmp_path):
     async with server(tmp_path, "lines") as handle:
         for params in (1, "x", True):
-            with pytest.raises((CallFailedError, PayloadError), match=r"params .* dict or a list"):
+            with pytest.raises(PayloadError, match=r"payload: the params .* are a dict or a list"):
                 await handle.call("echo", params)
         with pytest.raises((CallFailedError, PayloadError)):
             await handle.call("echo", [b"bytes"])
@@ -322,3 +323,27 @@ async def test_a_call_that_was_not_written_when_it_was_cancelled_never_is(tmp_pa
         with pytest.raises(CallTimeoutError):
             await handle.call("sleep2", {"x": "z" * 3_000_000}, timeout=0.001)
         assert await handle.call("echo", [1]) == [1]
+
+
+@BOTH
+async def test_messages_that_are_stuck_are_not_overtaken_by_a_call(tmp_path, framing):
+    """What fills all buffers on the way: the program reads nothing meanwhile."""
+    texts = ["x" * 100_000] * 40
+    async with server(tmp_path, framing) as handle, trio.open_nursery() as nursery:
+        await handle.send({"method": "pause", "params": {"seconds": 0.3}})
+
+        async def send_all() -> None:
+            for text in texts:
+                await handle.send({"method": "note", "params": [text]})
+            heard = await handle.call("count")
+            assert heard == len(texts) + 1
+
+        nursery.start_soon(send_all)
+
+
+@pytest.mark.parametrize("lane", ["none", "lines"])
+async def test_a_command_without_json_rpc_takes_no_calls_and_the_error_says_what_to_do(tmp_path, lane):
+    async with fork_host(tmp_path) as forked:
+        handle = await forked.worker.backend_processes.spawn(Command(["sleep", "60"], lane=lane))
+        with pytest.raises(UnknownMethodError, match="lane='jsonrpc'"):
+            await handle.call("echo")

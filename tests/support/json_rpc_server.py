@@ -5,6 +5,7 @@ Its argument is the framing: `lines` or `headers`.
 
 import json
 import os
+import select
 import sys
 
 has_headers = sys.argv[1] == "headers"
@@ -76,6 +77,10 @@ def serve(message: dict) -> None:
         case "frames":  # the same, each text in its frame
             for text in params:
                 write(frame(text.replace("ID", str(request_id))))
+        case "count":
+            answer(request_id, len(heard))
+        case "pause":
+            select.select([], [], [], params["seconds"])
         case "huge":
             answer(request_id, "x" * params["size"])
         case "flood":

@@ -69,7 +69,9 @@ def no_calls_error(record: ProcessRecord, method: str) -> UnknownMethodError:
     """Make the error for a call to a process that takes none."""
     names = _JAVASCRIPT if record.identity.entry.endswith((".js", ".mjs", ".cjs")) else _PYTHON
     advice = "register a handler with process.{}; `calls` is read only of a module without {}".format(*names)
-    if record.takes_calls is None:
+    if record.command is not None:
+        advice = "its program is called over JSON-RPC, if it speaks that: Command(…, lane='jsonrpc')"
+    elif record.takes_calls is None:
         advice = "its runtime or its launcher speaks protocol 1, which has no calls"
     error = UnknownMethodError(f"{_name(record)} takes no calls, and so no {method!r}: {advice}")
     return _concerning(error, record, method)

@@ -1,6 +1,8 @@
 """Sends the calls of one process: at once if the lane takes them, and else in turn.
 
-The ids of calls are given at the moment of writing, so that they grow on the lane.
+The ids of calls are given at the moment of writing, so that they grow on the lane. A program has one stdin, which gets
+messages and requests in the order in which they were sent: so a call to a command waits until the messages before it
+have left this program.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spindle_trio._model import CallRequest
+    from spindle_trio._model._command import Command
     from spindle_trio._supervision._call_stream import CallStream
     from spindle_trio._supervision._outgoing import Outgoing
     from spindle_trio._supervision._pending_call import PendingCall
@@ -87,6 +90,10 @@ class CallSender:
             CallError: the process takes no calls, or has too many.
         """
         has_bytes = check_payload(request.payload, self._record.config.bounds, walk=BinaryWalk)
+        if self._record.command is not None:
+            self._check_params(self._record.command, request.payload)
+            if not self._outgoing.has_sent_messages:
+                return False
         if has_bytes or self._record.life.phase is not Phase.RUNNING:
             return False
         outbox = self._outbox or self._open(call)
@@ -108,6 +115,8 @@ class CallSender:
         """
         if self._record.life.phase is not Phase.RUNNING:
             await self._wait_running(call)
+        if self._record.command is not None:
+            await self._outgoing.wait_messages_sent()
         outbox = self._outbox or self._open(call)
         if outbox is None:
             await self._refuse(call)
@@ -118,6 +127,11 @@ class CallSender:
         except trio.BrokenResourceError:
             await self._refuse(call)
         self._begin(call)
+
+    def _check_params(self, command: Command, params: object) -> None:
+        from spindle_trio._supervision._command_messages import check_params  # only for those who call one
+
+        check_params(command, params)
 
     def _begin(self, call: PendingCall | CallStream) -> None:
         """Note that the frame that was written last has been taken."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spindle_trio._errors import PayloadError
 from spindle_trio._model._command import Command
-from spindle_trio.program._json_rpc import problem_of_message
+from spindle_trio.program._json_rpc import problem_of_message, problem_of_params
 
 if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
@@ -32,6 +32,21 @@ def check_message(command: Command, payload: JsonValue) -> None:
             problem = _problem_of_line(payload)
         case _:
             problem = problem_of_message(payload)
+    if problem is not None:
+        raise PayloadError(f"payload: {problem}")
+
+
+def check_params(command: Command, params: object) -> None:
+    """Refuse the payload of a call that can be no params of a request.
+
+    Args:
+        command: the command.
+        params: the payload.
+
+    Raises:
+        PayloadError: says what they may be.
+    """
+    problem = problem_of_params(params) if command.lane.startswith("jsonrpc") else None
     if problem is not None:
         raise PayloadError(f"payload: {problem}")
 

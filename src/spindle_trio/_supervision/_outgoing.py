@@ -81,6 +81,16 @@ class Outgoing:
         """How many bytes they have."""
         return 0 if self._messages is None else self._messages.waiting_bytes
 
+    @property
+    def has_sent_messages(self) -> bool:
+        """Whether all messages have left this program, or are lost."""
+        return self._messages is None or self._messages.is_flushed
+
+    async def wait_messages_sent(self) -> None:
+        """Wait until they have."""
+        if self._messages is not None:
+            await self._messages.wait_flushed()
+
     def say(self, body: bytes) -> None:
         """Send a control frame, if anybody is left to read it."""
         assert self._control is not None, "a process that has been launched has a control lane"

@@ -351,7 +351,7 @@ def _params(params: JsonValue) -> dict[str, JsonValue]:
     return {} if params is None else {"params": params}
 
 
-def problem_of_params(params: JsonValue) -> str | None:
+def problem_of_params(params: object) -> str | None:
     """Say why a value cannot be the params of a request; `None` if it can."""
     if params is None or isinstance(params, list | dict):
         return None
