@@ -34,7 +34,7 @@ def run(process):
 
 
 async def test_a_process_that_beats_is_ended_when_its_time_is_over(world: World, world_clock: MockClock | None) -> None:
-    most, entry = world.seconds(300, 0.25), world.entry(RUNS_ON)
+    most, entry = world.seconds(60, 0.25), world.entry(RUNS_ON)
     async with world.worker() as worker:
         handle = await worker.backend_processes.spawn(entry, resource_limits=ResourceLimits(run_seconds=most))
         begun_at = trio.current_time()
