@@ -42,3 +42,42 @@ def call(name: str, *arguments: int | bytes) -> None:
     if function(*arguments) != 0:
         number = _ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "l"
+
+
+class _LongFunction(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+
+def system_call(number: int, *arguments: int | bytes) -> int:
+    """Make a system call for which the C library has no function, and return what it returns.
+
+    Args:
+        number: the call's.
+        arguments: each an `int`, or the address of some bytes.
+
+    Raises:
+        OSError: it has failed.
+    """
+    function = _LongFunction(_ctypes.dlsym(_ctypes.dlopen(None, 0), "syscall"))  # type: ignore[arg-type]
+    values = [_Long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result = function(_Long(number), *values)
+    if result < 0:
+        error = _ctypes.get_errno()
+        raise OSError(error, f"system call {number}: {os.strerror(error)}")
+    return int(result)
+
+
+class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "c"
+
+
+def copy_in_memory(data: bytes) -> tuple[int, object]:
+    """Copy some bytes to where a system call can find them; return the address, and what has to live until then."""
+    kind = type("_Buffer", (_ctypes.Array,), {"_type_": _Char, "_length_": len(data)})
+    copy = kind.from_buffer_copy(data)  # type: ignore[attr-defined]  # a class made here
+    return _ctypes.addressof(copy), copy

@@ -76,6 +76,13 @@ def _become(order: Mapping[str, JsonValue], *lanes: int) -> NoReturn:
     arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], *lanes]
     if isinstance(given, list):
         arguments += given
+    if "sandbox" in order:
+        from spindle_trio.child._confine import confine
+
+        try:
+            confine(order)
+        except OSError as error:
+            _fail(lanes[0], str(error.strerror))
     try:
         os.execve(  # noqa: S606  # no shell is what is wanted
             str(command[0]),

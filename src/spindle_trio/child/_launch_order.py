@@ -59,6 +59,10 @@ def take_on(order: JsonValue) -> str:
         show_command_line(
             entry, str(order.get("processId"))
         )  # only a forked process still enters its root, and it has another line
+    if "sandbox" in order:
+        from spindle_trio.child._confine import confine
+
+        confine(order)
     name_process(file.rpartition("/")[2])
     folder = file.rpartition("/")[0]
     sys.path[:] = [folder, *(path if isinstance(path, list) else sys.path)]

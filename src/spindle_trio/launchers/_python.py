@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
+
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
@@ -57,7 +59,8 @@ class PythonEngine(Engine):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory, or not to be executed", self.command)
         command = interpreter_command(self.command, f"{order.entry.entry} {order.process_id}")
         path = search_path() if self.python == sys.executable else None
-        return Program([encode_execution(order, command, "spindle_trio.child._program"), encode_order(order, path)])
+        execution = encode_execution(order, command, "spindle_trio.child._program")
+        return Program([execution, encode_order(attrs.evolve(order, sandbox=None), path)])  # it has gone into it before
 
 
 class PythonLauncher(ServerLauncher):

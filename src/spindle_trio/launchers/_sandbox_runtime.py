@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -49,7 +50,7 @@ def python_runtime() -> Sequence[str]:
 def _python_runtime(path: tuple[str, ...], home: str) -> Sequence[str]:
     prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     own = _real((*prefixes, *path, _PACKAGE))
-    return outermost([*system_runtime(), *(folder for folder in own if not _is_above(folder, home))])
+    return outermost([*system_runtime(), *(folder for folder in own if not _is_too_much(folder, home))])
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +71,7 @@ def _installation_of(program: str, home: str) -> Sequence[str]:
         folder, name = os.path.split(os.path.dirname(file))
         found += _real((file,))
         if name in {"bin", "sbin"}:
-            found += (place for place in _real((folder,)) if not _is_above(place, home))
+            found += (place for place in _real((folder,)) if not _is_too_much(place, home))
     return outermost(found)
 
 
@@ -83,7 +84,9 @@ def _real(paths: Iterable[str]) -> Iterator[str]:
             continue
 
 
-def _is_above(folder: str, home: str) -> bool:
-    """Whether a folder holds the user's home: a path to import from must not open that."""
+def _is_too_much(folder: str, home: str) -> bool:
+    """Whether a folder holds the user's home, or is shared by all: a path to import from must not open those."""
     real_home = os.path.realpath(home)
-    return folder in {"/", real_home} or real_home.startswith(f"{folder}/")
+    if folder in {"/", real_home} or real_home.startswith(f"{folder}/"):
+        return True
+    return bool(os.stat(folder).st_mode & stat.S_IWOTH)

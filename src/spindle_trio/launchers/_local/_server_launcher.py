@@ -37,7 +37,7 @@ from spindle_trio.launchers._local._system_limits import limit_behind
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
-    from spindle_trio._model._sandbox import Sandbox
+    from spindle_trio._model._sandbox import Sandbox, SandboxPart
     from spindle_trio.launchers._local._private_folders import PrivateFolder, PrivateFolders
 
 __all__ = ["ServerLauncher"]
@@ -191,6 +191,21 @@ class ServerLauncher(Launcher):
     def resolve_folder(self, folder: str, root: Path) -> Path:
         """Accept or refuse a folder; see `Launcher.resolve_folder`."""
         return resolve_folder(folder, root)
+
+    @property
+    def sandbox_means(self) -> Mapping[SandboxPart, str]:
+        """By which means parts of a sandbox are held; see `Launcher.sandbox_means`."""
+        return self._parts()[0]
+
+    @property
+    def sandbox_problems(self) -> Mapping[SandboxPart, str]:
+        """Why parts of a sandbox cannot be had; see `Launcher.sandbox_problems`."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[Mapping[SandboxPart, str], Mapping[SandboxPart, str]]:
+        from spindle_trio.launchers._local._sandbox_parts import find_parts  # most programs have no sandboxes
+
+        return find_parts(self._containment)
 
     def resolve_sandbox(self, sandbox: Sandbox, entry: ResolvedEntry, root: Path) -> SandboxRules:
         """Accept or refuse a sandbox; see `Launcher.resolve_sandbox`."""

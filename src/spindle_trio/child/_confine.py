@@ -1,0 +1,52 @@
+"""What a process does to itself before any code of its entry runs, as its order says: it goes into its sandbox.
+
+Its modules are loaded by the processes that need them.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spindle_trio._model import JsonValue
+
+
+def confine(order: Mapping[str, JsonValue]) -> None:
+    """Do to this process what its first frame asks for. It has one thread.
+
+    Raises:
+        OSError: the kernel refuses, or a path of the sandbox has become a link; the process must not go on.
+    """
+    rules = order.get("sandbox")
+    if isinstance(rules, dict):
+        apply_sandbox(rules)
+
+
+def apply_sandbox(rules: Mapping[str, JsonValue], *, subprocesses: bool | None = None) -> None:
+    """Put this process, which has one thread, into a sandbox. It cannot be undone, and binds all that it starts.
+
+    Args:
+        rules: the sandbox, as `_launch_order` describes it.
+        subprocesses: whether it may start processes, instead of what the rules say.
+
+    Raises:
+        OSError: the kernel refuses, or a path has become a link; the process must not go on.
+    """
+    from spindle_trio._linux import _capabilities, _landlock, _seccomp
+
+    read, write = rules["read"], rules["write"]
+    assert isinstance(read, list)
+    assert isinstance(write, list)
+    network = str(rules["network"])
+    try:
+        _capabilities.drop_capabilities()
+        _landlock.restrict(map(str, read), map(str, write), tcp=network == "host")
+        _seccomp.install(
+            network=network,
+            subprocesses=rules["subprocesses"] is not False if subprocesses is None else subprocesses,
+            datagrams=rules.get("notifies") is True,
+            truncate=_landlock.version() >= 3 or "/" in write,
+        )
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot go into its sandbox: {error.strerror}") from error
