@@ -62,6 +62,8 @@ class SandboxRules:
     """Whether the process gets a private folder that it may read."""
     private_write: bool = False
     """Whether it gets one that it may change."""
+    notifies: bool = False
+    """Whether it may send Unix datagrams by path, whatever `network` says: a command that so says that it is ready."""
 
 
 @show_fields

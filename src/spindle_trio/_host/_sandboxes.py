@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+import attrs
+
 from spindle_trio._errors import SandboxError
 from spindle_trio._model import ResolvedEntry
+from spindle_trio._model._command import Command, Http, Tcp
 from spindle_trio._model._sandbox import NETWORKS, Sandbox, SandboxPart, check_sandbox, is_inside
 from spindle_trio.abc import Launcher, SandboxRules
 
@@ -63,6 +66,7 @@ def rules_of_spawn(
     launcher: Launcher,
     entry: ResolvedEntry,
     root: Path,
+    command: Command | None = None,
     *,
     distant: bool,
 ) -> SandboxRules | None:
@@ -74,6 +78,7 @@ def rules_of_spawn(
         launcher: has the parts, and knows the paths.
         entry: the entry.
         root: the worker's root.
+        command: the command, if it is one.
         distant: whether the worker is at the far end of a channel: it may only narrow the default.
 
     Raises:
@@ -88,6 +93,11 @@ def rules_of_spawn(
             f"the sandbox of {entry.entry!r} cannot be had here, and nothing was started: {missing}; "
             "see `spindle-trio doctor`"
         )
+    if command is not None and isinstance(command.ready, Tcp | Http) and sandbox.network != "host":
+        raise SandboxError(
+            f"the command {entry.entry!r} is ready once it accepts connections, and its sandbox has "
+            f"network={sandbox.network!r}; give it network='host', or another sign that it is ready"
+        )
     rules = launcher.resolve_sandbox(sandbox, entry, root)
     if distant and wanted is not None and default is not None:
         more = _what_is_more(rules, launcher.resolve_sandbox(default, entry, root))
@@ -96,6 +106,8 @@ def rules_of_spawn(
                 f"sandbox: {more}, which the default of this host does not allow; "
                 "a connected worker may only ask for less than the default"
             )
+    if command is not None and command.ready == "notify":
+        return attrs.evolve(rules, notifies=True, private_write=True)  # for the socket that it notifies
     return rules
 
 

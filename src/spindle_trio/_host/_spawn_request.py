@@ -154,7 +154,7 @@ class SpawnChecker:
             from spindle_trio._host._sandboxes import rules_of_spawn  # most hosts have none
 
             sandbox = rules_of_spawn(
-                options.sandbox, self._sandbox, self._launcher, entry, worker.root, distant=self._distant
+                options.sandbox, self._sandbox, self._launcher, entry, worker.root, command, distant=self._distant
             )
         if options.payload is OMITTED and options.metadata is None:
             return SpawnRequest(

@@ -23,30 +23,39 @@ def confine(order: Mapping[str, JsonValue]) -> None:
         apply_sandbox(rules)
 
 
-def apply_sandbox(rules: Mapping[str, JsonValue], *, subprocesses: bool | None = None) -> None:
+def apply_sandbox(rules: Mapping[str, JsonValue]) -> None:
     """Put this process, which has one thread, into a sandbox. It cannot be undone, and binds all that it starts.
 
     Args:
         rules: the sandbox, as `_launch_order` describes it.
-        subprocesses: whether it may start processes, instead of what the rules say.
 
     Raises:
         OSError: the kernel refuses, or a path has become a link; the process must not go on.
     """
-    from spindle_trio._linux import _capabilities, _landlock, _seccomp
+    from spindle_trio._linux import _capabilities, _landlock, _seccomp  # all of them: in there they may not be found
 
     read, write = rules["read"], rules["write"]
     assert isinstance(read, list)
     assert isinstance(write, list)
-    network = str(rules["network"])
     try:
         _capabilities.drop_capabilities()
-        _landlock.restrict(map(str, read), map(str, write), tcp=network == "host")
+        _landlock.restrict(map(str, read), map(str, write), tcp=rules["network"] == "host")
         _seccomp.install(
-            network=network,
-            subprocesses=rules["subprocesses"] is not False if subprocesses is None else subprocesses,
+            network=str(rules["network"]),
+            subprocesses=rules["subprocesses"] is not False,
             datagrams=rules.get("notifies") is True,
             truncate=_landlock.version() >= 3 or "/" in write,
         )
     except OSError as error:
         raise OSError(error.errno, f"it cannot go into its sandbox: {error.strerror}") from error
+
+
+def forbid_subprocesses() -> None:
+    """Have this process, which is in a sandbox that allows it to start processes, do so no more.
+
+    Raises:
+        OSError: the kernel refuses; the process must not go on.
+    """
+    from spindle_trio._linux import _seccomp
+
+    _seccomp.install(network="host", subprocesses=False)  # the other filter holds, too

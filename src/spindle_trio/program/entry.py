@@ -145,14 +145,17 @@ class _Shim:
     def _start(self) -> RunningProgram:
         """Make what the program needs, and start it."""
         spec = self._spec
-        if spec.sandbox is not None:
-            raise StartError("its shim knows of no sandbox")
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         environment |= spec.environment
         self._prepare_readiness(environment)
+        confine = None
+        if spec.sandbox is not None:
+            from spindle_trio.program._confinement import enter_sandbox
+
+            confine = enter_sandbox(spec.sandbox)
         theirs: list[int] = []
         try:
-            program = RunningProgram(start_program(spec, environment, self._make_streams(theirs)))
+            program = RunningProgram(start_program(spec, environment, self._make_streams(theirs), confine))
         finally:
             for fd in theirs:
                 os.close(fd)

@@ -97,12 +97,15 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str, argu
 
 def write_sandbox(rules: SandboxRules) -> dict[str, object]:
     """Write the rules of a sandbox, as `child/_launch_order.py` describes them."""
-    return {
+    written: dict[str, object] = {
         "read": list(rules.read),
         "write": list(rules.write),
         "network": rules.network,
         "subprocesses": rules.subprocesses,
     }
+    if rules.notifies:
+        written["notifies"] = True
+    return written
 
 
 def with_private_folder(order: LaunchOrder, folder: str) -> LaunchOrder:

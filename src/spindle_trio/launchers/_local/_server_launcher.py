@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -211,8 +211,15 @@ class ServerLauncher(Launcher):
         """Accept or refuse a sandbox; see `Launcher.resolve_sandbox`."""
         from spindle_trio.launchers._sandbox_paths import resolve_sandbox  # most programs have none
 
-        runtime = self._engine_for(entry).runtime(entry) if "@runtime" in sandbox.read else ()
-        return resolve_sandbox(sandbox, entry, root, runtime)
+        return resolve_sandbox(sandbox, entry, root, self._runtime(entry) if "@runtime" in sandbox.read else ())
+
+    def _runtime(self, entry: ResolvedEntry) -> Sequence[str]:
+        runtime = self._engine_for(entry).runtime(entry)
+        if entry.program is None:
+            return runtime
+        from spindle_trio.launchers._sandbox_runtime import installation_of  # as above
+
+        return [*runtime, *installation_of(str(entry.program))]
 
     def launch(self, order: LaunchOrder) -> ProcessBlock:
         """Give a process the entry to run; see `Launcher.launch`.
