@@ -176,7 +176,8 @@ async def test_each_mutated_request_is_answered_once_and_the_connection_stays(
     assert {request: count for request, count in answered.items() if not request.startswith("alive")} == owed
     assert owed.total() > batches
     # Calls are among them, and those that reach a process are answered by it.
-    assert min(outcomes["items"], outcomes["ProcessLostError"]) > batches / 40, outcomes
+    assert outcomes["items"] > batches / 40, outcomes
+    assert outcomes["ProcessLostError"] >= batches // 200, outcomes  # rare: only a few of many kinds of request do that
     assert not launcher.complaints
 
 
