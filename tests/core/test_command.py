@@ -63,7 +63,11 @@ def test_a_wrong_argv_is_refused(argv: object, error: type[Exception], words: st
         ({"ready": "soon"}, ValueError, r"ready must be 'started', 'notify', Line\(pattern\)"),
         ({"ready": Line}, ValueError, "ready must be"),
         ({"ready": None}, ValueError, "ready must be"),
-        ({"lane": "json"}, ValueError, "lane must be 'none', 'lines', 'jsonrpc' or 'jsonrpc-headers', not 'json'"),
+        (
+            {"lane": "json"},
+            ValueError,
+            "lane must be 'none', 'bytes', 'lines', .* not 'json'",
+        ),
         ({"lane": None}, ValueError, "lane must be"),
         ({"stop_signal": 0}, ValueError, "stop_signal must be a signal"),
         ({"stop_signal": 65}, ValueError, "stop_signal must be a signal"),

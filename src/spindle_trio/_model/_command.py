@@ -26,7 +26,7 @@ __all__ = [
     "plain_command",
 ]
 
-Lane: TypeAlias = Literal["none", "lines", "jsonrpc", "jsonrpc-headers"]
+Lane: TypeAlias = Literal["none", "bytes", "lines", "jsonrpc", "jsonrpc-headers"]
 LANES: Final[Sequence[Lane]] = get_args(Lane)
 
 _NAME_CHARACTERS: Final = 200
@@ -163,12 +163,14 @@ class Command:
     process completes if it exits with code 0, and else fails with the exit status in words. It may be any program of
     this machine that `open_host(commands=…)` allows.
 
-    With a lane, `handle.send` and `handle.messages` work. ``"lines"``: each line of its stdout is a message, a text
-    without its end, and each message is a line of its stdin. ``"jsonrpc"`` and ``"jsonrpc-headers"``: JSON-RPC 2.0,
-    framed by lines, as MCP has it, or by ``Content-Length`` headers, as LSP has it. There `handle.call` is a request, a
-    message to it is a notification, as in ``{"method": "exit", "params": […]}``, and its requests and notifications
-    are messages from it. A request of its has an `id`, and is answered by a message such as
-    ``{"id": 1, "result": …}`` or ``{"id": 1, "error": {"code": …, "message": …}}``.
+    With a lane, `handle.send` and `handle.messages` work. ``"bytes"``: what it writes comes as ``{"stdout": b"…"}`` or
+    ``{"stderr": b"…"}``, each message to it is bytes for its stdin, and `None` closes that. ``"lines"``: each line of
+    its stdout is a message, a text without its end, and each message is a line of its stdin. ``"jsonrpc"`` and
+    ``"jsonrpc-headers"``: JSON-RPC 2.0, framed by lines, as MCP has it, or by ``Content-Length`` headers, as LSP has
+    it. There `handle.call` is a request, a message to it is a notification, as in
+    ``{"method": "exit", "params": […]}``, and its requests and notifications are messages from it. A request of its
+    has an `id`, and is answered by a message such as ``{"id": 1, "result": …}`` or
+    ``{"id": 1, "error": {"code": …, "message": …}}``.
 
     Raises:
         ValueError: `argv` is empty or has a NUL in it, or `ready`, `lane` or `stop_signal` is none of those there are.
@@ -189,7 +191,7 @@ class Command:
     prints, a `Tcp` port that it opens, an `Http` URL that it answers. The startup deadline counts for all of them."""
     lane: Lane = attrs.field(default="none", validator=_check_lane, kw_only=True)
     """What goes through its stdin and stdout: ``"none"`` (stdin is the null device, stdout is kept as any output),
-    ``"lines"``, ``"jsonrpc"`` or ``"jsonrpc-headers"``."""
+    ``"bytes"``, ``"lines"``, ``"jsonrpc"`` or ``"jsonrpc-headers"``."""
     stop_signal: int = attrs.field(default=int(signals.SIGTERM), validator=_check_signal, kw_only=True)
     """The signal that asks it to stop. It is killed after the grace period."""
 

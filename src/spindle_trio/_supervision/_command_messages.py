@@ -28,6 +28,8 @@ def check_message(command: Command, payload: JsonValue) -> None:
                 f"payload: the command {command.argv[0]!r} takes no messages; to send it some, spawn it with a lane: "
                 "Command(…, lane='lines')"
             )
+        case "bytes":
+            problem = _problem_of_bytes(payload)
         case "lines":
             problem = _problem_of_line(payload)
         case _:
@@ -49,6 +51,12 @@ def check_params(command: Command, params: object) -> None:
     problem = problem_of_params(params) if command.lane.startswith("jsonrpc") else None
     if problem is not None:
         raise PayloadError(f"payload: {problem}")
+
+
+def _problem_of_bytes(payload: object) -> str | None:
+    if payload is None or isinstance(payload, bytes | bytearray | memoryview):
+        return None
+    return f"a message to a program that takes bytes is bytes, or None to close its stdin, not {type(payload).__name__}"
 
 
 def _problem_of_line(payload: JsonValue) -> str | None:

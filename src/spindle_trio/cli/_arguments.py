@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from spindle_trio import JsonValue
 
 _STDIN: Final = 0
+_UNITS: Final = ("K", "M", "G", "T")
 _SHOWN: Final = 60
 """Characters of a wrong argument."""
 
@@ -131,6 +133,58 @@ def grace(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"wants seconds, such as --grace 5, not {text!r}")
     return seconds
+
+
+def size(text: str) -> int:
+    """Read a number of bytes, with K, M, G or T for powers of 1024."""
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    amount = _number(number) * 1024 ** (_UNITS.index(unit) + 1 if unit else 0)
+    if not 1 <= amount < math.inf:
+        raise argparse.ArgumentTypeError(f"wants a size, such as --memory 512M, not {text!r}")
+    return int(amount)
+
+
+def count(text: str) -> int:
+    """Read a number of processes."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wants a number above 0, such as --pids 64, not {text!r}")
+    return int(text)
+
+
+def cpus(text: str) -> float:
+    """Read a number of processors."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"wants a number above 0, such as --cpus 1.5, not {text!r}")
+    return number
+
+
+def run_time(text: str) -> float:
+    """Read seconds above 0."""
+    seconds = _number(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"wants seconds above 0, such as --time 30, not {text!r}")
+    return seconds
+
+
+def path(text: str) -> str:
+    """Read the path of a file or folder that exists, and make it absolute, without links."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"wants a file or folder that exists (there is no {text!r})")
+    return str(path.resolve())
+
+
+def variable(text: str) -> tuple[str, str]:
+    """Read NAME=VALUE, or the NAME of a variable of this program."""
+    name, equals, value = text.partition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"wants NAME=VALUE, or the NAME of a variable to pass on, not {text!r}")
+    if not equals:
+        if name not in os.environ:
+            raise argparse.ArgumentTypeError(f"wants NAME=VALUE, or the NAME of a variable; there is no {name}")
+        value = os.environ[name]
+    return name, value
 
 
 def _cut(text: str) -> str:

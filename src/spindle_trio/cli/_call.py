@@ -60,6 +60,8 @@ class _Session(Session):
                 payload=common.payload,
                 startup_timeout=common.startup_timeout,
                 heartbeat_timeout=common.heartbeat_timeout,
+                resource_limits=common.bounds.limits,
+                sandbox=common.bounds.sandbox,
             ) as handle:
                 return await self._judge(handle)
         except spindle_trio.SpawnError as error:

@@ -21,6 +21,25 @@ exit status:
   143  SIGTERM came, however the process then ended
 """
 
+EXEC: Final = """\
+The program runs in this folder, and with it ends all that it has started. A sandbox lets it read what programs need
+(libraries and the like), write to a temporary folder of its own, and reach what --read, --write and a preset name.
+The first Ctrl-C or SIGTERM stops the program gracefully, by SIGTERM; the second kills it.
+
+examples:
+  spindle-trio exec --memory 512M --time 30 -- make test
+  spindle-trio exec --read . --write out --offline -- python3 convert.py
+
+exit status:
+  0    the program exited with 0, or was stopped
+  1    it failed: it exited with another code, or by a signal, or a limit ended it
+  2    it was refused: a bad option, or no such program
+  124  its time was over
+  130  Ctrl-C came, however the program then ended
+  141  the reader of its output closed the pipe
+  143  SIGTERM came, however the program then ended
+"""
+
 CALL: Final = """\
 The process is stopped once the answer, or the last item, is there. The first Ctrl-C or SIGTERM cancels the call and
 stops the process gracefully, the second kills it. A handler that goes on for a second after its call's timeout is

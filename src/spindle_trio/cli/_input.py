@@ -28,6 +28,42 @@ class LineTooLongError(Exception):
     """A line is longer than any message may be."""
 
 
+class Reader:
+    """Reads what comes from a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Begin at what comes first.
+
+        Args:
+            descriptor: stays open, and keeps its mode.
+        """
+        self._descriptor = descriptor
+        self._can_wait = can_wait_for(descriptor)
+
+    async def receive_some(self) -> bytes:
+        """Wait for the next bytes; none at the end. Unreadable input counts as ended, since a process needs no input.
+
+        If cancelled, nothing is lost.
+        """
+        if self._can_wait:
+            await trio.lowlevel.wait_readable(self._descriptor)
+            while self._is_in_background():  # noqa: ASYNC110  # no event tells when the terminal comes back
+                await trio.sleep(_BACKGROUND_PAUSE)
+        else:
+            await trio.lowlevel.checkpoint()
+        try:
+            return os.read(self._descriptor, _READ_BYTES)
+        except OSError:
+            return b""
+
+    def _is_in_background(self) -> bool:
+        """Whether the terminal belongs to another program just now: then a read would suspend this one."""
+        try:
+            return os.isatty(self._descriptor) and os.tcgetpgrp(self._descriptor) != os.getpgrp()
+        except OSError:
+            return False
+
+
 class LineReader:
     """Reads lines from a descriptor."""
 
@@ -37,8 +73,7 @@ class LineReader:
         Args:
             descriptor: stays open, and keeps its mode.
         """
-        self._descriptor = descriptor
-        self._can_wait = can_wait_for(descriptor)
+        self._reader = Reader(descriptor)
         self._buffer = bytearray()
         self._at_end = False
 
@@ -63,29 +98,9 @@ class LineReader:
             if len(self._buffer) > _LONGEST_LINE:
                 skipped = True
                 self._buffer.clear()
-            await self._read_some()
-
-    async def _read_some(self) -> None:
-        """Read once. Unreadable input counts as ended, since a process needs no input."""
-        if self._can_wait:
-            await trio.lowlevel.wait_readable(self._descriptor)
-            while self._is_in_background():  # noqa: ASYNC110  # no event tells when the terminal comes back
-                await trio.sleep(_BACKGROUND_PAUSE)
-        else:
-            await trio.lowlevel.checkpoint()
-        try:
-            data = os.read(self._descriptor, _READ_BYTES)
-        except OSError:
-            data = b""
-        self._buffer += data
-        self._at_end = not data
-
-    def _is_in_background(self) -> bool:
-        """Whether the terminal belongs to another program just now: then a read would suspend this one."""
-        try:
-            return os.isatty(self._descriptor) and os.tcgetpgrp(self._descriptor) != os.getpgrp()
-        except OSError:
-            return False
+            data = await self._reader.receive_some()
+            self._buffer += data
+            self._at_end = not data
 
 
 def message_from(line: bytes) -> JsonValue:

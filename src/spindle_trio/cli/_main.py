@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from spindle_trio.cli._options import call_options, run_options, up_options
+from spindle_trio.cli._bounds import ContradictionError
+from spindle_trio.cli._options import EXIT_REFUSED, call_options, exec_options, run_options, up_options
 from spindle_trio.cli._parsers import parse
-from spindle_trio.cli._printing import drop_unwritten_errors
+from spindle_trio.cli._printing import complain, drop_unwritten_errors
 
 _EXIT_INTERRUPTED: Final = 130
 _STDERR: Final = 2
@@ -22,8 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; `None` takes them from `sys.argv`.
     """
     _occupy_standard_descriptors()
+    command = ""
     try:
         options = parse(arguments)
+        command = options.command
         if options.command == "doctor":
             from spindle_trio.cli._doctor import doctor
 
@@ -36,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from spindle_trio.cli._call import call
 
             return call(call_options(options))
+        if options.command == "exec":
+            from spindle_trio.cli._exec import execute
+
+            return execute(exec_options(options))
         if options.command == "up":
             from spindle_trio.cli._up import up
 
@@ -43,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from spindle_trio.cli._run import run
 
         return run(run_options(options))
+    except ContradictionError as error:
+        complain(f"{error}; for the options, type: spindle-trio {command} --help", command)
+        return EXIT_REFUSED
     except KeyboardInterrupt:  # before or after a command listens for it
         return _EXIT_INTERRUPTED
     finally:

@@ -1,4 +1,4 @@
-"""What was typed for `run` and `call`, put together and checked as far as possible without a host."""
+"""What was typed, put together and checked as far as possible without a host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 import spindle_trio
+from spindle_trio.cli._bounds import Bounds, bounds_from
 
 if TYPE_CHECKING:
     from spindle_trio import JsonValue
@@ -45,6 +46,8 @@ class CommonOptions(SessionOptions):
     """Seconds, above 0."""
     heartbeat_timeout: float
     """Seconds, above 0; `math.inf` for none."""
+    bounds: Bounds
+    """What it may use and reach."""
 
 
 @attrs.frozen
@@ -91,6 +94,19 @@ class CallOptions:
     """Seconds, above 0; `math.inf` for none."""
 
 
+@attrs.frozen
+class ExecOptions:
+    """The arguments of `spindle-trio exec`."""
+
+    session: SessionOptions
+    argv: list[str]
+    """The program and its arguments."""
+    environment: dict[str, str]
+    """Variables beside the usual ones."""
+    bounds: Bounds
+    """What it may use and reach."""
+
+
 def run_options(options: argparse.Namespace) -> RunOptions:
     """Put together the arguments of `run`."""
     return RunOptions(
@@ -106,6 +122,25 @@ def run_options(options: argparse.Namespace) -> RunOptions:
 def up_options(options: argparse.Namespace) -> UpOptions:
     """Put together the arguments of `up`."""
     return UpOptions(file=options.file, only=tuple(options.only), verbose=options.verbose)
+
+
+def exec_options(options: argparse.Namespace) -> ExecOptions:
+    """Put together the arguments of `exec`.
+
+    Raises:
+        ContradictionError: two of them contradict each other.
+    """
+    return ExecOptions(
+        session=SessionOptions(
+            root=Path.cwd() if options.root is None else options.root,
+            user="local",
+            grace=options.grace,
+            verbose=options.verbose,
+        ),
+        argv=options.words,
+        environment=dict(options.env),
+        bounds=bounds_from(options, readable=("@runtime",)),
+    )
 
 
 def _restart(options: argparse.Namespace) -> spindle_trio.RestartPolicy:
@@ -136,6 +171,7 @@ def _common_options(options: argparse.Namespace) -> CommonOptions:
         heartbeat_timeout=options.heartbeat_timeout,
         grace=options.grace,
         verbose=options.verbose,
+        bounds=bounds_from(options, readable=("@runtime", "@root")),
     )
 
 

@@ -51,8 +51,12 @@ class Output:
 
     def put(self, line: str) -> None:
         """Add a line, however many wait already."""
+        self.put_bytes(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def put_bytes(self, data: bytes) -> None:
+        """Add bytes as they are, however many wait already."""
         if not self.broken.is_set():
-            self._waiting += line.encode("utf-8", "backslashreplace") + b"\n"
+            self._waiting += data
             self._something.set()
 
     async def send(self, line: str) -> None:

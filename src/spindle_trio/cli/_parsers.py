@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import spindle_trio
 from spindle_trio.cli import _arguments as arguments
 from spindle_trio.cli import _help_texts as help_texts
+from spindle_trio.cli._bounds import add_bounds
 from spindle_trio.cli._options import EXIT_REFUSED
 from spindle_trio.cli._printing import print_out
 
@@ -24,8 +25,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong, and what to type instead, in one line and without the usage."""
 
     to_type = (
-        "spindle-trio run ENTRY, spindle-trio up FILE.toml, spindle-trio call ENTRY METHOD, spindle-trio doctor, "
-        "or spindle-trio types"
+        "spindle-trio run ENTRY, spindle-trio exec -- PROGRAM, spindle-trio up FILE.toml, "
+        "spindle-trio call ENTRY METHOD, spindle-trio doctor, or spindle-trio types"
     )
 
     def error(self, message: str) -> NoReturn:
@@ -45,6 +46,11 @@ class _Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Read what was typed; exit with the reason if it is wrong."""
     parser, commands = _build_parsers()
+    words = sys.argv[1:] if words is None else list(words)
+    program: list[str] = []
+    if words[:1] == ["exec"] and "--" in words:  # before the parser, which would drop a later `--` of the program's
+        at = words.index("--")
+        words, program = words[:at], words[at + 1 :]
     options, unknown = parser.parse_known_args(words)
     if unknown:
         command = commands[options.command]
@@ -52,6 +58,10 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
         advice = f"type: {near[0]}" if near else f"for the options, type: {command.prog} --help"
         parser.exit(EXIT_REFUSED, f"{command.prog}: unknown argument {unknown[0]!r}; {advice}\n")
+    if options.command == "exec":
+        options.words += program
+        if not options.words:
+            commands["exec"].error("there is no program")
     if options.command == "run" and options.restart == "never" and options.give_up_after is not None:
         problem = "argument --give-up-after: without restarts there is nothing to give up; add --restart on_failure"
         commands["run"].error(problem)
@@ -66,7 +76,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"spindle-trio {spindle_trio.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,up,call,doctor,types}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,exec,up,call,doctor,types}")
     run = commands.add_parser(
         "run",
         help="run one entry under supervision and print what happens",
@@ -93,6 +103,16 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         type=arguments.failures,
         metavar="N",
         help="how many failures in a row are the last (default: 8)",
+    )
+    _add_exec(
+        commands.add_parser(
+            "exec",
+            help="run one program under supervision, within limits and in a sandbox",
+            description="Run one program under supervision. Pass its stdin, stdout and stderr through.",
+            epilog=help_texts.EXEC,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
     )
     up = commands.add_parser(
         "up",
@@ -173,6 +193,23 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     return parser, commands.choices
 
 
+def _add_exec(command: _Parser) -> None:
+    command.to_type = "spindle-trio exec -- PROGRAM ARG…"
+    command.usage = "%(prog)s [options] -- PROGRAM [ARG …]"
+    command.add_argument("words", nargs="*", metavar="PROGRAM", help="a name on the PATH, or a path, and its arguments")
+    command.add_argument("--root", type=arguments.folder, metavar="FOLDER", help="where it runs (default: this folder)")
+    command.add_argument(
+        "--env",
+        type=arguments.variable,
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="give it a variable beside the usual ones (PATH, HOME, LANG and the like)",
+    )
+    _add_grace(command)
+    add_bounds(command)
+
+
 def _add_entry(command: _Parser) -> None:
     command.add_argument("entry", metavar="ENTRY", help="path of the entry file: relative to the root, or absolute")
 
@@ -208,6 +245,12 @@ def _add_spawn_options(command: _Parser) -> None:
         metavar="SECONDS",
         help="time allowed between heartbeats; inf: no watchdog (default: 15)",
     )
+    _add_grace(command)
+    add_bounds(command)
+
+
+def _add_grace(command: _Parser) -> None:
+    """Add the options that end a command's process, or show what it logs."""
     command.add_argument(
         "--grace",
         type=arguments.grace,

@@ -92,6 +92,8 @@ class _Session(Session):
                 metadata=options.metadata,
                 startup_timeout=common.startup_timeout,
                 heartbeat_timeout=common.heartbeat_timeout,
+                resource_limits=common.bounds.limits,
+                sandbox=common.bounds.sandbox,
             ) as service:
                 service.on_event(self._note_service)
                 self._service = service

@@ -4,9 +4,9 @@
      "ready": {"kind": "started"}, "lane": "none", "stopSignal": 15, "gracePeriod": 5.0}
 
 `ready` is one of ``{"kind": "started"}``, ``{"kind": "notify"}``, ``{"kind": "line", "pattern": "…"}``,
-``{"kind": "tcp", "host": "…", "port": n}`` and ``{"kind": "http", "url": "…"}``. `lane` is ``none``, ``lines``,
-``jsonrpc`` or ``jsonrpc-headers``. `environment` and `folder` may be null or missing, and so may `gracePeriod`. Strings
-are as in the file system, with lone surrogates for bytes that are not UTF-8.
+``{"kind": "tcp", "host": "…", "port": n}`` and ``{"kind": "http", "url": "…"}``. `lane` is ``none``, ``bytes``,
+``lines``, ``jsonrpc`` or ``jsonrpc-headers``. `environment` and `folder` may be null or missing, and so may
+`gracePeriod`. Strings are as in the file system, with lone surrogates for bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _GRACE_SECONDS: Final = 5.0
 _KINDS: Final = ("started", "notify", "line", "tcp", "http")
-_LANES: Final = ("none", "lines", "jsonrpc", "jsonrpc-headers")
+_LANES: Final = ("none", "bytes", "lines", "jsonrpc", "jsonrpc-headers")
 _KNOWN: Final = frozenset({
     "argv", "environment", "folder", "gracePeriod", "lane", "program", "ready", "sandbox", "stopSignal",
 })  # fmt: skip

@@ -72,7 +72,7 @@ class _Shim:
         # What few commands need.
         self._outputs: list[tuple[ProgramOutput, int]] = []  # with the descriptor that each is passed on to
         self._lane: Lane | None = None
-        self._lane_output: ProgramOutput | None = None
+        self._lane_outputs: dict[str, ProgramOutput] = {}
         self._socket: NotifySocket | None = None
         self._reports: Reports | None = None
         self._target: HttpTarget | TcpTarget | None = None
@@ -95,8 +95,8 @@ class _Shim:
                         outputs = [output for output, _ in self._outputs]
                         for output, target in self._outputs:
                             readers.start_soon(relay, output, target)
-                        if self._lane is not None and self._lane_output is not None:
-                            outputs.append(self._lane_output)
+                        if self._lane is not None:
+                            outputs += self._lane_outputs.values()
                             readers.start_soon(self._lane.read)
                         await program.ended.wait()
                         for output in outputs:
@@ -193,12 +193,15 @@ class _Shim:
             theirs.append(stdin)
             self._resources.callback(os.close, ours)
             os.set_blocking(ours, False)
-            self._lane_output, stdout = self._pipe(theirs)
-            self._lane = self._make_lane(ours, self._lane_output)
+            self._lane_outputs["stdout"], stdout = self._pipe(theirs)
+            if self._spec.lane == "bytes":
+                self._lane_outputs["stderr"], stderr = self._pipe(theirs)
+            self._lane = self._make_lane(ours)
         if self._spec.ready.kind == "line":
-            error_output, stderr = self._pipe(theirs)
-            self._outputs.append((error_output, 2))
-            if self._lane_output is None:
+            if "stderr" not in self._lane_outputs:
+                error_output, stderr = self._pipe(theirs)
+                self._outputs.append((error_output, 2))
+            if not self._lane_outputs:
                 output, stdout = self._pipe(theirs)
                 self._outputs.append((output, 1))
             for _, fd in self._outputs:
@@ -213,14 +216,18 @@ class _Shim:
         self._resources.callback(output.close)
         return output, there
 
-    def _make_lane(self, stdin: int, stdout: ProgramOutput) -> Lane:
+    def _make_lane(self, stdin: int) -> Lane:
+        if self._spec.lane == "bytes":
+            from spindle_trio.program._byte_lane import ByteLane
+
+            return ByteLane(self._process, stdin, self._lane_outputs)
         if self._spec.lane == "lines":
             from spindle_trio.program._line_lane import LineLane
 
-            return LineLane(self._process, stdin, stdout)
+            return LineLane(self._process, stdin, self._lane_outputs["stdout"])
         from spindle_trio.program._json_rpc_lane import JsonRpcLane
 
-        return JsonRpcLane(self._process, stdin, stdout, self._spec.lane)
+        return JsonRpcLane(self._process, stdin, self._lane_outputs["stdout"], self._spec.lane)
 
     def _search(self, pattern: str) -> None:
         from spindle_trio.program._readiness import LineSearch
@@ -230,8 +237,7 @@ class _Shim:
             output.watch = search.watcher()
 
     def _watched(self) -> list[ProgramOutput]:
-        outputs = [output for output, _ in self._outputs]
-        return outputs if self._lane_output is None else [*outputs, self._lane_output]
+        return [*(output for output, _ in self._outputs), *self._lane_outputs.values()]
 
     # What happens while it runs.
 

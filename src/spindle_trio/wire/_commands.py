@@ -3,7 +3,7 @@
     {"argv": [text, …], "environment": {name: value, …}, "folder": "…",
      "ready": {"kind": "started" | "notify"} | {"kind": "line", "pattern": "…"}
               | {"kind": "tcp", "port": 5432, "host": "…"} | {"kind": "http", "url": "…"},
-     "lane": "none" | "lines" | "jsonrpc" | "jsonrpc-headers", "stopSignal": 15}
+     "lane": "none" | "bytes" | "lines" | "jsonrpc" | "jsonrpc-headers", "stopSignal": 15}
 
 All but `argv` may be left out, and mean the defaults then; so may the `host` of a TCP port.
 """

@@ -116,7 +116,7 @@ class LocalProcess(LaunchedProcess):
         log = LineLog(order.process_id, order.log_attributes(), order.limits.log_lines)
         self._stdout: Final = OutputPipe(forked.stdout, "stdout", log)
         self._stderr: Final = OutputPipe(forked.stderr, "stderr", log)
-        self._leaves_stacks: Final = program.leaves_stacks
+        self._leaves_stacks: Final = program.leaves_stacks and order.command is None  # a shim's would say nothing
         self._memory_events: Final = memory_events
         self._status: ExitStatus | None = None
         self._killed_at: float | None = None
@@ -173,7 +173,7 @@ class LocalProcess(LaunchedProcess):
                     self._has_dumped = self._ask_for_dump()
                 except OSError as error:  # the kill that follows works without it
                     self._no_dump = f"its stacks could not be asked for: {error.strerror}"
-            elif not self._was_stopped:
+            elif not self._was_stopped and self._order.command is None:
                 self._no_dump = "JavaScript leaves no stacks"
         return self._has_dumped
 
