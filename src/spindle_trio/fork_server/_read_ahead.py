@@ -1,12 +1,13 @@
 """A spare reads the code of entries that were launched lately, before it knows which one it will run.
 
-Nothing of it is run. A launch still opens the file, and uses the code only if the opened file is the one that was read
-(`child/_entry.py`). A file that has just been written is not read ahead: the clock that stamps files advances in steps
-of some milliseconds, and within one step two versions look alike.
+Nothing of it is run but the library's own. A launch still opens the file, and uses the code only if the opened
+file is the one that was read (`child/_entry.py`). A file that has just been written is not read ahead: the clock that
+stamps files advances in steps of some milliseconds, and within one step two versions look alike.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from time import time_ns
 
@@ -29,6 +30,9 @@ MOST_SOURCE = 16 * 1024
 A compiled file is read ahead at any length, since that is quick.
 """
 
+_SHIM = os.path.realpath(f"{os.path.dirname(__file__)}/../program/entry.py")
+"""The entry of every command, which is the library's own: a spare loads all that it needs."""
+
 _NAMES = ("default", "run")
 _CO_COROUTINE = 0x80  # `inspect.CO_COROUTINE`
 
@@ -40,6 +44,8 @@ def read_ahead(paths: Iterable[str]) -> None:
         paths: of their files, as in orders.
     """
     for path in paths:
+        if path == _SHIM:
+            import spindle_trio.program.entry  # noqa: F401  # for what it loads
         began_at = time_ns()
         try:
             with warnings.catch_warnings():  # else they would appear among the output of whatever this process runs

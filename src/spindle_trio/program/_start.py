@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spindle_trio._linux._descriptors import close_all_but
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from spindle_trio.program._spec import Spec
+if TYPE_CHECKING:
+    import signal as signals
+else:
+    import _signal as signals  # plain numbers: `signal` makes members of enumerations, sixty times
 
 _FIRST_LINE_BYTES: Final = 256
 """How much of a first line Linux looks at."""
@@ -107,11 +110,14 @@ def _become_program(
 
 
 def _reset_signals() -> None:
-    """Give every signal its default effect: a program that inherits an ignored SIGTERM could not be stopped."""
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    """Give every signal its default effect: a program that inherits an ignored SIGTERM could not be stopped.
+
+    What has a handler here has its default effect after `exec` anyway.
+    """
+    for number in range(1, signals.NSIG):
+        if signals.getsignal(number) == signals.SIG_IGN:
+            signals.signal(number, signals.SIG_DFL)
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())
 
 
 def _refusal(program: str, error: OSError) -> str:
