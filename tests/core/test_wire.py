@@ -714,6 +714,14 @@ def test_a_malformed_info_is_refused_with_its_path(field: str, value: object, pr
     assert str(caught.value) == problem
 
 
+@pytest.mark.parametrize("code", [True, 1.5, "1"])
+def test_what_is_no_code_of_an_error_is_refused(code: object) -> None:
+    failure = {"errorType": "JsonRpcError", "text": "no", "code": code}
+    answer = {"type": "response", "requestId": "r1", "error": "x", "failure": failure}
+    with pytest.raises(PeerProtocolError, match="failure.code: expected an integer"):
+        wire.parse_notice(answer)
+
+
 @pytest.mark.parametrize("count", [-1, True, 1.5, "1", None])
 def test_what_is_no_count_is_refused(count: object) -> None:
     answer = {"type": "response", "requestId": "r1", "error": "x", "limit": count}

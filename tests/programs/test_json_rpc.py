@@ -23,6 +23,8 @@ from spindle_trio import (
 )
 from support.fork_server import fork_host
 
+pytestmark = pytest.mark.quick(1)
+
 BOTH = pytest.mark.parametrize("framing", ["lines", "headers"])
 SERVER = Path(__file__).parents[1] / "support" / "json_rpc_server.py"
 LANES = {"lines": "jsonrpc", "headers": "jsonrpc-headers"}
@@ -136,6 +138,7 @@ async def test_initialize_is_never_cancelled_by_a_notification(tmp_path):
         assert await handle.call("heard") == []
 
 
+@pytest.mark.slow
 async def test_a_language_server_that_does_not_give_up_is_killed_if_its_caller_wants_that(tmp_path):
     async with server(tmp_path, "headers", cancel_grace=0.5) as handle:
         await handle.send({"method": "obey"})
@@ -214,6 +217,7 @@ async def test_a_header_of_4_gib_breaks_the_protocol_before_any_of_it_is_read(tm
             await handle.call("raw", {"text": "Content-Length: 4294967296\r\n\r\n"})
 
 
+@pytest.mark.slow
 @BOTH
 async def test_an_answer_of_many_megabytes_arrives(tmp_path, framing):
     async with server(tmp_path, framing) as handle:
@@ -239,6 +243,7 @@ async def test_what_cannot_be_passed_on_fails_its_call_and_nothing_else(tmp_path
     assert caplog.text.count("a message that cannot be passed on: payload.params[0]") == 2
 
 
+@pytest.mark.slow
 @BOTH
 async def test_a_flood_of_notifications_is_taken_in_while_a_call_waits(tmp_path, framing):
     async with server(tmp_path, framing) as handle, handle.messages() as messages, trio.open_nursery() as nursery:
@@ -270,6 +275,7 @@ async def test_a_server_that_exits_loses_its_calls_and_says_how_it_ended(tmp_pat
         nursery.start_soon(lose, "exit", {"code": 3})
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("fd", "text"), [(0, "closed its stdin"), (1, "closed its stdout")])
 async def test_a_server_that_closes_a_stream_and_lives_on_fails_the_calls_it_cannot_answer(tmp_path, framing, fd, text):
@@ -299,6 +305,7 @@ async def test_what_is_no_params_and_a_stream_are_refused(tmp_path):
         assert await handle.call("echo", [1]) == [1]
 
 
+@pytest.mark.slow
 @BOTH
 async def test_the_other_framing_is_named_to_who_looks_at_the_output(tmp_path, caplog, framing):
     other = "headers" if framing == "lines" else "lines"
@@ -325,6 +332,7 @@ async def test_a_call_that_was_not_written_when_it_was_cancelled_never_is(tmp_pa
         assert await handle.call("echo", [1]) == [1]
 
 
+@pytest.mark.slow
 @BOTH
 async def test_messages_that_are_stuck_are_not_overtaken_by_a_call(tmp_path, framing):
     """What fills all buffers on the way: the program reads nothing meanwhile."""
