@@ -718,7 +718,7 @@ def test_a_malformed_info_is_refused_with_its_path(field: str, value: object, pr
 def test_what_is_no_code_of_an_error_is_refused(code: object) -> None:
     failure = {"errorType": "JsonRpcError", "text": "no", "code": code}
     answer = {"type": "response", "requestId": "r1", "error": "x", "failure": failure}
-    with pytest.raises(PeerProtocolError, match="failure.code: expected an integer"):
+    with pytest.raises(PeerProtocolError, match=r"failure\.code: expected an integer"):
         wire.parse_notice(answer)
 
 
