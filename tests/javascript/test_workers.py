@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from spindle_trio import DefaultLauncher, Limits, StreamChannel, open_host
+from spindle_trio import DefaultLauncher, Limits, ResourceLimits, StreamChannel, open_host
 from support.backend import GUARD_SECONDS, both_programs, root, shown_by
 
 __all__ = ["root"]
@@ -104,6 +104,27 @@ async def test_an_error_has_the_name_and_the_facts_of_the_hosts(root: Path, prog
     assert wrong["name"] == "PeerProtocolError"
     assert (unsafe["name"], unsafe["message"]) == ("PayloadError", "options.payload[0]: Set is not JSON-safe")
     assert kinds == [True, True]
+
+
+async def test_limits_and_figures(root: Path, program: str) -> None:
+    said, _ = await shown_by(
+        program,
+        root,
+        """
+        const spawn = (options) => refusal(() => backendProcesses.spawn({ entry: "echo.py", ...options }));
+        said.push(await spawn({ resourceLimits: { runMs: 90000 } }));
+        said.push(await spawn({ resourceLimits: { memory: 0 } }));
+        const handle = await backendProcesses.spawn({ entry: "echo.py", resourceLimits: { runMs: 300 } });
+        said.push(typeof await handle.usage());
+        await until(() => states().includes("timed_out"));
+        said.push(handle.info.error, (await refusal(() => handle.usage())).name);
+        """,
+        resource_limits=ResourceLimits(run_seconds=60),
+    )
+    above, wrong, usage, error, late = said
+    assert (above["name"], wrong["name"]) == ("ResourceLimitError", "PeerProtocolError")
+    assert usage == "object"
+    assert (error.partition("\n")[0], late) == ("ran for longer than run_seconds=0.3", "BrokenResourceError")
 
 
 async def test_a_key_is_kept_for_a_successor(root: Path, program: str) -> None:

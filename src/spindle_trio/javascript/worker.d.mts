@@ -47,6 +47,45 @@ export interface SpawnOptions extends BackendProcessSpawnOptionsDTO {
 
   /** The id of the ended process whose key is kept, which this one takes over; user, kind and key must be the same. */
   successorOf?: string;
+
+  /** What the process may use, with all that it starts; what is absent is as the host has it. */
+  resourceLimits?: ResourceLimits;
+}
+
+/** What a process may use, together with all that it starts. What is absent is not limited. */
+export interface ResourceLimits {
+  /** Bytes of memory of the whole tree; over it, the tree is killed. */
+  memory?: number;
+
+  /** Processes and threads of the whole tree. */
+  pids?: number;
+
+  /** Processors that the whole tree may keep busy, as in 0.5. */
+  cpus?: number;
+
+  /** Milliseconds of processor time. */
+  cpuMs?: number;
+
+  /** Descriptors that each process may have open. */
+  openFiles?: number;
+
+  /** Bytes that a file may have that one of its processes writes. */
+  fileBytes?: number;
+
+  /** Milliseconds that it may run, from ready on. */
+  runMs?: number;
+}
+
+/** What a process uses, together with all that it has started; what is absent is unknown. */
+export interface Usage {
+  /** Bytes of memory. */
+  memory?: number;
+
+  /** Processes, and threads where a control group counts them. */
+  pids?: number;
+
+  /** Milliseconds of processor time until now. */
+  processorMs?: number;
 }
 
 /** The options of a stop: those of the API, and what becomes of the key. */
@@ -81,6 +120,9 @@ export interface WorkerProcessHandle extends BackendProcessHandle {
   /** Read what a generator in the process yields; see `BackendProcesses.stream`. */
   stream(method: string, payload?: unknown, options?: StreamOptions): AsyncGenerator<unknown, void, undefined>;
 
+  /** Ask what the process uses now; see `BackendProcesses.usage`. */
+  usage(): Promise<Usage>;
+
   /** Ask the process to end; see `BackendProcesses.stop`. */
   stop(options?: StopOptions): Promise<void>;
 }
@@ -98,6 +140,12 @@ export interface BackendProcesses {
 
   /** Get a live process by its id; `null` if there is none. */
   get(processId: string): Promise<BackendProcessInfoDTO | null>;
+
+  /**
+   * Ask what a process uses now, together with all that it has started.
+   * @throws BackendProcessError by the name of `BrokenResourceError` if it has ended
+   */
+  usage(processId: string): Promise<Usage>;
 
   /**
    * Ask a process to end. This is answered at once; the terminal event says that the process is gone. If it has ended

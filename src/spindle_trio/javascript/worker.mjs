@@ -49,6 +49,8 @@ class BackendProcesses {
 
   get = (processId) => this.#ask("backend_process_get", { processId });
 
+  usage = (processId) => this.#ask("backend_process_usage", { processId });
+
   stop = (processId, options) => this.#ask("backend_process_stop", { processId, options }, () => undefined);
 
   releaseKey = (processId, userId) =>
@@ -125,6 +127,10 @@ class BackendProcessHandle {
     return this.#processes.stream(this.processId, method, payload, options);
   }
 
+  usage() {
+    return this.#processes.usage(this.processId);
+  }
+
   stop(options) {
     return this.#processes.stop(this.processId, options);
   }
@@ -136,12 +142,14 @@ class BackendProcessHandle {
   }
 
   /** Take in a lifecycle event. */
-  static hear(handle, { state, at, exitReason, error }) {
+  static hear(handle, { state, at, exitReason, error, peakMemory, processorMs }) {
     const changes = { state };
     if (state === "running") changes.readyAt = at;
     if (ENDED.includes(state)) changes.endedAt = at;
     if (exitReason !== undefined) changes.exitReason = exitReason;
     if (error !== undefined) changes.error = error;
+    if (peakMemory !== undefined) changes.peakMemory = peakMemory;
+    if (processorMs !== undefined) changes.processorMs = processorMs;
     handle.#info = { ...handle.#info, ...changes };
   }
 }
