@@ -990,7 +990,7 @@ MUTANTS: Final = (
     Mutant(
         "a process has any number of calls",
         "_pools/_member.py",
-        "self.calls >= settings.max_calls or ",
+        "            or self.calls >= settings.max_calls\n",
         "",
         ("contract/test_pools.py::test_a_process_that_has_had_its_calls_is_replaced_and_no_call_is_lost",),
     ),
@@ -1088,9 +1088,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a restart counts as a failure",
-        "_services/_keeper.py",
-        "return await self._unit.stop(reason, how=Ending.RECYCLED, keep_key=True)",
-        "return await self._unit.stop(reason, how=Ending.FAILED, keep_key=True)",
+        "_services/_unit.py",
+        "return await self.stop(reason, how=Ending.RECYCLED, keep_key=True)",
+        "return await self.stop(reason, how=Ending.FAILED, keep_key=True)",
         ("contract/test_services.py::test_a_restart_is_graceful_and_no_failure[memory]",),
     ),
     Mutant(
@@ -1145,9 +1145,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "who is taken along lets its key go",
-        "_services/_line.py",
-        "Ending.RECYCLED, keep_key=True)",
-        "Ending.RECYCLED)",
+        "_services/_unit.py",
+        "how=Ending.RECYCLED, keep_key=True)",
+        "how=Ending.RECYCLED)",
         ("contract/test_groups.py::test_the_keys_are_held_while_services_are_started_again_together[memory]",),
     ),
     Mutant(
@@ -1449,5 +1449,51 @@ MUTANTS: Final = (
         "        nursery.start_soon(self._hasten)\n",
         "",
         ("cli/test_up.py::test_services_that_do_not_stop_take_one_grace_period_in_all",),
+    ),
+    # ---- limits on what a process uses
+    Mutant(
+        "run_seconds count from the start",
+        "_supervision/_lifecycle.py",
+        "self.run_deadline = now + self.run_seconds",
+        "self.run_deadline = self.started_at + self.run_seconds",
+        ("core/test_lifecycle.py::test_the_run_deadline_counts_from_ready_and_no_heartbeat_moves_it",),
+    ),
+    Mutant(
+        "a process that hangs is said to have run for too long",
+        "_supervision/_lifecycle.py",
+        "if now >= self.heartbeat_deadline:",
+        "if now >= self.heartbeat_deadline and now < self.run_deadline:",
+        ("core/test_lifecycle.py::test_a_process_that_beats_no_more_hangs_whatever_else_it_is_late_for",),
+    ),
+    Mutant(
+        "a spawn may ask for more than its host allows",
+        "_host/_resource_bounds.py",
+        "elif wanted[name] > most:",
+        "elif wanted[name] < 0:",
+        ("limits/test_limits_in_memory.py::test_a_spawn_that_asks_for_more_than_the_host_allows_is_refused_by_name",),
+    ),
+    Mutant(
+        "a limit that cannot be held is silently off",
+        "_host/_resource_bounds.py",
+        "if name in wanted and name not in means:",
+        "if name in wanted and not means:",
+        (
+            "limits/test_limits_in_memory.py::"
+            "test_a_limit_that_cannot_be_held_is_refused_by_name_and_before_anything_runs",
+        ),
+    ),
+    Mutant(
+        "an end at a limit does not say so",
+        "_supervision/_post_mortems.py",
+        "if self.limit is not None and status.signal is not None:",
+        "if self.limit is not None and status.code is not None:",
+        ("limits/test_limits_in_memory.py::test_an_end_by_a_limit_names_it_with_figure_and_bound",),
+    ),
+    Mutant(
+        "a service that is above its bound too soon is started again for ever",
+        "_services/_unit.py",
+        "if self.excess is None or trio.current_time() >= self.ready_at + stable_after:",
+        "if self.excess is None or trio.current_time() >= self.ready_at:",
+        ("limits/test_restart_above.py::test_a_service_that_is_above_too_soon_has_failed_and_gives_up_in_the_end",),
     ),
 )

@@ -43,6 +43,8 @@ async def launches(bench: Bench) -> None:
         assert not subject.process.has_exited(), "has_exited() is true of a live process"
         assert isinstance(subject.process.stderr_tail(), str), "stderr_tail() is not a str"
         assert subject.process.output_dropped() == 0, "output_dropped() is not 0 where nothing was written"
+        used = subject.process.usage()
+        assert used is None or used.memory is None or used.memory > 0, f"usage() is {used!r}"
 
 
 async def shows_heartbeats(bench: Bench) -> None:
