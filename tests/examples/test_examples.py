@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.javascript import needs_node
+from support.programs import needed
 
 pytestmark = pytest.mark.slow
 
@@ -197,3 +198,26 @@ def test_crash_loop_in_a_test_takes_a_week_of_virtual_time_and_passes() -> None:
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "test_crash_loop.py")
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+
+
+def test_mcp_server_is_called_and_comes_back_after_a_crash() -> None:
+    done = run(EXAMPLES / "mcp_server.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["tiny is up", "tools: add wait crash"]
+    assert sorted(lines[2:5]) == ["1 + 1 = 2", "2 + 2 = 4", "3 + 3 = 6"]
+    logged = {"level": "info", "data": "request 6 was cancelled"}
+    assert lines[5:] == [
+        "wait: not answered in time",
+        f"the server says: {{'method': 'notifications/message', 'params': {logged}}}",
+        "no such tool: error -32602: there is no such tool, or no such method: tools/call",
+        "crash: exited with code 3",
+        "tiny is up",
+        "20 + 22 = 42",
+    ]
+
+
+def test_mcp_server_keeps_up_a_server_that_nobody_here_wrote() -> None:
+    done = run(EXAMPLES / "mcp_server.py", needed("mcp-server-time"), "--local-timezone", "UTC")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "mcp-time is up\ntools: get_current_time convert_time\n"
