@@ -537,3 +537,25 @@ def test_the_help_and_the_page_have_each_field(run_here) -> None:
     ):
         assert f"{name} = " in run_here("up", "--help").stdout
         assert f"`{name}`" in section
+
+
+async def test_a_program_is_a_service_with_its_readiness_limits_and_sandbox(folder, file, start) -> None:
+    """Its output, its end and its restart are told as those of an entry."""
+    text = """
+restart = { when = "on_failure", delay = 0.01 }
+[services.server]
+command = ["sh", "-c", "echo up; touch there || echo kept out; sleep 600 & wait"]
+ready = { line = "kept out" }
+limits = { run_seconds = 1000 }
+sandbox = "read-only"
+[services.after]
+entry = "patient.py"
+"""
+    async with start("up", file(text)) as command:
+        await command.wait_printed("after * running")
+        command.signal(signal.SIGTERM)
+        done = await command.finish()
+    assert done.status == 143
+    assert told(done.lines, "| up") == told(done.lines, "| kept out") == ["server"]
+    assert told(done.lines, "* stopped") == ["after", "server"]
+    assert not (folder / "there").exists()

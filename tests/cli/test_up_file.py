@@ -125,6 +125,7 @@ def test_a_file_may_begin_with_the_mark_of_utf_8(folder: Path) -> None:
 # ---- what is wrong, and where
 
 DB = '[services.db]\nentry = "db.py"\n'
+PROGRAM = "[services.db]\ncommand = ['redis-server']\n"
 
 
 @pytest.mark.parametrize(
@@ -230,12 +231,31 @@ DB = '[services.db]\nentry = "db.py"\n'
         ("\n[services.db]\nkey = 'x'\n", "up.toml:2: services.db has no entry; add entry, the path of a .py, .js"),
         (
             "\n[services.db]\ncommand = 'x'\n",
-            "up.toml:3: services.db.command cannot be given yet: services are entries",
+            'up.toml:3: services.db.command is "x"; it has to be an array of texts',
         ),
         (
-            DB + "command = 'x'\n",
-            "up.toml:3: services.db.command cannot be given yet: services are entries; give entry",
+            DB + "command = ['x']\n",
+            "up.toml:2: services.db.entry cannot stand beside command: a service is an entry or a program",
         ),
+        ("[services.db]\ncommand = []\n", "up.toml:2: services.db.command is []; it has to begin with a program"),
+        (
+            PROGRAM + "ready = 'soon'\n",
+            'up.toml:3: services.db.ready is "soon"; it has to be "started", "notify" or a table',
+        ),
+        (PROGRAM + "ready = { tcp = 0 }\n", "up.toml:3: services.db.ready.tcp is 0; it cannot be so: port must be"),
+        (PROGRAM + "ready = { udp = 1 }\n", "up.toml:3: services.db.ready.udp is no field"),
+        (PROGRAM + "ready = { tcp = 1, line = 'x' }\n", "up.toml:3: services.db.ready has to be one of {"),
+        (PROGRAM + "ready = {}\n", "up.toml:3: services.db.ready has to be one of {"),
+        (PROGRAM + "stop_signal = 'TERM'\n", 'services.db.stop_signal is "TERM"; it has to be the name of a signal'),
+        (PROGRAM + "payload = 1\n", "up.toml:3: services.db.payload is for entries; put all words of a program into"),
+        (DB + "ready = 'notify'\n", "up.toml:3: services.db.ready is for programs: give command instead of entry"),
+        (DB + "limits = { memory = '1X' }\n", 'services.db.limits.memory is "1X"; it has to be a number of bytes, or'),
+        (DB + "limits = { memory = 0 }\n", "services.db.limits.memory is 0; it has to be a number of bytes"),
+        (DB + "limits = { cpus = 0 }\n", "up.toml:3: services.db.limits cannot be so: cpus must be a positive"),
+        (DB + "limits = { cores = 1 }\n", "up.toml:3: services.db.limits.cores is no field"),
+        (DB + "sandbox = 'tight'\n", 'services.db.sandbox is "tight"; it has to be "read-only", "workspace-write"'),
+        (DB + "sandbox = { read = ['x'] }\n", "up.toml:3: services.db.sandbox cannot be so: read: 'x' is not absolute"),
+        (DB + "sandbox = { subprocesses = 1 }\n", "services.db.sandbox.subprocesses is 1; it has to be true or false"),
         (
             "[services]\ndb = 'db.py'\n",
             'up.toml:2: services.db is "db.py"; it has to be a table, as in [services.db] w',
@@ -318,8 +338,19 @@ def test_a_long_value_is_not_shown_at_length(folder: Path) -> None:
 
 FIELDS = (
     *("root", "strategy", "restart", "services", "entry", "payload", "environment", "arguments", "folder", "key"),
-    *("startup_timeout", "heartbeat_timeout", "grace_period", "command", "x", "restart.when", "restart.delay"),
-    *("restart.factor", "restart.max_lifetime", "restart.give_up_after", "environment.A", "payload.a.b"),
+    *(
+        "startup_timeout",
+        "heartbeat_timeout",
+        "grace_period",
+        "command",
+        "ready",
+        "limits.memory",
+        "sandbox",
+        "x",
+        "restart.when",
+        "restart.delay",
+    ),
+    *("restart.factor", "restart.max_lifetime", "restart.give_up_after", "environment.A", "payload.a.b", "sandbox"),
 )
 LITERALS = (
     *(

@@ -137,10 +137,22 @@ def grace(text: str) -> float:
 
 def size(text: str) -> int:
     """Read a number of bytes, with K, M, G or T for powers of 1024."""
+    try:
+        return bytes_of(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wants a size, such as --memory 512M, not {text!r}") from None
+
+
+def bytes_of(text: str) -> int:
+    """Read a size such as ``512M``.
+
+    Raises:
+        ValueError: it is none, or below 1.
+    """
     number, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in _UNITS else (text, "")
-    amount = _number(number) * 1024 ** (_UNITS.index(unit) + 1 if unit else 0)
+    amount = float(number) * 1024 ** (_UNITS.index(unit) + 1 if unit else 0)
     if not 1 <= amount < math.inf:
-        raise argparse.ArgumentTypeError(f"wants a size, such as --memory 512M, not {text!r}")
+        raise ValueError(text)
     return int(amount)
 
 

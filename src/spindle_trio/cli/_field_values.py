@@ -89,6 +89,13 @@ def count_or_inf(value: object) -> int | None:
     return value
 
 
+def flag(value: object) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise WrongValueError("has to be true or false")
+    return value
+
+
 def variables(value: object) -> dict[str, str]:
     """Read variables of an environment."""
     if not isinstance(value, dict):

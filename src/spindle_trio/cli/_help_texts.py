@@ -57,14 +57,18 @@ exit status:
 """
 
 UP: Final = """\
-the file, in which only the entries are required; the order of its services is that of their start:
+the file, in which only entries or commands are required; the order of its services is that of their start:
   root = "."                       folder of the entries, relative to the file (default: the file's folder)
   strategy = "one_for_one"         what restarts after a failure: one_for_one, one_for_all or rest_for_one
   restart = "on_failure"           never, on_failure or always; or a table with the fields of RestartPolicy, such as
                                    { when = "always", delay = 0.5, max_delay = 30, give_up_after = 8 }; inf: never
 
   [services.db]                    a table for each service
-  entry = "db.py"                  path of the entry file, below the root
+  entry = "db.py"                  path of the entry file, below the root; or instead of it a program:
+  command = ["my-server", "-v"]    the program, by its name or path, and its arguments
+  ready = "notify"                 when a program is ready: started (the default), notify, or a table:
+                                   { tcp = 5432 }, { http = "http://127.0.0.1:8000/" } or { line = "listening on" }
+  stop_signal = "SIGINT"           how a program is asked to stop (default: SIGTERM)
   payload = { size = 3 }           any JSON value, passed to the entry
   environment = { PORT = "5432" }  variables, added to the usual ones
   arguments = ["--fast"]           arguments of the entry
@@ -74,6 +78,10 @@ the file, in which only the entries are required; the order of its services is t
   startup_timeout = 15             seconds allowed until ready()
   heartbeat_timeout = 15           seconds allowed between heartbeats; inf: no watchdog
   grace_period = 5                 seconds allowed to end after a stop, before the kill
+  limits = { memory = "512M" }     also pids, cpus, cpu_seconds, open_files, file_bytes and run_seconds
+  restart_above = { memory = "1G" }  restarted gracefully when it uses more
+  sandbox = "read-only"            read-only, workspace-write or offline; or a table with read, write, deny, network
+                                   and subprocesses
 
 A line of output has the time, the service, and a sign: | for its stdout, ! for its stderr, > for a message,
 * for an event. Where stdout is a terminal each service has a colour, unless NO_COLOR is set.

@@ -12,8 +12,9 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 import spindle_trio
-from spindle_trio import RestartPolicy
+from spindle_trio import Command, ResourceLimits, RestartPolicy, Sandbox
 from spindle_trio.cli import _field_values as values
+from spindle_trio.cli import _program_fields as programs
 from spindle_trio.cli._advice import SUFFIXES, WANTED
 from spindle_trio.cli._checked_table import CheckedFile, CheckedTable, FileRefusedError, listed, near
 
@@ -29,9 +30,6 @@ _WORD: Final = values.one_of(_WHEN, f"a table, such as {_EXAMPLE}")
 _COUNTED: Final = ("delay", "factor", "max_delay", "jitter", "stable_after", "give_up_after")
 _GRACE_PERIOD: Final = 5.0
 _ENTRIES: Final = f"the path of a {WANTED} file"
-_NO_COMMAND: Final = (
-    f"cannot be given yet: services are entries; give entry, {_ENTRIES}, which may start a program and wait for it"
-)
 _AT_THE_TOP: Final = "belongs to the file as a whole: put it at the top, before the first table"
 _DEFAULTS: Final = spindle_trio.SpawnOptions("")
 
@@ -41,7 +39,7 @@ class ServiceSpec:
     """One service of a file. What the file leaves out has the default of a spawn."""
 
     name: str
-    entry: str
+    entry: str | Command
     payload: object
     environment: Mapping[str, str]
     arguments: tuple[str, ...]
@@ -51,6 +49,9 @@ class ServiceSpec:
     startup_timeout: float
     heartbeat_timeout: float
     grace_period: float
+    limits: ResourceLimits | None
+    restart_above: ResourceLimits | None
+    sandbox: Sandbox | None
 
 
 @attrs.frozen
@@ -126,12 +127,21 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
         root: the folder of the entries.
         restart: the policy of all services together.
     """
-    table.refuse("command", _NO_COMMAND)
-    if not table.has("entry") and not table.has("command"):
-        table.wrong(None, f"has no entry; add entry, {_ENTRIES}")
+    entry: str | Command | None = ""
+    beats = _DEFAULTS.heartbeat_timeout
+    if table.has("command"):
+        table.refuse("entry", "cannot stand beside command: a service is an entry or a program")
+        entry = programs.read_command(table)
+        if entry is not None and entry.ready == "notify":
+            beats = math.inf  # most programs that say so never beat
+    else:
+        programs.refuse_command_fields(table)
+        if not table.has("entry"):
+            table.wrong(None, f"has no entry; add entry, {_ENTRIES}, or command, a program with its arguments")
+        entry = table.take("entry", values.part_of(root, _is_entry, f"{WANTED} file"), "")
     spec = ServiceSpec(
         name=name,
-        entry=table.take("entry", values.part_of(root, _is_entry, f"{WANTED} file"), ""),
+        entry="" if entry is None else entry,
         payload=table.take("payload", values.payload, spindle_trio.OMITTED),
         environment=table.take("environment", values.variables, {}),
         arguments=table.take("arguments", values.words, ()),
@@ -139,8 +149,11 @@ def _service(name: str, table: CheckedTable, root: Path, restart: RestartPolicy)
         key=table.take("key", values.text, None),
         restart=_own_policy(table, restart),
         startup_timeout=table.take("startup_timeout", values.timeout, _DEFAULTS.startup_timeout),
-        heartbeat_timeout=table.take("heartbeat_timeout", values.timeout_or_inf, _DEFAULTS.heartbeat_timeout),
+        heartbeat_timeout=table.take("heartbeat_timeout", values.timeout_or_inf, beats),
         grace_period=table.take("grace_period", values.grace, _GRACE_PERIOD),
+        limits=programs.read_limits(table, "limits"),
+        restart_above=programs.read_limits(table, "restart_above"),
+        sandbox=programs.read_sandbox(table),
     )
     table.end(dict.fromkeys(("root", "strategy"), _AT_THE_TOP))
     return spec

@@ -110,6 +110,9 @@ class _Session(Session):
             startup_timeout=spec.startup_timeout,
             heartbeat_timeout=spec.heartbeat_timeout,
             grace_period=spec.grace_period,
+            resource_limits=spec.limits,
+            restart_above=spec.restart_above,
+            sandbox=spec.sandbox,
         )
         service.on_event(partial(self._note_service, spec.name))
         if service.state == "stopped":  # it has run for no longer than a moment
