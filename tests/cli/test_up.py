@@ -548,14 +548,14 @@ command = ["sh", "-c", "echo up; touch there || echo kept out; sleep 600 & wait"
 ready = { line = "kept out" }
 limits = { run_seconds = 1000 }
 sandbox = "read-only"
-[services.after]
+[services.second]
 entry = "patient.py"
 """
     async with start("up", file(text)) as command:
-        await command.wait_printed("after * running")
+        await command.wait_printed("second * running")
         command.signal(signal.SIGTERM)
         done = await command.finish()
     assert done.status == 143
     assert told(done.lines, "| up") == told(done.lines, "| kept out") == ["server"]
-    assert told(done.lines, "* stopped") == ["after", "server"]
+    assert told(done.lines, "* stopped") == ["second", "server"]
     assert not (folder / "there").exists()
