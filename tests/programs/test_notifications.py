@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ async def test_anything_else_than_ready_is_not_ready(tmp_path: Path) -> None:
             await spawn(forked, "tell('READY=0'); tell('WATCHDOG=1'); tell('X_READY=1'); wait()", startup_timeout=0.3)
 
 
-async def test_the_folder_of_the_socket_is_closed_to_others_and_removed_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["is stopped", "is killed"])
+async def test_the_folder_of_the_socket_is_closed_to_others_and_removed_at_the_end(tmp_path: Path, end: str) -> None:
     source = "open('out', 'w').write(os.environ['NOTIFY_SOCKET']); tell('READY=1'); wait()"
     async with fork_host(tmp_path) as forked:
         handle = await spawn(forked, source)
@@ -81,16 +83,19 @@ async def test_the_folder_of_the_socket_is_closed_to_others_and_removed_at_the_e
         assert path.parent.stat().st_uid == os.geteuid()
         # A superuser's program may go on as another user, who has to pass; nobody else can list it.
         assert path.parent.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
-        await handle.stop()
-        assert not path.parent.exists()
+        await (handle.stop() if end == "is stopped" else handle.kill())
+        await wait_until(lambda: not path.parent.exists())
 
 
 @pytest.mark.slow
-async def test_a_long_folder_for_temporary_files_leaves_the_socket_a_path(tmp_path: Path) -> None:
+async def test_a_long_folder_for_temporary_files_leaves_the_socket_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     async with fork_host(tmp_path) as forked:
-        handle = await spawn(forked, "tell('READY=1')", environment={"TMPDIR": str(folder)})
+        handle = await spawn(forked, "tell('READY=1')")
         assert (await handle.wait_ended()).state == "completed"
 
 

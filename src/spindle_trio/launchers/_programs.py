@@ -3,9 +3,9 @@
 The shim (`spindle_trio.program`) is a Python entry. It gets what to run as its only argument, in JSON:
 
     {"argv": [text, …], "environment": {name: value, …}, "folder": null, "ready": {"kind": …, …}, "lane": …,
-     "stopSignal": 15, "program": "/…", "gracePeriod": 5.0, "sandbox": {…}}
+     "stopSignal": 15, "program": "/…", "gracePeriod": 5.0, "notifyFolder": "/…", "sandbox": {…}}
 
-`wire` has the same fields for the worker protocol. The folder is that of the shim, which it has entered. The last two
+`wire` has the same fields for the worker protocol. The folder is that of the shim, which it has entered. The last three
 may be left out. The shim enters the sandbox once it has what it needs itself; its order has none.
 """
 
@@ -25,19 +25,31 @@ from spindle_trio._model import ResolvedEntry
 from spindle_trio._model._command import Command, name_of_command, plain_command
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._local._first_frames import write_sandbox
+from spindle_trio.launchers._local._private_folders import PrivateFolder
 
 __all__ = ["behind_shim", "resolve_program"]
 
 SHIM: Final = Path(os.path.realpath(Path(__file__).parents[1] / "program" / "entry.py"))
 
 
-def behind_shim(order: LaunchOrder, command: Command) -> LaunchOrder:
-    """Return the order for the shim, which runs the program of an order for a command."""
+def behind_shim(order: LaunchOrder, command: Command, folder: PrivateFolder | None = None) -> LaunchOrder:
+    """Return the order for the shim, which runs the program of an order for a command.
+
+    Args:
+        order: for the command.
+        command: the command.
+        folder: removed after the end of the process; one that notifies has one.
+
+    Raises:
+        OSError: there can be no place for its socket.
+    """
     specification: dict[str, object] = {**plain_command(command)}
     specification["folder"] = None
     specification["program"] = str(order.entry.program)
     if order.grace_period is not None:
         specification["gracePeriod"] = order.grace_period
+    if command.ready == "notify" and folder is not None:
+        specification["notifyFolder"] = folder.make_passage()
     if order.sandbox is not None:
         specification["sandbox"] = write_sandbox(order.sandbox)
     # In ASCII: texts may hold bytes that are no UTF-8, as lone surrogates.

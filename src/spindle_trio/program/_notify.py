@@ -84,13 +84,15 @@ def read_notification(data: bytes) -> Notification:
 class NotifySocket:
     """The socket, and the folder that it lies in."""
 
-    def __init__(self, hear: Callable[[Notification], None], report: Callable[[str], None]) -> None:
+    def __init__(self, folder: str | None, hear: Callable[[Notification], None], report: Callable[[str], None]) -> None:
         """Make it.
 
         A superuser's program may go on as another user, who has to reach the socket: so its folder can be passed, and
         senders are told apart by their descent. Everybody else's folder is closed to all other users.
 
         Args:
+            folder: where; whoever has made it removes it, however this process ends. One of its own if there is none,
+                or if it is too deep for a socket.
             hear: called with each notification.
             report: shows a text to the author of the program.
 
@@ -101,8 +103,10 @@ class NotifySocket:
         """How many datagrams were broken or foreign."""
         self._hear = hear
         self._report = report
-        self._folder = _make_folder()
-        self.path: str = f"{self._folder}/notify"
+        self._own_folder: str | None = None
+        if folder is None or len(os.fsencode(folder)) + len("/notify") > _PATH_BYTES:
+            folder = self._own_folder = _make_folder()
+        self.path: str = f"{folder}/notify"
         """For the variable ``NOTIFY_SOCKET``."""
         is_superuser = os.geteuid() == 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -110,7 +114,8 @@ class NotifySocket:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._socket.bind(self.path)
             os.chmod(self.path, 0o777 if is_superuser else 0o700)
-            os.chmod(self._folder, 0o711 if is_superuser else 0o700)
+            if self._own_folder is not None and is_superuser:
+                os.chmod(self._own_folder, 0o711)  # noqa: S103  # as said above
         except BaseException:
             self.close()
             raise
@@ -163,31 +168,19 @@ class NotifySocket:
     def close(self) -> None:
         """Close the socket, remove its folder, and say how many datagrams were ignored."""
         self._socket.close()
-        for remove, path in (os.unlink, self.path), (os.rmdir, self._folder):
-            try:
-                remove(path)
-            except OSError:
-                pass  # the program has removed it, or put something beside it
+        try:
+            os.unlink(self.path)
+            if self._own_folder is not None:
+                os.rmdir(self._own_folder)
+        except OSError:
+            pass  # the program has removed it, or a sandbox forbids that
         if self.ignored > 1:
             self._report(f"spindle_trio: {self.ignored} notifications of the program were ignored in all")
             self.ignored = 0
 
 
 def _make_folder() -> str:
-    """Make a fresh folder for the socket, whose path leaves room for a name, and which others can enter later if ever.
-
-    Raises:
-        OSError: there is no place for it.
-    """
-    name = f"spindle-{os.urandom(8).hex()}"
-    places = [f"{place}/{name}" for place in (os.environ.get("TMPDIR"), "/tmp") if place]  # noqa: S108  # a fresh one
-    for number, folder in enumerate(places, start=1):
-        if len(os.fsencode(folder)) + len("/notify") <= _PATH_BYTES:
-            try:
-                os.mkdir(folder, 0o700)
-            except OSError:
-                if number == len(places):
-                    raise
-            else:
-                return folder
-    raise OSError("TMPDIR is too long for the path of a socket")
+    """Make a fresh folder for the socket."""
+    folder = f"/tmp/spindle-{os.urandom(8).hex()}"  # noqa: S108  # a fresh one
+    os.mkdir(folder, 0o700)
+    return folder

@@ -1,7 +1,7 @@
 """What a command is, as its shim reads it: the only argument, written by the host.
 
     {"program": "/…", "argv": [text, …], "environment": {name: value, …}, "folder": "/…",
-     "ready": {"kind": "started"}, "lane": "none", "stopSignal": 15, "gracePeriod": 5.0}
+     "ready": {"kind": "started"}, "lane": "none", "stopSignal": 15, "gracePeriod": 5.0, "notifyFolder": "/…"}
 
 `ready` is one of ``{"kind": "started"}``, ``{"kind": "notify"}``, ``{"kind": "line", "pattern": "…"}``,
 ``{"kind": "tcp", "host": "…", "port": n}`` and ``{"kind": "http", "url": "…"}``. `lane` is ``none``, ``bytes``,
@@ -22,7 +22,7 @@ _GRACE_SECONDS: Final = 5.0
 _KINDS: Final = ("started", "notify", "line", "tcp", "http")
 _LANES: Final = ("none", "bytes", "lines", "jsonrpc", "jsonrpc-headers")
 _KNOWN: Final = frozenset({
-    "argv", "environment", "folder", "gracePeriod", "lane", "program", "ready", "sandbox", "stopSignal",
+    "argv", "environment", "folder", "gracePeriod", "lane", "notifyFolder", "program", "ready", "sandbox", "stopSignal",
 })  # fmt: skip
 
 
@@ -52,6 +52,8 @@ class Spec(NamedTuple):
     stop_signal: int
     grace_period: float
     """Seconds that the program may take to end once it has said that it is stopping."""
+    notify_folder: str | None
+    """Where to make the socket for notifications; removed by the host."""
     sandbox: dict[str, JsonValue] | None
 
 
@@ -80,6 +82,9 @@ def read_spec(text: str) -> Spec:
     folder, sandbox = fields.get("folder"), fields.get("sandbox")
     if folder is not None and not isinstance(folder, str):
         raise SpecError("folder is not a string")
+    notify_folder = fields.get("notifyFolder")
+    if notify_folder is not None and not isinstance(notify_folder, str):
+        raise SpecError("notifyFolder is not a string")
     if sandbox is not None and not isinstance(sandbox, dict):
         raise SpecError("sandbox is not an object")
     return Spec(
@@ -91,6 +96,7 @@ def read_spec(text: str) -> Spec:
         lane=_one_of(fields, "lane", _LANES),
         stop_signal=_whole(fields, "stopSignal"),
         grace_period=_seconds(fields.get("gracePeriod")),
+        notify_folder=notify_folder,
         sandbox=sandbox,
     )
 

@@ -1,4 +1,4 @@
-"""Private folders for processes in sandboxes: made before a launch, removed after its end.
+"""Private folders for processes in sandboxes, and for the sockets of commands: made before a launch, removed after it.
 
 All folders of a launcher lie in one of its own, which only its user may enter. A lock says that its program is alive;
 the next program that needs such a folder removes those of programs that have been killed.
@@ -78,14 +78,36 @@ class PrivateFolder:
             path: where it is.
         """
         self.path: Final = path
+        self._passage: str | None = None
+
+    def make_passage(self) -> str:
+        """Make a folder beside it for a socket, and return where it is. It is removed together with this one.
+
+        The process of a superuser may go on as another user, who has to get there: it can be passed, but not listed.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        self._passage = f"{self.path}.socket"
+        os.mkdir(self._passage, 0o700)
+        if os.geteuid() == 0:
+            for folder in (self._passage, os.path.dirname(self._passage)):
+                os.chmod(folder, 0o711)  # noqa: S103  # as said above
+        return self._passage
 
     async def remove(self) -> None:
         """Remove it with all that is in it. Bounded; a cancellation changes nothing about that."""
-        try:
-            os.rmdir(self.path)  # mostly nothing is left in it
-        except OSError:
-            with trio.move_on_after(REMOVE_SECONDS, shield=True):
-                await trio.to_thread.run_sync(remove_tree, self.path, abandon_on_cancel=True)
+        if self._passage is not None:
+            await _remove(self._passage)
+        await _remove(self.path)
+
+
+async def _remove(path: str) -> None:
+    try:
+        os.rmdir(path)  # mostly nothing is left in it
+    except OSError:
+        with trio.move_on_after(REMOVE_SECONDS, shield=True):
+            await trio.to_thread.run_sync(remove_tree, path, abandon_on_cancel=True)
 
 
 def _remove_orphans(place: str) -> None:

@@ -236,7 +236,9 @@ class ServerLauncher(Launcher):
             if order.command is not None:
                 from spindle_trio.launchers._programs import behind_shim  # only for those who use it
 
-                order = behind_shim(order, order.command)
+                if order.command.ready == "notify":
+                    folder = folder or self._private_folder()
+                order = behind_shim(order, order.command, folder)
             told = self._tell_spare(order)
         except Exception as error:
             return ProcessBlock(partial(_fail, [error]), folder)
