@@ -355,6 +355,17 @@ class LaunchedProcess(ABC):
         """
         return None
 
+    def denied(self, said: str) -> str | None:
+        """Find an access in what it has said that its sandbox has denied; asked once `wait` has returned.
+
+        As in ``'/etc/shadow': its sandbox allows nothing there``. `None`, the default: it has no sandbox, or has named
+        no such access.
+
+        Args:
+            said: the errors that it has reported, and the last lines of its stderr.
+        """
+        return None
+
     def usage(self) -> Usage | None:
         """Look, without waiting, at what it uses now together with all that it has started; `None` if unknown."""
         return None

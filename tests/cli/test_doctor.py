@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spindle_trio import Containment, HostStatistics
+from spindle_trio import Containment, HostStatistics, SandboxPart
 from spindle_trio.cli import _doctor
 from spindle_trio.javascript import OLDEST_NODE, RUNTIME
 
@@ -17,7 +17,7 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     done = run("doctor")
     assert done.status == 0, done.stdout
     assert done.stderr == ""
-    names = [line[:18].strip() for line in done.lines]
+    names = [line[:25].strip() for line in done.lines]
     assert names == [
         "platform",
         "Python",
@@ -38,8 +38,9 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
         "limit open_files",
         "limit file_bytes",
         "limit run_seconds",
+        *(f"sandbox {part}" for part in SandboxPart),
     ]
-    said = dict(zip(names, (line[18:].strip() for line in done.lines), strict=True))
+    said = dict(zip(names, (line[25:].strip() for line in done.lines), strict=True))
     assert "Linux" in said["platform"]
     assert said["pidfd"] == "yes"
     assert str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]) in said["descriptors"]
@@ -48,13 +49,16 @@ def test_doctor_says_a_line_for_each_thing_that_matters(run) -> None:
     strongest = next(level for level in Containment if said[f"level {level}"].startswith("yes"))
     assert said["containment"].startswith(f"{strongest}: ")
     assert said["limit run_seconds"] == "deadline: a deadline of the host"
+    for part in SandboxPart:
+        assert said[f"sandbox {part}"].startswith(("yes: Landlock ", "yes: seccomp", "yes: PID namespace", "no: "))
 
 
 def test_doctor_says_the_same_as_one_object(run_here) -> None:
     done = run_here("doctor", "--json")
     assert (done.status, done.stderr, len(done.lines)) == (0, "", 1)
     found = json.loads(done.stdout)
-    assert sorted(found) == ["containment", "limits", "lines", "ok"]
+    assert sorted(found) == ["containment", "limits", "lines", "ok", "sandbox"]
+    assert set(found["sandbox"]) == set(SandboxPart)
     assert found["limits"]["run_seconds"] == "deadline"
     assert found["ok"] is True
     assert found["containment"] in list(Containment)
@@ -65,9 +69,9 @@ def test_doctor_says_the_same_as_one_object(run_here) -> None:
 def test_doctor_answers_each_probe_with_yes_or_a_reason(run_here) -> None:
     lines = run_here("doctor").lines
     for line in [*lines[2:4], *lines[7:11]]:
-        answer = line[18:].strip()
+        answer = line[25:].strip()
         assert answer == "yes" or answer.startswith(("yes; but ", "no: ")), line
-    assert lines[5][18:].strip().startswith(("yes: ", "no: ")), lines[5]
+    assert lines[5][25:].strip().startswith(("yes: ", "no: ")), lines[5]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_doctor_counts_with_the_limit_to_which_a_host_raises_its_own(run_here) -
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     each, own = _doctor._DESCRIPTORS_A_PROCESS, _doctor._DESCRIPTORS_OF_THE_HOST
-    assert line[18:].strip() == (
+    assert line[25:].strip() == (
         f"{lower} soft, {hard} hard, to which a host raises its own: "
         f"up to {(hard - own) // each} processes at once ({each} descriptors each)"
     )

@@ -96,7 +96,7 @@ CELLS = [f"{language}:{preset}" for language in ("python", "shell", "node") for 
 def test_a_preset_holds_for_an_unprivileged_user(level: str) -> None:
     python = _python_of_all()
     cells = [cell for cell in CELLS if not cell.startswith("node") or shutil.which("node")]
-    ran = _run([python, _PROGRAM, level, *cells], user=65534)
+    ran = _run([python, "-P", _PROGRAM, level, *cells], user=65534)
     assert json.loads(ran) == {cell: {} for cell in cells}
 
 
@@ -108,7 +108,7 @@ def test_a_preset_holds_where_namespaces_are_refused_as_in_a_container(level: st
         "import ctypes, os, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         + refusing("unshare", errno.EPERM)
         + refusing_namespaces_of_clones()
-        + f"os.execv(sys.executable, [sys.executable, {_PROGRAM!r}, *sys.argv[1:]])\n"
+        + f"os.execv(sys.executable, [sys.executable, '-P', {_PROGRAM!r}, *sys.argv[1:]])\n"
     )
     assert json.loads(_run([sys.executable, "-c", prelude, level, *cells])) == {cell: {} for cell in cells}
 

@@ -38,6 +38,10 @@ class PostMortem:
     limit: str | None = None
     """The resource limit that it had reached, with figure and bound: ``memory: 512 MiB used of 512 MiB``."""
 
+    denied: str | None = None
+    """The access that its sandbox has denied, if it has named one:
+    ``'/etc/shadow': its sandbox allows nothing there``."""
+
     def __repr__(self) -> str:
         return f"<PostMortem {self.error.partition(chr(10))[0]!r} {self.exit_status or 'no exit status'}>"
 
@@ -47,6 +51,8 @@ class PostMortem:
             lines.append(f"  exit status: {self.exit_status}")
         if self.limit is not None:
             lines.append(f"  resource limit: {self.limit}")
+        if self.denied is not None:
+            lines.append(f"  denied: {self.denied}")
         if self.since_heartbeat is not None:
             lines.append(f"  last heartbeat: {self.since_heartbeat:g} s before that")
             if self.error.startswith(NO_HEARTBEAT):

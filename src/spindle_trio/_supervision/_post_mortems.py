@@ -99,6 +99,7 @@ def find_out(life: Lifecycle, launched: LaunchedProcess | None, words: LastWords
     life.error = "; ".join(filter(None, details)) or None
     if not _is_amiss(life) or (life.ending_state is ProcessState.STOPPED and life.error is None):
         return None
+    said = filter(None, (life.error, words.traceback, stderr))
     return PostMortem(
         life.error or "it gave no reason",
         exit_status=words.exit_status,
@@ -107,6 +108,7 @@ def find_out(life: Lifecycle, launched: LaunchedProcess | None, words: LastWords
         since_heartbeat=_since_heartbeat(life, launched),
         stacks=None if launched is None else launched.stacks(),
         limit=limit,
+        denied=None if launched is None else launched.denied("\n".join(said)),
     )
 
 

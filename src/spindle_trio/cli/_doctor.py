@@ -50,7 +50,7 @@ def doctor(*, as_json: bool = False) -> int:
     said: dict[str, str] = {}
     for name, line in _lines():
         said[name] = line
-        if not as_json and (status := print_out(f"{name:<18} {line}\n")) != 0:
+        if not as_json and (status := print_out(f"{name:<25} {line}\n")) != 0:
             return status
     if as_json:
         level = said["containment"].partition(":")[0]
@@ -59,6 +59,10 @@ def doctor(*, as_json: bool = False) -> int:
             "ok": can_supervise,
             "containment": None if level == "none" else level,
             "limits": {name: None if means == "no" else means for name, means in limits.items()},
+            "sandbox": {
+                part: None if (line := said.get(f"sandbox {part}", "no")).startswith("no") else line.partition(": ")[2]
+                for part in map(str, spindle.SandboxPart)
+            },
             "lines": said,
         }
         if (status := print_out(json.dumps(found, ensure_ascii=False) + "\n")) != 0:
@@ -84,32 +88,42 @@ def _lines() -> Iterator[tuple[str, str]]:
     )
     works: list[spindle.Containment] = []
     limits: list[str] = []
+    parts: list[str] = []
     for level in spindle.Containment:
         lacks: list[str] = []
-        problem = _problem_with(lambda: trio.run(_try_level, level, lacks, limits))  # noqa: B023  # called at once
+        problem = _problem_with(lambda: trio.run(_try_level, level, lacks, limits, parts))  # noqa: B023  # called at once
         if problem is None:
             works.append(level)
         yield f"level {level}", "; but ".join(["yes", *lacks]) if problem is None else f"no: {problem}"
     yield "containment", f"{works[0]}: {_MEANING[works[0]]}" if works else "none"
     yield from zip((f"limit {name}" for name in _LIMITS), limits, strict=False)
+    yield from zip((f"sandbox {part}" for part in spindle.SandboxPart), parts, strict=False)
 
 
-async def _try_level(level: spindle.Containment, lacks: list[str], limits: list[str]) -> None:
+async def _try_level(level: spindle.Containment, lacks: list[str], limits: list[str], parts: list[str]) -> None:
     """Open a host at a level, as any program would, and add what the level lacks here.
 
     Args:
         level: which.
         lacks: takes what is missing at that level.
         limits: takes how each limit is held, at the first level that works.
+        parts: takes how each part of a sandbox is held there.
     """
+    launcher = spindle.ForkServerLauncher(preload=(), spares=0, containment=level)
     try:
-        async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=0, containment=level)) as host:
+        async with spindle.open_host(launcher) as host:
             statistics = host.statistics()
             lacks += statistics.containment_problems.values()
             if not limits:
                 limits += [_limit_line(name, statistics) for name in _LIMITS]
+                parts += [_part_line(part, launcher) for part in spindle.SandboxPart]
     except RuntimeError as error:
         raise OSError(str(error).rpartition("does not work here: ")[2]) from error
+
+
+def _part_line(part: spindle.SandboxPart, launcher: spindle.ForkServerLauncher) -> str:
+    means = launcher.sandbox_means.get(part)
+    return f"no: {launcher.sandbox_problems[part]}" if means is None else f"yes: {means}"
 
 
 def _limit_line(name: str, statistics: spindle.HostStatistics) -> str:

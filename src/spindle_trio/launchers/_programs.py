@@ -53,7 +53,7 @@ def behind_shim(order: LaunchOrder, command: Command, folder: PrivateFolder | No
     if order.sandbox is not None:
         specification["sandbox"] = write_sandbox(order.sandbox)
     # In ASCII: texts may hold bytes that are no UTF-8, as lone surrogates.
-    return attrs.evolve(order, arguments=(json.dumps(specification),), sandbox=None)
+    return attrs.evolve(order, arguments=(json.dumps(specification),))
 
 
 def resolve_program(command: Command, root: Path, environment: Mapping[str, str]) -> ResolvedEntry:

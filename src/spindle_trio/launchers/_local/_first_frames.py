@@ -61,7 +61,7 @@ def encode_order(
         frame["checked"] = True
     if order.arguments:
         frame["arguments"] = list(order.arguments)
-    if order.sandbox is not None:
+    if order.sandbox is not None and order.command is None:  # a shim enters the sandbox later
         frame["sandbox"] = write_sandbox(order.sandbox)
     # In ASCII: file names and variables may hold bytes that are no UTF-8, which appear as lone surrogates.
     return json.dumps(frame).encode()
@@ -90,7 +90,7 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str, argu
         frame["checked"] = True
     if arguments:
         frame["arguments"] = list(arguments)
-    if order.sandbox is not None:
+    if order.sandbox is not None and order.command is None:  # a shim enters the sandbox later
         frame["sandbox"] = write_sandbox(order.sandbox)
     return json.dumps(frame).encode()  # in ASCII, as above
 

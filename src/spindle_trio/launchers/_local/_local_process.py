@@ -236,6 +236,15 @@ class LocalProcess(LaunchedProcess):
         """Return the end of its stdout, as text."""
         return self._stdout.tail.text()
 
+    def denied(self, said: str) -> str | None:
+        """Find an access that its sandbox has denied; see `LaunchedProcess.denied`."""
+        rules = self._order.sandbox
+        if rules is None:
+            return None
+        from spindle_trio.launchers._local._denials import find_denial  # most processes have no sandbox
+
+        return find_denial(said, rules, str(self._order.folder or self._order.root))
+
     def output_dropped(self) -> int:
         """Return how many bytes of output were dropped; see `LaunchedProcess.output_dropped`."""
         return self._stdout.tail.dropped + self._stderr.tail.dropped
