@@ -19,6 +19,7 @@ import attrs
 from spindle_trio._errors import EntryError, SandboxError
 from spindle_trio._model import Containment, Limits, ResolvedEntry
 from spindle_trio._model._field_docs import show_fields
+from spindle_trio._model._sandbox_rules import SandboxRules
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
@@ -43,27 +44,6 @@ ABANDON_SECONDS: Final = 1.5
 
 DUMP_SECONDS: Final = 0.3
 """How long a process that is to be killed by a watchdog may take to leave the stacks of its threads."""
-
-
-@show_fields
-@attrs.frozen
-class SandboxRules:
-    """A sandbox with absolute paths, of which no part is a link, as a process gets it."""
-
-    read: Sequence[str]
-    """What may be read and run. A path below ``/proc/self`` is that of the process itself."""
-    write: Sequence[str]
-    """What may be changed, and read and run."""
-    network: str = "none"
-    """As `Sandbox.network`."""
-    subprocesses: bool = True
-    """As `Sandbox.subprocesses`."""
-    private_read: bool = False
-    """Whether the process gets a private folder that it may read."""
-    private_write: bool = False
-    """Whether it gets one that it may change."""
-    notifies: bool = False
-    """Whether it may send Unix datagrams by path, whatever `network` says: a command that so says that it is ready."""
 
 
 @show_fields
