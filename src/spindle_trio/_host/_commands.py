@@ -35,7 +35,7 @@ def resolve_command(
     if not isinstance(command, Command):
         raise EntryError(f"entry must be a str or a path, relative to the worker's root, or a Command, not {command!r}")
     rule = settings.commands
-    _check_allowed(command, rule, distant=distant)
+    _check_allowed(command, rule, root, distant=distant)
     environment = {**settings.environment, **(options.environment or {}), **(command.environment or {})}
     resolved = settings.launcher.resolve_command(command, root, environment)
     if isinstance(rule, frozenset) and command.argv[0] not in rule and str(resolved.program) not in rule:
@@ -43,7 +43,7 @@ def resolve_command(
     return command, resolved
 
 
-def _check_allowed(command: Command, rule: CommandRule, *, distant: bool) -> None:
+def _check_allowed(command: Command, rule: CommandRule, root: Path, *, distant: bool) -> None:
     """Refuse what certainly is not allowed. Of a name, only its program may tell."""
     program = command.argv[0]
     if rule is None:
@@ -64,8 +64,10 @@ def _check_allowed(command: Command, rule: CommandRule, *, distant: bool) -> Non
             raise EntryError(
                 f"this host does not allow the command {program!r}: its commands function refuses it{said}"
             )
-    elif program not in rule and ("/" in program or all(program != path.rpartition("/")[2] for path in rule)):
-        raise _not_among(command, rule)
+    elif program not in rule:
+        paths = [str(root / program)] if "/" in program else [path for path in rule if path.endswith(f"/{program}")]
+        if rule.isdisjoint(paths):
+            raise _not_among(command, rule)
 
 
 def _not_among(command: Command, allowed: Collection[str]) -> EntryError:

@@ -11,7 +11,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Never, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Never, TypeAlias
 
 from spindle_trio._errors import EntryError
 from spindle_trio.abc import LaunchedProcess, Launcher, LaunchOrder, ResolvedEntry
@@ -22,6 +23,10 @@ from spindle_trio.testing._memory_entry import EntryBlock, MemoryEntry
 from spindle_trio.testing._memory_process import MemoryProcess
 from spindle_trio.testing._scripted import ScriptedChild
 from spindle_trio.testing._scripted_process import ScriptedBlock, ScriptedProcess
+
+if TYPE_CHECKING:
+    from spindle_trio._model._command import Command
+    from spindle_trio.testing._scripted_program import CommandScript
 
 AnyEntry: TypeAlias = MemoryEntry | Mapping[str, Callable[[Never], object]] | ScriptedChild | Sequence[ScriptedChild]
 """What a `MemoryLauncher` can be given to run."""
@@ -36,16 +41,25 @@ class MemoryLauncher(Launcher):
     for all; the others have no effect.
     """
 
-    def __init__(self, entries: Mapping[str, AnyEntry]) -> None:
-        """Take in the entries.
+    def __init__(
+        self,
+        entries: Mapping[str, AnyEntry] = MappingProxyType({}),
+        *,
+        commands: Mapping[str, CommandScript] = MappingProxyType({}),
+    ) -> None:
+        """Take in the entries, and the programs of commands.
 
         Args:
             entries: name → what it runs. Names are used like the paths of files. A mapping of names to functions
                 answers calls, as the `calls` of a module does. A `ScriptedChild` plays one launch; a sequence of them
                 plays several, in order.
+            commands: program → the script that plays it, an ``async def script(program)`` that gets a
+                `ScriptedProgram`, and returns the exit code. A program is named as in the `Command`'s argv, or by the
+                last part of that.
 
         Raises:
-            TypeError: `entries` is not a mapping, or an entry is not an `async` function; names it.
+            TypeError: `entries` or `commands` is not a mapping, or an entry or a script is not an `async` function;
+                names it.
             ValueError: an entry is a mapping, but not of names to functions; names it.
         """
         _check_mapping(entries)
@@ -54,11 +68,13 @@ class MemoryLauncher(Launcher):
         self._looked_through: dict[str, int] = {}  # how many scripted children of an entry have been launched
         for name, entry in entries.items():
             self._entries[normalise_entry(name, Path("/"))] = _checked(name, entry)
+        self._commands: dict[str, CommandScript] = _checked_scripts(commands)
         self._live: set[MemoryProcess] = set()
         self._complaints: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<MemoryLauncher {len(self._entries)} entries, {len(self._live)} live>"
+        commands = f" {len(self._commands)} commands," if self._commands else ""
+        return f"<MemoryLauncher {len(self._entries)} entries,{commands} {len(self._live)} live>"
 
     @property
     def live_processes(self) -> int:
@@ -85,6 +101,23 @@ class MemoryLauncher(Launcher):
             raise EntryError(f"there is no entry {name!r} in this MemoryLauncher; it has: {known}")
         return self._resolved.setdefault(name, ResolvedEntry(name))
 
+    def resolve_command(self, command: Command, root: Path, environment: Mapping[str, str]) -> ResolvedEntry:
+        """Accept a command whose program this launcher was given; see `Launcher.resolve_command`."""
+        program = command.argv[0]
+        if self._script_of(command) is None:
+            known = ", ".join(map(repr, sorted(self._commands))) or "none"
+            raise EntryError(
+                f"there is no program {program!r} in this MemoryLauncher; it has: {known}; type: "
+                f"MemoryLauncher(commands={{{program!r}: script}})"
+            )
+        from spindle_trio._model._command import name_of_command
+
+        return ResolvedEntry(name_of_command(command), program=root / program if "/" in program else None)
+
+    def _script_of(self, command: Command) -> CommandScript | None:
+        program = command.argv[0]
+        return self._commands.get(program) or self._commands.get(program.rpartition("/")[2])
+
     def resolve_folder(self, folder: str, root: Path) -> Path:
         """Accept a folder that need not exist, since no entry runs in it here; see `Launcher.resolve_folder`."""
         return root / normalise_folder(folder, root)
@@ -95,6 +128,12 @@ class MemoryLauncher(Launcher):
         Raises:
             AssertionError: on leaving the block: the entry went on for more than 1.5 s after its kill.
         """
+        if order.command is not None:
+            from spindle_trio.testing._scripted_program import playing  # only for those who use it
+
+            script = self._script_of(order.command)
+            assert script is not None, "a command was resolved before its launch"
+            return EntryBlock(self._live, self._complaints, order, playing(script, order, order.command))
         entry = self._entries[order.entry.entry]
         if callable(entry):
             return EntryBlock(self._live, self._complaints, order, entry)
@@ -120,6 +159,29 @@ def _check_mapping(entries: object) -> None:
         )
 
 
+def _checked_scripts(commands: object) -> dict[str, CommandScript]:
+    if not isinstance(commands, Mapping):
+        raise TypeError(
+            f"commands must be a mapping of programs to scripts, not {commands!r}; "
+            'type: MemoryLauncher(commands={"my-server": my_server})'
+        )
+    for name, script in commands.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"commands must map the names of programs, not {name!r}")
+        if not inspect.iscoroutinefunction(_unwrapped(script)):
+            raise TypeError(f"the script of {name!r} must be an `async def` function, not {_described(script)}")
+    return dict(commands)
+
+
+def _unwrapped(function: object) -> object:
+    """Return the function behind partial ones, or the call of an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return function
+    return getattr(type(function), "__call__", None)  # noqa: B004  # looked at, not for whether it is callable
+
+
 def _checked(name: str, entry: AnyEntry) -> MemoryEntry | list[ScriptedChild]:
     if isinstance(entry, ScriptedChild):
         return [entry]
@@ -133,13 +195,9 @@ def _checked(name: str, entry: AnyEntry) -> MemoryEntry | list[ScriptedChild]:
                     f"the entry {name!r} is a sequence that has a {type(child).__name__}, no ScriptedChild, in it"
                 )
         return [child for child in children if isinstance(child, ScriptedChild)]
-    function: object = entry
-    while isinstance(function, functools.partial):
-        function = function.func
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # looked at, not for whether it is callable
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(call):
+    if not inspect.iscoroutinefunction(_unwrapped(entry)):
         raise TypeError(
-            f"the entry {name!r} must be an `async def` function or a ScriptedChild, not {_described(function)}: "
+            f"the entry {name!r} must be an `async def` function or a ScriptedChild, not {_described(entry)}: "
             "MemoryLauncher runs entries as Trio tasks, and a blocking one would stop them all"
         )
     return entry
@@ -157,6 +215,8 @@ def _answering(register: Callable[[ProcessContext], object]) -> MemoryEntry:
 
 
 def _described(value: object) -> str:
+    while isinstance(value, functools.partial):
+        value = value.func
     if inspect.isasyncgenfunction(value):
         return "an async generator function"
     return "a plain function" if inspect.isfunction(value) else type(value).__name__
