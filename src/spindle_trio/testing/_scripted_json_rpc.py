@@ -51,8 +51,12 @@ class JsonRpcEnd:
 
     async def run(self) -> None:
         """Take in messages, until this is cancelled."""
-        async for message in self._messages:
-            self._take(message)
+        try:
+            while True:
+                self._take_messages()
+                await self._intake.wait_arrival()
+        except trio.EndOfChannel:
+            pass  # the host is gone, and ends this process
 
     async def receive(self) -> JsonValue:
         """Wait for the next message."""
@@ -78,20 +82,23 @@ class JsonRpcEnd:
                 case _:
                     raise said
 
-    def _take(self, message: JsonValue) -> None:
-        if isinstance(message, dict):
-            self._in.send_nowait(json.loads(message_text(message)))
+    def _take_messages(self) -> None:
+        """Take what has been read; without a checkpoint, so that no call overtakes a message."""
+        while True:
+            try:
+                message = self._messages.receive_nowait()
+            except trio.WouldBlock:
+                return
+            if isinstance(message, dict):  # as the host has made sure
+                self._in.send_nowait(json.loads(message_text(message)))
 
     def _take_what_came_before(self) -> None:
         try:
-            while True:
-                try:
-                    self._take(self._messages.receive_nowait())
-                except trio.WouldBlock:
-                    if not self._intake.look():
-                        return
+            self._take_messages()
+            while self._intake.look():
+                self._take_messages()
         except trio.EndOfChannel:
-            pass  # the host is gone, and ends this process
+            pass  # as above
 
     async def _serve(self, params: JsonValue) -> JsonValue:
         """Answer any call: the handler of all methods."""

@@ -158,6 +158,7 @@ class ScriptedProgram:
         if reports is None or process.heartbeat_timeout == math.inf:
             process.beat_while_running()
         code: object = None
+        error: Exception | None = None
         async with trio.open_nursery() as nursery:
             if reports is not None:
                 nursery.start_soon(reports.run)
@@ -166,10 +167,18 @@ class ScriptedProgram:
             if self.command.ready == "started":
                 self._become_ready()
             with self._scope:
-                code = await script(self)
+                try:
+                    code = await script(self)
+                except Exception as raised:
+                    error = raised  # to be raised below, in no group
             nursery.cancel_scope.cancel()
         if reports is not None:
             reports.close()
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback has this frame
         if not (code is None or type(code) is int):
             raise TypeError(f"the script of {self.argv[0]!r} returned {code!r}; a program exits with an int, or None")
         self._say_end(self.command.stop_signal if self._scope.cancelled_caught else (code or 0) << 8)
