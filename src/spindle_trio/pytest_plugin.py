@@ -1,6 +1,6 @@
 """Fixtures for tests of hosts, workers and entries in virtual time. Needs pytest-trio.
 
-Override `spindle_entries` to provide entries, and ask for a worker::
+Override `spindle_entries` to provide entries, or `spindle_commands` to provide programs, and ask for a worker::
 
     @pytest.fixture
     def spindle_entries():
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import trio
 
     from spindle_trio import Host, Worker
-    from spindle_trio.testing import MemoryEntry, MemoryLauncher, ScriptedChild
+    from spindle_trio.testing import CommandScript, MemoryEntry, MemoryLauncher, ScriptedChild
 
 T = TypeVar("T")
 
@@ -48,13 +48,20 @@ def spindle_entries() -> Mapping[str, MemoryEntry | ScriptedChild | Sequence[Scr
 
 
 @pytest.fixture
+def spindle_commands() -> Mapping[str, CommandScript]:
+    """Return the programs of `spindle_host`: name → the script that plays it. Override it; it has none."""
+    return {}
+
+
+@pytest.fixture
 def spindle_launcher(
     spindle_entries: Mapping[str, MemoryEntry | ScriptedChild | Sequence[ScriptedChild]],
+    spindle_commands: Mapping[str, CommandScript],
 ) -> MemoryLauncher:
     """Return the launcher of `spindle_host`."""
     from spindle_trio.testing import MemoryLauncher
 
-    return MemoryLauncher(spindle_entries)
+    return MemoryLauncher(spindle_entries, commands=spindle_commands)
 
 
 async def _spindle_host(spindle_launcher: MemoryLauncher) -> AsyncIterator[Host]:  # noqa: ASYNC900  # a fixture
