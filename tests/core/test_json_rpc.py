@@ -226,9 +226,10 @@ def test_what_is_no_text_is_refused():
 
 
 def test_a_broken_member_of_a_batch_leaves_the_others_alone():
-    answer, broken, said = read_messages(b'[{"id":1,"result":2},5,{"method":"m"}]')
+    answer, said, broken = read_messages(b'[{"id":1,"result":2},5,{"x":1},{"method":"m"}]')
     assert (answer, said) == (Answer(1, 2), Said({"method": "m"}))
     assert isinstance(broken, NoJsonRpcError)
+    assert "no object" in str(broken)
 
 
 @given(message=st.dictionaries(texts, json_values), params=st.lists(json_values) | st.none(), method=texts)
@@ -240,10 +241,15 @@ def test_what_a_client_writes_is_one_line_of_json(message, params, method):
         refusal_text("id", -1, method),
     ):
         assert not re.search(r"[\r\n]", text)
-        assert json.loads(text)["jsonrpc"] == message.get("jsonrpc", "2.0") or text == message_text(message)
+        assert json.loads(text)["jsonrpc"] == "2.0"
     request = json.loads(request_text(7, method, params))
     assert (request["id"], request["method"], request.get("params")) == (7, method, params)
     assert ("params" in request) is (params is not None)
+
+
+def test_a_message_without_params_has_none():
+    assert json.loads(message_text({"method": "m", "params": None})) == {"jsonrpc": "2.0", "method": "m"}
+    assert json.loads(message_text({"id": 1, "result": None})) == {"jsonrpc": "2.0", "id": 1, "result": None}
 
 
 def test_what_cannot_be_sent_is_said():

@@ -244,7 +244,7 @@ class NoJsonRpcError(ValueError):
 
 
 def read_messages(data: bytes) -> list[Incoming | NoJsonRpcError]:
-    """Read one text: a message, or a batch, whose broken members leave the others alone.
+    """Read one text: a message, or a batch, whose broken members leave the others alone; the first of them is named.
 
     Raises:
         NoJsonRpcError: it is neither.
@@ -258,14 +258,18 @@ def read_messages(data: bytes) -> list[Incoming | NoJsonRpcError]:
     if not value:
         raise NoJsonRpcError("an empty batch")
     read: list[Incoming | NoJsonRpcError] = []
+    broken: NoJsonRpcError | None = None
     for member in value:
         try:
-            read.append(_read_message(member, data))
+            if isinstance(member, dict):
+                read.append(_read_message(member, data))
+            else:
+                broken = broken or NoJsonRpcError(f"no object: {_shown(data)}")
         except NoJsonRpcError as error:
-            read.append(error)
-    if all(isinstance(member, NoJsonRpcError) for member in read):
+            broken = broken or error
+    if not read:
         raise NoJsonRpcError(f"no JSON-RPC: {_shown(data)}")
-    return read
+    return read if broken is None else [*read, broken]
 
 
 def _read_message(value: JsonValue, data: bytes) -> Incoming:
@@ -338,7 +342,10 @@ def notification_text(method: str, params: JsonValue) -> str:
 
 def message_text(message: Mapping[str, JsonValue]) -> str:
     """Write a notification, or an answer to a request of the server, from its own fields."""
-    return write_json({"jsonrpc": "2.0", **message})
+    fields = {name: message[name] for name in message if name != "jsonrpc"}
+    if "method" in fields and fields.get("params") is None:
+        fields.pop("params", None)  # there are none; JSON-RPC has no null for that
+    return write_json({"jsonrpc": "2.0", **fields})
 
 
 def refusal_text(request_id: JsonValue, code: int, text: str) -> str:
