@@ -557,5 +557,5 @@ entry = "patient.py"
         done = await command.finish()
     assert done.status == 143
     assert told(done.lines, "| up") == told(done.lines, "| kept out") == ["server"]
-    assert told(done.lines, "* stopped") == ["second", "server"]
+    assert told(done.lines, "* stopping") == ["second", "server"]
     assert not (folder / "there").exists()
