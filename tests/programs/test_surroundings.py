@@ -1,0 +1,93 @@
+"""Programs by other launchers, in sandboxes, and after the end of their host."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from spindle_trio import READ_ONLY, Containment, PythonLauncher
+from support.containment import levels, require
+from support.fork_server import fork_host, wait_state_of
+from support.programs import python_program, spawn_command
+
+pytestmark = pytest.mark.usefixtures("no_survivors")
+
+NOTIFIES = """
+import os, socket, time
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("ready", ["started", "notify"])
+async def test_a_fresh_interpreter_can_be_the_shim(tmp_path: Path, ready: Any) -> None:
+    launcher: Any = PythonLauncher(spares=0)
+    async with fork_host(tmp_path, launcher=launcher) as forked:
+        argv = python_program(tmp_path, NOTIFIES)
+        options: dict[str, Any] = {"heartbeat_timeout": math.inf}
+        if ready == "started":
+            argv = ["sleep", "1000"]
+        handle = await spawn_command(forked, argv, ready=ready, **options)
+        await handle.stop()
+    assert handle.state == "stopped"
+
+
+async def test_a_program_in_a_sandbox_may_notify(tmp_path: Path) -> None:
+    async with fork_host(tmp_path) as forked:
+        try:
+            handle = await spawn_command(
+                forked,
+                ["/usr/bin/env", "python3", "-SEc", NOTIFIES],
+                ready="notify",
+                heartbeat_timeout=math.inf,
+                sandbox=READ_ONLY,
+                environment={"PATH": "/usr/bin:/bin"},
+            )
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        await handle.stop()
+    assert handle.state == "stopped"
+
+
+HOST = """
+import sys, trio
+from spindle_trio import Command, DefaultLauncher, Line, open_host
+
+async def main():
+    line = "trap '' HUP INT TERM; echo $$ > pid; mv pid written; echo up; while :; do sleep 1; done"
+    async with (
+        open_host(DefaultLauncher(containment=sys.argv[1])) as host,
+        host.open_worker("tests", root=sys.argv[2], user_id="ada") as worker,
+    ):
+        handle = await worker.backend_processes.spawn(Command(["sh", "-c", line], ready=Line("up")))
+        print(handle.pid, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.quick(2)
+@levels()
+async def test_a_program_ends_with_its_host(tmp_path: Path, level: Containment) -> None:
+    await trio.to_thread.run_sync(require, level)
+    (tmp_path / "host.py").write_text(HOST)
+    argv = [sys.executable, str(tmp_path / "host.py"), str(level), str(tmp_path)]
+    host = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE)
+    assert host.stdout is not None
+    shim = int(await host.stdout.receive_some())
+    children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+    host.send_signal(signal.SIGKILL)
+    await host.wait()
+    await host.stdout.aclose()
+    for pid in (shim, *map(int, children)):
+        await wait_state_of(pid, None)
+    assert children
