@@ -16,9 +16,7 @@ from support.programs import needed
 SOURCE = "import os\n\n\ndef area(width, height):\n    return width * height\n\n\nprint(area(2, 3)\n"
 
 
-pytestmark = pytest.mark.slow  # each loads a large program
-
-
+@pytest.mark.slow
 async def test_a_language_server_says_what_is_wrong_with_a_file_and_shuts_down(tmp_path: Path) -> None:
     command = Command([needed("pylsp")], lane="jsonrpc-headers")
     uri = (tmp_path / "area.py").as_uri()
@@ -75,6 +73,7 @@ async def test_an_mcp_server_in_python_lists_its_tools_and_runs_one(tmp_path: Pa
         assert server.state is ProcessState.STOPPED
 
 
+@pytest.mark.slow
 async def test_an_mcp_server_in_javascript_asks_its_client_and_gives_up_when_told(tmp_path: Path) -> None:
     command = Command([needed("mcp-server-everything"), "stdio"], lane="jsonrpc")
     async with fork_host(tmp_path) as forked, trio.open_nursery() as nursery:
