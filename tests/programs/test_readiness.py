@@ -10,7 +10,7 @@ import pytest
 
 from spindle_trio import Http, Line, StartupFailedError, StartupTimeoutError, Tcp
 from spindle_trio._model._command import Readiness
-from support.fork_server import fork_host
+from support.fork_server import fork_host, wait_until
 from support.programs import python_program, spawn_command, spawn_shim
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
@@ -34,9 +34,9 @@ async def test_a_line_shows_that_a_program_is_ready(
         ready = Line(r"listening on \d+$")
         handle = await spawn_command(forked, ["sh", "-c", line], ready=ready)
         assert handle.state == "running"
+        await wait_until(lambda: "later" in caplog.text)
         await handle.stop()
     assert "now listening on 80" in caplog.text
-    assert "later" in caplog.text
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from spindle_trio import READ_ONLY, Containment, PythonLauncher
-from support.containment import levels, require
+from support.containment import levels, require, run_program
 from support.fork_server import fork_host, wait_state_of
 from support.programs import python_program, spawn_command
 
@@ -91,3 +92,38 @@ async def test_a_program_ends_with_its_host(tmp_path: Path, level: Containment) 
     for pid in (shim, *map(int, children)):
         await wait_state_of(pid, None)
     assert children
+
+
+AS_ANOTHER = """
+import math, os, sys, trio
+from pathlib import Path
+from spindle_trio import Command, DefaultLauncher, open_host
+
+NOTIFIES = '''
+import os, socket, stat, sys
+path = os.environ["NOTIFY_SOCKET"]
+folder = os.stat(os.path.dirname(path))
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(f"STATUS={oct(folder.st_mode & 0o777)} {folder.st_uid}\\\\nREADY=1".encode(), path)
+sys.stdin.read()
+os._exit(int(os.environ["CODE"]))
+'''
+
+async def main():
+    async with open_host(DefaultLauncher()) as host, host.open_worker("tests", root="/", user_id="ada") as worker:
+        for code in "0", "3":
+            handle = await worker.backend_processes.spawn(
+                Command([sys.executable, "-SEc", NOTIFIES], ready="notify", environment={"CODE": code}),
+                heartbeat_timeout=math.inf,
+            )
+            info = await handle.wait_ended()
+            print(info.state, info.error, info.status)
+
+trio.run(main)
+"""
+
+
+async def test_an_ordinary_user_has_all_of_it(tmp_path: Path) -> None:
+    said = await trio.to_thread.run_sync(lambda: run_program(tmp_path, AS_ANOTHER, as_nobody=True))
+    user = 65534 if os.geteuid() == 0 else os.geteuid()
+    assert said.splitlines() == [f"completed None 0o700 {user}", f"failed exited with code 3 0o700 {user}"]
