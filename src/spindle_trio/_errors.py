@@ -22,7 +22,10 @@ class SpawnRefusedError(SpindleError):
 
 
 class EntryError(SpawnRefusedError):
-    """The entry cannot be run: it is absolute, outside the root, missing, or has an unknown suffix."""
+    """The entry cannot be run: it is absolute, outside the root, missing, or has an unknown suffix.
+
+    Or the command cannot: its host does not allow it, or there is no such program, or none that may be executed.
+    """
 
 
 class SandboxError(SpawnRefusedError):

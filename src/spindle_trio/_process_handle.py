@@ -99,8 +99,13 @@ class ProcessHandle:
     async def send(self, payload: object) -> None:
         """Send a message, as soon as there is room for it. If cancelled, it was not sent.
 
+        A `Command` takes what its lane carries: nothing; a str for a line of its stdin; or of JSON-RPC a notification,
+        ``{"method": …, "params": …}``, or an answer to its request, ``{"id": …, "result": …}`` or
+        ``{"id": …, "error": …}``.
+
         Raises:
-            PayloadError: the payload is not JSON-safe, or over a limit; nothing was sent.
+            PayloadError: the payload is not JSON-safe, over a limit, or nothing that a command's lane carries; nothing
+                was sent.
             trio.BrokenResourceError: the process has ended.
             trio.ClosedResourceError: the worker is closed.
         """

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 import spindle_trio as spindle
 from spindle_trio import Host, ProcessState, Worker
 from spindle_trio.child import ProcessContext
+from spindle_trio.testing import ScriptedProgram
 
 pytest_plugins = ["pytester"]
 
@@ -24,6 +25,22 @@ async def wedged(process: ProcessContext) -> None:
 @pytest.fixture
 def spindle_entries() -> Mapping[str, object]:
     return {"wedged": wedged}
+
+
+async def sleeper(program: ScriptedProgram) -> int:
+    await trio.sleep(60)
+    return 0
+
+
+@pytest.fixture
+def spindle_commands() -> Mapping[str, object]:
+    return {"sleeper": sleeper}
+
+
+async def test_the_worker_has_programs(spindle_worker: Worker) -> None:
+    handle = await spindle_worker.backend_processes.spawn(spindle.Command(["sleeper", "60"]))
+    info = await handle.wait_ended()
+    assert (info.state, trio.current_time()) == (ProcessState.COMPLETED, 60)
 
 
 async def test_the_worker_lives_in_virtual_time(spindle_worker: Worker) -> None:

@@ -127,6 +127,30 @@ async def test_limits_and_figures(root: Path, program: str) -> None:
     assert (error.partition("\n")[0], late) == ("ran for longer than run_seconds=0.3", "BrokenResourceError")
 
 
+async def test_a_worker_runs_the_programs_that_its_host_allows(root: Path, program: str) -> None:
+    said, _ = await shown_by(
+        program,
+        root,
+        """
+        const spawn = (entry) => refusal(() => backendProcesses.spawn({ entry }));
+        said.push(await spawn({ argv: ["ls"] }), await spawn({ argv: "cat" }));
+        said.push(await spawn({ argv: ["cat"], lane: "x" }));
+        const heard = [];
+        backendProcesses.onMessage((message) => heard.push(message.payload));
+        const handle = await backendProcesses.spawn({ entry: { argv: ["cat"], lane: "lines" } });
+        handle.send("a line");
+        await until(() => heard.length > 0);
+        await handle.stop();
+        said.push(handle.entry, heard);
+        """,
+        commands={"cat"},
+    )
+    refused, wrong, lane, entry, heard = said
+    assert (refused["name"], wrong["name"], lane["name"]) == ("EntryError", "PeerProtocolError", "PeerProtocolError")
+    assert wrong["message"] == "options.entry: argv: expected an array, got a string"
+    assert (entry, heard) == ("cat", ["a line"])
+
+
 async def test_a_key_is_kept_for_a_successor(root: Path, program: str) -> None:
     said, _ = await shown_by(
         program,

@@ -1008,6 +1008,66 @@ MUTANTS: Final = (
         "place = self._taken if False else",
         ("contract/test_pools.py::test_the_answers_of_a_map_come_in_the_order_of_the_payloads",),
     ),
+    # ---- commands
+    Mutant(
+        "a connected worker runs any command",
+        "_host/_commands.py",
+        "        if distant:\n",
+        "        if False:\n",
+        ("collaboration/test_scripted_programs.py::test_a_connected_worker_runs_no_command_unless_its_host_says_so",),
+    ),
+    Mutant(
+        "whatever a function returns allows a command",
+        "_host/_commands.py",
+        "if answer is not True:",
+        "if not answer:",
+        ("contract/test_commands.py::test_a_function_that_does_not_say_true_allows_nothing",),
+    ),
+    Mutant(
+        "a path with the name of an allowed program is allowed",
+        "_host/_commands.py",
+        "    program = command.argv[0]\n",
+        '    program = command.argv[0].rpartition("/")[2]\n',
+        ("contract/test_commands.py::test_a_host_says_which_commands_its_workers_may_run",),
+    ),
+    Mutant(
+        "the variables of a distant command are nobody's to allow",
+        "_worker_protocol/_worker_server.py",
+        " or getattr(request.options.entry, name, None)",
+        "",
+        (
+            "collaboration/test_scripted_programs.py"
+            "::test_what_surrounds_the_command_of_a_connected_worker_is_its_hosts_to_allow",
+        ),
+    ),
+    Mutant(
+        "a command is sent anything",
+        "_supervision/_outgoing.py",
+        "        if record.command is not None:\n",
+        "        if False:\n",
+        ("contract/test_commands.py::test_a_message_that_a_lane_cannot_carry_is_refused",),
+    ),
+    Mutant(
+        "a program puts off its end for ever",
+        "_supervision/_lifecycle.py",
+        "        self.extension_left -= more\n",
+        "",
+        ("core/test_lifecycle.py::test_a_process_gets_an_hour_in_all",),
+    ),
+    Mutant(
+        "a program holds up a host that closes",
+        "_supervision/_supervised_process.py",
+        "        self.record.life.refuse_time()\n",
+        "",
+        ("collaboration/test_scripted_programs.py::test_a_host_that_closes_gives_no_more_time",),
+    ),
+    Mutant(
+        "a program is looked up where the host runs",
+        "launchers/_programs.py",
+        '        if folder.startswith("/"):\n',
+        "        if folder:\n",
+        ("launchers/test_programs.py::test_relative_folders_on_the_path_are_left_out",),
+    ),
     # ---- services
     Mutant(
         "a stop by somebody counts as a failure",

@@ -38,7 +38,10 @@ export interface BackendProcessMessage {
 }
 
 /** The options of a spawn: those of the API, and what keeps a key between two processes. */
-export interface SpawnOptions extends BackendProcessSpawnOptionsDTO {
+export interface SpawnOptions extends Omit<BackendProcessSpawnOptionsDTO, "entry"> {
+  /** Path of the entry file, below the worker's root; or a program, if the host allows it. */
+  entry: string | Command;
+
   /**
    * Whether the host keeps the key when the process ends by itself, for a successor; until `releaseKey` or a stop gives
    * it up. Needs a `key`.
@@ -50,6 +53,31 @@ export interface SpawnOptions extends BackendProcessSpawnOptionsDTO {
 
   /** What the process may use, with all that it starts; what is absent is as the host has it. */
   resourceLimits?: ResourceLimits;
+}
+
+/** A program that stands where an entry stands; it takes no `payload`. The host says which ones it allows. */
+export interface Command {
+  /** The program, as a name on the `PATH` or a path, and its arguments. */
+  argv: string[];
+
+  /** Variables for the program, if the host allows them. */
+  environment?: Record<string, string>;
+
+  /** The working directory, below the worker's root, if the host allows one. */
+  folder?: string;
+
+  /** When it is ready; by default once it runs. `notify` is by `sd_notify`. */
+  ready?:
+    | { kind: "started" | "notify" }
+    | { kind: "line"; pattern: string }
+    | { kind: "tcp"; port: number; host?: string }
+    | { kind: "http"; url: string };
+
+  /** What its stdin and stdout carry; by default nothing. In a lane of JSON-RPC a call is a request. */
+  lane?: "none" | "lines" | "jsonrpc" | "jsonrpc-headers";
+
+  /** The number of the signal that asks it to stop; 15 by default. */
+  stopSignal?: number;
 }
 
 /** What a process may use, together with all that it starts. What is absent is not limited. */
