@@ -136,6 +136,9 @@ class ProcessHandle:
         The entry registers handlers by ``process.on_call``. Calls are begun in the order in which they are made. A call
         is sent once: nothing repeats it. While much waits for a process that does not read, a call waits for room.
 
+        A `Command` with a lane for JSON-RPC gets the call as a request, with `payload` as its params: a list, a dict or
+        `None`. An error that it answers is a `CallFailedError`.
+
         Its deadline is the earlier of `timeout` and the deadlines of the cancel scopes around it. The process learns
         how much time is left, and cancels the handler then. If this is cancelled, or its time is over, the process is
         told, and this goes on at once: an async handler is cancelled; a blocking one sees
