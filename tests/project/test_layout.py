@@ -57,6 +57,35 @@ def test_a_blocking_entrys_import_loads_no_trio() -> None:
     assert "trio" not in modules_loaded_by("from spindle_trio.child import BlockingProcessContext")
 
 
+SPAWNS_AN_ENTRY = """
+import trio, spindle_trio
+from spindle_trio.testing import MemoryLauncher
+
+async def echo(process):
+    process.ready()
+    await process.send(await process.messages().receive())
+
+async def main():
+    launchers = MemoryLauncher({"echo": echo}), spindle_trio.DefaultLauncher()
+    async with (
+        spindle_trio.open_host(launchers[0]) as host,
+        host.open_worker("tests", user_id="ada") as worker,
+        worker.backend_processes.open("echo", environment={"A": "1"}) as handle,
+    ):
+        await handle.send(1)
+        await handle.messages().receive()
+
+trio.run(main)
+"""
+
+
+def test_a_host_whose_workers_run_no_commands_loads_nothing_for_them() -> None:
+    loaded = modules_loaded_by(f"exec({SPAWNS_AN_ENTRY!r})")
+    assert "spindle_trio._host._spawn_request" in loaded
+    assert not {name for name in loaded if "command" in name and name != "spindle_trio._linux._command_line"}
+    assert not {name for name in loaded if "_programs" in name or name.startswith("spindle_trio.program")}
+
+
 @pytest.mark.parametrize("name", spindle_trio.__all__)
 def test_each_public_name_exists(name: str) -> None:
     assert getattr(spindle_trio, name) is not None
