@@ -69,3 +69,22 @@ def test_bytes_that_are_no_utf_8_are_a_value_error(module: ModuleType) -> None:
 def test_what_json_cannot_say_is_not_written(module: ModuleType, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="JSON"):
         module.write_json(value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1", '"', '{"a"', '{"a":1'])
+def test_what_breaks_off_is_refused_also_while_nobody_has_loaded_the_package(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """As in a child. The scanner of Python 3.11 takes the class of its error from there."""
+    monkeypatch.delitem(sys.modules, "json.decoder")
+    with pytest.raises(ValueError, match=r"breaks off|line 1"):
+        _json_text.read_json(text)
+
+
+def test_a_scanner_that_fails_without_an_error_refuses_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str, __: int) -> tuple[JsonValue, int]:
+        raise SystemError("returned NULL without setting an exception")
+
+    monkeypatch.setattr(_json_text, "_scan", fail)
+    with pytest.raises(ValueError, match="breaks off"):
+        _json_text.read_json("{")

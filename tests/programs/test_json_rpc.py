@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -355,3 +357,20 @@ async def test_a_command_without_json_rpc_takes_no_calls_and_the_error_says_what
         handle = await forked.worker.backend_processes.spawn(Command(["sleep", "60"], lane=lane))
         with pytest.raises(UnknownMethodError, match="lane='jsonrpc'"):
             await handle.call("echo")
+
+
+@BOTH
+async def test_any_garbage_between_messages_loses_no_answer(tmp_path, framing):
+    chance = random.Random(framing)
+    async with server(tmp_path, framing) as handle:
+        for number in range(60):
+            garbage = chance.choice([
+                chance.randbytes(chance.randrange(200)).decode("latin-1"),
+                "{" * chance.randrange(300),
+                json.dumps({"id": chance.choice([None, 1, -1, 10**30, "x", [], 1e300]), "result": 1}),
+                json.dumps([{"method": ""}, {"id": 0, "error": 0}, None]),
+                "Content-Length: " + chance.choice(["-1", "x", "", "1_0"]) + "\r\n\r\n",
+            ])  # fmt: skip
+            with trio.fail_after(10):
+                assert await handle.call("raw", {"text": f"{garbage}\n", "answers": True}) == "ok", garbage
+                assert await handle.call("echo", [number]) == [number], garbage

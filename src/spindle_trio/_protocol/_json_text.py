@@ -78,6 +78,8 @@ def read_json(data: str | bytes) -> JsonValue:
         value, end = _scan(text, 0)
     except StopIteration as stopped:
         raise ValueError(f"no JSON value at character {stopped.value}") from None
+    except SystemError:  # what the scanner of Python 3.11 raises while nobody has loaded the package around it
+        raise ValueError("an array, an object or a string that breaks off, or is no JSON") from None
     if end != len(text):
         raise ValueError(f"more than one JSON value: the first ends at character {end}")
     return value
