@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 
-from spindle_trio._linux._syscalls import system_call
+from spindle_trio._linux._syscalls import copy_in_memory, system_call
 
-_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CALLS = {"x86_64": (125, 126), "aarch64": (90, 91)}
+"""`capget` and `capset`. Each takes three sets (effective, permitted, inheritable), in a lower and an upper half."""
 _VERSION = 0x20080522
 
 _CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _KILL, _SETGID, _SETUID, _NET_BIND_SERVICE = 0, 1, 3, 4, 5, 6, 7, 10
-_KEPT = (_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _KILL, _SETGID, _SETUID, _NET_BIND_SERVICE)
+_KEPT = sum(1 << kept for kept in (_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _KILL, _SETGID, _SETUID, _NET_BIND_SERVICE))
+"""All of them are in the lower half."""
 
 
 def drop_capabilities() -> None:
@@ -19,11 +21,12 @@ def drop_capabilities() -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    with open("/proc/self/status", "rb") as file:
-        (held,) = (int(line.split()[1], 16) for line in file if line.startswith(b"CapPrm:"))
-    kept = held & sum(1 << number for number in _KEPT)
-    if kept == held:
-        return  # an ordinary user has none
+    get, set_ = _CALLS[os.uname().machine]
     header = _VERSION.to_bytes(4, "little") + bytes(4)
-    low = kept.to_bytes(4, "little")  # all that are kept are in the lower half
-    system_call(_CAPSET[os.uname().machine], header, low + low + bytes(4) + bytes(12))
+    address, held = copy_in_memory(bytes(24))
+    system_call(get, header, address)
+    low, high = bytes(held[4:8]), bytes(held[16:20])
+    kept = (int.from_bytes(low, "little") & _KEPT).to_bytes(4, "little")
+    if kept == low and not any(high):
+        return  # an ordinary user has none
+    system_call(set_, header, kept + kept + bytes(4) + bytes(12))

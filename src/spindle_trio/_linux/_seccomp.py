@@ -132,12 +132,32 @@ def install(*, network: str, subprocesses: bool, datagrams: bool = False, trunca
     Raises:
         OSError: the kernel refuses.
     """
-    program = _program(network=network, subprocesses=subprocesses, datagrams=datagrams, truncate=truncate)
+    program = _built(network=network, subprocesses=subprocesses, datagrams=datagrams, truncate=truncate)
     count = len(program) // 8
     forbid_new_privileges()
     address, copy = copy_in_memory(program)
     call("prctl", _SET_FILTER, 2, count.to_bytes(8, "little") + address.to_bytes(8, "little"), 0, 0)
     del copy
+
+
+def prepare() -> None:
+    """Write the filters of the presets ahead."""
+    if is_known_architecture():
+        _built(network="none", subprocesses=True, datagrams=False, truncate=True)
+
+
+_ready: dict[tuple[str, bool, bool, bool], bytes] = {}
+
+
+def _built(*, network: str, subprocesses: bool, datagrams: bool, truncate: bool) -> bytes:
+    """Write a filter, or take the one that was written before."""
+    rules = network, subprocesses, datagrams, truncate
+    program = _ready.get(rules)
+    if program is None:
+        program = _ready[rules] = _program(
+            network=network, subprocesses=subprocesses, datagrams=datagrams, truncate=truncate
+        )
+    return program
 
 
 def _program(*, network: str, subprocesses: bool, datagrams: bool, truncate: bool) -> bytes:

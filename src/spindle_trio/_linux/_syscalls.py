@@ -53,6 +53,9 @@ class _LongFunction(_ctypes.CFuncPtr):
     _restype_ = _Long
 
 
+_found_long: dict[str, _LongFunction] = {}
+
+
 def system_call(number: int, *arguments: int | bytes) -> int:
     """Make a system call for which the C library has no function, and return what it returns.
 
@@ -63,7 +66,10 @@ def system_call(number: int, *arguments: int | bytes) -> int:
     Raises:
         OSError: it has failed.
     """
-    function = _LongFunction(_ctypes.dlsym(_ctypes.dlopen(None, 0), "syscall"))  # type: ignore[arg-type]
+    function = _found_long.get("syscall")
+    if function is None:
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "syscall")  # type: ignore[arg-type]  # as above
+        function = _found_long["syscall"] = _LongFunction(address)
     values = [_Long(argument) if isinstance(argument, int) else argument for argument in arguments]
     result = function(_Long(number), *values)
     if result < 0:
@@ -72,12 +78,16 @@ def system_call(number: int, *arguments: int | bytes) -> int:
     return int(result)
 
 
-class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as above
-    _type_ = "c"
+class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as above
+    _type_ = "B"
 
 
-def copy_in_memory(data: bytes) -> tuple[int, object]:
-    """Copy some bytes to where a system call can find them; return the address, and what has to live until then."""
-    kind = type("_Buffer", (_ctypes.Array,), {"_type_": _Char, "_length_": len(data)})
+def copy_in_memory(data: bytes) -> tuple[int, memoryview]:
+    """Copy some bytes to where a system call finds and changes them.
+
+    Returns:
+        The address, and the copy, which has to live until then.
+    """
+    kind = type("_Buffer", (_ctypes.Array,), {"_type_": _Byte, "_length_": len(data)})
     copy = kind.from_buffer_copy(data)  # type: ignore[attr-defined]  # a class made here
-    return _ctypes.addressof(copy), copy
+    return _ctypes.addressof(copy), memoryview(copy)

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from spindle_trio._model import JsonValue
 
 
+def prepare() -> None:
+    """Do ahead what takes time; a fork server does it once for all its processes."""
+    from spindle_trio._linux import _capabilities, _landlock, _seccomp  # noqa: F401  # for those that are forked later
+
+    _seccomp.prepare()
+
+
 def confine(order: Mapping[str, JsonValue]) -> None:
     """Do to this process what its first frame asks for. It has one thread.
 

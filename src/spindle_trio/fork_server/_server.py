@@ -16,6 +16,7 @@ Host and server exchange datagrams, one JSON object each:
                     {"type": "fork", "spare": bool, "ahead": [file, …]}    fork a process, for a launch that waits, or
                                                             as a spare that reads these entries ahead, and
                                                             is prepared for the first one
+                    {"type": "sandboxes"}                   load what processes in sandboxes need, once for all
                     {"type": "reap", "number": n}           reap a process that has ended; its pid is no longer needed
                     {"type": "discard", "number": n}        kill and reap a process, whatever it is doing
     guard → host    {"type": "guarding", "level": name, "problems": {name: text, …}, "group": path}    the group of all
@@ -183,6 +184,10 @@ class _Server:
             ahead = request.get("ahead", [])
             assert isinstance(ahead, list)
             self._asked.append((bool(request["spare"]), [str(file) for file in ahead]))
+        elif kind == "sandboxes":
+            from spindle_trio.child._confine import prepare
+
+            prepare()
         elif isinstance(number, int) and number in self._unreaped and number not in self._ending.values():
             if kind == "discard":
                 os.kill(self._unreaped[number], signals.SIGKILL)

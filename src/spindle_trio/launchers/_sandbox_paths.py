@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -53,15 +54,22 @@ def resolve_sandbox(sandbox: Sandbox, entry: ResolvedEntry, root: Path, runtime:
     if deny:
         _refuse_contradictions(deny, read, write)
         read, write = _without(deny, read), _without(deny, write)
-    write = outermost([*write, *DEVICES])
+    read, write = _joined(tuple(read), tuple(write))
     return SandboxRules(
-        read=[path for path in outermost(read) if not any(is_inside(path, folder) for folder in write)],
+        read=read,
         write=write,
         network=sandbox.network,
         subprocesses=sandbox.subprocesses,
         private_read=PRIVATE in sandbox.read,
         private_write=PRIVATE in sandbox.write,
     )
+
+
+@lru_cache(maxsize=64)
+def _joined(read: Sequence[str], write: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leave out what is allowed anyway, and add the devices. Nobody may change the lists."""
+    write = outermost([*write, *DEVICES])
+    return [path for path in outermost(read) if not any(is_inside(path, folder) for folder in write)], write
 
 
 def _found(name: str, path: str, real_root: str) -> str:

@@ -13,32 +13,31 @@ from typing import Final
 from spindle_trio.launchers._local._interpreter import search_path
 from spindle_trio.launchers._sandbox_paths import outermost
 
-__all__ = ["installation_of", "python_runtime", "system_runtime"]
+__all__ = ["installation_of", "network_runtime", "python_runtime", "system_runtime"]
 
 _PACKAGE: Final = str(Path(__file__).resolve().parents[1])
 
 _SYSTEM: Final = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
-    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/alternatives"),
-    *("/etc/localtime", "/etc/timezone", "/etc/locale.alias", "/etc/locale.conf", "/etc/os-release"),
-    *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/hosts", "/etc/resolv.conf"),
-    *("/etc/gai.conf", "/etc/services", "/etc/protocols", "/etc/mime.types", "/etc/inputrc"),
-    *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/tls/openssl.cnf"),
-    *("/etc/pki/ca-trust/extracted", "/etc/ca-certificates", "/etc/crypto-policies"),
-    *("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/ld.so.preload"),
+    *("/etc/alternatives", "/etc/localtime", "/etc/timezone", "/etc/os-release", "/etc/locale.conf", "/etc/mime.types"),
+    *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf"),
+    *("/etc/crypto-policies", "/sys/devices/system"),
 )
 """Programs, libraries and the settings that these read. None of them has secrets on an ordinary system."""
 
 _OF_THE_KERNEL: Final = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/loadavg", "/proc/uptime"),
-    *("/proc/version", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/ostype", "/proc/sys/kernel/version"),
-    *("/proc/sys/kernel/cap_last_cap", "/proc/sys/kernel/ngroups_max", "/proc/sys/kernel/pid_max"),
-    *("/proc/sys/kernel/random", "/proc/sys/kernel/threads-max", "/proc/sys/vm/overcommit_memory"),
-    *("/proc/sys/vm/max_map_count", "/proc/sys/fs/pipe-max-size"),
+    *("/proc/version", "/proc/sys"),
 )
 """What is the same in each `/proc`, whosever it is."""
 
 _OWN: Final = "/proc/self"
+
+_OF_NETWORKS: Final = (
+    *("/etc/hosts", "/etc/resolv.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols"),
+    *("/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted", "/etc/ca-certificates"),
+)
+"""Names of others, and certificates: of use only with a network."""
 
 
 def python_runtime() -> Sequence[str]:
@@ -57,6 +56,12 @@ def _python_runtime(path: tuple[str, ...], home: str) -> Sequence[str]:
 def system_runtime() -> Sequence[str]:
     """List what any program of this system needs."""
     return outermost([*_real(_SYSTEM), *filter(os.path.exists, _OF_THE_KERNEL), _OWN])
+
+
+@lru_cache(maxsize=1)
+def network_runtime() -> Sequence[str]:
+    """List what programs need that speak to others."""
+    return outermost(_real(_OF_NETWORKS))
 
 
 def installation_of(program: str) -> Sequence[str]:

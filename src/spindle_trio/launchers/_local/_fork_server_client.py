@@ -124,6 +124,10 @@ class ForkServer:
         """Ask for a process: for a launch that waits, or as a spare, which reads these entries ahead."""
         self._send({"type": "fork", "spare": spare, "ahead": list(ahead)})
 
+    def expect_sandboxes(self) -> None:
+        """Have its processes ready for sandboxes from now on."""
+        self._send({"type": "sandboxes"})
+
     def discard(self, number: int) -> None:
         """Have a process killed and reaped; see `ProcessParent.discard`."""
         self._send({"type": "discard", "number": number})

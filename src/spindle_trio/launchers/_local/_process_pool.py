@@ -58,11 +58,14 @@ class ProcessPool:
         self._sleep = trio.CancelScope()  # of the task that asks for spares
         self._look_at = -math.inf  # when it looks next
         self._launched_at = -math.inf
+        self._expects_sandboxes = False
         self._lately: dict[str, None] = {}  # files of Python entries that were launched, the last one last
 
     def use(self, server: ForkServer) -> None:
         """Have a server fork from now on, first for the launches that wait."""
         self.server = server
+        if self._expects_sandboxes:
+            server.expect_sandboxes()
         self._owed.clear()
         self._launched_at = -math.inf  # the clock of another Trio run means nothing in this one
         for launch in self.waiting:
@@ -70,6 +73,13 @@ class ProcessPool:
             launch.nap.deadline = launch.began_at + ANSWER_SECONDS
             server.request(spare=False)
         self._look_soon(-math.inf)
+
+    def expect_sandboxes(self) -> None:
+        """Have processes that are forked from now on ready for sandboxes. May be called any number of times."""
+        if not self._expects_sandboxes:
+            self._expects_sandboxes = True
+            if self.server is not None:
+                self.server.expect_sandboxes()
 
     async def drop_server(self, error: OSError) -> None:
         """End a server that is gone, with its spares. Launches that wait for it fail; later ones wait for the next.

@@ -205,21 +205,24 @@ class ServerLauncher(Launcher):
     def _parts(self) -> tuple[Mapping[SandboxPart, str], Mapping[SandboxPart, str]]:
         from spindle_trio.launchers._local._sandbox_parts import find_parts  # most programs have no sandboxes
 
+        self._pool.expect_sandboxes()  # who asks is about to use some
         return find_parts(self._containment)
 
     def resolve_sandbox(self, sandbox: Sandbox, entry: ResolvedEntry, root: Path) -> SandboxRules:
         """Accept or refuse a sandbox; see `Launcher.resolve_sandbox`."""
         from spindle_trio.launchers._sandbox_paths import resolve_sandbox  # most programs have none
 
-        return resolve_sandbox(sandbox, entry, root, self._runtime(entry) if "@runtime" in sandbox.read else ())
+        return resolve_sandbox(sandbox, entry, root, self._runtime(sandbox, entry))
 
-    def _runtime(self, entry: ResolvedEntry) -> Sequence[str]:
+    def _runtime(self, sandbox: Sandbox, entry: ResolvedEntry) -> Sequence[str]:
+        """List what ``@runtime`` stands for, if the sandbox names it."""
+        if "@runtime" not in sandbox.read:
+            return ()
+        from spindle_trio.launchers._sandbox_runtime import installation_of, network_runtime  # as above
+
         runtime = self._engine_for(entry).runtime(entry)
-        if entry.program is None:
-            return runtime
-        from spindle_trio.launchers._sandbox_runtime import installation_of  # as above
-
-        return [*runtime, *installation_of(str(entry.program))]
+        program = () if entry.program is None else installation_of(str(entry.program))
+        return [*runtime, *program, *(network_runtime() if sandbox.network == "host" else ())]
 
     def launch(self, order: LaunchOrder) -> ProcessBlock:
         """Give a process the entry to run; see `Launcher.launch`.
