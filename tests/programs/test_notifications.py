@@ -134,6 +134,8 @@ async def test_a_program_that_never_beats_is_ended(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         handle = await spawn(forked, "tell('READY=1'); wait()", heartbeat_timeout=0.2)
         assert (await handle.wait_ended()).state == "timed_out"
+    assert handle.post_mortem is not None
+    assert handle.post_mortem.stacks is None, "those of the shim say nothing of the program"
 
 
 @pytest.mark.quick(1)
@@ -363,13 +365,12 @@ wait()
 
 async def test_a_program_that_reads_its_configuration_again_says_so_until_it_is_ready(tmp_path: Path) -> None:
     source = """
-tell('STATUS=serving\\nREADY=1')
 def reload(*_):
     tell(f'RELOADING=1\\nMONOTONIC_USEC={time.monotonic_ns() // 1000}')
     while not os.path.exists('go'): time.sleep(0.002)
     tell('READY=1')
 signal.signal(signal.SIGHUP, reload)
-print('up', flush=True)
+tell('STATUS=serving\\nREADY=1')
 while True: signal.pause()
 """
     async with fork_host(tmp_path, containment=Containment.SWEEP) as forked:

@@ -33,6 +33,12 @@ _MOST_DESCRIPTORS: Final = 253  # of the kernel, for one message
 _PATH_BYTES: Final = 107  # of `sockaddr_un`
 _CREDENTIALS: Final = "3i"  # pid, user, group
 
+_IN_A_ROW: Final = 64
+"""How many datagrams to hear before other tasks have their turn."""
+
+MOST_WAITING: Final = 4096
+"""How many may still wait when the program has ended: more than any system queues by default."""
+
 _LONGEST_USEC: Final = 2**64 - 1
 
 
@@ -126,9 +132,9 @@ class NotifySocket:
             await wait_readable(self._socket)
             self.take_in()
 
-    def take_in(self) -> None:
-        """Hear what has been sent by now, and not much more."""
-        for _ in range(64):
+    def take_in(self, most: int = _IN_A_ROW) -> None:
+        """Hear what has been sent by now, up to so many."""
+        for _ in range(most):
             try:
                 self._receive()
             except BlockingIOError:

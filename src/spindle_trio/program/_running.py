@@ -6,12 +6,14 @@ has named another process of its tree as the one that counts (``MAINPID``).
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio._linux._syscalls import call
 from spindle_trio.program._senders import descends
 
@@ -28,7 +30,11 @@ _OF_THE_GROUP: Final = (
 
 
 def prepare_shim() -> None:
-    """Have this process adopt orphans, and ignore the signals of its group."""
+    """Have this process adopt orphans, ignore the signals of its group, and say nothing of its own stacks.
+
+    When a program has missed a deadline, those of its shim would only mislead.
+    """
+    faulthandler.unregister(DUMP_SIGNAL)
     call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in _OF_THE_GROUP:
         signal.signal(number, signal.SIG_IGN)

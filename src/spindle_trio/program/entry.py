@@ -126,7 +126,9 @@ class _Shim:
     def _say_end(self, program: RunningProgram) -> None:
         number = None
         if self._socket is not None and self._reports is not None:
-            self._socket.take_in()
+            from spindle_trio.program._notify import MOST_WAITING
+
+            self._socket.take_in(MOST_WAITING)
             self._reports.close()
             number = self._reports.error_number
         stopped_by = self._spec.stop_signal if self._stopped else None
