@@ -88,12 +88,16 @@ _CLONE, _CLONE3, _UNSHARE = (56, 220), (435, 435), (272, 97)
 _FORK, _VFORK = (57, None), (58, None)
 _SOCKET, _SOCKETPAIR, _IOCTL, _PRLIMIT = (41, 198), (53, 199), (16, 29), (302, 261)
 
+_OPEN, _OPENAT, _OPENAT2, _TRUNCATE = (2, None), (257, 56), (437, 437), (76, 45)
+
 _NAMESPACES = 0x7E020000
 """The flags that make new namespaces; that of time is `_TIME_NAMESPACE`, and only for `unshare`."""
 _TIME_NAMESPACE = 0x80
 _AS_THREAD = 0x00010000
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """Requests that type into a terminal for its user: TIOCSTI, TIOCLINUX."""
+
+_O_ACCMODE, _O_TRUNC = 0o3, 0o1000
 
 _UNIX = 1
 _STREAM, _DATAGRAM, _PACKETS = 1, 2, 5
@@ -185,7 +189,8 @@ def _program(*, network: str, subprocesses: bool, datagrams: bool, truncate: boo
     if network == "none":
         lines += _on(_SOCKETPAIR[column], [] if datagrams else _only_streams())
     if not truncate:
-        lines += _on((76, 45)[column], _fail(_EPERM)) + _on(437, _fail(_ENOSYS))
+        lines += _on(_TRUNCATE[column], _fail(_EPERM)) + _on(_OPENAT2[column], _fail(_ENOSYS))  # flags behind a pointer
+        lines += _on(_OPENAT[column], _not_for_truncation(2)) + _on(_OPEN[column], _not_for_truncation(1))
     return b"".join([*lines, _line(_RETURN, _ALLOW)])
 
 
@@ -217,6 +222,11 @@ def _if_bits(index: int, bits: int, error: int) -> list[bytes]:
 
 def _if_equal(index: int, value: int, error: int) -> list[bytes]:
     return [_argument(index), _line(_EQUAL, value, 0, 1), *_fail(error)]
+
+
+def _not_for_truncation(index: int) -> list[bytes]:
+    """Refuse to open a file for reading that is cut short by that: `O_TRUNC` with no right to write."""
+    return [_argument(index), _line(_AND, _O_TRUNC | _O_ACCMODE), _line(_EQUAL, _O_TRUNC, 0, 1), *_fail(_EPERM)]
 
 
 def _unless_thread() -> list[bytes]:

@@ -5,6 +5,8 @@ Its modules are loaded by the processes that need them.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +46,8 @@ def apply_sandbox(rules: Mapping[str, JsonValue]) -> None:
     read, write = rules["read"], rules["write"]
     assert isinstance(read, list)
     assert isinstance(write, list)
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise OSError(0, "it cannot go into its sandbox: it has other threads, which would stay outside")
     try:
         _capabilities.drop_capabilities()
         _landlock.restrict(map(str, read), map(str, write), tcp=rules["network"] == "host")

@@ -205,6 +205,17 @@ def proc_root(at):
         file.read()
 
 
+def own_proc_root(at):
+    with open(f"/proc/self/root{at['home']}/.ssh/id_ed25519") as file:
+        file.read()
+
+
+def limit_other(at):
+    import resource
+
+    resource.prlimit(at["victim"], resource.RLIMIT_NOFILE)
+
+
 def trace(at):
     in_a_child(lambda: system_call("ptrace", 0x4206, at["victim"], 0, 0))  # PTRACE_SEIZE; the end of the copy detaches
 
@@ -291,6 +302,13 @@ def pair_to_another_address(at):
         one.sendto(b"out", "\0" + at["abstract"] + "-datagrams")
 
 
+def reuse_a_pair(at):
+    one, other = socket.socketpair()
+    other.close()
+    with one:
+        one.connect(at["unix"])
+
+
 # ---- the kernel
 
 
@@ -368,12 +386,21 @@ def change_root(at):
     in_a_child(lambda: system_call("chroot", at["root"].encode()))
 
 
-FILES_READ = (read_ssh, list_home, soft_link_out, proc_root)
+FILES_READ = (read_ssh, list_home, soft_link_out, proc_root, own_proc_root)
 FILES_WRITTEN = (
     *(write_beside, change_beside, truncate_beside, truncate_by_opening, remove_beside, make_folder_beside),
     *(move_out, move_in, hard_link_out, write_by_a_soft_link, open_by_handle),
 )
-PROCESSES = (proc_environment, proc_memory, trace, read_memory, signal_other, signal_by_pidfd, take_descriptor)
+PROCESSES = (
+    proc_environment,
+    proc_memory,
+    trace,
+    read_memory,
+    signal_other,
+    signal_by_pidfd,
+    take_descriptor,
+    limit_other,
+)
 SOCKETS = (
     *(tcp, tcp_listen, udp, tcp_6, raw_socket, netlink, abstract_socket, abstract_datagram, unix_socket),
     *(pair_to_another_address,),
@@ -391,6 +418,9 @@ KERNEL = (
         change_root,
     ),
 )
+NEVER = (reuse_a_pair,)
+"""What no process can do, whether it is in a sandbox or not."""
+
 FORBIDDEN = (*FILES_READ, proc_command_line, *FILES_WRITTEN, write_root, *PROCESSES, *SOCKETS, *KERNEL)
 
 
@@ -513,7 +543,7 @@ ALLOWED = (
     *(event_loop, multiprocess, devices, read_root, who_am_i, own_proc, file_descriptors_pass),
 )
 
-ATTEMPTS = {function.__name__: function for function in (*FORBIDDEN, *ALLOWED)}
+ATTEMPTS = {function.__name__: function for function in (*FORBIDDEN, *NEVER, *ALLOWED)}
 
 
 def attempt(name, at):
