@@ -58,6 +58,13 @@ async def a_host_program(channel: trio.abc.Channel[object]) -> None:
         await worker.backend_processes.spawn("dist/indexer.py", keyy="a")  # type: ignore[call-arg]  # no such option
         await worker.backend_processes.spawn("dist/indexer.py", key=1)  # type: ignore[arg-type]  # no text
         await handle.kill()
+        command = spindle.Command([Path("bin") / "server", "-v"], ready=spindle.Line("up"), lane="jsonrpc")
+        assert_type(await worker.backend_processes.spawn(command), ProcessHandle)
+        spindle.Command(["server"], lane="json")  # type: ignore[arg-type]  # no such lane
+        spindle.Command([3])  # type: ignore[list-item]  # no text
+        assert_type(handle.info.status, str | None)
+        spindle.open_host(commands={"server"})
+        spindle.open_host(commands=lambda command: command.argv[0] == "server")
 
 
 async def an_entry(process: ProcessContext) -> int:

@@ -119,15 +119,16 @@ class Http:
 Readiness: TypeAlias = Literal["started", "notify"] | Line | Tcp | Http
 
 
-def _as_argv(value: object) -> tuple[str, ...]:
+def _as_argv(value: Sequence[str | PathLike]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(
             f"argv must be a sequence of str, not one text; type: Command({shlex.split(value, posix=False)!r}), "
             f"or for a line of the shell: Command(['sh', '-c', {value!r}])"
         )
-    if isinstance(value, Sequence) and value:
-        value = [item.__fspath__() if isinstance(item, PathLike) else item for item in value]
-    argv = checked_arguments(value, "argv")
+    given: object = value
+    if isinstance(given, Sequence):
+        given = [item.__fspath__() if isinstance(item, PathLike) else item for item in given]
+    argv = checked_arguments(given, "argv")
     if not argv:
         raise ValueError("argv must have at least the program in it, as in Command(['my-server'])")
     if not argv[0].strip():

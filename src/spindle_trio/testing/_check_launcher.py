@@ -31,6 +31,7 @@ from spindle_trio.testing._life_checks import (
     launch_can_be_cancelled,
     launches,
     leaves_nothing,
+    refuses_commands_that_are_not_there,
     reports_exit_codes,
     resolve_refuses,
     shows_heartbeats,
@@ -94,6 +95,7 @@ def _leaf_texts(error: BaseException) -> list[str]:
 
 _CHECKS: Final[tuple[Callable[[Bench], Awaitable[None]], ...]] = (
     resolve_refuses,
+    refuses_commands_that_are_not_there,
     launches,
     keeps_order,
     receive_keeps_trios_rules,

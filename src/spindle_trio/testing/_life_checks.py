@@ -35,6 +35,18 @@ async def resolve_refuses(bench: Bench) -> None:  # noqa: ASYNC124  # one of man
         raise AssertionError(f"it accepted {wrong!r}")
 
 
+async def refuses_commands_that_are_not_there(bench: Bench) -> None:  # noqa: ASYNC124  # as above
+    """`resolve_command` refuses a program that is not there, or any, by `EntryError`."""
+    from spindle_trio._model._command import Command  # most tests have none
+
+    for program in ("no-such-program-anywhere", "./not-there"):
+        try:
+            bench.launcher.resolve_command(Command([program]), bench.root, {"PATH": "/usr/bin:/bin"})
+        except EntryError:
+            continue
+        raise AssertionError(f"it accepted the program {program!r}")
+
+
 async def launches(bench: Bench) -> None:
     """A launched process is alive, reads its first frame, and says that it is ready."""
     async with bench.launched("echo") as subject:
