@@ -5,6 +5,7 @@ Kernels have learned it step by step; each step is a version of its interface (A
 
 from __future__ import annotations
 
+import errno
 import os
 
 from spindle_trio._linux._syscalls import system_call
@@ -59,6 +60,7 @@ def restrict(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> None:
     Raises:
         OSError: a path leads through a link by now, or the kernel refuses.
     """
+    refuse_threads()
     abi = version()
     rights = _FIRST | sum(right for since, right in _LATER if abi >= since)
     fields = [rights]
@@ -78,6 +80,18 @@ def restrict(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> None:
         system_call(_RESTRICT, rules, 0)
     finally:
         os.close(rules)
+
+
+def refuse_threads() -> None:
+    """Make sure that this process has one thread: the others would stay outside of the sandbox.
+
+    Raises:
+        OSError: it has more, or there is no `/proc`.
+    """
+    # A folder has a link from its parent, one from itself, and one from each folder in it.
+    threads = os.stat("/proc/self/task").st_nlink - 2
+    if threads != 1:
+        raise OSError(errno.EBUSY, f"{threads} threads run already, and a sandbox holds for one")
 
 
 def forbid_new_privileges() -> None:

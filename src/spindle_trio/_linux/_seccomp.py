@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from spindle_trio._linux._landlock import forbid_new_privileges
+from spindle_trio._linux._landlock import forbid_new_privileges, refuse_threads
 from spindle_trio._linux._syscalls import call, copy_in_memory, system_call
 
 TYPE_CHECKING = False
@@ -87,6 +87,8 @@ _REFUSED: Mapping[str, tuple[int | None, int | None]] = {
 _CLONE, _CLONE3, _UNSHARE = (56, 220), (435, 435), (272, 97)
 _FORK, _VFORK = (57, None), (58, None)
 _SOCKET, _SOCKETPAIR, _IOCTL, _PRLIMIT = (41, 198), (53, 199), (16, 29), (302, 261)
+_MQ_OPEN, _MQ_UNLINK = (240, 180), (241, 181)
+"""Message queues have names that all processes share, and that Landlock does not see."""
 
 _OPEN, _OPENAT, _OPENAT2, _TRUNCATE = (2, None), (257, 56), (437, 437), (76, 45)
 
@@ -137,6 +139,7 @@ def install(*, network: str, subprocesses: bool, datagrams: bool = False, trunca
         OSError: the kernel refuses.
     """
     program = _built(network=network, subprocesses=subprocesses, datagrams=datagrams, truncate=truncate)
+    refuse_threads()
     count = len(program) // 8
     forbid_new_privileges()
     address, copy = copy_in_memory(program)
@@ -158,14 +161,29 @@ def _built(*, network: str, subprocesses: bool, datagrams: bool, truncate: bool)
     rules = network, subprocesses, datagrams, truncate
     program = _ready.get(rules)
     if program is None:
-        program = _ready[rules] = _program(
-            network=network, subprocesses=subprocesses, datagrams=datagrams, truncate=truncate
+        program = _ready[rules] = build_filter(
+            os.uname().machine,
+            network=network,
+            subprocesses=subprocesses,
+            datagrams=datagrams,
+            truncate=truncate,
         )
     return program
 
 
-def _program(*, network: str, subprocesses: bool, datagrams: bool, truncate: bool) -> bytes:
-    architecture, column = _ARCHITECTURES[os.uname().machine]
+def build_filter(
+    machine: str, *, network: str, subprocesses: bool, datagrams: bool = False, truncate: bool = True
+) -> bytes:
+    """Write a filter as the kernel takes it: instructions of 8 bytes each. Depends on nothing but its arguments.
+
+    Args:
+        machine: a name of `os.uname().machine`.
+        network: as for `install`, and so are the others.
+        subprocesses: see there.
+        datagrams: see there.
+        truncate: see there.
+    """
+    architecture, column = _ARCHITECTURES[machine]
     lines = [
         _line(_LOAD, _ARCHITECTURE),
         _line(_EQUAL, architecture, 1, 0),
@@ -185,9 +203,10 @@ def _program(*, network: str, subprocesses: bool, datagrams: bool, truncate: boo
     lines += _on(_IOCTL[column], typing)
     lines += _on(_PRLIMIT[column], [_argument(0), _line(_EQUAL, 0, 1, 0), *_fail(_EPERM)])  # only its own
     if network != "host":
+        lines += _on(_MQ_OPEN[column], _fail(_EPERM)) + _on(_MQ_UNLINK[column], _fail(_EPERM))
         lines += _on(_SOCKET[column], _sockets(network, datagrams=datagrams))
-    if network == "none":
-        lines += _on(_SOCKETPAIR[column], [] if datagrams else _only_streams())
+        pairs = _only_streams() if network == "none" and not datagrams else []
+        lines += _on(_SOCKETPAIR[column], [*_only_unix(), *pairs])  # those of TIPC reach other machines
     if not truncate:
         lines += _on(_TRUNCATE[column], _fail(_EPERM)) + _on(_OPENAT2[column], _fail(_ENOSYS))  # flags behind a pointer
         lines += _on(_OPENAT[column], _not_for_truncation(2)) + _on(_OPEN[column], _not_for_truncation(1))
@@ -236,10 +255,14 @@ def _unless_thread() -> list[bytes]:
 def _sockets(network: str, *, datagrams: bool) -> list[bytes]:
     if network == "none" and not datagrams:
         return _fail(_EPERM)
-    lines = [_argument(0), _line(_EQUAL, _UNIX, 1, 0), *_fail(_EPERM)]
+    lines = _only_unix()
     if network == "none":
         lines += [_argument(1), _line(_AND, 0xF), _line(_EQUAL, _DATAGRAM, 1, 0), *_fail(_EPERM)]
     return lines
+
+
+def _only_unix() -> list[bytes]:
+    return [_argument(0), _line(_EQUAL, _UNIX, 1, 0), *_fail(_EPERM)]
 
 
 def _only_streams() -> list[bytes]:
