@@ -164,6 +164,37 @@ def test_any_text_is_read_or_refused(data):
         assert all(isinstance(message, Answer | Refusal | Said | NoJsonRpcError) for message in messages)
 
 
+odd_literals = st.sampled_from(
+    [
+        "1e999",
+        "-1e999",
+        "1" * 400,
+        "[" * 400 + "]" * 400,
+        "null",
+        "true",
+        "{}",
+        '"\\ud800"',
+        '"7"',
+        "1.0",
+        "-0",
+        "7",
+        "[1]",
+        '"m"',
+    ]
+)
+
+
+@given(fields=st.dictionaries(st.sampled_from(["jsonrpc", "id", "method", "params", "result", "error"]), odd_literals))
+def test_any_message_of_odd_values_is_read_or_refused_and_its_id_can_be_given_back(fields):
+    text = "{" + ",".join(f'"{name}":{literal}' for name, literal in fields.items()) + "}"
+    try:
+        (message,) = read_messages(text.encode())
+    except NoJsonRpcError:
+        return
+    if isinstance(message, Said) and message.is_request:
+        assert json.loads(LineFraming.frame(refusal_text(message.message["id"], 1, "no")))["error"]["code"] == 1
+
+
 def one(**fields: object) -> object:
     (message,) = read_messages(json.dumps(fields).encode())
     return message
@@ -194,7 +225,7 @@ def test_an_id_may_come_back_as_text_or_as_a_float(given_back, ours):
     ("error", "text", "code"),
     [
         ("boom", "boom", None),
-        (5, "an error that is no object: 5", None),
+        (5, 'an error that is no object: \'{"id": 1, "error": 5}\'', None),
         ({}, "(the server gave no message)", None),
         ({"code": "E1", "message": "m"}, "m", None),
         ({"code": -32000.0, "message": 4}, "(the server gave no message)", -32000),

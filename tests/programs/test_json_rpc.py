@@ -368,6 +368,10 @@ async def test_any_garbage_between_messages_loses_no_answer(tmp_path, framing):
                 chance.randbytes(chance.randrange(200)).decode("latin-1"),
                 "{" * chance.randrange(300),
                 json.dumps({"id": chance.choice([None, 1, -1, 10**30, "x", [], 1e300]), "result": 1}),
+                '{"id":1e999,"method":"q"}',
+                '{"id":1,"error":1e999}',
+                '{"method":"n","params":[1e999]}',
+                f'{{"id":{"9" * 3000},"method":"q","params":{"[" * 500 + "]" * 500}}}',
                 json.dumps([{"method": ""}, {"id": 0, "error": 0}, None]),
                 "Content-Length: " + chance.choice(["-1", "x", "", "1_0"]) + "\r\n\r\n",
             ])  # fmt: skip

@@ -25,6 +25,8 @@ _LENGTH: Final = b"content-length:"
 _LENGTH_DIGITS: Final = 19
 """Digits of a length that is certainly too long."""
 
+_INFINITY: Final = float("inf")  # which 1e999 is
+
 _SHOWN_BYTES: Final = 200
 """How much of a broken message an error shows."""
 
@@ -277,7 +279,7 @@ def _read_message(value: JsonValue, data: bytes) -> Incoming:
         raise NoJsonRpcError(f"no object: {_shown(data)}")
     method = value.get("method")
     if method is not None:
-        if not isinstance(method, str) or isinstance(value.get("id"), bool | list | dict):
+        if not isinstance(method, str) or not _may_be_id(value.get("id")):
             raise NoJsonRpcError(f"a method or an id that is none: {_shown(data)}")
         return Said({name: value[name] for name in ("id", "method", "params") if name in value})
     if "id" not in value:
@@ -285,7 +287,7 @@ def _read_message(value: JsonValue, data: bytes) -> Incoming:
     request_id = _own_id(value["id"])
     error = value.get("error")
     if error is not None:
-        return _read_refusal(request_id, error)
+        return _read_refusal(request_id, error, data)
     if "result" in value:
         return Answer(request_id, value["result"])
     if "jsonrpc" not in value:
@@ -293,11 +295,9 @@ def _read_message(value: JsonValue, data: bytes) -> Incoming:
     return Refusal(request_id, "the answer has neither a result nor an error")
 
 
-def _read_refusal(request_id: int | None, error: JsonValue) -> Refusal:
+def _read_refusal(request_id: int | None, error: JsonValue, data: bytes) -> Refusal:
     if not isinstance(error, dict):
-        return Refusal(
-            request_id, error if isinstance(error, str) else f"an error that is no object: {write_json(error)}"
-        )
+        return Refusal(request_id, error if isinstance(error, str) else f"an error that is no object: {_shown(data)}")
     code, said = error.get("code"), error.get("message")
     if isinstance(code, float) and code.is_integer():
         code = int(code)
@@ -307,6 +307,13 @@ def _read_refusal(request_id: int | None, error: JsonValue) -> Refusal:
         code if type(code) is int and abs(code) < 1 << 63 else None,
         error.get("data"),
     )
+
+
+def _may_be_id(request_id: JsonValue) -> bool:
+    """Whether a server may give a request this id. One that no JSON can give back is none."""
+    if isinstance(request_id, float):
+        return abs(request_id) < _INFINITY
+    return not isinstance(request_id, bool | list | dict)
 
 
 def _own_id(request_id: JsonValue) -> int | None:

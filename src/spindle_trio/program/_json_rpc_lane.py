@@ -64,6 +64,7 @@ _PATIENCE: Final = 0.5
 """Seconds in which a program that has closed a stream may end, before calls that it cannot answer fail."""
 
 _MOST_COMPLAINTS: Final = 100
+_COMPLAINT_CHARACTERS: Final = 500
 _MOST_CANCELLED: Final = 10_000
 _INTERNAL_ERROR: Final = -32603
 
@@ -205,7 +206,7 @@ class JsonRpcLane:
     def _complain(self, text: str) -> None:
         self._complaints += 1
         if self._complaints <= _MOST_COMPLAINTS:
-            report(f"spindle_trio: the program has sent {text}")
+            report(f"spindle_trio: the program has sent {text[:_COMPLAINT_CHARACTERS]}")
         if self._complaints == _MOST_COMPLAINTS:
             report("spindle_trio: no more is said about what the program should not have sent")
 
