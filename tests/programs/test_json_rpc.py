@@ -7,11 +7,13 @@ import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from spindle_trio import (
     CallFailedError,
@@ -21,7 +23,10 @@ from spindle_trio import (
     PayloadError,
     ProcessHandle,
     ProcessLostError,
+    StreamChannel,
     UnknownMethodError,
+    connect_worker,
+    open_host,
 )
 from support.fork_server import fork_host
 
@@ -378,3 +383,25 @@ async def test_any_garbage_between_messages_loses_no_answer(tmp_path, framing):
             with trio.fail_after(10):
                 assert await handle.call("raw", {"text": f"{garbage}\n", "answers": True}) == "ok", garbage
                 assert await handle.call("echo", [number]) == [number], garbage
+
+
+async def test_a_worker_at_the_other_end_of_a_stream_calls_a_program_as_well(tmp_path):
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with open_host(commands=lambda _: True) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(host.serve_worker, StreamChannel(theirs), "far", root=tmp_path, user_id="ada"))
+        async with connect_worker(StreamChannel(ours)) as worker:
+            command = Command([sys.executable, "-SE", SERVER, "headers"], lane="jsonrpc-headers")
+            handle = await worker.backend_processes.spawn(command)
+            async with handle.messages() as messages:
+                for number in range(100):
+                    await handle.send({"method": "note", "params": [number]})
+                assert len(await handle.call("heard")) == 100
+                with pytest.raises(CallFailedError) as caught:
+                    await handle.call("fail", {"code": -1, "message": "no", "data": [None, {"x": 1.5}]})
+                assert (caught.value.code, caught.value.data) == (-1, [None, {"x": 1.5}])
+                with pytest.raises(PayloadError, match="dict or a list"):
+                    await handle.call("echo", 5)
+                await handle.send({"method": "hold", "params": {"name": "x"}})
+                assert (await messages.receive())["method"] == "holding"
+                with pytest.raises(PayloadError, match="'method'"):
+                    await handle.send({"no": "message"})
