@@ -20,6 +20,7 @@ from spindle_trio import (
     EntryError,
     Http,
     PayloadError,
+    PeerProtocolError,
     SpawnRefusedError,
     StartupFailedError,
     StartupTimeoutError,
@@ -32,6 +33,7 @@ from spindle_trio import (
     open_pool,
 )
 from spindle_trio.testing import CommandScript, MemoryLauncher, ScriptedProgram
+from support.worker_protocol import memory_ends
 
 SERVER = Command(["server"])
 
@@ -44,16 +46,20 @@ async def processes_with(script: CommandScript, **options: Any) -> AsyncIterator
 
 
 @asynccontextmanager
-async def distant_processes_with(script: CommandScript, **options: Any) -> AsyncIterator[BackendProcesses]:
-    near, far = memory_stream_pair()
+async def distant_processes_with(
+    script: CommandScript, *, as_values: bool = False, **options: Any
+) -> AsyncIterator[BackendProcesses]:
+    near: Any
+    far: Any
+    near, far = memory_ends() if as_values else map(StreamChannel, memory_stream_pair())
     launcher = MemoryLauncher(commands={"server": script})
     async with open_host(launcher, **options) as host, trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await host.serve_worker(StreamChannel(near), "tests", root="/r", user_id="ada")
+            await host.serve_worker(near, "tests", root="/r", user_id="ada")
 
         nursery.start_soon(serve)
-        async with connect_worker(StreamChannel(far)) as worker:
+        async with connect_worker(far) as worker:
             yield worker.backend_processes
 
 
@@ -405,6 +411,21 @@ async def test_a_connected_worker_runs_what_its_host_allows(autojump_clock: Mock
         with pytest.raises(EntryError, match="does not allow the command 'other'"):
             await processes.spawn(Command(["other"]))
         assert handle.state == "running"
+
+
+@pytest.mark.parametrize("as_values", [False, True])
+@pytest.mark.parametrize("entry", [3, b"server", Command(["server", "\udcff"])], ids=repr)
+async def test_what_is_no_entry_is_refused_over_any_channel_and_the_next_is_run(
+    entry: Any, as_values: bool, autojump_clock: MockClock
+) -> None:
+    async with distant_processes_with(sleep, as_values=as_values, commands={"server"}) as processes:
+        if as_values and isinstance(entry, Command):  # no byte of it is written
+            await processes.spawn(entry)
+        else:
+            with pytest.raises((EntryError, PayloadError, PeerProtocolError)):
+                await processes.spawn(entry)
+        handle = await processes.spawn(SERVER)
+        assert handle.entry == "server"
 
 
 @pytest.mark.parametrize("name", ["environment", "folder"])

@@ -189,7 +189,9 @@ class Command:
     """The working directory, relative to the worker's root and really below it; `None` for the one of its spawn."""
     ready: Readiness = attrs.field(default="started", validator=_check_ready, kw_only=True)
     """When it is ready: ``"started"``: once it runs; ``"notify"``: when it says so by `sd_notify`; or a `Line` that it
-    prints, a `Tcp` port that it opens, an `Http` URL that it answers. The startup deadline counts for all of them."""
+    prints, a `Tcp` port that it opens, an `Http` URL that it answers. The startup deadline counts for all of them. With
+    ``"notify"`` it also sends its heartbeats itself, if there is a heartbeat timeout, and may put off the startup
+    deadline, or its kill, by an hour in all."""
     lane: Lane = attrs.field(default="none", validator=_check_lane, kw_only=True)
     """What goes through its stdin and stdout: ``"none"`` (stdin is the null device, stdout is kept as any output),
     ``"bytes"``, ``"lines"``, ``"jsonrpc"`` or ``"jsonrpc-headers"``."""

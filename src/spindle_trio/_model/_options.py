@@ -119,12 +119,12 @@ def _check_entry(options: SpawnOptions, _: attrs.Attribute[str | Command], value
 
 
 def name_of_entry(entry: str | Command) -> str:
-    """Return the text that names the processes of an entry."""
+    """Return the text that names the processes of an entry; of what is none, how it shows itself."""
     if isinstance(entry, str):
         return entry
-    from spindle_trio._model._command import name_of_command
+    from spindle_trio._model._command import Command, name_of_command
 
-    return name_of_command(entry)
+    return name_of_command(entry) if isinstance(entry, Command) else repr(entry)  # type: ignore[redundant-expr]
 
 
 @show_fields

@@ -91,7 +91,7 @@ class WaitingSpawns(WaitingRequests):
             size += sum(map(_size_of, (options.sandbox.read, options.sandbox.write, options.sandbox.deny)))
         name = name_of_entry(options.entry)
         if not isinstance(options.entry, str):
-            size += _size_of(options.entry.argv) + _size_of(options.entry.environment)
+            size += sum(_size_of(getattr(options.entry, part, None)) for part in ("argv", "environment"))
         labels = (name, options.kind, options.key, options.user_id, options.folder, options.successor_of)
         size += sum(len(label) for label in labels if label is not None and len(label) > _SHORT_LABEL)
         self.admit(f"spawn {name[:200]!r}", size)

@@ -30,14 +30,10 @@ _PLAIN_DEFAULT: Final = plain_command(_DEFAULT)
 _T = TypeVar("_T")
 
 
-def write_command(command: object) -> JsonObject:
-    """Write a command, without what is as by default.
-
-    Raises:
-        TypeError: it is none.
-    """
+def write_entry(command: object) -> object:
+    """Write a command, without what is as by default; anything else as it is, for the host to refuse."""
     if not isinstance(command, Command):
-        raise TypeError(f"entry must be a str or a Command, not {command!r}")
+        return command
     written = plain_command(command)
     return {name: value for name, value in written.items() if name == "argv" or value != _PLAIN_DEFAULT[name]}
 

@@ -211,9 +211,9 @@ def _read_entry(value: object, _: object) -> object:
 def _write_entry(entry: object) -> object:
     if isinstance(entry, str):
         return entry
-    from spindle_trio.wire._commands import write_command  # most workers send none
+    from spindle_trio.wire._commands import write_entry  # most workers send none
 
-    return write_command(entry)
+    return write_entry(entry)
 
 
 _RICH_FIELDS: Final[Mapping[type[attrs.AttrsInstance], str]] = {
