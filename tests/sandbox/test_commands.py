@@ -19,12 +19,12 @@ GUARD_SECONDS = 30
 
 @pytest.fixture
 async def worker(tmp_path: Path):  # type: ignore[no-untyped-def]
-    (tmp_path / "root").mkdir()
+    (tmp_path / "base").mkdir()
     (tmp_path / "secret").write_text("secret")
     with trio.fail_after(GUARD_SECONDS):
         async with (
             spindle_trio.open_host(sandbox=READ_ONLY) as host,
-            host.open_worker("w", root=tmp_path / "root", user_id="u") as worker,
+            host.open_worker("w", root=tmp_path / "base", user_id="u") as worker,
         ):
             yield worker
 
@@ -37,15 +37,15 @@ async def lines_of(worker: Worker, script: str, sandbox: Sandbox | None = None) 
 
 
 async def test_a_command_is_in_the_sandbox_of_its_host(worker: Worker, tmp_path: Path) -> None:
-    forbidden = f"cat {tmp_path}/secret || echo refused; echo x > {tmp_path}/root/new || echo refused"
+    forbidden = f"cat {tmp_path}/secret || echo refused; echo x > {tmp_path}/base/new || echo refused"
     script = f"{forbidden}; echo x > $TMPDIR/x; ls $TMPDIR"
     lines, _ = await lines_of(worker, script)
     assert lines == ["refused", "refused", "x"]
 
 
 async def test_a_command_is_in_its_own_sandbox(worker: Worker, tmp_path: Path) -> None:
-    await lines_of(worker, f"echo x > {tmp_path}/root/new", WORKSPACE_WRITE)
-    assert (tmp_path / "root/new").exists()
+    await lines_of(worker, f"echo x > {tmp_path}/base/new", WORKSPACE_WRITE)
+    assert (tmp_path / "base/new").exists()
 
 
 async def test_its_private_folder_is_gone_when_it_has_ended(worker: Worker) -> None:

@@ -15,7 +15,7 @@ from spindle_trio.abc import SandboxRules
 from spindle_trio.launchers._local._denials import find_denial
 from support.javascript import needs_node
 
-RULES = SandboxRules(read=["/root", "/usr"], write=["/tmp/own"])
+RULES = SandboxRules(read=["/base", "/usr"], write=["/tmp/own"])
 NOTHING = "its sandbox allows nothing there"
 READING = "its sandbox allows only reading there"
 
@@ -24,7 +24,7 @@ READING = "its sandbox allows only reading there"
     ("said", "found"),
     [
         ("PermissionError: [Errno 13] Permission denied: '/home/a/.ssh/id'", f"'/home/a/.ssh/id': {NOTHING}"),
-        ("PermissionError: [Errno 13] Permission denied: '/root/x'", f"'/root/x': {READING}"),
+        ("PermissionError: [Errno 13] Permission denied: '/base/x'", f"'/base/x': {READING}"),
         ("PermissionError: [Errno 13] Permission denied: 'x'", f"'x': {READING}"),
         ("PermissionError: [Errno 13] Permission denied: '../x'", f"'../x': {NOTHING}"),
         ("PermissionError: [Errno 13] Permission denied: '/tmp/own/x'", None),
@@ -42,24 +42,24 @@ READING = "its sandbox allows only reading there"
     ],
 )
 def test_a_denied_access_is_found_in_what_was_said(said: str, found: str | None) -> None:
-    assert find_denial(said, RULES, "/root") == found
+    assert find_denial(said, RULES, "/base") == found
 
 
 @pytest.mark.parametrize("text", ["[Errno 13] " * 50_000, ": /" * 200_000, "'" * 500_000, "socket.socket\n" * 30_000])
 def test_a_long_text_is_searched_in_no_time(text: str) -> None:
     began = time.process_time()
-    assert find_denial(text, RULES, "/root") is None
+    assert find_denial(text, RULES, "/base") is None
     assert time.process_time() - began < 1
 
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
-    (tmp_path / "root").mkdir()
+    (tmp_path / "base").mkdir()
     (tmp_path / "secret").write_text("secret")
     with trio.fail_after(30):
         async with (
             spindle_trio.open_host(sandbox=READ_ONLY) as host,
-            host.open_worker("w", root=tmp_path / "root", user_id="u") as worker,
+            host.open_worker("w", root=tmp_path / "base", user_id="u") as worker,
         ):
             yield worker
 
@@ -73,14 +73,14 @@ async def post_mortem_of(worker: Worker, entry: str | Command) -> PostMortem:
 
 async def test_the_post_mortem_of_a_python_entry_names_it(worker: Worker, tmp_path: Path) -> None:
     secret = str(tmp_path / "secret")
-    (tmp_path / "root/reads.py").write_text(f"def run(process):\n    process.ready()\n    open({secret!r})\n")
+    (tmp_path / "base/reads.py").write_text(f"def run(process):\n    process.ready()\n    open({secret!r})\n")
     post_mortem = await post_mortem_of(worker, "reads.py")
     assert post_mortem.denied == f"'{tmp_path}/secret': {NOTHING}"
     assert f"denied: '{tmp_path}/secret': {NOTHING}" in str(post_mortem)
 
 
 async def test_the_post_mortem_names_a_socket(worker: Worker, tmp_path: Path) -> None:
-    (tmp_path / "root/connects.py").write_text(
+    (tmp_path / "base/connects.py").write_text(
         "import socket\ndef run(process):\n    process.ready()\n    socket.create_connection(('127.0.0.1', 1))\n"
     )
     assert (await post_mortem_of(worker, "connects.py")).denied == "a socket: its sandbox has network='none'"
@@ -93,7 +93,7 @@ async def test_the_post_mortem_of_a_command_names_it(worker: Worker, tmp_path: P
 
 @needs_node
 async def test_the_post_mortem_of_a_javascript_entry_names_it(worker: Worker, tmp_path: Path) -> None:
-    (tmp_path / "root/reads.mjs").write_text(
+    (tmp_path / "base/reads.mjs").write_text(
         "import fs from 'node:fs';\n"
         f"export default (process) => (process.ready(), fs.readFileSync('{tmp_path}/secret'));\n"
     )
@@ -101,5 +101,5 @@ async def test_the_post_mortem_of_a_javascript_entry_names_it(worker: Worker, tm
 
 
 async def test_nothing_is_named_where_nothing_was_denied(worker: Worker, tmp_path: Path) -> None:
-    (tmp_path / "root/fails.py").write_text("def run(process):\n    process.ready()\n    raise ValueError\n")
+    (tmp_path / "base/fails.py").write_text("def run(process):\n    process.ready()\n    raise ValueError\n")
     assert (await post_mortem_of(worker, "fails.py")).denied is None

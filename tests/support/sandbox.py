@@ -117,6 +117,8 @@ async def outcomes_of(
 def forbidden_by(preset: str | None) -> list[str]:
     """List what a preset forbids: names of attempts. `None` is for all that any forbids."""
     everything = [attempt.__name__ for attempt in attempts.FORBIDDEN]
+    if preset is not None:
+        everything += [attempt.__name__ for attempt in attempts.NEVER]
     if preset == "WORKSPACE_WRITE":
         return [name for name in everything if name != "write_root"]
     if preset == "OFFLINE":
