@@ -140,8 +140,23 @@ export interface StreamOptions extends CallOptions {
   window?: number;
 }
 
+/** A snapshot of a process: that of the API, and what is known besides. */
+export interface ProcessInfo extends BackendProcessInfoDTO {
+  /** What a command said last that it is doing; it makes no event, so it is as of the last `refresh`. */
+  status?: string;
+
+  /** The most bytes of memory that it used, with all that it had started; set at the end. */
+  peakMemory?: number;
+
+  /** Milliseconds of processor time that it used, with all that it had started; set at the end. */
+  processorMs?: number;
+}
+
 /** This worker's handle on one process. */
 export interface WorkerProcessHandle extends BackendProcessHandle {
+  readonly info: ProcessInfo;
+  refresh(): Promise<ProcessInfo | null>;
+
   /** Call a handler in the process; see `BackendProcesses.call`. */
   call(method: string, payload?: unknown, options?: CallOptions): Promise<unknown>;
 
@@ -164,10 +179,10 @@ export interface BackendProcesses {
   spawn(options: SpawnOptions): Promise<WorkerProcessHandle>;
 
   /** List the live processes that match all that is given, oldest first. */
-  list(filter?: BackendProcessListOptionsDTO): Promise<BackendProcessInfoDTO[]>;
+  list(filter?: BackendProcessListOptionsDTO): Promise<ProcessInfo[]>;
 
   /** Get a live process by its id; `null` if there is none. */
-  get(processId: string): Promise<BackendProcessInfoDTO | null>;
+  get(processId: string): Promise<ProcessInfo | null>;
 
   /**
    * Ask what a process uses now, together with all that it has started.

@@ -36,6 +36,11 @@ export async function ask(signal: AbortSignal): Promise<unknown[]> {
   answers.push(await worker.backendProcesses.call(tools.processId, "now"));
   // @ts-expect-error a word that nobody knows
   await tools.call("square", null, { overrun: "wait" });
+  const ready = { kind: "tcp", port: 5432 } as const;
+  const server = await worker.backendProcesses.spawn({ entry: { argv: ["server", "-v"], ready, lane: "jsonrpc" } });
+  answers.push((await server.refresh())?.status, server.info.peakMemory);
+  // @ts-expect-error a lane that there is not
+  await worker.backendProcesses.spawn({ entry: { argv: ["server"], lane: "json" } });
   return answers;
 }
 
