@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -16,7 +17,7 @@ import trio
 from spindle_trio import Containment, Line, ProcessHandle, StartupFailedError, StartupTimeoutError
 from support.containment import AS_NOBODY, levels, require
 from support.fork_server import Forked, fork_host, wait_until
-from support.programs import needed, python_program, spawn_command, spawn_shim
+from support.programs import python_program, spawn_command, spawn_shim
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
 
@@ -333,7 +334,9 @@ while time.monotonic() < end: tell('WATCHDOG=1')
 
 
 async def test_systemds_own_program_is_understood(tmp_path: Path) -> None:
-    program = needed("systemd-notify")
+    program = shutil.which("systemd-notify")
+    if program is None:
+        pytest.skip("there is no systemd-notify here")
     async with fork_host(tmp_path) as forked:
         argv = ["sh", "-c", f"{program} --ready && touch out && exec sleep 1000"]
         handle = await spawn_command(forked, argv, ready="notify", heartbeat_timeout=math.inf)
