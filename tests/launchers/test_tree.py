@@ -76,7 +76,7 @@ async def test_a_chain_of_sessions_is_killed_to_its_last_link(tree: Tree) -> Non
 
 
 async def test_it_is_found_also_where_the_kernel_lists_no_children(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tree, "_children_of", _tree._children_by_scanning)
+    monkeypatch.setattr(_tree, "children_of", _tree._children_by_scanning)
     _tree.kill_tree(tree.root.pid, tree.pidfd)
     await tree.wait_gone()
 
@@ -97,7 +97,7 @@ async def test_children_of_any_thread_are_found() -> None:
         child = int(root.stdout.readline())
         pidfd, childs_pidfd = os.pidfd_open(root.pid), os.pidfd_open(child)
         try:
-            found = _tree._children_of(root.pid)
+            found = _tree.children_of(root.pid)
             _tree.kill_tree(root.pid, pidfd)
             with trio.fail_after(5):
                 await trio.lowlevel.wait_readable(pidfd)
@@ -113,16 +113,16 @@ async def test_children_of_any_thread_are_found() -> None:
 
 def test_a_long_list_of_children_is_read_in_pieces(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that lies across two of them is one number."""
-    whole = _tree._children_of(tree.root.pid)
+    whole = _tree.children_of(tree.root.pid)
     assert len(whole) == 1
     monkeypatch.setattr(_tree, "_READ_BYTES", 2)
-    assert _tree._children_of(tree.root.pid) == whole
+    assert _tree.children_of(tree.root.pid) == whole
     assert _tree._parent_of(whole[0]) == tree.root.pid
 
 
 async def test_a_tree_is_killed_also_where_its_root_is_the_child_of_another_process(tree: Tree) -> None:
     """As the processes of a fork server are: only their parent can reap them, and until then they hold their number."""
-    (child,) = _tree._children_of(tree.root.pid)
+    (child,) = _tree.children_of(tree.root.pid)
     pidfd = os.pidfd_open(child)
     _tree.kill_tree(child, pidfd)
     with trio.fail_after(5):
@@ -155,7 +155,7 @@ def test_a_number_is_signalled_only_as_a_child_of_the_right_parent(tree: Tree) -
 def test_there_is_nothing_to_know_about_a_number_that_nobody_has() -> None:
     free = 2**22 + 1
     assert _tree._parent_of(free) is None
-    assert _tree._children_of(free) == []
+    assert _tree.children_of(free) == []
     assert _tree._signal_child_of(os.getpid(), free, signal.SIGKILL) is False
 
 
@@ -179,9 +179,9 @@ async def test_a_tree_that_grows_while_it_is_killed_is_gone_in_the_end() -> None
         root.stdout.readline()
         pidfd = os.pidfd_open(root.pid)
         with trio.fail_after(10):
-            while len(_tree._children_of(root.pid)) < 5:
+            while len(_tree.children_of(root.pid)) < 5:
                 await trio.sleep(0.001)
-            before = _tree._children_of(root.pid)
+            before = _tree.children_of(root.pid)
             _tree.kill_tree(root.pid, pidfd)
             await trio.lowlevel.wait_readable(pidfd)
         os.close(pidfd)

@@ -1,4 +1,4 @@
-"""What a process does to itself before any code of its entry runs, as its order says: it goes into its sandbox.
+"""What a process does to itself before any code of its entry runs, as its order says: it takes on limits and a sandbox.
 
 Its modules are loaded by the processes that need them.
 """
@@ -27,9 +27,44 @@ def confine(order: Mapping[str, JsonValue]) -> None:
     Raises:
         OSError: the kernel refuses, or a path of the sandbox has become a link; the process must not go on.
     """
+    limits = order.get("limits")
+    if isinstance(limits, dict):
+        _limit(limits)
     rules = order.get("sandbox")
     if isinstance(rules, dict):
         apply_sandbox(rules)
+
+
+def _limit(limits: Mapping[str, JsonValue]) -> None:
+    """Enter the groups that hold this process's limits, and have the system hold the others.
+
+    Raises:
+        OSError: a group is gone, or the system refuses; the process must not go on.
+    """
+    groups, rlimits = limits["groups"], limits["rlimits"]
+    assert isinstance(groups, list)
+    assert isinstance(rlimits, dict)
+    for group in groups:
+        try:
+            fd = os.open(f"{group}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"0")
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise OSError(error.errno, f"it cannot enter the group of its limits, {group}: {error.strerror}") from error
+    if rlimits:
+        import resource
+
+        for name, value in rlimits.items():
+            assert isinstance(value, int)
+            number = getattr(resource, f"RLIMIT_{name.upper()}")
+            hard = resource.getrlimit(number)[1]
+            is_free = hard == resource.RLIM_INFINITY
+            soft = value if is_free else min(value, hard)
+            # The signal at the first limit of processor time says what it is for; the second one kills.
+            has_room = name == "cpu" and (is_free or soft < hard)
+            resource.setrlimit(number, (soft, soft + 1 if has_room else soft))
 
 
 def apply_sandbox(rules: Mapping[str, JsonValue]) -> None:

@@ -76,7 +76,7 @@ def _become(order: Mapping[str, JsonValue], *lanes: int) -> NoReturn:
     arguments: list[JsonValue] = [*command, os.getppid(), order["runs"], *lanes]
     if isinstance(given, list):
         arguments += given
-    if "sandbox" in order:
+    if "sandbox" in order or "limits" in order:
         from spindle_trio.child._confine import confine
 
         try:

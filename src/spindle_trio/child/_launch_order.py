@@ -14,6 +14,10 @@ of one is a link: one that has become a link since is refused. `/proc/self`, whi
 own. Network `none` allows no `socket`, only `socketpair`; `unix` also sockets of that family. `"notifies": true` is
 optional, and allows `none` Unix datagram sockets as well. The frames of `_exec` have the same field.
 
+So is `limits`, which comes before the sandbox: groups to enter, and limits of the system to set.
+
+    {"groups": ["/sys/fs/cgroup/…", …], "rlimits": {"cpu": seconds, "nofile": n, "fsize": bytes}}
+
 Strings are as in the file system and the environment, with lone surrogates for bytes that are not UTF-8.
 """
 
@@ -59,7 +63,7 @@ def take_on(order: JsonValue) -> str:
         show_command_line(
             entry, str(order.get("processId"))
         )  # only a forked process still enters its root, and it has another line
-    if "sandbox" in order:
+    if "sandbox" in order or "limits" in order:
         from spindle_trio.child._confine import confine
 
         confine(order)

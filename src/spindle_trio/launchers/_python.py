@@ -13,13 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from spindle_trio._model import Containment, ResolvedEntry
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._entry_path import PYTHON_SUFFIXES
 from spindle_trio.launchers._local._engine import Engine, Program
-from spindle_trio.launchers._local._first_frames import encode_execution, encode_order
+from spindle_trio.launchers._local._first_frames import confined_already, encode_execution, encode_order
 from spindle_trio.launchers._local._forked_process import ProcessParent
 from spindle_trio.launchers._local._interpreter import interpreter_command, search_path
 from spindle_trio.launchers._local._server_launcher import ServerLauncher
@@ -60,7 +58,7 @@ class PythonEngine(Engine):
         command = interpreter_command(self.command, f"{order.entry.entry} {order.process_id}")
         path = search_path() if self.python == sys.executable else None
         execution = encode_execution(order, command, "spindle_trio.child._program")
-        return Program([execution, encode_order(attrs.evolve(order, sandbox=None), path)])  # it has gone into it before
+        return Program([execution, encode_order(confined_already(order), path)])  # it has gone into it before
 
 
 class PythonLauncher(ServerLauncher):

@@ -25,6 +25,7 @@ from spindle_trio.launchers._local._tree import (
     kill_group,
     kill_held,
     kill_tree,
+    pid_of,
     signal_pidfd,
 )
 
@@ -61,6 +62,10 @@ class Tree(ABC):
     @abstractmethod
     def kill(self) -> None:
         """Kill the whole tree, at once. Never blocks or raises; does nothing once the process has been reaped."""
+
+    def roots(self) -> list[int]:
+        """List pids from which everything in it descends, apart from the entry's process."""
+        return []
 
     def hold(self, entry: int) -> bool:
         """Make sure that the rest of the tree can still be ended after the entry's process; `kill` or `clear` follows.
@@ -102,6 +107,11 @@ class NamespaceTree(Tree):
         """Kill the init; see `Tree.kill`."""
         self._end()
         signal_pidfd(self._pidfd, signal.SIGKILL)
+
+    def roots(self) -> list[int]:
+        """Name the init, which adopts orphans; see `Tree.roots`."""
+        init = pid_of(self._init) if self._init >= 0 else None
+        return [] if init is None else [init]
 
     def let_go(self) -> None:
         """Close the init's descriptor; see `Tree.let_go`."""
@@ -186,6 +196,10 @@ class AdoptedTree(Tree):
             kill_descendants(self._init, self._pidfd)
         self._kill_entry()
 
+    def roots(self) -> list[int]:
+        """Name the init, which adopts orphans; see `Tree.roots`."""
+        return [self._init]
+
     def let_go(self) -> None:
         """Close the descriptor of the process; see `Tree.let_go`."""
         if self._entry >= 0:
@@ -222,6 +236,14 @@ class ControlGroupTree(Tree):
         """Kill the group; see `Tree.kill`."""
         self._kill_group()
         signal_pidfd(self._pidfd, signal.SIGKILL)  # it may not have entered its group yet
+
+    def roots(self) -> list[int]:
+        """List what is in the group; see `Tree.roots`."""
+        try:
+            with open(f"{self._group}/cgroup.procs", "rb", buffering=0) as file:
+                return [int(pid) for pid in file.read().split()]
+        except OSError:
+            return []
 
     def let_go(self) -> None:
         """Close the group's file; see `Tree.let_go`."""

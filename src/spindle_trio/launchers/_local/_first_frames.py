@@ -12,10 +12,38 @@ import attrs
 
 from spindle_trio.abc import LaunchOrder, SandboxRules
 
-__all__ = ["check_surroundings", "encode_execution", "encode_order", "with_private_folder", "write_sandbox"]
+__all__ = [
+    "LimitedOrder",
+    "check_surroundings",
+    "confined_already",
+    "encode_execution",
+    "encode_order",
+    "with_private_folder",
+    "write_sandbox",
+]
 
 _VARIABLE_BYTES: Final = 32 * os.sysconf("SC_PAGESIZE")
 """How long a variable may be, with its name and a zero, in Linux's `execve(2)`."""
+
+
+@attrs.frozen
+class LimitedOrder(LaunchOrder):
+    """An order for a process that has to hold limits itself, or enter groups that do."""
+
+    limits_order: Mapping[str, object] = attrs.field(factory=dict, kw_only=True)
+    """As `child/_launch_order.py` describes it."""
+
+    @staticmethod
+    def of(order: LaunchOrder, limits_order: Mapping[str, object]) -> LimitedOrder:
+        """Add limits to an order."""
+        fields = {field.name: getattr(order, field.name) for field in attrs.fields(LaunchOrder)}
+        return LimitedOrder(**fields, limits_order=limits_order)
+
+
+def confined_already(order: LaunchOrder) -> LaunchOrder:
+    """Return an order for a program that has its limits and its sandbox from before."""
+    order = attrs.evolve(order, sandbox=None)
+    return attrs.evolve(order, limits_order={}) if isinstance(order, LimitedOrder) else order
 
 
 def check_surroundings(order: LaunchOrder) -> None:
@@ -61,6 +89,8 @@ def encode_order(
         frame["checked"] = True
     if order.arguments:
         frame["arguments"] = list(order.arguments)
+    if isinstance(order, LimitedOrder) and order.limits_order:
+        frame["limits"] = order.limits_order
     if order.sandbox is not None and order.command is None:  # a shim enters the sandbox later
         frame["sandbox"] = write_sandbox(order.sandbox)
     # In ASCII: file names and variables may hold bytes that are no UTF-8, which appear as lone surrogates.
@@ -90,6 +120,8 @@ def encode_execution(order: LaunchOrder, command: Sequence[str], runs: str, argu
         frame["checked"] = True
     if arguments:
         frame["arguments"] = list(arguments)
+    if isinstance(order, LimitedOrder) and order.limits_order:
+        frame["limits"] = order.limits_order
     if order.sandbox is not None and order.command is None:  # a shim enters the sandbox later
         frame["sandbox"] = write_sandbox(order.sandbox)
     return json.dumps(frame).encode()  # in ASCII, as above

@@ -42,6 +42,8 @@ from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
 if TYPE_CHECKING:
+    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio.launchers._local._held_limits import HeldLimits
     from spindle_trio.launchers._local._private_folders import PrivateFolder
 
 __all__ = ["LocalProcess", "ProcessBlock", "ToldProcess", "tell"]
@@ -86,7 +88,12 @@ class LocalProcess(LaunchedProcess):
     messages: SocketLane
 
     def __init__(
-        self, order: LaunchOrder, told: ToldProcess, drains: OutputDrains, memory_events: MemoryEvents | None
+        self,
+        order: LaunchOrder,
+        told: ToldProcess,
+        drains: OutputDrains,
+        memory_events: MemoryEvents | None,
+        held: HeldLimits | None = None,
     ) -> None:
         """Take over a process.
 
@@ -95,6 +102,7 @@ class LocalProcess(LaunchedProcess):
             told: the process, which has its first frames.
             drains: its output, from now on.
             memory_events: tells whether a SIGKILL that the host did not send came from the out-of-memory killer.
+            held: its limits, if it has some.
         """
         forked, program = told.forked, told.program
         self.pid: int = forked.pid
@@ -123,6 +131,9 @@ class LocalProcess(LaunchedProcess):
         self._has_dumped = False
         self._no_dump: str | None = None  # why there are no stacks
         self._was_stopped = False
+        self._held: Final = held
+        if held is not None:
+            held.begin(self._tree_pids, self.kill)
         drains.add(self._stdout)
         drains.add(self._stderr)
 
@@ -202,6 +213,32 @@ class LocalProcess(LaunchedProcess):
         was_stopped = "it was stopped by a signal" if self._was_stopped else None
         return "; ".join(filter(None, (was_stopped, self._no_dump))) or None
 
+    def limit_hit(self) -> str | None:
+        """Say which limit it has reached; see `LaunchedProcess.limit_hit`."""
+        return None if self._held is None or self._status is None else self._held.hit(self._status)
+
+    def usage(self) -> Usage | None:
+        """Look at what its tree uses; see `LaunchedProcess.usage`."""
+        if self._status is not None or self._pidfd < 0:
+            return None
+        if self._held is not None:
+            return self._held.usage()
+        from spindle_trio.launchers._local._tree_usage import usage_of  # few ask
+
+        return usage_of(self._tree_pids())
+
+    def peaks(self) -> Usage | None:
+        """Return the most that its tree has used; see `LaunchedProcess.peaks`."""
+        return None if self._held is None else self._held.peaks()
+
+    def _tree_pids(self) -> list[int]:
+        from spindle_trio.launchers._local._tree_usage import tree_from  # few ask
+
+        if self._pidfd < 0:
+            return []
+        with RESERVE.lent():
+            return tree_from((self.pid, *self._tree.roots()))
+
     def has_exited(self) -> bool:
         """Look whether the process has ended; see `LaunchedProcess.has_exited`."""
         if self._status is not None:
@@ -276,6 +313,8 @@ class LocalProcess(LaunchedProcess):
         self._stderr.close()
         self._page.close()
         self._tree.let_go()
+        if self._held is not None:
+            self._held.release()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -296,6 +335,8 @@ class LocalProcess(LaunchedProcess):
         self._stderr.drain_nowait()
         if status.signal == signal.SIGKILL and self._killed_at is None and self._memory_events is not None:
             status = attrs.evolve(status, out_of_memory=self._memory_events.has_killed())
+        if self._held is not None:
+            self._held.end()
         self._status = status
         return status
 

@@ -24,7 +24,7 @@ from spindle_trio.abc import Launcher, LaunchOrder, SandboxRules
 from spindle_trio.launchers._entry_path import KnownEntries, resolve_folder
 from spindle_trio.launchers._local._descriptors import RESERVE, raise_limit
 from spindle_trio.launchers._local._engine import Engine
-from spindle_trio.launchers._local._first_frames import check_surroundings, with_private_folder
+from spindle_trio.launchers._local._first_frames import LimitedOrder, check_surroundings, with_private_folder
 from spindle_trio.launchers._local._fork_server_client import ForkServer
 from spindle_trio.launchers._local._fork_server_start import ServerOrder
 from spindle_trio.launchers._local._local_process import LocalProcess, ProcessBlock, ToldProcess, tell
@@ -38,6 +38,7 @@ from spindle_trio.launchers._local._system_limits import limit_behind
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
+    from spindle_trio.launchers._local._held_limits import HeldLimits, LimitKeeper
     from spindle_trio.launchers._local._private_folders import PrivateFolder, PrivateFolders
 
 __all__ = ["ServerLauncher"]
@@ -87,6 +88,7 @@ class ServerLauncher(Launcher):
         self._credentials: tuple[object, ...] = ()  # the server's
         self._memory_events: MemoryEvents | None = None
         self._private_folders: PrivateFolders | None = None
+        self._limit_keeper: LimitKeeper | None = None
         self._is_started = False
         self._containment: Containment | None = None
         self._containment_problems: Mapping[Containment, str] = {}
@@ -151,6 +153,8 @@ class ServerLauncher(Launcher):
     async def aclose(self) -> None:
         """End the server and whatever it has forked; see `Launcher.aclose`."""
         self._scope.cancel()
+        if self._limit_keeper is not None:
+            self._limit_keeper.stop()
         self._nursery.cancel_scope.shield = True  # its task ends at once, within the bounds of `ForkServer.end`
         try:
             await self._nursery_manager.__aexit__(None, None, None)
@@ -162,6 +166,9 @@ class ServerLauncher(Launcher):
             self._drains.close()
             RESERVE.close()
             self._is_started = False
+            keeper, self._limit_keeper = self._limit_keeper, None
+            if keeper is not None:
+                keeper.close()
             folders, self._private_folders = self._private_folders, None
             if folders is not None:
                 await folders.aclose()  # noqa: ASYNC102  # shields itself, and is bounded
@@ -231,6 +238,7 @@ class ServerLauncher(Launcher):
         raised when the block is entered.
         """
         folder: PrivateFolder | None = None
+        held: HeldLimits | None = None
         try:
             self._check(order)
             if order.sandbox is not None and (order.sandbox.private_read or order.sandbox.private_write):
@@ -242,10 +250,37 @@ class ServerLauncher(Launcher):
                 if order.command.ready == "notify":
                     folder = folder or self._private_folder()
                 order = behind_shim(order, order.command, folder)
+            if order.resource_limits is not None:
+                held = self._limits().hold(order.resource_limits)
+                order = LimitedOrder.of(order, held.order)
             told = self._tell_spare(order)
         except Exception as error:
+            if held is not None:
+                held.release()
             return ProcessBlock(partial(_fail, [error]), folder)
-        return ProcessBlock(partial(self._launch, order, told), folder)
+        return ProcessBlock(partial(self._launch, order, told, held), folder)
+
+    @property
+    def limit_means(self) -> Mapping[str, str]:
+        """By which means limits are held; see `Launcher.limit_means`."""
+        return self._limits().means
+
+    @property
+    def limit_problems(self) -> Mapping[str, str]:
+        """Why limits are held by weaker means, or not at all; see `Launcher.limit_problems`."""
+        return self._limits().problems
+
+    def _limits(self) -> LimitKeeper:
+        if self._limit_keeper is None:
+            from spindle_trio.launchers._local._held_limits import LimitKeeper  # most programs have no limits
+            from spindle_trio.launchers._local._limit_groups import LimitGroups
+
+            why = None
+            if self._containment is Containment.CGROUP:
+                why = "control groups of version 2 contain the processes already"
+            self._limit_keeper = LimitKeeper(LimitGroups.of_this_program(without_version_2=why))
+            self._nursery.start_soon(self._limit_keeper.run)
+        return self._limit_keeper
 
     def _private_folder(self) -> PrivateFolder:
         if self._private_folders is None:
@@ -283,15 +318,22 @@ class ServerLauncher(Launcher):
                 raise
         return None
 
-    async def _launch(self, order: LaunchOrder, told: ToldProcess | None) -> LocalProcess:
-        forked = await self._pool.take(str(order.entry.path)) if told is None else told.forked
+    async def _launch(self, order: LaunchOrder, told: ToldProcess | None, held: HeldLimits | None) -> LocalProcess:
+        try:
+            forked = await self._pool.take(str(order.entry.path)) if told is None else told.forked
+        except BaseException:
+            if held is not None:
+                held.release()
+            raise
         try:
             if told is None:
                 program = self._engine_for(order.entry).prepare(order, forked.parent)
                 told = tell(forked, program, order.limits, may_have_ended=True)
-            process = LocalProcess(order, told, self._drains, self._memory_events)
+            process = LocalProcess(order, told, self._drains, self._memory_events, held)
         except BaseException:
             await forked.end()  # noqa: ASYNC102  # bounded; as for any launch that is given up
+            if held is not None:
+                held.release()
             raise
         self._pool.note_launch(told.program.file)
         return process

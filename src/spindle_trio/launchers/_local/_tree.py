@@ -21,6 +21,7 @@ from typing import Final
 from spindle_trio._linux._pid_numbers import number_from_proc
 
 __all__ = [
+    "children_of",
     "hold_tree",
     "is_stopped",
     "kill_descendants",
@@ -149,7 +150,7 @@ def _freeze_descendants(root: int) -> list[tuple[int, int]]:
         discovered = 0
         members = [root]
         for parent in members:  # grows while it is walked
-            for child in _children_of(parent):
+            for child in children_of(parent):
                 if child not in found:
                     if len(found) >= _MAX_DESCENDANTS:
                         return list(found.items())
@@ -198,7 +199,7 @@ def pid_of(pidfd: int) -> int | None:
     return None
 
 
-def _children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     """List the children of every thread of a process; none if it is gone."""
     # Most processes have one thread and no children, and finding that out is most of the cost of a kill. So this lists
     # no threads if there is one, and buffers nothing.
