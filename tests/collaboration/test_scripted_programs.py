@@ -31,6 +31,7 @@ from spindle_trio import (
     open_group,
     open_host,
     open_pool,
+    open_service,
 )
 from spindle_trio.testing import CommandScript, MemoryLauncher, ScriptedProgram
 from support.worker_protocol import memory_ends
@@ -411,6 +412,26 @@ async def test_a_connected_worker_runs_what_its_host_allows(autojump_clock: Mock
         with pytest.raises(EntryError, match="does not allow the command 'other'"):
             await processes.spawn(Command(["other"]))
         assert handle.state == "running"
+
+
+async def test_a_connected_worker_keeps_a_program_up(autojump_clock: MockClock) -> None:
+    async def script(program: ScriptedProgram) -> int:
+        await trio.sleep(60)
+        return 1
+
+    near, far = map(StreamChannel, memory_stream_pair())
+    launcher = MemoryLauncher(commands={"server": script})
+    async with open_host(launcher, commands={"server"}) as host, trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await host.serve_worker(near, "tests", root="/r", user_id="ada")
+
+        nursery.start_soon(serve)
+        async with connect_worker(far) as worker, open_service(worker, Command(["server", "-x"]), key="db") as service:
+            assert service.entry == "server -x"
+            await trio.sleep(100)
+            await service.wait_running()
+            assert service.generation == 2
 
 
 @pytest.mark.parametrize("as_values", [False, True])

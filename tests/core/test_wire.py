@@ -45,6 +45,7 @@ from spindle_trio._model import (
     StopOptions,
     WorkerToHost,
 )
+from spindle_trio._model._command import LANES, Command, Http, Line, Tcp
 from spindle_trio._model._resource_limits import ResourceLimits, Usage
 from spindle_trio._model._sandbox import READ_ONLY, WORKSPACE_WRITE, Sandbox
 
@@ -92,6 +93,17 @@ resource_limits = st.builds(
 )
 optional_spans = st.none() | st.integers(0, 10**9).map(lambda value: value / 1000)
 usages = st.builds(Usage, memory=st.none() | counts, pids=st.none() | counts, processor_seconds=optional_spans)
+words = texts.map(lambda text: text.replace("\0", ""))
+commands = st.builds(
+    Command,
+    argv=st.lists(words, max_size=3).map(lambda rest: ["server", *rest]),
+    environment=st.none() | st.dictionaries(words.map(lambda text: f"V{text.replace('=', '')}"), words, max_size=3),
+    folder=optional_texts,
+    ready=st.sampled_from(["started", "notify", Line("up$"), Http("http://localhost:80/")])
+    | st.builds(Tcp, port=st.integers(1, 65_535), host=st.sampled_from(["localhost", "::1", "127.0.0.1"])),
+    lane=st.sampled_from(LANES),
+    stop_signal=st.sampled_from(sorted({1, 2, 3, 9, 10, 15})),
+)
 spawn_options = st.builds(
     SpawnOptions,
     entry=texts,
@@ -106,7 +118,11 @@ spawn_options = st.builds(
     resource_limits=st.none() | resource_limits,
     sandbox=st.none() | sandboxes,
 ) | st.builds(
-    SpawnOptions, entry=texts, key=texts.map("k".__add__), keep_key=st.booleans(), successor_of=optional_texts
+    SpawnOptions,
+    entry=texts | commands,
+    key=texts.map("k".__add__),
+    keep_key=st.booleans(),
+    successor_of=optional_texts,
 )
 filters = st.builds(
     ProcessFilter,
@@ -133,6 +149,7 @@ infos = st.builds(
     error=optional_texts,
     peak_memory=st.none() | counts,
     processor_seconds=optional_spans,
+    status=optional_texts,
 )
 post_mortems = st.builds(
     PostMortem,
