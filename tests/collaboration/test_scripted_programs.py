@@ -59,7 +59,7 @@ async def distant_processes_with(
         async def serve() -> None:
             await host.serve_worker(near, "tests", root="/r", user_id="ada")
 
-        nursery.start_soon(serve)
+        nursery.start_soon(serve)  # noqa: ASYNC113  # waited for in the next line
         async with connect_worker(far) as worker:
             yield worker.backend_processes
 

@@ -258,7 +258,7 @@ def test_nothing_is_null_on_the_wire_but_results_and_what_is_inside_payloads(val
             if name in {"payload", "result", "value", "metadata", "data"}:
                 continue
             assert field is not None, name
-            is_other = name == "cpus" or name in {"known", "read", "write", "deny"}  # a fraction, and lists of texts
+            is_other = name in {"cpus", "argv", "known", "read", "write", "deny"}  # a fraction, and lists of texts
             assert type(field) in {str, int, bool, dict} or is_other, name  # no enums, no floats
             if isinstance(field, dict):
                 check(field)
