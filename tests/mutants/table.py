@@ -1556,4 +1556,63 @@ MUTANTS: Final = (
         "if self.excess is None or trio.current_time() >= self.ready_at:",
         ("limits/test_restart_above.py::test_a_service_that_is_above_too_soon_has_failed_and_gives_up_in_the_end",),
     ),
+    # ---- programs that speak JSON-RPC
+    Mutant(
+        "a request that was cancelled in time is written all the same",
+        "program/_json_rpc_lane.py",
+        "            request.is_dropped = True\n",
+        "            pass\n",
+        ("programs/test_json_rpc.py::test_a_call_that_was_not_written_when_it_was_cancelled_never_is",),
+    ),
+    Mutant(
+        "a request to a program overtakes the messages before it",
+        "_supervision/_call_sender.py",
+        "            if not self._outgoing.has_sent_messages:\n                return False\n",
+        "",
+        ("programs/test_json_rpc.py::test_messages_that_are_stuck_are_not_overtaken_by_a_call",),
+    ),
+    Mutant(
+        "a shim writes a request before the messages that came before it",
+        "program/_json_rpc_lane.py",
+        "        self._queue_messages_before()\n        problem",
+        "        problem",
+        ("programs/test_json_rpc.py::test_a_message_is_a_notification_and_comes_before_the_call_behind_it",),
+    ),
+    Mutant(
+        "a language server is not waited for when it was told to give up",
+        "program/_json_rpc_lane.py",
+        "                await request.ended.wait()\n            return",
+        "                await trio.lowlevel.checkpoint()\n            return",
+        ("programs/test_json_rpc.py::test_a_language_server_that_does_not_give_up_is_killed_if_its_caller_wants_that",),
+    ),
+    Mutant(
+        "initialize is cancelled by a notification",
+        "program/_json_rpc_lane.py",
+        'if method != "initialize":',
+        'if method != "initialise":',
+        ("programs/test_json_rpc.py::test_initialize_is_never_cancelled_by_a_notification",),
+    ),
+    Mutant(
+        "calls wait for a program that has closed its stdout",
+        "program/_json_rpc_lane.py",
+        "            request.end(_STDOUT_CLOSED)\n",
+        "            pass\n",
+        (
+            "programs/test_json_rpc.py::test_a_server_that_closes_a_stream_and_lives_on_fails_the_calls_it_cannot_answer",
+        ),
+    ),
+    Mutant(
+        "a header may announce any length",
+        "program/_json_rpc.py",
+        "if self._length > self._most_bytes:",
+        "if self._length > self._most_bytes << 40:",
+        ("core/test_json_rpc.py::test_a_header_with_more_than_the_bound_breaks_the_protocol_at_once",),
+    ),
+    Mutant(
+        "a second answer counts",
+        "program/_json_rpc_lane.py",
+        "request.is_written and request.outcome is None:",
+        "request.is_written:",
+        ("programs/test_json_rpc.py::test_answers_twice_to_nobody_and_in_batches_disturb_no_other",),
+    ),
 )

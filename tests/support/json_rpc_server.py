@@ -11,6 +11,7 @@ import sys
 has_headers = sys.argv[1] == "headers"
 held: dict[str, object] = {}
 heard: list[object] = []
+asked: list[object] = []
 
 
 def frame(text: str) -> bytes:
@@ -46,6 +47,8 @@ def serve(message: dict) -> None:
     request_id, method, params = message.get("id"), message.get("method"), message.get("params")
     if method is None or request_id is None:
         heard.append({name: message[name] for name in message if name != "jsonrpc"})
+    else:
+        asked.append(method)
     match method:
         case None:  # the client's answer to `ask`
             if "asking" in held:
@@ -77,6 +80,8 @@ def serve(message: dict) -> None:
         case "frames":  # the same, each text in its frame
             for text in params:
                 write(frame(text.replace("ID", str(request_id))))
+        case "asked":
+            answer(request_id, asked)
         case "count":
             answer(request_id, len(heard))
         case "pause":
