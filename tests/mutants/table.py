@@ -1608,11 +1608,4 @@ MUTANTS: Final = (
         "if self._length > self._most_bytes << 40:",
         ("core/test_json_rpc.py::test_a_header_with_more_than_the_bound_breaks_the_protocol_at_once",),
     ),
-    Mutant(
-        "a second answer counts",
-        "program/_json_rpc_lane.py",
-        "request.is_written and request.outcome is None:",
-        "request.is_written:",
-        ("programs/test_json_rpc.py::test_answers_twice_to_nobody_and_in_batches_disturb_no_other",),
-    ),
 )

@@ -59,7 +59,7 @@ def serve(message: dict) -> None:
             say({"jsonrpc": "2.0", "id": request_id, "error": params})
         case "heard":
             answer(request_id, heard)
-        case "hold":
+        case "hold" | "initialize":
             held[params["name"]] = request_id
             say({"jsonrpc": "2.0", "method": "holding", "params": params})
         case "release":
