@@ -344,7 +344,6 @@ async def test_a_call_that_was_not_written_when_it_was_cancelled_never_is(tmp_pa
         assert await handle.call("count") == 2  # and nothing about a cancelled request
 
 
-@pytest.mark.slow
 @BOTH
 async def test_messages_that_are_stuck_are_not_overtaken_by_a_call(tmp_path, framing):
     """What fills all buffers on the way: the program reads nothing meanwhile."""
