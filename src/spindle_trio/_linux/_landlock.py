@@ -60,7 +60,20 @@ def restrict(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> None:
     Raises:
         OSError: a path leads through a link by now, or the kernel refuses.
     """
-    refuse_threads()
+    rules = make_rules(read, write, tcp=tcp)
+    try:
+        forbid_new_privileges()
+        system_call(_RESTRICT, rules, 0)
+    finally:
+        os.close(rules)
+
+
+def make_rules(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> int:
+    """Make the rules for `restrict`, and return a descriptor of them. They hold for nobody yet.
+
+    Raises:
+        OSError: as for `restrict`.
+    """
     abi = version()
     rights = _FIRST | sum(right for since, right in _LATER if abi >= since)
     fields = [rights]
@@ -76,10 +89,10 @@ def restrict(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> None:
         for path in write:
             # Even where all files are allowed there is a rule: only a process with one cannot look into others.
             _allow(rules, path, rights if path == "/" else rights & ~_OF_DEVICES)
-        forbid_new_privileges()
-        system_call(_RESTRICT, rules, 0)
-    finally:
+    except BaseException:
         os.close(rules)
+        raise
+    return rules
 
 
 def refuse_threads() -> None:
@@ -89,9 +102,8 @@ def refuse_threads() -> None:
         OSError: it has more, or there is no `/proc`.
     """
     # A folder has a link from its parent, one from itself, and one from each folder in it.
-    threads = os.stat("/proc/self/task").st_nlink - 2
-    if threads != 1:
-        raise OSError(errno.EBUSY, f"{threads} threads run already, and a sandbox holds for one")
+    if os.stat("/proc/self/task").st_nlink != 3:
+        raise OSError(errno.EBUSY, "it has other threads, which would stay outside")
 
 
 def forbid_new_privileges() -> None:

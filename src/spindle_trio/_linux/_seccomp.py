@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from spindle_trio._linux._landlock import forbid_new_privileges, refuse_threads
+from spindle_trio._linux._landlock import forbid_new_privileges
 from spindle_trio._linux._syscalls import call, copy_in_memory, system_call
 
 TYPE_CHECKING = False
@@ -139,7 +139,6 @@ def install(*, network: str, subprocesses: bool, datagrams: bool = False, trunca
         OSError: the kernel refuses.
     """
     program = _built(network=network, subprocesses=subprocesses, datagrams=datagrams, truncate=truncate)
-    refuse_threads()
     count = len(program) // 8
     forbid_new_privileges()
     address, copy = copy_in_memory(program)
@@ -150,7 +149,7 @@ def install(*, network: str, subprocesses: bool, datagrams: bool = False, trunca
 def prepare() -> None:
     """Write the filters of the presets ahead."""
     if is_known_architecture():
-        _built(network="none", subprocesses=True, datagrams=False, truncate=True)
+        copy_in_memory(_built(network="none", subprocesses=True, datagrams=False, truncate=True))
 
 
 _ready: dict[tuple[str, bool, bool, bool], bytes] = {}

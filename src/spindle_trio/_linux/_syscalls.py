@@ -82,12 +82,17 @@ class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as above
     _type_ = "B"
 
 
+_kinds: dict[int, type] = {}  # to make one takes as long as several calls
+
+
 def copy_in_memory(data: bytes) -> tuple[int, memoryview]:
     """Copy some bytes to where a system call finds and changes them.
 
     Returns:
         The address, and the copy, which has to live until then.
     """
-    kind = type("_Buffer", (_ctypes.Array,), {"_type_": _Byte, "_length_": len(data)})
+    kind = _kinds.get(len(data))
+    if kind is None:
+        kind = _kinds[len(data)] = type("_Buffer", (_ctypes.Array,), {"_type_": _Byte, "_length_": len(data)})
     copy = kind.from_buffer_copy(data)  # type: ignore[attr-defined]  # a class made here
     return _ctypes.addressof(copy), memoryview(copy)

@@ -38,6 +38,11 @@ def become_process(birth: Birth, ahead: Sequence[str], *, execs: bool) -> NoRetu
         close_all_but(birth.lanes, first=3)
         if birth.is_spare:
             show_command_line("spindle-trio", "spare")  # copies the page in advance, so that its launch need not
+            if "spindle_trio.child._confine" in sys.modules:
+                # The server has loaded it: its processes get sandboxes.
+                from spindle_trio.child._confine import rehearse_sandbox
+
+                rehearse_sandbox()
         if execs:
             read_order(*birth.lanes)
             raise ValueError("the first frame names no program")
