@@ -26,6 +26,7 @@ PRESETS = list(support.PRESETS)
 LANGUAGES = [
     pytest.param("python"),
     pytest.param("shell"),
+    pytest.param("command"),
     pytest.param("node", marks=needs_node),
 ]
 LEVELS = ["killpg", "pidns"]
@@ -36,6 +37,7 @@ LEVELS = ["killpg", "pidns"]
     [
         *(("python", preset) for preset in PRESETS),
         ("shell", "READ_ONLY"),
+        ("command", "WORKSPACE_WRITE"),
         pytest.param("node", "READ_ONLY", marks=needs_node),
     ],
 )
@@ -87,7 +89,7 @@ async def test_a_preset_holds_in_a_fresh_interpreter_and_in_a_spare(preset: str)
             assert await support.surprises_of(at, "python", preset, launcher) == {}, launcher
 
 
-CELLS = [f"{language}:{preset}" for language in ("python", "shell", "node") for preset in PRESETS]
+CELLS = [f"{language}:{preset}" for language in ("python", "shell", "command", "node") for preset in PRESETS]
 
 
 @pytest.mark.slow

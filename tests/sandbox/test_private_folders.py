@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import spindle_trio
 from spindle_trio.launchers._local._private_folders import PrivateFolders, remove_tree
 
 
@@ -128,3 +129,53 @@ async def test_the_removal_outlasts_a_cancellation(place: Path) -> None:
     assert not Path(folder.path).exists()
     await folders.aclose()
     assert list(place.iterdir()) == []
+
+
+HOST = """
+import sys, tempfile, trio, spindle_trio
+tempfile.tempdir = sys.argv[1]
+
+async def main():
+    async with spindle_trio.open_host() as host:
+        async with host.open_worker("w", root=sys.argv[2], user_id="u") as worker:
+            handle = await worker.backend_processes.spawn("writes.py", sandbox=spindle_trio.READ_ONLY)
+            async for message in handle.messages():
+                print(message, flush=True)
+
+trio.run(main)
+"""
+
+WRITES = """
+import os, tempfile
+
+def run(process):
+    process.ready()
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        process.send(file.name)
+    process.sleep(60)
+"""
+
+
+async def test_what_a_killed_host_has_left_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "folders").mkdir()
+    (tmp_path / "base/writes.py").write_text(WRITES)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "folders"))
+    command = [sys.executable, "-c", HOST, tmp_path / "folders", tmp_path / "base"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().rstrip())
+        assert left.parent.parent.parent == tmp_path / "folders"
+        killed.kill()
+    assert left.exists()
+    with trio.fail_after(20):
+        async with (
+            spindle_trio.open_host(sandbox=spindle_trio.READ_ONLY) as host,
+            host.open_worker("w", root=tmp_path / "base", user_id="u") as worker,
+        ):
+            await worker.backend_processes.spawn("writes.py")
+            while left.parent.parent.exists():
+                await trio.sleep(0.01)
+    assert list((tmp_path / "folders").iterdir()) == []

@@ -7,8 +7,10 @@ prints what did not come out as promised.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -31,11 +33,13 @@ PRESETS = {
     "OFFLINE": spindle_trio.OFFLINE,
 }
 LANGUAGES = {"python": "in_python.py", "shell": "in_shell.py", "node": "in_node.mjs"}
+"""Entries; `"command"` is a shell that is no child of an entry."""
 SYSTEM_PYTHON = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.path.exists(path)), None)
 """An interpreter that every sandbox can start, for what Node and a shell cannot do themselves."""
 
 sys.path.insert(0, str(ENTRIES))
 import attempts  # noqa: E402
+import in_shell  # noqa: E402
 
 
 @contextmanager
@@ -95,23 +99,50 @@ async def outcomes_of(
     launcher: spindle_trio.abc.Launcher,
 ) -> dict[str, str]:
     """Have an entry try some things, and return what came of each: ``done``, ``refused: …`` or ``broken: …``."""
-    python = sys.executable if language == "python" or sandbox is None or SYSTEM_PYTHON is None else SYSTEM_PYTHON
+    is_free = language == "python" or sandbox is None or SYSTEM_PYTHON is None
+    python = sys.executable if is_free else SYSTEM_PYTHON
     with trio.fail_after(60):
         async with (
             spindle_trio.open_host(launcher) as host,
             host.open_worker("w", root=at["root"], user_id="u") as worker,
         ):
+            if language == "command":
+                return await _outcomes_of_command(worker, at, sandbox, names, str(python))
             handle = await worker.backend_processes.spawn(
                 LANGUAGES[language],
                 payload={"at": dict(at), "names": list(names), "python": python},
                 sandbox=sandbox,
-                heartbeat_timeout=float("inf"),
+                heartbeat_timeout=math.inf,
             )
             ended = await handle.wait_ended()
             assert ended.state == "completed", (ended, handle.info.error)
             result = handle.result
             assert isinstance(result, dict)
             return {name: str(outcome) for name, outcome in result.items()}
+
+
+async def _outcomes_of_command(
+    worker: spindle_trio.Worker, at: Mapping[str, Any], sandbox: Sandbox | None, names: Sequence[str], python: str
+) -> dict[str, str]:
+    helper = shlex.join([python, f"{at['root']}/attempts.py"])
+    lines = ['said="${TMPDIR:-/tmp}/said-$$"']
+    for name in names:
+        if name in in_shell.NATIVE:
+            lines.append(f'if ({in_shell.NATIVE[name]}) > "$said" 2>&1; then echo "{name}=done"')
+            lines.append(f'else echo "{name}=refused: $(tail -n 1 "$said")"; fi')
+        else:
+            lines.append(f'echo "{name}=$({helper} {name} "$targets" | tail -n 1)"')
+    script = "\n".join([*lines, 'rm -f "$said"'])
+    told = {**{name: str(value) for name, value in at.items()}, "targets": json.dumps(dict(at))}
+    command = spindle_trio.Command(["sh", "-c", script], lane="lines", environment=told)
+    handle = await worker.backend_processes.spawn(command, sandbox=sandbox, heartbeat_timeout=math.inf)
+    outcomes: dict[str, str] = {}
+    async for line in handle.messages():
+        name, _, outcome = str(line).partition("=")
+        outcomes[name] = outcome
+    await handle.wait_ended()
+    assert handle.state == "completed", handle.info.error
+    return outcomes
 
 
 def forbidden_by(preset: str | None) -> list[str]:
@@ -131,7 +162,7 @@ def forbidden_by(preset: str | None) -> list[str]:
 def allowed_in(language: str) -> list[str]:
     """List what all presets allow. What a process has started finds no `/proc` of its own."""
     names = [attempt.__name__ for attempt in attempts.ALLOWED]
-    return [name for name in names if language != "shell" or name != "own_proc"]
+    return [name for name in names if language not in {"shell", "command"} or name != "own_proc"]
 
 
 def quick_in(language: str, preset: str | None) -> list[str]:
@@ -139,9 +170,7 @@ def quick_in(language: str, preset: str | None) -> list[str]:
     names = [*forbidden_by(preset), *allowed_in(language)]
     if language == "python":
         return [name for name in names if name not in {"numpy", "other_interpreter"}]
-    if language == "shell":
-        import in_shell
-
+    if language in {"shell", "command"}:
         return [name for name in names if name in in_shell.NATIVE]
     native = re.findall(r"^  (\w+): (?:async )?\(", (ENTRIES / "in_node.mjs").read_text(), re.MULTILINE)
     return [name for name in names if name in native]
