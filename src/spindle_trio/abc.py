@@ -326,12 +326,15 @@ class LaunchedProcess(ABC):
         """Count the bytes of stdout and stderr that were drained but not kept."""
         return 0
 
-    def limit_hit(self) -> str | None:
+    def limit_hit(self, announced: ExitStatus | None = None) -> str | None:
         """Say which resource limit it has reached, with the figure and the bound; asked once `wait` has returned.
 
         As in ``memory: 512 MiB used of 512 MiB``. One that is over a limit on memory or processor time must be killed
         by the launcher, if the system has not done that. It may also have ended by itself, as by the error that a limit
         has caused. `None`, the default: no limit was reached, or nobody can tell.
+
+        Args:
+            announced: the end that it has announced, if it has, before its tree was killed.
         """
         return None
 

@@ -13,9 +13,11 @@ import trio
 
 import spindle_trio as spindle
 from spindle_trio import ResourceLimits, RestartPolicy
+from spindle_trio.launchers._local._limit_groups import LimitGroups
 
 MIB = 1024 * 1024
 GUARD_SECONDS = 60
+LEVELS = ["pidns", "sweep", "cgroup", "killpg"]
 
 ENTRY = '''
 import os
@@ -60,6 +62,12 @@ def spin(payload):
     return time.process_time()
 
 
+def spin_elsewhere(payload):
+    for _ in range(3):
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    time.sleep(payload)
+
+
 def open_files(payload):
     for _ in range(payload):
         held.append(open("/dev/null"))
@@ -72,7 +80,7 @@ def write_file(payload):
 
 
 def run(process):
-    for handler in (grow, grow_elsewhere, hold, fork, spin, open_files, write_file):
+    for handler in (grow, grow_elsewhere, hold, fork, spin, spin_elsewhere, open_files, write_file):
         process.on_call(handler.__name__, handler)
     process.ready()
     while True:
@@ -86,15 +94,31 @@ def root(tmp_path: Path, nothing_left: None) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By which means the host holds memory and pids: `sampler` stands for a system without control groups."""
+    if request.param == "sampler":
+        monkeypatch.setattr(LimitGroups, "of_this_program", lambda **_: LimitGroups([]))
+    return str(request.param)
+
+
+by_each_means = pytest.mark.parametrize("means", ["cgroup", "sampler"], indirect=True)
+
+
 @asynccontextmanager
-async def a_worker(root: Path, *needed: str, **options: Any) -> AsyncIterator[spindle.Worker]:
+async def a_worker(
+    root: Path, *needed: str, means: str | None = None, level: str | None = None, **options: Any
+) -> AsyncIterator[spindle.Worker]:
     """Open a host that holds these limits; without it the test is skipped, and says why."""
+    launcher = spindle.ForkServerLauncher(preload=(), spares=1, containment=level)
     with trio.fail_after(GUARD_SECONDS):
-        async with spindle.open_host(spindle.ForkServerLauncher(preload=(), spares=1), **options) as host:
+        async with spindle.open_host(launcher, **options) as host:
             statistics = host.statistics()
             for name in needed:
                 if name not in statistics.limit_means:
                     pytest.skip(f"no limit on {name} can be held here: {statistics.limit_problems.get(name)}")
+                if means is not None and statistics.limit_means[name] != means:
+                    pytest.skip(f"no {means} holds {name} here: {statistics.limit_problems.get(name)}")
             async with host.open_worker("tests", root=root, user_id="ada") as worker:
                 yield worker
 
@@ -118,12 +142,13 @@ async def driven_over(handle: spindle.ProcessHandle, method: str, payload: objec
     return handle.post_mortem
 
 
-@pytest.mark.quick(1)
+@pytest.mark.quick(2)
+@by_each_means
 @pytest.mark.parametrize("attempt", range(20))
 async def test_a_process_over_its_memory_limit_ends_with_that_reason_and_disturbs_nobody(
-    root: Path, attempt: int
+    root: Path, attempt: int, means: str
 ) -> None:
-    async with a_worker(root, "memory") as worker:
+    async with a_worker(root, "memory", means=means) as worker:
         sibling, hungry = await spawn(worker, memory=100 * MIB), await spawn(worker, memory=100 * MIB)
         found = await driven_over(hungry, "grow")
         assert found.limit is not None
@@ -133,15 +158,19 @@ async def test_a_process_over_its_memory_limit_ends_with_that_reason_and_disturb
         assert sibling.state == "running"
 
 
-async def test_the_memory_of_the_whole_tree_counts(root: Path) -> None:
-    async with a_worker(root, "memory") as worker:
+@by_each_means
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.quick(2)
+async def test_the_memory_of_the_whole_tree_counts(root: Path, means: str, level: str) -> None:
+    async with a_worker(root, "memory", means=means, level=level) as worker:
         found = await driven_over(await spawn(worker, memory=150 * MIB), "grow_elsewhere")
         assert found.limit is not None
         assert found.limit.startswith("memory: ")
 
 
-async def test_a_process_that_starts_too_many_is_stopped_by_its_limit(root: Path) -> None:
-    async with a_worker(root, "pids") as worker:
+@by_each_means
+async def test_a_process_that_starts_too_many_is_stopped_by_its_limit(root: Path, means: str) -> None:
+    async with a_worker(root, "pids", means=means) as worker:
         handle = await spawn(worker, pids=20)
         with pytest.raises((spindle.CallFailedError, spindle.ProcessLostError)) as caught:
             await handle.call("fork")
@@ -154,9 +183,11 @@ async def test_a_process_that_starts_too_many_is_stopped_by_its_limit(root: Path
             assert caught.value.error_type == "BlockingIOError"
 
 
-async def test_a_process_over_its_processor_time_ends_with_that_reason(root: Path) -> None:
+@pytest.mark.parametrize("method", ["spin", "spin_elsewhere"])
+async def test_a_process_over_its_processor_time_ends_with_that_reason(root: Path, method: str) -> None:
+    """That of its tree counts as well."""
     async with a_worker(root, "cpu_seconds") as worker:
-        found = await driven_over(await spawn(worker, cpu_seconds=1), "spin", 30)
+        found = await driven_over(await spawn(worker, cpu_seconds=1), method, 30)
         assert found.limit is not None
         assert found.limit.startswith("cpu_seconds: ")
 

@@ -36,9 +36,11 @@ def one_line(text: str) -> str:
 class LastWords:
     """What is noted of a process's end as it comes, for its post-mortem."""
 
-    __slots__ = ("exit_status", "limit", "traceback", "unasked")
+    __slots__ = ("announced", "exit_status", "limit", "traceback", "unasked")
 
     def __init__(self) -> None:
+        self.announced: ExitStatus | None = None
+        """The exit that it has announced, before its tree was killed."""
         self.exit_status: str | None = None
         """In words; the first that is learned counts."""
         self.traceback: str | None = None

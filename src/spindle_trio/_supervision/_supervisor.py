@@ -127,7 +127,7 @@ class Supervisor:
             if nursery.child_tasks:
                 nursery.cancel_scope.cancel()
         if status is not None:
-            self._noted.note_exit(status, self._life, launched.limit_hit())
+            self._noted.note_exit(status, self._life, launched.limit_hit(self._noted.announced))
             process.record.peaks = launched.peaks()
             intake.take_in_all()
             process.take_in_calls()
@@ -247,6 +247,7 @@ class Supervisor:
             case Exiting(messages, code):
                 # All that is left of it is its tree. Killing it hides the status, which therefore comes with the frame.
                 self._announced_messages, status = messages, ExitStatus(code=code)
+                self._noted.announced = status
                 self._noted.note_exit(status, life)
                 process.feed(Input.EXIT, text=self._judge_exit(status))
                 process.feed(Input.KILL)

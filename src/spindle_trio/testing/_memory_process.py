@@ -148,7 +148,7 @@ class MemoryProcess(LaunchedProcess):
         """Return the most that it has said; see `LaunchedProcess.peaks`."""
         return None if self._meter is None else self._meter.peaks
 
-    def limit_hit(self) -> str | None:
+    def limit_hit(self, announced: ExitStatus | None = None) -> str | None:
         """Say which limit it has reached; see `LaunchedProcess.limit_hit`."""
         return None if self._meter is None else self._meter.limit_hit
 

@@ -27,6 +27,9 @@ __all__ = ["HeldLimits", "LimitKeeper"]
 LOOK_SECONDS: Final = 0.05
 """Seconds between two looks at the trees that no group holds."""
 
+_SHELL_SIGNAL: Final = 128
+"""What a shell adds to the number of the signal that has ended a program."""
+
 _BY_GROUPS: Final = ("memory", "pids", "cpus")
 _BY_SYSTEM: Final[Mapping[str, str]] = {"cpu_seconds": "cpu", "open_files": "nofile", "file_bytes": "fsize"}
 
@@ -103,18 +106,26 @@ class HeldLimits:
             if self._seconds > limits.cpu_seconds:
                 self._end_for("cpu_seconds", self._seconds, limits.cpu_seconds)
 
-    def hit(self, status: ExitStatus) -> str | None:
-        """Say which limit the process had reached when it ended; see `LaunchedProcess.limit_hit`."""
+    def hit(self, status: ExitStatus, *, is_shim: bool) -> str | None:
+        """Say which limit the process had reached when it ended; see `LaunchedProcess.limit_hit`.
+
+        Args:
+            status: how it ended.
+            is_shim: whether it is the shim of a command, whose exit code tells of its program as a shell's does.
+        """
         limits, group = self._limits, self._group
+        ended_by = status.signal
+        if is_shim and status.code is not None and status.code > _SHELL_SIGNAL:
+            ended_by = status.code - _SHELL_SIGNAL
         if self._hit is not None:
             return self._hit
         if group is not None and limits.memory is not None and group.out_of_memory():
             return limit_text("memory", limits.memory, limits.memory)
-        if limits.cpu_seconds is not None and status.signal in (signal.SIGXCPU, signal.SIGKILL):
+        if limits.cpu_seconds is not None and ended_by in (signal.SIGXCPU, signal.SIGKILL):
             used = max(self._seconds, self._group_seconds() or 0.0)
-            if status.signal == signal.SIGXCPU or used >= limits.cpu_seconds:
+            if ended_by == signal.SIGXCPU or used >= limits.cpu_seconds:
                 return limit_text("cpu_seconds", max(used, limits.cpu_seconds), limits.cpu_seconds)
-        if limits.file_bytes is not None and status.signal == signal.SIGXFSZ:
+        if limits.file_bytes is not None and ended_by == signal.SIGXFSZ:
             return limit_text("file_bytes", limits.file_bytes, limits.file_bytes)
         if group is not None and limits.pids is not None and status.code != 0 and group.refused_pids():
             return limit_text("pids", limits.pids, limits.pids)

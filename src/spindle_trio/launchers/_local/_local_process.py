@@ -213,9 +213,11 @@ class LocalProcess(LaunchedProcess):
         was_stopped = "it was stopped by a signal" if self._was_stopped else None
         return "; ".join(filter(None, (was_stopped, self._no_dump))) or None
 
-    def limit_hit(self) -> str | None:
+    def limit_hit(self, announced: ExitStatus | None = None) -> str | None:
         """Say which limit it has reached; see `LaunchedProcess.limit_hit`."""
-        return None if self._held is None or self._status is None else self._held.hit(self._status)
+        if self._held is None or self._status is None:
+            return None
+        return self._held.hit(announced or self._status, is_shim=self._order.command is not None)
 
     def usage(self) -> Usage | None:
         """Look at what its tree uses; see `LaunchedProcess.usage`."""
