@@ -48,6 +48,16 @@ async def test_a_preset_forbids_what_a_process_tries_itself(language: str, prese
         assert await support.surprises_of(at, language, preset, launcher, names) == {}
 
 
+@pytest.mark.parametrize("preset", ["READ_ONLY", "OFFLINE"])
+async def test_a_preset_keeps_a_process_from_its_own_init(preset: str) -> None:
+    """At `pidns` the init shares the memory of what has forked it, and nothing but the sandbox keeps root from it."""
+    await _require("pidns")
+    names = [attempt.__name__ for attempt in support.attempts.PROCESSES]
+    with support.prepared_place() as at:
+        launcher = DefaultLauncher(containment="pidns", spares=0)
+        assert await support.surprises_of({**at, "victim": 1}, "python", preset, launcher, names) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -70,11 +80,7 @@ async def test_all_of_it_can_be_done_without_a_sandbox(language: str) -> None:
 @pytest.mark.parametrize("level", [level for level in spindle_trio.Containment if level != "killpg"])
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_a_preset_holds_at_each_level_of_containment(language: str, level: str) -> None:
-    try:
-        async with spindle_trio.open_host(DefaultLauncher(containment=level, spares=0)):
-            pass
-    except RuntimeError as error:
-        pytest.skip(f"the level {level} cannot be had: {error}")
+    await _require(level)
     with support.prepared_place() as at:
         for preset in PRESETS:
             launcher = DefaultLauncher(containment=level, spares=0)
@@ -113,6 +119,14 @@ def test_a_preset_holds_where_namespaces_are_refused_as_in_a_container(level: st
         + f"os.execv(sys.executable, [sys.executable, '-P', {_PROGRAM!r}, *sys.argv[1:]])\n"
     )
     assert json.loads(_run([sys.executable, "-c", prelude, level, *cells])) == {cell: {} for cell in cells}
+
+
+async def _require(level: str) -> None:
+    try:
+        async with spindle_trio.open_host(DefaultLauncher(containment=level, spares=0)):
+            pass
+    except RuntimeError as error:
+        pytest.skip(f"the level {level} cannot be had: {error}")
 
 
 _PROGRAM = str(Path(support.__file__))
