@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from spindle_trio import Command, DefaultLauncher, EntryError, ForkServerLauncher, Limits, NodeLauncher, PythonLauncher
+from spindle_trio import (
+    Command,
+    DefaultLauncher,
+    EntryError,
+    ForkServerLauncher,
+    Limits,
+    NodeLauncher,
+    PythonLauncher,
+    open_host,
+)
 from spindle_trio.abc import LaunchOrder
 from spindle_trio.launchers._programs import SHIM, behind_shim, resolve_program
 
@@ -101,3 +110,20 @@ def test_every_launcher_of_python_runs_commands(launcher: DefaultLauncher, tool:
 def test_a_launcher_of_javascript_alone_says_who_runs_commands() -> None:
     with pytest.raises(EntryError, match="NodeLauncher runs no commands, and 'ls' is one: use DefaultLauncher"):
         NodeLauncher("node").resolve_command(Command(["ls"]), Path("/"), {})
+
+
+async def test_an_allowed_path_holds_for_the_name_that_leads_to_it(tool: Path) -> None:
+    """And the name of another program tells nobody whether it is there."""
+    root = tool.parent.parent
+    (tool.parent / "other").symlink_to(tool)
+    async with (
+        open_host(DefaultLauncher(spares=0), environment={"PATH": str(tool.parent)}, commands={str(tool)}) as host,
+        host.open_worker("tests", root=root, user_id="ada") as worker,
+    ):
+        processes = worker.backend_processes
+        for argv in (["tool"], ["bin/tool"], [str(tool)]):
+            info = await (await processes.spawn(Command(argv))).wait_ended()
+            assert info.state == "completed"
+        for argv in (["other"], ["none"], ["./bin/../bin/tool"], ["/bin/sh"]):
+            with pytest.raises(EntryError, match=f"does not allow the command '{argv[0]}'; it allows: '/"):
+                await processes.spawn(Command(argv))
