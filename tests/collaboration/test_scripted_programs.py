@@ -268,6 +268,31 @@ async def test_a_script_reads_and_writes_only_what_its_lane_has(
     assert words in str(info.error)
 
 
+async def test_a_script_reads_and_writes_bytes(autojump_clock: MockClock) -> None:
+    async def script(program: ScriptedProgram) -> None:
+        while (data := await program.receive()) is not None:
+            assert isinstance(data, bytes)
+            await program.write(data[::-1])
+        await program.print("bye", to_stderr=True)
+
+    async with processes_with(script) as processes:
+        handle = await processes.spawn(Command(["server"], lane="bytes"))
+        async with handle.messages() as messages:
+            await handle.send(b"\xff\x00ab")
+            await handle.send(None)
+            assert [payload async for payload in messages] == [{"stdout": b"ba\x00\xff"}, {"stderr": b"bye\n"}]
+
+
+async def test_a_script_without_that_lane_writes_no_bytes(autojump_clock: MockClock) -> None:
+    async def script(program: ScriptedProgram) -> None:
+        await program.write(b"a")
+
+    async with processes_with(script) as processes:
+        handle = await processes.spawn(SERVER)
+        info = await handle.wait_ended()
+    assert "only a program with lane='bytes' writes bytes" in str(info.error)
+
+
 async def test_a_launcher_says_which_programs_it_has(autojump_clock: MockClock) -> None:
     async with processes_with(sleep) as processes:
         with pytest.raises(EntryError, match=r"no program 'other' in this MemoryLauncher; it has: 'server'; type: "):

@@ -74,7 +74,7 @@ export interface Command {
     | { kind: "http"; url: string };
 
   /** What its stdin and stdout carry; by default nothing. In a lane of JSON-RPC a call is a request. */
-  lane?: "none" | "lines" | "jsonrpc" | "jsonrpc-headers";
+  lane?: "none" | "bytes" | "lines" | "jsonrpc" | "jsonrpc-headers";
 
   /** The number of the signal that asks it to stop; 15 by default. */
   stopSignal?: number;

@@ -61,7 +61,8 @@ class ScriptedProgram:
         self._handles_signal = False
         self._scope = trio.CancelScope()
         self._json_rpc = JsonRpcEnd(process, command.lane) if command.lane.startswith("jsonrpc") else None
-        self._lines: MessageReceiveChannel[JsonValue] | None = process.messages() if command.lane == "lines" else None
+        plain = command.lane in {"bytes", "lines"}
+        self._stdin: MessageReceiveChannel[JsonValue] | None = process.messages() if plain else None
         self._reports: Reports | None = None
         if command.ready == "notify":
             grace = _DEFAULT_GRACE if order.grace_period is None else order.grace_period
@@ -93,7 +94,7 @@ class ScriptedProgram:
             self._become_ready()
 
     async def print(self, line: str, *, to_stderr: bool = False) -> None:
-        """Write a line to stdout or stderr. With the lane ``"lines"``, one to stdout is a message.
+        """Write a line to stdout or stderr. With the lane ``"lines"`` one to stdout is a message, with ``"bytes"`` any.
 
         Raises:
             ValueError: it is no single line.
@@ -102,21 +103,33 @@ class ScriptedProgram:
             raise ValueError(f"{line!r} is more than one line")
         if self._watchers and not self._is_ready:
             self._watchers[to_stderr](f"{line}\n".encode())
-        if to_stderr:
-            self._process._controls._report(line)
-        if self._lines is not None and not to_stderr:
+        if self.command.lane == "bytes":
+            await self.write(f"{line}\n".encode(), to_stderr=to_stderr)
+        elif self.command.lane == "lines" and not to_stderr:
             await self._process.send(line)
         else:
+            if to_stderr:
+                self._process._controls._report(line)
             await trio.lowlevel.checkpoint()
 
+    async def write(self, data: bytes, *, to_stderr: bool = False) -> None:
+        """Write bytes to stdout or stderr, which are a message.
+
+        Raises:
+            RuntimeError: the command has not the lane ``"bytes"``.
+        """
+        if self.command.lane != "bytes":
+            raise RuntimeError("only a program with lane='bytes' writes bytes; use print(), or send() for JSON-RPC")
+        await self._process.send({"stderr" if to_stderr else "stdout": data})
+
     async def receive(self) -> JsonValue:
-        """Wait for what comes on stdin: a line, as a str, or a JSON-RPC message, as a dict.
+        """Wait for what comes on stdin: bytes (`None` at its end), a line as a str, or a JSON-RPC message as a dict.
 
         Raises:
             RuntimeError: the command has no lane, so stdin is the null device.
         """
-        if self._lines is not None:
-            return await self._lines.receive()
+        if self._stdin is not None:
+            return await self._stdin.receive()
         return await self._json_rpc_end().receive()
 
     async def send(self, message: dict[str, JsonValue]) -> None:
