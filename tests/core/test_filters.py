@@ -2,7 +2,7 @@
 
 import pytest
 
-from spindle_trio._linux._seccomp import build_filter
+from spindle_trio._linux._seccomp import _REFUSED, build_filter
 
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
 X86_64, AARCH64, I386, X32 = 0xC000003E, 0xC00000B7, 0x40000003, 0x40000000
@@ -107,6 +107,14 @@ def test_what_leads_out_of_a_sandbox_is_refused(machine: str, network: str) -> N
 def test_what_programs_do_is_allowed(machine: str, network: str) -> None:
     for call in HARMLESS:
         assert judge(call, machine=machine, network=network) == ALLOW, call
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_other_call_is_refused(machine: str) -> None:
+    program = build_filter(machine, network="host", subprocesses=True)
+    column = list(MACHINES).index(machine)
+    refused = {number for number in range(1000) if run(program, MACHINES[machine], number) != ALLOW}
+    assert refused == {numbers[column] for numbers in _REFUSED.values()} - {None} | {NUMBERS["clone3"][column]}
 
 
 def test_a_call_in_the_manner_of_another_architecture_kills() -> None:

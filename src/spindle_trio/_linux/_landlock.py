@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from spindle_trio._linux._syscalls import system_call
+from spindle_trio._linux._syscalls import call, system_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _TCP = 0b11
 _SCOPES = 0b11
 """Binding and connecting TCP sockets; reaching abstract Unix sockets, and signalling processes, outside."""
 
-_NO_NEW_PRIVILEGES = 38
+_NO_NEW_PRIVILEGES, _ASK_PRIVILEGES = 38, 39
 
 
 def version() -> int:
@@ -108,9 +108,16 @@ def refuse_threads() -> None:
 
 def forbid_new_privileges() -> None:
     """Have no program that this process runs gain rights by its file, as a set-user-id program does."""
-    from spindle_trio._linux._syscalls import call
-
     call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def gains_privileges() -> bool:
+    """Whether programs that this process runs can still gain rights."""
+    try:
+        call("prctl", _ASK_PRIVILEGES, 0, 0, 0, 0)
+    except OSError:
+        return False  # the answer is no zero
+    return True
 
 
 def _allow(rules: int, path: str, rights: int) -> None:

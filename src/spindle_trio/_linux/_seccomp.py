@@ -108,6 +108,9 @@ _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x54
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 _SET_FILTER = 22
 
+_GROUP = 8
+"""How many rules to skip at once."""
+
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 
 
@@ -191,35 +194,49 @@ def build_filter(
     ]
     if column == 0:
         lines += [_line(_AT_LEAST, 0x40000000, 0, 1), _line(_RETURN, _FAIL | _ENOSYS)]  # another way to the same calls
-    for numbers in _REFUSED.values():
-        lines += _on(numbers[column], _fail(_EPERM))
-    lines += _on(_CLONE3[column], _fail(_ENOSYS))  # its flags are behind a pointer; libraries then use `clone`
-    lines += _on(_CLONE[column], _if_bits(0, _NAMESPACES, _EPERM) + ([] if subprocesses else _unless_thread()))
-    lines += _on(_UNSHARE[column], _if_bits(0, _NAMESPACES | _TIME_NAMESPACE, _EPERM))
+    rules = [(numbers[column], _fail(_EPERM)) for numbers in _REFUSED.values()]
+    rules += [
+        (_CLONE3[column], _fail(_ENOSYS)),  # its flags are behind a pointer; libraries then use `clone`
+        (_CLONE[column], _if_bits(0, _NAMESPACES, _EPERM) + ([] if subprocesses else _unless_thread())),
+        (_UNSHARE[column], _if_bits(0, _NAMESPACES | _TIME_NAMESPACE, _EPERM)),
+        (_IOCTL[column], [line for request in _TERMINAL_INPUT for line in _if_equal(1, request, _EPERM)]),
+        (_PRLIMIT[column], [_argument(0), _line(_EQUAL, 0, 1, 0), *_fail(_EPERM)]),  # only its own
+    ]
     if not subprocesses:
-        lines += _on(_FORK[column], _fail(_EPERM)) + _on(_VFORK[column], _fail(_EPERM))
-    typing = [line for request in _TERMINAL_INPUT for line in _if_equal(1, request, _EPERM)]
-    lines += _on(_IOCTL[column], typing)
-    lines += _on(_PRLIMIT[column], [_argument(0), _line(_EQUAL, 0, 1, 0), *_fail(_EPERM)])  # only its own
+        rules += [(numbers[column], _fail(_EPERM)) for numbers in (_FORK, _VFORK)]
     if network != "host":
-        lines += _on(_MQ_OPEN[column], _fail(_EPERM)) + _on(_MQ_UNLINK[column], _fail(_EPERM))
-        lines += _on(_SOCKET[column], _sockets(network, datagrams=datagrams))
+        rules += [(numbers[column], _fail(_EPERM)) for numbers in (_MQ_OPEN, _MQ_UNLINK)]
+        rules.append((_SOCKET[column], _sockets(network, datagrams=datagrams)))
         pairs = _only_streams() if network == "none" and not datagrams else []
-        lines += _on(_SOCKETPAIR[column], [*_only_unix(), *pairs])  # those of TIPC reach other machines
+        rules.append((_SOCKETPAIR[column], [*_only_unix(), *pairs]))  # those of TIPC reach other machines
     if not truncate:
-        lines += _on(_TRUNCATE[column], _fail(_EPERM)) + _on(_OPENAT2[column], _fail(_ENOSYS))  # flags behind a pointer
-        lines += _on(_OPENAT[column], _not_for_truncation(2)) + _on(_OPEN[column], _not_for_truncation(1))
-    return b"".join([*lines, _line(_RETURN, _ALLOW)])
+        rules += [((76, 45)[column], _fail(_EPERM)), (437, _fail(_ENOSYS))]
+    return b"".join([*lines, *_dispatch(rules)])
+
+
+def _dispatch(rules: list[tuple[int | None, list[bytes]]]) -> list[bytes]:
+    """Write what to do at which call; all others are allowed.
+
+    The kernel runs a filter for every number when it is installed, so each number passes most rules in groups.
+    """
+    known = sorted((number, then) for number, then in rules if number is not None)
+    lines: list[bytes] = []
+    for start in range(0, len(known), _GROUP):
+        group = [line for number, then in known[start : start + _GROUP] for line in _on(number, then)]
+        group.append(_line(_RETURN, _ALLOW))
+        following = known[start + _GROUP : start + _GROUP + 1]
+        if following:
+            lines.append(_line(_AT_LEAST, following[0][0], len(group), 0))
+        lines += group
+    return lines
 
 
 def _line(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
     return code.to_bytes(2, "little") + bytes((yes, no)) + value.to_bytes(4, "little")
 
 
-def _on(number: int | None, then: list[bytes]) -> list[bytes]:
+def _on(number: int, then: list[bytes]) -> list[bytes]:
     """Do something at one call, and let it pass if that does not refuse it."""
-    if number is None or not then:
-        return []
     if then[-1][:2] != _RETURN.to_bytes(2, "little") or len(then) > 1:
         then = [*then, _line(_RETURN, _ALLOW)]
     return [_line(_EQUAL, number, 0, len(then)), *then]

@@ -28,6 +28,7 @@ def rehearse_sandbox() -> None:
 
     try:
         _landlock.refuse_threads()
+        _landlock.gains_privileges()
         _capabilities.held_capabilities()
         os.close(_landlock.make_rules(["/", "/proc/self"], ["/dev/null"], tcp=False))
         _seccomp.prepare()
