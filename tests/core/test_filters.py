@@ -1,5 +1,7 @@
 """The filters of system calls, run here as the kernel would run them."""
 
+import os
+
 import pytest
 
 from spindle_trio._linux._seccomp import _REFUSED, build_filter
@@ -203,3 +205,6 @@ def test_a_path_is_cut_short_only_where_landlock_sees_it(machine: str) -> None:
     assert judge("truncate", machine=machine) == ALLOW
     assert judge("truncate", machine=machine, truncate=False) == EPERM
     assert judge("openat2", machine=machine, truncate=False) == ENOSYS
+    assert judge("openat", 0, 0, os.O_RDONLY | os.O_TRUNC, machine=machine, truncate=False) == EPERM
+    assert judge("openat", 0, 0, os.O_RDWR | os.O_TRUNC, machine=machine, truncate=False) == ALLOW
+    assert judge("openat", 0, 0, os.O_RDONLY | os.O_TRUNC, machine=machine) == ALLOW

@@ -210,7 +210,12 @@ def build_filter(
         pairs = _only_streams() if network == "none" and not datagrams else []
         rules.append((_SOCKETPAIR[column], [*_only_unix(), *pairs]))  # those of TIPC reach other machines
     if not truncate:
-        rules += [((76, 45)[column], _fail(_EPERM)), (437, _fail(_ENOSYS))]
+        rules += [
+            (_TRUNCATE[column], _fail(_EPERM)),
+            (_OPENAT2[column], _fail(_ENOSYS)),  # its flags are behind a pointer
+            (_OPENAT[column], _not_for_truncation(2)),
+            (_OPEN[column], _not_for_truncation(1)),
+        ]
     return b"".join([*lines, *_dispatch(rules)])
 
 
