@@ -137,7 +137,9 @@ class ProcessHandle:
         is sent once: nothing repeats it. While much waits for a process that does not read, a call waits for room.
 
         A `Command` with a lane for JSON-RPC gets the call as a request, with `payload` as its params: a list, a dict or
-        `None`. An error that it answers is a `CallFailedError`.
+        `None`. An error that it answers is a `CallFailedError` with its `code`, `text` and `data`. If this is
+        cancelled, or its time is over, the program is told by ``notifications/cancelled``, or, with headers, by
+        ``$/cancelRequest``.
 
         Its deadline is the earlier of `timeout` and the deadlines of the cancel scopes around it. The process learns
         how much time is left, and cancels the handler then. If this is cancelled, or its time is over, the process is
@@ -157,7 +159,8 @@ class ProcessHandle:
             What the handler has returned.
 
         Raises:
-            CallFailedError: the handler raised an exception, or returned what is not JSON-safe.
+            CallFailedError: the handler raised an exception, or returned what is not JSON-safe; or a program answered
+                with an error, or has closed the stream that the call needs.
             CallTimeoutError: `timeout` is over; a `TimeoutError` as well.
             UnknownMethodError: the process has no such handler, or takes no calls.
             ProcessLostError: the process has ended without an answer, or takes no calls any more; says whether the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import select
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -136,6 +137,26 @@ async def test_a_call_that_is_cancelled_is_cancelled_in_the_server(tmp_path, cap
         await handle.send({"method": "release", "params": {"name": "x"}})  # too late, and no harm
         assert await handle.call("echo", [2]) == [2]
         assert "answer to request" not in caplog.text
+
+
+@BOTH
+async def test_the_server_is_told_at_the_deadline_also_while_the_host_stands_still(tmp_path, framing):
+    """The time that is left travels with the call, and runs out in the shim."""
+    told = tmp_path / "told"
+    async with server(tmp_path, framing) as handle, handle.messages() as messages:
+        await handle.send({"method": "tell", "params": {"path": str(told)}})
+
+        async def hold() -> None:
+            with pytest.raises(CallTimeoutError):
+                await handle.call("hold", {"name": "x"}, timeout=0.4)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold)
+            await messages.receive()
+            for _ in range(500):
+                if not told.exists():
+                    select.select([], [], [], 0.01)  # the host's loop stands still
+            assert told.exists()
 
 
 async def test_initialize_is_never_cancelled_by_a_notification(tmp_path):
@@ -392,7 +413,8 @@ async def test_any_garbage_between_messages_loses_no_answer(tmp_path, framing):
 async def test_a_worker_at_the_other_end_of_a_stream_calls_a_program_as_well(tmp_path):
     ours, theirs = trio.testing.memory_stream_pair()
     async with open_host(commands=lambda _: True) as host, trio.open_nursery() as nursery:
-        nursery.start_soon(partial(host.serve_worker, StreamChannel(theirs), "far", root=tmp_path, user_id="ada"))
+        channel = StreamChannel(theirs, max_line_bytes=20_000)
+        nursery.start_soon(partial(host.serve_worker, channel, "far", root=tmp_path, user_id="ada"))
         async with connect_worker(StreamChannel(ours)) as worker:
             command = Command([sys.executable, "-SE", SERVER, "headers"], lane="jsonrpc-headers")
             handle = await worker.backend_processes.spawn(command)
@@ -403,6 +425,9 @@ async def test_a_worker_at_the_other_end_of_a_stream_calls_a_program_as_well(tmp
                 with pytest.raises(CallFailedError) as caught:
                     await handle.call("fail", {"code": -1, "message": "no", "data": [None, {"x": 1.5}]})
                 assert (caught.value.code, caught.value.data) == (-1, [None, {"x": 1.5}])
+                with pytest.raises(CallFailedError, match="no") as caught:  # its data makes the line too long
+                    await handle.call("fail", {"code": -1, "message": "no", "data": "x" * 19_700})
+                assert (caught.value.code, caught.value.text, caught.value.data) == (-1, "no", None)
                 with pytest.raises(PayloadError, match="dict or a list"):
                     await handle.call("echo", 5)
                 await handle.send({"method": "hold", "params": {"name": "x"}})

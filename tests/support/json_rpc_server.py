@@ -71,6 +71,10 @@ def serve(message: dict) -> None:
             say({"jsonrpc": "2.0", "id": params["id"], "error": {"code": -32800, "message": "cancelled"}})
         case "$/cancelRequest" | "notifications/cancelled":
             say({"jsonrpc": "2.0", "method": "told", "params": heard[-1]})
+            if "file" in held:
+                open(held["file"], "x").close()
+        case "tell":
+            held["file"] = params["path"]
         case "obey":
             held["obeys"] = True
         case "raw":  # what is written, instead of an answer or before it

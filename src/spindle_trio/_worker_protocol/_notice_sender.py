@@ -11,6 +11,7 @@ import trio
 
 from spindle_trio._errors import PayloadError, SpawnError, SpindleError
 from spindle_trio._model import (
+    CallFailure,
     LifecycleEvent,
     PostMortem,
     ProcessCallItem,
@@ -168,6 +169,9 @@ class NoticeSender:
                 # The terminal event has it too.
                 self._log.warning("worker %s: a post-mortem was left out: %s", self._port.identifier, error)
                 self.put(attrs.evolve(notice, post_mortem=None))
+            case Response(failure=CallFailure(data=data) as failure) if data is not None:
+                self._log.warning("worker %s: the data of an error was left out: %s", self._port.identifier, error)
+                self.put(attrs.evolve(notice, failure=attrs.evolve(failure, data=None)))
             case Response(error=str(text)) if len(text) > _SHORT_TEXT or notice.failure or notice.known:
                 # It may repeat what it refuses, which came in one line and is longer once it is quoted.
                 short = text if len(text) <= _SHORT_TEXT else f"{text[: _SHORT_TEXT - 1]}…"

@@ -268,8 +268,8 @@ export class BackendProcessError extends Error {
   size?: number;
   /** What a process completed with that did so before it was ready. */
   result?: unknown;
-  /** What the handler threw, of a `CallFailedError`. */
-  failure?: { errorType: string; text: string; traceback?: string };
+  /** What the handler threw, of a `CallFailedError`; `code` and `data` of one that a JSON-RPC server answered with. */
+  failure?: { errorType: string; text: string; traceback?: string; code?: number; data?: unknown };
   /** The methods that there are, of an `UnknownMethodError`. */
   known?: string[];
   /** Whether the handler may have begun, of a `ProcessLostError`. */
