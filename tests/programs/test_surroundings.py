@@ -58,6 +58,43 @@ async def test_a_program_in_a_sandbox_may_notify(tmp_path: Path) -> None:
     assert handle.state == "stopped"
 
 
+async def test_an_entry_loads_nothing_of_the_shim_where_commands_run_too(tmp_path: Path) -> None:
+    source = """
+    import sys
+    async def run(process):
+        process.ready()
+        return [name for name in sys.modules if name.startswith("spindle_trio.program")]
+    """
+    async with fork_host(tmp_path, preload=("trio",), spares=1) as forked:
+        await forked.wait_spares(1)
+        assert await forked.result(source) == []
+        handle = await spawn_command(forked, ["true"])
+        assert (await handle.wait_ended()).state == "completed"
+
+
+async def test_arguments_and_variables_may_be_no_utf_8(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"x\xff")
+    async with fork_host(tmp_path) as forked:
+        handle = await spawn_command(
+            forked, ["sh", "-c", 'printf "%s %s" "$1" "$ODD" > out', "sh", odd], variables={"ODD": odd}
+        )
+        assert (await handle.wait_ended()).state == "completed"
+    assert (tmp_path / "out").read_bytes() == b"x\xff x\xff"
+
+
+async def test_the_kernel_ends_a_program_with_its_shim_whoever_else_is_gone(tmp_path: Path) -> None:
+    source = """
+    import ctypes
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0)  # PR_GET_PDEATHSIG
+    open("out", "w").write(str(number.value))
+    """
+    async with fork_host(tmp_path) as forked:
+        handle = await spawn_command(forked, python_program(tmp_path, source))
+        assert (await handle.wait_ended()).state == "completed"
+    assert int((tmp_path / "out").read_text()) == signal.SIGKILL
+
+
 HOST = """
 import sys, trio
 from spindle_trio import Command, DefaultLauncher, Line, open_host
@@ -76,8 +113,8 @@ trio.run(main)
 """
 
 
-@pytest.mark.quick(2)
-@levels()
+@pytest.mark.quick(1)
+@levels(*reversed(Containment))
 async def test_a_program_ends_with_its_host(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
     (tmp_path / "host.py").write_text(HOST)
