@@ -55,6 +55,23 @@ def run(process):
 """
 
 
+IMPORTS = """
+import os
+import helper
+
+def run(process):
+    process.ready()
+    refused = []
+    names = os.listdir("kept")
+    for file, mode in (("secret", "r"), ("kept/file", "r"), ("new", "w")):
+        try:
+            open(file, mode)
+        except PermissionError:
+            refused.append(True)
+    process.complete([helper.WORD, sorted(os.listdir()), names, refused])
+"""
+
+
 def _run_alone(program: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(spindle_trio.__file__).parents[1])}
     ran = subprocess.run(
@@ -93,3 +110,21 @@ async def test_a_process_in_a_sandbox_holds_its_lanes_and_page_only(launcher: ob
             await handle.send("go on")
             await handle.wait_ended()
             assert handle.result == 3
+
+
+async def test_what_lies_beside_a_denied_file_can_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "entry.py").write_text(IMPORTS)
+    (tmp_path / "helper.py").write_text("WORD = 'helped'\n")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").write_text("kept")
+    denials = ("@root/secret", "@root/kept/file")
+    with trio.fail_after(30):
+        async with (
+            spindle_trio.open_host(DefaultLauncher(spares=0)) as host,
+            host.open_worker("w", user_id="u", root=tmp_path) as worker,
+        ):
+            box = Sandbox(read=("@runtime",), write=("@root",), deny=denials)
+            handle = await worker.backend_processes.spawn("entry.py", sandbox=box)
+            await handle.wait_ended()
+    assert handle.result == ["helped", ["entry.py", "helper.py", "kept", "secret"], ["file"], [True, True, True]]

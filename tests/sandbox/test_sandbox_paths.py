@@ -95,6 +95,21 @@ def test_a_denied_path_is_taken_out_of_what_may_be_changed(root: Path) -> None:
     assert set(rules.write) == {f"{root}/entry.py", *DEVICES}
 
 
+def test_a_folder_on_the_way_to_denied_files_can_be_listed_but_not_one_to_a_folder(root: Path) -> None:
+    def listed(*deny: str) -> Sequence[str]:
+        return resolve(root, Sandbox(read=("@root",), write=(), deny=deny)).listed
+
+    (root / "secret").touch()
+    assert listed("@root/secret") == (str(root),)
+    assert listed("@root/secret", "@root/data/file") == (str(root),)
+    assert listed("@root/data/inner") == ()
+    assert listed("@root/data") == ()
+    (root / "other").mkdir()
+    (root / "other/file").touch()
+    assert listed("@root/data/inner", "@root/other/file") == (f"{root}/other",)
+    assert listed() == ()
+
+
 def test_a_denied_path_that_holds_an_allowed_one_is_refused(root: Path) -> None:
     with pytest.raises(SandboxError, match=f"deny: '{root.parent}' holds '{root}', which read allows; name one of"):
         resolve(root, Sandbox(deny=(str(root.parent),)))

@@ -123,4 +123,7 @@ def _what_is_more(rules: SandboxRules, bound: SandboxRules) -> str | None:
     for path in rules.read:
         if not any(is_inside(path, folder) for folder in (*bound.read, *bound.write)):
             return f"read allows {path!r}"
+    for path in rules.listed:
+        if not any(is_inside(path, folder) for folder in (*bound.read, *bound.write, *bound.listed)):
+            return f"read allows to list {path!r}"
     return None

@@ -49,18 +49,19 @@ def version() -> int:
     return system_call(_CREATE, 0, 0, 1)
 
 
-def restrict(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> None:
+def restrict(read: Iterable[str], write: Iterable[str], listed: Iterable[str] = (), *, tcp: bool) -> None:
     """Restrict this process, which has one thread, and all that it will start. It cannot be undone.
 
     Args:
         read: files and folders that it may read and run.
         write: those that it may change as well; devices can be made there only if it is ``/``.
+        listed: folders of which it may list the names, and those of all folders in them.
         tcp: whether it may use TCP.
 
     Raises:
         OSError: a path leads through a link by now, or the kernel refuses.
     """
-    rules = make_rules(read, write, tcp=tcp)
+    rules = make_rules(read, write, listed, tcp=tcp)
     try:
         forbid_new_privileges()
         system_call(_RESTRICT, rules, 0)
@@ -68,7 +69,7 @@ def restrict(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> None:
         os.close(rules)
 
 
-def make_rules(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> int:
+def make_rules(read: Iterable[str], write: Iterable[str], listed: Iterable[str] = (), *, tcp: bool) -> int:
     """Make the rules for `restrict`, and return a descriptor of them. They hold for nobody yet.
 
     Raises:
@@ -86,6 +87,8 @@ def make_rules(read: Iterable[str], write: Iterable[str], *, tcp: bool) -> int:
     try:
         for path in read:
             _allow(rules, path, _READ)
+        for path in listed:
+            _allow(rules, path, _READ_DIR)
         for path in write:
             # Even where all files are allowed there is a rule: only a process with one cannot look into others.
             _allow(rules, path, rights if path == "/" else rights & ~_OF_DEVICES)

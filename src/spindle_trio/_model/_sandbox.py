@@ -141,7 +141,8 @@ class Sandbox:
     deny: Sequence[str] = attrs.field(default=(), converter=_as_paths, validator=_check_paths)
     """Files and folders that are kept out, although `read` or `write` allows a folder that holds them.
 
-    A folder on the way to one cannot be listed then, and what is made in that folder later cannot be reached.
+    What is made later in a folder on the way to one cannot be reached. A folder on the way to a denied *folder* cannot
+    be listed either, so Python imports nothing that lies directly in it.
     """
     network: str = attrs.field(default="none", validator=_check_network)
     """``"none"``: only pairs of sockets that it makes itself; ``"unix"``: Unix sockets by path as well, also those of

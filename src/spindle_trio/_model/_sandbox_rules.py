@@ -20,6 +20,8 @@ class SandboxRules:
     """What may be read and run. A path below ``/proc/self`` is that of the process itself."""
     write: Sequence[str]
     """What may be changed, and read and run."""
+    listed: Sequence[str] = ()
+    """Folders whose names may be listed, and those in them, though not all that is there may be read."""
     network: str = "none"
     """As `Sandbox.network`."""
     subprocesses: bool = True

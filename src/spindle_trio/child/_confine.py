@@ -93,13 +93,18 @@ def apply_sandbox(rules: Mapping[str, JsonValue]) -> None:
     """
     from spindle_trio._linux import _capabilities, _landlock, _seccomp  # all of them: in there they may not be found
 
-    read, write = rules["read"], rules["write"]
+    read, write, listed = rules["read"], rules["write"], rules.get("list")
     assert isinstance(read, list)
     assert isinstance(write, list)
     try:
         _landlock.refuse_threads()
         _capabilities.drop_capabilities()
-        _landlock.restrict(map(str, read), map(str, write), tcp=rules["network"] == "host")
+        _landlock.restrict(
+            map(str, read),
+            map(str, write),
+            map(str, listed) if isinstance(listed, list) else (),
+            tcp=rules["network"] == "host",
+        )
         _seccomp.install(
             network=str(rules["network"]),
             subprocesses=rules["subprocesses"] is not False,

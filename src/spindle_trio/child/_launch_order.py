@@ -11,8 +11,9 @@ optional. So is `sandbox`, which `_confine` applies before any code of the entry
 
 What is in `write` may be read, too; what may be read may be run. The paths are absolute, files or folders, and no part
 of one is a link: one that has become a link since is refused. `/proc/self`, which is a link, stands for this process's
-own. Network `none` allows no `socket`, only `socketpair`; `unix` also sockets of that family. `"notifies": true` is
-optional, and allows `none` Unix datagram sockets as well. The frames of `_exec` have the same field.
+own. Network `none` allows no `socket`, only `socketpair`; `unix` also sockets of that family. Two more are optional:
+`"notifies": true` allows `none` Unix datagram sockets as well, and `"list": ["/…", …]` names folders whose names may be
+listed, with those of all folders in them. The frames of `_exec` have the same field.
 
 So is `limits`, which comes before the sandbox: groups to enter, and limits of the system to set.
 

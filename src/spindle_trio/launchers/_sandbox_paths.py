@@ -51,13 +51,16 @@ def resolve_sandbox(sandbox: Sandbox, entry: ResolvedEntry, root: Path, runtime:
         read += runtime
     if entry.path is not None:
         read.append(os.path.realpath(entry.path))
+    listed: list[str] = []
     if deny:
         _refuse_contradictions(deny, read, write)
+        listed = outermost(folder for path in (*read, *write) for folder in _listable(deny, path))
         read, write = _without(deny, read), _without(deny, write)
     read, write = _joined(tuple(read), tuple(write))
     return SandboxRules(
         read=read,
         write=write,
+        listed=tuple(listed),
         network=sandbox.network,
         subprocesses=sandbox.subprocesses,
         private_read=PRIVATE in sandbox.read,
@@ -122,6 +125,18 @@ def _without(deny: Sequence[str], allowed: Iterable[str]) -> list[str]:
                 "name smaller folders in read and write instead"
             )
     return left
+
+
+def _listable(deny: Sequence[str], folder: str) -> Iterator[str]:
+    """Find the folders on the way to what is denied that can be listed: a kernel that lists one lists all below it."""
+    held = [denied for denied in deny if is_inside(denied, folder)]
+    if not any(os.path.isdir(denied) for denied in held):
+        yield from [folder] if held else []
+        return
+    prefix = folder.rstrip("/")
+    for path in sorted({f"{prefix}/{denied.removeprefix(f'{prefix}/').partition('/')[0]}" for denied in held}):
+        if path not in held:
+            yield from _listable(held, path)
 
 
 def _beside(denied: Sequence[str], folder: str) -> Iterator[str]:

@@ -135,6 +135,8 @@ def write_sandbox(rules: SandboxRules) -> dict[str, object]:
         "network": rules.network,
         "subprocesses": rules.subprocesses,
     }
+    if rules.listed:
+        written["list"] = list(rules.listed)
     if rules.notifies:
         written["notifies"] = True
     return written
