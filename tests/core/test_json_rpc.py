@@ -244,7 +244,8 @@ def test_an_answer_with_nothing_in_it_ends_its_request():
 @pytest.mark.parametrize(
     "text",
     ["", "starting up", "{", "NaN", "42", '"x"', "null", "[]", "[1, 2]", '{"level": "info", "msg": "up"}', '{"id": 3}',
-     "[" * 100_000, '{"method": 4}', '{"method": "m", "id": [1]}', "1" * 5000, '\ufeff{"id":1}'],
+     "[" * 100_000, '{"method": 4}', '{"method": "m", "id": [1]}', "1" * 5000,
+     '{"method": "m", "id": 1e999}', '\ufeff{"id":1}'],
 )  # fmt: skip
 def test_what_is_no_json_rpc_is_refused(text):
     with pytest.raises(NoJsonRpcError):
