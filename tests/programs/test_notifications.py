@@ -133,9 +133,10 @@ wait()
 
 async def test_a_program_that_never_beats_is_ended(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
-        handle = await spawn(forked, "tell('READY=1'); wait()", heartbeat_timeout=0.2)
+        handle = await spawn(forked, "tell('READY=1'); wait()", heartbeat_timeout=0.4)
         assert (await handle.wait_ended()).state == "timed_out"
     assert handle.post_mortem is not None
+    assert "if it never sends any, spawn it with heartbeat_timeout=math.inf" in handle.post_mortem.stderr
     assert handle.post_mortem.stacks is None, "those of the shim say nothing of the program"
 
 

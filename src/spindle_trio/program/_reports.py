@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spindle_trio.child._process import report
 from spindle_trio.program._remarks import Remarks
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from spindle_trio.program._notify import Notification
 
 _BEATS_PER_TIMEOUT: Final = 3
+_ADVICE: Final = 0.75
+"""When to advise, as a part of the heartbeat timeout."""
 
 
 class Reports:
@@ -43,6 +46,8 @@ class Reports:
         self._status = ""
         self._is_reloading = False
         self._stopping = trio.Event()
+        self._is_up = trio.Event()
+        self._has_beaten = False
 
     def hear(self, notification: Notification) -> None:
         """Take in one."""
@@ -56,12 +61,14 @@ class Reports:
             self._stopping.set()
         watchdog = fields.get("WATCHDOG")
         if watchdog == "1":
+            self._has_beaten = True
             self._process.heartbeat()
         elif watchdog == "trigger":
             self._process.fail("the program has asked to be ended, by WATCHDOG=trigger")
         self._hear_status(fields)
         if fields.get("READY") == "1":
             self._ready()
+            self._is_up.set()
 
     def _hear_status(self, fields: dict[str, str]) -> None:
         told = "reloading" if self._is_reloading else self._status
@@ -78,8 +85,23 @@ class Reports:
         """Tell the host what it should know, until this is cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._remarks.run)
+            nursery.start_soon(self._advise)
             await self._stopping.wait()
             await self._beat_for_it()
+
+    async def _advise(self) -> None:
+        """Tell the author of a program that never beats why it is about to be ended; many programs do not beat."""
+        timeout = self._process.heartbeat_timeout
+        await self._is_up.wait()
+        if timeout == math.inf:
+            return
+        await trio.sleep(timeout * _ADVICE)
+        is_stopping = self._stopping.is_set() or self._process._controls.stop is not None
+        if not self._has_beaten and not is_stopping:
+            report(
+                f"spindle_trio: the program has sent no WATCHDOG=1 since it was ready, and is ended {timeout:g} s "
+                "after that; if it never sends any, spawn it with heartbeat_timeout=math.inf"
+            )
 
     async def _beat_for_it(self) -> None:
         timeout = self._process.heartbeat_timeout
