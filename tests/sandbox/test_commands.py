@@ -63,20 +63,19 @@ async def test_the_program_cannot_start_processes_but_its_shim_can(worker: Worke
     assert "Cannot fork" in handle.post_mortem.stderr
 
 
-async def test_a_command_that_notifies_can_do_so(worker: Worker) -> None:
+async def test_a_command_that_notifies_can_do_so_and_no_more(worker: Worker) -> None:
     program = (
-        "import os, socket, time\n"
+        "import os, socket\n"
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
         "s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n"
         "try: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)\n"
-        "except PermissionError: time.sleep(60)\n"
+        "except PermissionError: print('refused')\n"
     )
     handle = await worker.backend_processes.spawn(
-        Command([sys.executable, "-c", program], ready="notify"), heartbeat_timeout=math.inf
+        Command([sys.executable, "-c", program], ready="notify", lane="lines"), heartbeat_timeout=math.inf
     )
-    assert handle.state == "running"
-    await handle.stop()
-    assert handle.state == "stopped"
+    assert [message async for message in handle.messages()] == ["refused"]
+    assert handle.state == "completed"
 
 
 @pytest.mark.parametrize("ready", [spindle_trio.Tcp(8_099), spindle_trio.Http("http://127.0.0.1:8099/")])
