@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -221,3 +222,28 @@ def test_mcp_server_keeps_up_a_server_that_nobody_here_wrote() -> None:
     done = run(EXAMPLES / "mcp_server.py", needed("mcp-server-time"), "--local-timezone", "UTC")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "mcp-time is up\ntools: get_current_time convert_time\n"
+
+
+@needs_node
+def test_tool_runner_answers_each_call_in_time_and_leaves_nothing() -> None:
+    done = run(EXAMPLES / "tool_runner.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [json.loads(line[2:]) for line in done.stdout.splitlines() if line.startswith("←")]
+    assert [answer["ok"] for answer in answers[:3]] == [True, True, True]
+    assert [answer["output"] for answer in answers[:3]] == ["7\n", "45\n", "1,4,9\n"]
+    shadow, network, memory, time, chatter = answers[3:]
+    assert "Permission denied" in shadow["output"]
+    assert "PermissionError: [Errno 1]" in network["output"]
+    assert memory["error"].startswith("killed at its limit on memory") or "MemoryError" in memory["output"]
+    assert time["error"] == "ran for longer than run_seconds=3"
+    assert chatter["error"] == "it wrote too much"
+
+
+@pytest.mark.skipif(
+    not (shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
+    reason="PostgreSQL is not installed",
+)
+def test_postgres_for_tests_answers_and_is_gone() -> None:
+    done = run(EXAMPLES / "postgres_for_tests.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "the database says ['42']\nand is gone: True\n"
