@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from spindle_trio.child._process import report
 from spindle_trio.program._remarks import Remarks
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class Reports:
         """The last ``ERRNO``."""
         controls = process._controls
         self._process = process
+        self._report = controls._report
         self._ready = ready
         self._follow = follow
         self._grace_period = grace_period
@@ -98,7 +98,7 @@ class Reports:
         await trio.sleep(timeout * _ADVICE)
         is_stopping = self._stopping.is_set() or self._process._controls.stop is not None
         if not self._has_beaten and not is_stopping:
-            report(
+            self._report(
                 f"spindle_trio: the program has sent no WATCHDOG=1 since it was ready, and is ended {timeout:g} s "
                 "after that; if it never sends any, spawn it with heartbeat_timeout=math.inf"
             )
