@@ -179,3 +179,39 @@ async def test_what_a_killed_host_has_left_is_removed_by_the_next_one(
             while left.parent.parent.exists():
                 await trio.sleep(0.01)
     assert list((tmp_path / "folders").iterdir()) == []
+
+
+NEVER_READY = """
+import os, tempfile, time
+
+def run(process):
+    open(os.environ["TMPDIR"] + "/file", "w").close()
+    process.send(True)
+    time.sleep(60)
+"""
+
+
+async def test_no_folder_is_left_by_a_spawn_that_was_cancelled_or_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "folders").mkdir()
+    (tmp_path / "base/never.py").write_text(NEVER_READY)
+    (tmp_path / "base/fails.py").write_text("def run(process):\n    raise ValueError\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "folders"))
+    with trio.fail_after(20):
+        async with (
+            spindle_trio.open_host(sandbox=spindle_trio.READ_ONLY) as host,
+            host.open_worker("w", root=tmp_path / "base", user_id="u") as worker,
+        ):
+            messages = worker.backend_processes.messages()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.backend_processes.spawn, "never.py")
+                await messages.receive()
+                nursery.cancel_scope.cancel()
+            with pytest.raises(spindle_trio.StartupFailedError):
+                await worker.backend_processes.spawn("fails.py")
+            (own,) = (tmp_path / "folders").iterdir()
+            while [entry.name for entry in own.iterdir()] != ["lock"]:
+                await trio.sleep(0.01)
+    assert list((tmp_path / "folders").iterdir()) == []
