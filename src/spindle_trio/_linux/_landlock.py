@@ -37,6 +37,9 @@ _TCP = 0b11
 _SCOPES = 0b11
 """Binding and connecting TCP sockets; reaching abstract Unix sockets, and signalling processes, outside."""
 
+_OPEN_FLAGS = os.O_PATH | os.O_CLOEXEC
+_HOW_TO_OPEN = b"".join(number.to_bytes(8, "little") for number in (_OPEN_FLAGS, 0, 4))  # RESOLVE_NO_SYMLINKS
+
 _NO_NEW_PRIVILEGES, _ASK_PRIVILEGES = 38, 39
 
 
@@ -138,8 +141,6 @@ def _allow(rules: int, path: str, rights: int) -> None:
 
 def _open(path: str) -> int:
     """Open a path that must not lead through a link, unless it is this process's own place in `/proc`."""
-    flags = os.O_PATH | os.O_CLOEXEC
     if path.startswith("/proc/self"):
-        return os.open(path, flags)
-    how = b"".join(number.to_bytes(8, "little") for number in (flags, 0, 4))  # RESOLVE_NO_SYMLINKS
-    return system_call(_OPENAT2, -100, os.fsencode(path) + b"\0", how, len(how))
+        return os.open(path, _OPEN_FLAGS)
+    return system_call(_OPENAT2, -100, os.fsencode(path) + b"\0", _HOW_TO_OPEN, len(_HOW_TO_OPEN))
