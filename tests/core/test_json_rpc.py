@@ -19,6 +19,7 @@ from spindle_trio.program._json_rpc import (
     PlainText,
     Refusal,
     Said,
+    cancel_text,
     looks_foreign,
     message_text,
     notification_text,
@@ -306,3 +307,11 @@ def test_an_answer_that_nobody_waits_for_is_named():
     assert "answered or cancelled before" in ids.words_for(2)
     assert "never was" in ids.words_for(3)
     assert "without an id" in ids.words_for(None)
+
+
+def test_a_cancellation_is_what_each_protocol_has():
+    told = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 3}}
+    assert json.loads(str(cancel_text(3, "initialize", has_headers=True))) == told
+    told = json.loads(str(cancel_text(3, "tools/call", has_headers=False)))
+    assert (told["method"], told["params"]["requestId"]) == ("notifications/cancelled", 3)
+    assert cancel_text(3, "initialize", has_headers=False) is None

@@ -1587,9 +1587,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "initialize is cancelled by a notification",
-        "program/_json_rpc_lane.py",
-        'if method != "initialize":',
-        'if method != "initialise":',
+        "program/_json_rpc.py",
+        'if method == "initialize":',
+        'if method == "initialise":',
         ("programs/test_json_rpc.py::test_initialize_is_never_cancelled_by_a_notification",),
     ),
     Mutant(

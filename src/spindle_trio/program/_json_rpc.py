@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from spindle_trio._model import JsonValue
 
+MOST_CALLS: Final = 65_536
+"""As many as a host has under way: it is the program that decides how many it works on at a time."""
+
 _HEADER_BYTES: Final = 8 * 1024
 """How long one line of a header may be; a longer one is plain output."""
 
@@ -345,6 +348,16 @@ def request_text(request_id: int, method: str, params: JsonValue) -> str:
 def notification_text(method: str, params: JsonValue) -> str:
     """Write a notification; `None` for no params."""
     return write_json({"jsonrpc": "2.0", "method": method, **_params(params)})
+
+
+def cancel_text(request_id: int, method: str, *, has_headers: bool) -> str | None:
+    """Write that nobody waits for a request any more; `None` for one that may not be cancelled."""
+    if has_headers:
+        return notification_text("$/cancelRequest", {"id": request_id})
+    if method == "initialize":
+        return None
+    reason = "the caller has given up, or its time is over"
+    return notification_text("notifications/cancelled", {"requestId": request_id, "reason": reason})
 
 
 def message_text(message: Mapping[str, JsonValue]) -> str:

@@ -26,6 +26,7 @@ from spindle_trio._errors import PayloadError
 from spindle_trio.child._calls import RelayedError
 from spindle_trio.child._process import report
 from spindle_trio.program._json_rpc import (
+    MOST_CALLS,
     Answer,
     HeaderFraming,
     Ids,
@@ -33,9 +34,9 @@ from spindle_trio.program._json_rpc import (
     NoJsonRpcError,
     PlainText,
     Refusal,
+    cancel_text,
     looks_foreign,
     message_text,
-    notification_text,
     problem_of_message,
     problem_of_params,
     read_messages,
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
 
 HEADERS: Final = "jsonrpc-headers"
 """The lane with headers; the other one is ``jsonrpc``."""
-
-_MOST_CALLS: Final = 65_536
-"""As many as a host has under way: it is the program that decides how many it works on at a time."""
 
 _CHUNK_BYTES: Final = 64 * 1024
 _QUEUE_BYTES: Final = 256 * 1024
@@ -129,7 +127,7 @@ class JsonRpcLane:
         self._complaints = 0
         self._has_looked = False  # whether plain output was looked at
         calls = controls.call_service()
-        calls.limit(_MOST_CALLS)
+        calls.limit(MOST_CALLS)
         calls.handlers.serve_any(self._serve)
 
     # What the program prints.
@@ -363,17 +361,13 @@ class JsonRpcLane:
         if not request.is_written:
             request.is_dropped = True
             return
-        if isinstance(self._framing, HeaderFraming):
+        has_headers = isinstance(self._framing, HeaderFraming)
+        text = cancel_text(request_id, method, has_headers=has_headers)
+        if text is not None:
+            self._put(text)
+        if has_headers:
             request.is_cancelled = True
-            self._put(notification_text("$/cancelRequest", {"id": request_id}))
             with trio.CancelScope(shield=True):
                 await request.ended.wait()
-            return
-        if len(self._cancelled) < _MOST_CANCELLED:
+        elif len(self._cancelled) < _MOST_CANCELLED:
             self._cancelled.add(request_id)
-        if method != "initialize":  # which may not be cancelled
-            reason: dict[str, JsonValue] = {
-                "requestId": request_id,
-                "reason": "the caller has given up, or its time is over",
-            }
-            self._put(notification_text("notifications/cancelled", reason))

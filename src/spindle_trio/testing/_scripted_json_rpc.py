@@ -11,12 +11,13 @@ import trio
 from spindle_trio._model import JsonValue
 from spindle_trio.child._calls import RelayedError
 from spindle_trio.program._json_rpc import (
+    MOST_CALLS,
     Answer,
     Ids,
     Refusal,
     Said,
+    cancel_text,
     message_text,
-    notification_text,
     problem_of_params,
     read_messages,
     request_text,
@@ -47,7 +48,9 @@ class JsonRpcEnd:
         self._in, self._out = trio.open_memory_channel[JsonValue](math.inf)
         self._ids = Ids()
         self._requests: dict[int, _Request] = {}
-        process._controls.call_service().handlers.serve_any(self._serve)
+        calls = process._controls.call_service()
+        calls.limit(MOST_CALLS)
+        calls.handlers.serve_any(self._serve)
 
     async def run(self) -> None:
         """Take in messages, until this is cancelled."""
@@ -113,7 +116,7 @@ class JsonRpcEnd:
         try:
             await request.ended.wait()
         except trio.Cancelled:
-            await self._cancel(request_id, request)  # noqa: ASYNC102  # shielded, until it answers or is killed
+            await self._cancel(request_id, method, request)  # noqa: ASYNC102  # shielded, until it answers or is killed
             raise
         finally:
             del self._requests[request_id]
@@ -124,11 +127,10 @@ class JsonRpcEnd:
         assert request.outcome is not None, "a request ends by its answer"
         return request.outcome.result
 
-    async def _cancel(self, request_id: int, request: _Request) -> None:
+    async def _cancel(self, request_id: int, method: str, request: _Request) -> None:
+        text = cancel_text(request_id, method, has_headers=self._waits_for_cancelled)
+        if text is not None:
+            self._in.send_nowait(json.loads(text))
         if self._waits_for_cancelled:
-            self._in.send_nowait(json.loads(notification_text("$/cancelRequest", {"id": request_id})))
             with trio.CancelScope(shield=True):
                 await request.ended.wait()
-        else:
-            reason: dict[str, JsonValue] = {"requestId": request_id, "reason": "the caller has given up"}
-            self._in.send_nowait(json.loads(notification_text("notifications/cancelled", reason)))
