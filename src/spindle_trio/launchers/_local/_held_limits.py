@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -182,6 +182,7 @@ class LimitKeeper:
         self._watched: dict[HeldLimits, None] = {}
         self._news = trio.Event()
         self._scope = trio.CancelScope()
+        self._is_running = False
 
     @property
     def means(self) -> dict[str, str]:
@@ -194,13 +195,21 @@ class LimitKeeper:
         """Why a limit is held by a weaker means, or not at all; see `Launcher.limit_problems`."""
         return dict(self.groups.problems)
 
-    def hold(self, limits: ResourceLimits) -> HeldLimits:
+    def hold(self, limits: ResourceLimits, start_soon: Callable[[Callable[[], Awaitable[None]]], None]) -> HeldLimits:
         """Prepare to hold the limits of a process.
+
+        Args:
+            limits: these.
+            start_soon: starts the task that looks at processes, the first time.
 
         Raises:
             OSError: the system refuses.
         """
-        return HeldLimits(limits, self.groups.make(limits), self)
+        held = HeldLimits(limits, self.groups.make(limits), self)
+        if not self._is_running:
+            self._is_running = True
+            start_soon(self.run)
+        return held
 
     def watch(self, held: HeldLimits) -> None:
         """Look at a process from now on."""

@@ -173,7 +173,7 @@ class LimitGroups:
     """The groups of a launcher."""
 
     def __init__(self, hierarchies: Sequence[Hierarchy], *, without_version_2: str | None = None) -> None:
-        """Find out which limits groups can hold here, by making one.
+        """Find out which limits groups can hold here, by making one and removing it.
 
         Args:
             hierarchies: those that this program can see.
@@ -183,6 +183,7 @@ class LimitGroups:
         """Why a group cannot hold a limit, by the field of `ResourceLimits`."""
         self._bases: dict[str, tuple[int, str]] = {}  # controller → version, folder
         self._locks: list[int] = []
+        self._is_open = False
         self._last = 0
         self._left: list[LimitGroup] = []  # of processes that had not ended when they were given up
         for controller in _CONTROLLERS:
@@ -202,6 +203,7 @@ class LimitGroups:
                 for name, needed in _CONTROLLER_OF.items():
                     if needed == controller:
                         self.problems[name] = problem
+        self._remove_bases()  # until a process has limits, nothing is there
 
     @staticmethod
     def of_this_program(*, without_version_2: str | None = None) -> LimitGroups:
@@ -223,6 +225,10 @@ class LimitGroups:
         given = limits.given()
         if not any(name in given and self.can_hold(name) for name in _CONTROLLER_OF):
             return None
+        if not self._is_open:
+            for version, base in dict.fromkeys(self._bases.values()):
+                self._make(version, base)
+            self._is_open = True
         self._last += 1
         group = LimitGroup({name: (version, f"{base}/{self._last}") for name, (version, base) in self._bases.items()})
         try:
@@ -244,14 +250,30 @@ class LimitGroups:
         self._left = [group for group in self._left if not group.remove()]
 
     def close(self) -> None:
-        """Remove all groups."""
+        """Remove all groups. What it can hold stays known."""
         self.sweep()
+        self._remove_bases()
+        self._is_open = False
+
+    def _remove_bases(self) -> None:
         for _, base in self._bases.values():
             remove_group(base)
-        self._bases.clear()
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
+
+    def _make(self, version: int, base: str) -> None:
+        """Make the group of this launcher in one hierarchy.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        os.mkdir(base)
+        lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._locks.append(lock)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if version == 2:
+            _enable(base, ["memory", "pids", "cpu"])
 
     def _base_of(self, hierarchy: Hierarchy, controller: str) -> tuple[int, str] | str:
         """Make the group of this launcher, or find the one that was made for another controller; or say why not."""
@@ -276,15 +298,7 @@ class LimitGroups:
         try:
             if version == 2:
                 _enable(folder, [controller])
-            os.mkdir(base)
-        except OSError as error:
-            return f"{folder}: {error.strerror}"
-        try:
-            lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._locks.append(lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if version == 2:
-                _enable(base, ["memory", "pids", "cpu"])
+            self._make(version, base)
             probe = f"{base}/try"
             os.mkdir(probe)
             try:

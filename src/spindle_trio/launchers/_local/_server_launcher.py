@@ -128,6 +128,7 @@ class ServerLauncher(Launcher):
         if self._is_started:
             raise RuntimeError(f"this {name} serves a host already; give each host a launcher of its own")
         self._is_started = True
+        self._limit_keeper = None  # of an earlier host
         RESERVE.open()
         try:
             raise_limit()
@@ -166,9 +167,8 @@ class ServerLauncher(Launcher):
             self._drains.close()
             RESERVE.close()
             self._is_started = False
-            keeper, self._limit_keeper = self._limit_keeper, None
-            if keeper is not None:
-                keeper.close()
+            if self._limit_keeper is not None:
+                self._limit_keeper.close()
             folders, self._private_folders = self._private_folders, None
             if folders is not None:
                 await folders.aclose()  # noqa: ASYNC102  # shields itself, and is bounded
@@ -251,7 +251,7 @@ class ServerLauncher(Launcher):
                     folder = folder or self._private_folder()
                 order = behind_shim(order, order.command, folder)
             if order.resource_limits is not None:
-                held = self._limits().hold(order.resource_limits)
+                held = self._limits().hold(order.resource_limits, self._nursery.start_soon)
                 order = LimitedOrder.of(order, held.order)
             told = self._tell_spare(order)
         except Exception as error:
@@ -279,7 +279,6 @@ class ServerLauncher(Launcher):
             if self._containment is Containment.CGROUP:
                 why = "control groups of version 2 contain the processes already"
             self._limit_keeper = LimitKeeper(LimitGroups.of_this_program(without_version_2=why))
-            self._nursery.start_soon(self._limit_keeper.run)
         return self._limit_keeper
 
     def _private_folder(self) -> PrivateFolder:
