@@ -19,12 +19,12 @@ import attrs
 from spindle_trio._errors import EntryError, SandboxError
 from spindle_trio._model import Containment, Limits, ResolvedEntry
 from spindle_trio._model._field_docs import show_fields
-from spindle_trio._model._sandbox_rules import SandboxRules
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
     from spindle_trio._model._resource_limits import ResourceLimits, Usage
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
+    from spindle_trio._model._sandbox_rules import SandboxRules
 
 __all__ = [
     "ABANDON_SECONDS",
@@ -38,6 +38,16 @@ __all__ = [
     "ResolvedEntry",
     "SandboxRules",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load what most programs never use, when it is first asked for."""
+    if name != "SandboxRules":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from spindle_trio._model._sandbox_rules import SandboxRules
+
+    return SandboxRules
+
 
 ABANDON_SECONDS: Final = 1.5
 """How long after its kill a process may still exist before it is abandoned (contract, rule 1)."""

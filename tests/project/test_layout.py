@@ -86,6 +86,12 @@ def test_a_host_whose_workers_run_no_commands_loads_nothing_for_them() -> None:
     assert not {name for name in loaded if "_programs" in name or name.startswith("spindle_trio.program")}
 
 
+def test_a_host_whose_processes_have_no_sandbox_loads_nothing_for_them() -> None:
+    loaded = modules_loaded_by(f"exec({SPAWNS_AN_ENTRY!r})")
+    parts = ("sandbox", "landlock", "seccomp", "capabilities", "confine", "denials", "private_folders")
+    assert not {name for name in loaded if any(part in name for part in parts)}
+
+
 @pytest.mark.parametrize("name", spindle_trio.__all__)
 def test_each_public_name_exists(name: str) -> None:
     assert getattr(spindle_trio, name) is not None

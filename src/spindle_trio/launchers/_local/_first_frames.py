@@ -6,11 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from spindle_trio.abc import LaunchOrder, SandboxRules
+from spindle_trio.abc import LaunchOrder
+
+if TYPE_CHECKING:
+    from spindle_trio.abc import SandboxRules
 
 __all__ = [
     "LimitedOrder",

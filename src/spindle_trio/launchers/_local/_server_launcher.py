@@ -20,7 +20,7 @@ import trio
 
 from spindle_trio._environment import passed_on_environment
 from spindle_trio._model import Containment, ResolvedEntry
-from spindle_trio.abc import Launcher, LaunchOrder, SandboxRules
+from spindle_trio.abc import Launcher, LaunchOrder
 from spindle_trio.launchers._entry_path import KnownEntries, resolve_folder
 from spindle_trio.launchers._local._descriptors import RESERVE, raise_limit
 from spindle_trio.launchers._local._engine import Engine
@@ -38,6 +38,7 @@ from spindle_trio.launchers._local._system_limits import limit_behind
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
+    from spindle_trio.abc import SandboxRules
     from spindle_trio.launchers._local._held_limits import HeldLimits, LimitKeeper
     from spindle_trio.launchers._local._private_folders import PrivateFolder, PrivateFolders
 
