@@ -1581,8 +1581,8 @@ MUTANTS: Final = (
     Mutant(
         "a language server is not waited for when it was told to give up",
         "program/_json_rpc_lane.py",
-        "                await request.ended.wait()\n            return",
-        "                await trio.lowlevel.checkpoint()\n            return",
+        "                await request.ended.wait()\n        elif",
+        "                await trio.lowlevel.checkpoint()\n        elif",
         ("programs/test_json_rpc.py::test_a_language_server_that_does_not_give_up_is_killed_if_its_caller_wants_that",),
     ),
     Mutant(
