@@ -106,13 +106,15 @@ SETTLE_SECONDS = 0.05
 """Wait until a fork server has refilled its spares and stopped processes are gone; not part of any sample."""
 
 
-def spawn_sampler(processes: spindle.BackendProcesses, entry: str) -> Callable[[], Awaitable[float]]:
+def spawn_sampler(
+    processes: spindle.BackendProcesses, entry: str, sandbox: spindle.Sandbox | None = None
+) -> Callable[[], Awaitable[float]]:
     """Make a sampler of spawn → ready, in milliseconds. The process is stopped afterwards."""
 
     async def sample() -> float:
         await trio.sleep(SETTLE_SECONDS)
         began = perf_counter()
-        handle = await processes.spawn(entry)
+        handle = await processes.spawn(entry, sandbox=sandbox)
         elapsed = perf_counter() - began
         await handle.stop()
         return 1000 * elapsed

@@ -26,6 +26,9 @@ from bench.measuring import Measurement, Race, Role, Settings
 WARM_ASYNC = "async entry, warm spare"
 WARM_ASYNC_IN_A_ROW = "async entry, warm spare, the middle of three in a row"
 WARM_BLOCKING = "blocking entry, warm spare"
+SANDBOXED_ASYNC = "async entry, READ_ONLY"
+SANDBOXED_BLOCKING = "blocking entry, READ_ONLY"
+OFFLINE_ASYNC = "async entry, OFFLINE"
 FORKED_BLOCKING = "blocking entry, forked"
 FORKED_ASYNC = "async entry, forked"
 FORK_FLOOR = "fork, same preload"
@@ -49,6 +52,19 @@ async def warm_spare(settings: Settings) -> Measurement:
         await race.enter(Role.PEER, peers.ANYIO, peers.anyio_cold)
         await race.enter(Role.PEER, peers.MP_SPAWN, peers.multiprocessing_spawn)
         await race.enter(Role.PEER, peers.NODE_FORK, peers.node_fork)
+        return await race.run()
+
+
+async def sandboxed(settings: Settings) -> Measurement:
+    """Spawn one at a time in a sandbox, in turns with spawns without one."""
+    from spindle_trio import OFFLINE, READ_ONLY
+
+    async with open_host(default_launcher()) as running, Race("ms", settings.rounds(150, 40)) as race:
+        race.add(Role.OURS, SANDBOXED_ASYNC, spawn_sampler(running.processes, "idle.py", READ_ONLY))
+        race.add(Role.OURS, SANDBOXED_BLOCKING, spawn_sampler(running.processes, "idle_blocking.py", READ_ONLY))
+        race.add(Role.OURS, OFFLINE_ASYNC, spawn_sampler(running.processes, "idle.py", OFFLINE))
+        race.add(Role.FLOOR, WARM_ASYNC, spawn_sampler(running.processes, "idle.py"))
+        race.add(Role.FLOOR, WARM_BLOCKING, spawn_sampler(running.processes, "idle_blocking.py"))
         return await race.run()
 
 
