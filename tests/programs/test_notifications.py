@@ -17,7 +17,7 @@ import trio
 from spindle_trio import Containment, Line, ProcessHandle, StartupFailedError, StartupTimeoutError
 from support.containment import AS_NOBODY, levels, require
 from support.fork_server import Forked, fork_host, wait_until
-from support.programs import python_program, spawn_command, spawn_shim
+from support.programs import python_program, spawn_command
 
 pytestmark = pytest.mark.usefixtures("no_survivors")
 
@@ -95,9 +95,13 @@ async def test_a_long_folder_for_temporary_files_leaves_the_socket_a_path(
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    source = "open('out', 'w').write(os.environ['NOTIFY_SOCKET']); tell('READY=1'); wait()"
     async with fork_host(tmp_path) as forked:
-        handle = await spawn(forked, "tell('READY=1')")
-        assert (await handle.wait_ended()).state == "completed"
+        handle = await spawn(forked, source)
+        place = Path(written(tmp_path)).parent
+        assert place.parent == Path("/tmp")
+        await handle.kill()
+        await wait_until(lambda: not place.exists())
 
 
 # Heartbeats.
@@ -159,13 +163,11 @@ async def test_a_program_may_ask_to_be_ended(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_program_that_is_stopping_need_not_beat_for_the_grace_period(tmp_path: Path) -> None:
-    source = NOTIFIES + "tell('READY=1\\nSTOPPING=1'); time.sleep(0.8)"
-    argv = python_program(tmp_path, source)
-    options = {"heartbeat_timeout": 0.2}
+    source = "tell('READY=1\\nSTOPPING=1'); time.sleep(0.8)"
     async with fork_host(tmp_path) as forked:
-        handle = await spawn_shim(forked, argv, ready="notify", options=options, gracePeriod=10)
+        handle = await spawn(forked, source, heartbeat_timeout=0.2, grace_period=10)
         assert (await handle.wait_ended()).state == "completed"
-        handle = await spawn_shim(forked, argv, ready="notify", options=options, gracePeriod=0.1)
+        handle = await spawn(forked, source, heartbeat_timeout=0.2, grace_period=0.1)
         assert (await handle.wait_ended()).state == "timed_out"
 
 

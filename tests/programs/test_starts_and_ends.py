@@ -295,6 +295,7 @@ async def test_arguments_that_are_too_long_are_refused_by_the_system(tmp_path: P
         (json.dumps({"argv": []}), "argv"),
         (spec_of(["true"], lane="pigeons"), "lane is 'pigeons', not one of none, bytes, lines"),
         (spec_of(["true"], ready="soon"), "kind is 'soon', not one of started"),
+        (spec_of(["true"], ready="notify"), "it has no notifyFolder"),
         (spec_of(["true"], privileges="all"), "the unknown field 'privileges'"),
     ],
 )

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _MOST_BYTES: Final = 64 * 1024
 _MOST_DESCRIPTORS: Final = 253  # of the kernel, for one message
-_PATH_BYTES: Final = 107  # of `sockaddr_un`
 _CREDENTIALS: Final = "3i"  # pid, user, group
 
 _IN_A_ROW: Final = 64
@@ -88,17 +87,16 @@ def read_notification(data: bytes) -> Notification:
 
 
 class NotifySocket:
-    """The socket, and the folder that it lies in."""
+    """The socket."""
 
-    def __init__(self, folder: str | None, hear: Callable[[Notification], None], report: Callable[[str], None]) -> None:
+    def __init__(self, folder: str, hear: Callable[[Notification], None], report: Callable[[str], None]) -> None:
         """Make it.
 
         A superuser's program may go on as another user, who has to reach the socket: so its folder can be passed, and
         senders are told apart by their descent. Everybody else's folder is closed to all other users.
 
         Args:
-            folder: where; whoever has made it removes it, however this process ends. One of its own if there is none,
-                or if it is too deep for a socket.
+            folder: where; the host has made it, and removes it, however this process ends.
             hear: called with each notification.
             report: shows a text to the author of the program.
 
@@ -109,9 +107,6 @@ class NotifySocket:
         """How many datagrams were broken or foreign."""
         self._hear = hear
         self._report = report
-        self._own_folder: str | None = None
-        if folder is None or len(os.fsencode(folder)) + len("/notify") > _PATH_BYTES:
-            folder = self._own_folder = _make_folder()
         self.path: str = f"{folder}/notify"
         """For the variable ``NOTIFY_SOCKET``."""
         is_superuser = os.geteuid() == 0
@@ -120,8 +115,6 @@ class NotifySocket:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._socket.bind(self.path)
             os.chmod(self.path, 0o777 if is_superuser else 0o700)
-            if self._own_folder is not None and is_superuser:
-                os.chmod(self._own_folder, 0o711)  # noqa: S103  # as said above
         except BaseException:
             self.close()
             raise
@@ -172,21 +165,12 @@ class NotifySocket:
             self._report(f"spindle_trio: a notification of the program was ignored: {why}")
 
     def close(self) -> None:
-        """Close the socket, remove its folder, and say how many datagrams were ignored."""
+        """Close the socket, and say how many datagrams were ignored."""
         self._socket.close()
         try:
             os.unlink(self.path)
-            if self._own_folder is not None:
-                os.rmdir(self._own_folder)
         except OSError:
             pass  # the program has removed it, or a sandbox forbids that
         if self.ignored > 1:
             self._report(f"spindle_trio: {self.ignored} notifications of the program were ignored in all")
             self.ignored = 0
-
-
-def _make_folder() -> str:
-    """Make a fresh folder for the socket."""
-    folder = f"/tmp/spindle-{os.urandom(8).hex()}"  # noqa: S108  # a fresh one
-    os.mkdir(folder, 0o700)
-    return folder

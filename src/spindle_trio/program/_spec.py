@@ -53,7 +53,7 @@ class Spec(NamedTuple):
     grace_period: float
     """Seconds that the program may take to end once it has said that it is stopping."""
     notify_folder: str | None
-    """Where to make the socket for notifications; removed by the host."""
+    """Where to make the socket for notifications, if there is to be one; removed by the host."""
     sandbox: dict[str, JsonValue] | None
 
 
@@ -85,6 +85,9 @@ def read_spec(text: str) -> Spec:
     notify_folder = fields.get("notifyFolder")
     if notify_folder is not None and not isinstance(notify_folder, str):
         raise SpecError("notifyFolder is not a string")
+    ready = _ready(fields.get("ready"))
+    if ready.kind == "notify" and notify_folder is None:
+        raise SpecError("it has no notifyFolder, and is to notify")
     if sandbox is not None and not isinstance(sandbox, dict):
         raise SpecError("sandbox is not an object")
     return Spec(
@@ -92,7 +95,7 @@ def read_spec(text: str) -> Spec:
         argv=[str(item) for item in argv],
         environment={name: str(value) for name, value in (environment or {}).items()},
         folder=folder,
-        ready=_ready(fields.get("ready")),
+        ready=ready,
         lane=_one_of(fields, "lane", _LANES),
         stop_signal=_whole(fields, "stopSignal"),
         grace_period=_seconds(fields.get("gracePeriod")),

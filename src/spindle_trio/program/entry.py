@@ -171,6 +171,7 @@ class _Shim:
             from spindle_trio.program._reports import Reports
 
             self._reports = Reports(self._process, self._become_ready, self._follow, self._spec.grace_period)
+            assert self._spec.notify_folder is not None, "a command that notifies names one"
             self._socket = NotifySocket(self._spec.notify_folder, self._reports.hear, report)
             self._resources.callback(self._socket.close)
             environment["NOTIFY_SOCKET"] = self._socket.path

@@ -23,6 +23,9 @@ __all__ = ["PrivateFolder", "PrivateFolders", "remove_tree"]
 _PREFIX: Final = "spindle-sandbox-"
 _LOCK: Final = "lock"
 
+_SOCKET_FOLDER_BYTES: Final = 100
+"""How long the path of a folder for a socket may be: with a short name in it, `sockaddr_un` holds 107 bytes."""
+
 REMOVE_SECONDS: Final = 2.0
 """How long the end of a process may wait for what it has left; the rest is removed in the background."""
 
@@ -88,10 +91,16 @@ class PrivateFolder:
         Raises:
             OSError: the system refuses.
         """
-        self._passage = f"{self.path}.socket"
-        os.mkdir(self._passage, 0o700)
+        passage = f"{self.path}.socket"
+        if len(os.fsencode(passage)) <= _SOCKET_FOLDER_BYTES:
+            os.mkdir(passage, 0o700)
+            passable = [passage, os.path.dirname(passage)]
+        else:
+            passage = tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp")  # which makes a fresh one
+            passable = [passage]
+        self._passage = passage
         if os.geteuid() == 0:
-            for folder in (self._passage, os.path.dirname(self._passage)):
+            for folder in passable:
                 os.chmod(folder, 0o711)  # noqa: S103  # as said above
         return self._passage
 
