@@ -288,9 +288,9 @@ class LimitGroups:
             if isinstance(found, tuple):
                 return found
             problem = problem or found
-            if folder in {hierarchy.mount, "/"}:
-                return problem
             folder = os.path.dirname(folder)
+            if not folder.startswith(hierarchy.mount) or not _is_ours(hierarchy.version, folder):
+                return problem
 
     def _make_base(self, version: int, folder: str, controller: str) -> tuple[int, str] | str:
         _remove_abandoned(folder)
@@ -310,6 +310,23 @@ class LimitGroups:
             remove_group(base)
             return f"{folder}: {error.strerror}"
         return version, base
+
+
+def _is_ours(version: int, folder: str) -> bool:
+    """Whether this program may put processes into a group above its own.
+
+    Whoever is no superuser may do so where the system lets them. A superuser may do so anywhere, and would take them
+    out of the bounds of a service; only a group that a service manager has marked as delegated is meant for that.
+    """
+    if version == 1 or os.geteuid() != 0:
+        return True
+    for mark in ("trusted.delegate", "user.delegate"):
+        try:
+            if os.getxattr(folder, mark) == b"1":
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _enable(folder: str, controllers: Sequence[str]) -> None:
