@@ -7,7 +7,6 @@ process. It knows nothing of the lifecycle or of anything above that.
 
 from __future__ import annotations
 
-import signal as signals
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +17,7 @@ import attrs
 
 from spindle_trio._errors import EntryError, SandboxError
 from spindle_trio._model import Containment, Limits, ResolvedEntry
+from spindle_trio._model._exit_status import ExitStatus
 from spindle_trio._model._field_docs import show_fields
 
 if TYPE_CHECKING:
@@ -94,59 +94,6 @@ class LaunchOrder:
     """Seconds that it has to end once it is asked to stop, if `command` is given."""
     sandbox: SandboxRules | None = None
     """What the process may reach: what `Launcher.resolve_sandbox` returned; `None` for no sandbox."""
-
-
-@show_fields
-@attrs.frozen
-class ExitStatus:
-    """How a process ended, according to the operating system. All fields `None`: unknown."""
-
-    code: int | None = None
-    """The exit code, if the process exited by itself."""
-    signal: int | None = None
-    """The number of the signal that ended it."""
-    together_with: str | None = None
-    """What it ended with, if nothing else is known: ``its fork server (pid 12)``."""
-    out_of_memory: bool | None = None
-    """Whether the out-of-memory killer sent a SIGKILL that the host did not send; `None` if unknown."""
-
-    def __str__(self) -> str:
-        return self.in_words()
-
-    def in_words(self, *, by_host: bool = False) -> str:
-        """Say what happened.
-
-        Args:
-            by_host: whether the host has sent it a fatal signal.
-        """
-        if self.signal is not None:
-            words = f"killed by {_name_of(self.signal)}"
-            if by_host and (self.signal == signals.SIGKILL or self.signal >= _FIRST_REAL_TIME):
-                return f"{words}, sent by its host"
-            return words + self._cause() if self.signal == signals.SIGKILL else words
-        if self.code is not None:
-            return f"exited with code {self.code}"
-        if self.together_with is not None:
-            return f"ended together with {self.together_with}"
-        return "ended with an unknown status"
-
-    def _cause(self) -> str:
-        if self.out_of_memory is None:
-            return ", sender unknown (perhaps out of memory)"
-        return ": out of memory" if self.out_of_memory else ", not for lack of memory"
-
-
-_FIRST_REAL_TIME: Final[int] = getattr(signals, "SIGRTMIN", 1_000)  # not everywhere
-_LAST_REAL_TIME: Final[int] = getattr(signals, "SIGRTMAX", 1_000)
-
-
-def _name_of(number: int) -> str:
-    if _FIRST_REAL_TIME < number < _LAST_REAL_TIME:
-        return f"SIGRTMIN+{number - _FIRST_REAL_TIME}"
-    try:
-        return signals.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class ArrivalListener(Protocol):

@@ -257,3 +257,17 @@ async def test_a_service_that_leaks_is_started_again_gracefully(root: Path) -> N
                 await trio.sleep(0.05)  # noqa: ASYNC110  # no event says when its memory was looked at
             await service.wait_running()
             assert (service.generation, service.failures) == (2, 0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.quick(2)
+async def test_a_process_without_limits_tells_what_it_had_used_as_well(root: Path, level: str) -> None:
+    async with a_worker(root, level=level) as worker:
+        handle = await worker.backend_processes.spawn("hungry.py", heartbeat_timeout=math.inf)
+        await handle.call("hold", 64 * MIB)
+        await handle.call("spin", 0.2)
+        await handle.stop()
+        assert handle.info.peak_memory is not None
+        assert handle.info.peak_memory >= 64 * MIB
+        assert handle.info.processor_seconds is not None
+        assert handle.info.processor_seconds > 0.1

@@ -10,6 +10,8 @@ from spindle_trio._linux._shared_page import make_page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from resource import struct_rusage
+
     from spindle_trio._model import JsonValue
     from spindle_trio.fork_server._link import Link
 
@@ -71,9 +73,9 @@ class Birth:
         """Tell the host that the process could not be forked. An init calls this, and must still be reaped itself."""
         self._link.send(refusal(error, self.is_spare) | {"number": self.number})
 
-    def conclude(self, status: int) -> None:
-        """Tell the host how the process ended. An init calls this."""
-        self._link.send({"type": "ended", "number": self.number, "status": status})
+    def conclude(self, status: int, used: struct_rusage) -> None:
+        """Tell the host how the process ended, and what it had used. An init calls this."""
+        self._link.send({"type": "ended", "number": self.number, "status": status, "used": figures_of(used)})
 
     def close(self) -> None:
         """Close all that was made here; the host has its own copies."""
@@ -95,6 +97,11 @@ class Birth:
         pair = os.pipe()
         self._made += pair
         return pair
+
+
+def figures_of(used: struct_rusage) -> list[JsonValue]:
+    """Return what the host is told of what a process had used: seconds of processor time, and KiB of memory."""
+    return [round(used.ru_utime + used.ru_stime, 6), used.ru_maxrss]
 
 
 def refusal(error: OSError, is_spare: bool) -> dict[str, JsonValue]:

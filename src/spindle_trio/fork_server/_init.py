@@ -37,11 +37,11 @@ def run_init(entry: int, birth: Birth) -> NoReturn:
     # An entry or a terminal may send these; only SIGKILL ends an init.
     for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
         signals.signal(number, signals.SIG_IGN)
-    pid, status = os.waitpid(-1, 0)
+    pid, status, used = os.wait4(-1, 0)
     while pid != entry or os.WIFSTOPPED(status):  # which happens only if it made this program its tracer
-        pid, status = os.waitpid(-1, 0)
+        pid, status, used = os.wait4(-1, 0)
     sweep()
-    birth.conclude(status)
+    birth.conclude(status, used)
     os._exit(0)
 
 

@@ -27,8 +27,12 @@ Host and server exchange datagrams, one JSON object each:
                     {"type": "forked", "number": n, "spare": bool, "for": file, "group": path}   with descriptors,
                                                             see `Birth`
                     {"type": "not forked", "errno": n, "error": text, "spare": bool, "number": n}
-                    {"type": "reaped", "number": n, "status": n}      from waitpid(2), of a process that it has forked
-    init → host     {"type": "ended", "number": n, "status": n}       from waitpid(2), of its process (`sweep`)
+                    {"type": "reaped", "number": n, "status": n, "used": [seconds, KiB]}
+                                                            from wait4(2), of a process that it has forked: with the
+                                                            processor time of what that has reaped, and the memory
+                                                            of the largest of these
+    init → host     {"type": "ended", "number": n, "status": n, "used": [seconds, KiB]}     the same, of its process
+                                                            (`sweep`)
 
 A process waits on its control lane for the first frame, so the server need not know its purpose. A spare warms itself
 up before it waits (`_forked`). The processes of some servers then become other programs (`child/_exec.py`). If the
@@ -45,13 +49,14 @@ from __future__ import annotations
 
 import gc
 import os
+import resource  # noqa: F401  # `os.wait4` would load it, later, in each init
 import select
 import sys
 from time import monotonic
 
 from spindle_trio._linux._command_line import find_command_line
 from spindle_trio.child._launch_order import replace_environment
-from spindle_trio.fork_server._birth import Birth, refusal
+from spindle_trio.fork_server._birth import Birth, figures_of, refusal
 from spindle_trio.fork_server._forked import become_process
 from spindle_trio.fork_server._link import HOST_GONE, Link
 from spindle_trio.fork_server._preload import preload
@@ -225,11 +230,11 @@ class _Server:
 
     def _reap_nowait(self, number: int) -> bool:
         """Reap a process if the system lets this program do so, and say whether it did."""
-        pid, status = os.waitpid(self._unreaped[number], os.WNOHANG)
+        pid, status, used = os.wait4(self._unreaped[number], os.WNOHANG)
         is_reaped = pid != 0 and not os.WIFSTOPPED(status)  # as in `_init`
         if is_reaped:
             del self._unreaped[number]
             self._traced.discard(number)
             self._level.forget(number)
-            self._link.send({"type": "reaped", "number": number, "status": status})
+            self._link.send({"type": "reaped", "number": number, "status": status, "used": figures_of(used)})
         return is_reaped

@@ -222,11 +222,11 @@ class ForkServer:
                 error = OSError(errno, f"the fork server could not fork: {text}")
                 hear(NotForked(with_limit(error, self.pid), is_spare))
             case {"type": "ended", "number": int(number), "status": int(status)}:
-                self._said_status[number] = _exit_status(status)
+                self._said_status[number] = _exit_status(status, message.get("used"))
             case {"type": "reaped", "number": int(number), "status": int(status)}:
                 reaping = self._reaping.get(number)
                 if reaping is not None:
-                    reaping.status = _exit_status(status)
+                    reaping.status = _exit_status(status, message.get("used"))
                     reaping.is_over.set()
                 else:
                     self._said_status.pop(number, None)
@@ -242,7 +242,13 @@ class _Reaping:
     status: ExitStatus = attrs.field(factory=ExitStatus)
 
 
-def _exit_status(status: int) -> ExitStatus:
-    """Translate a status of `waitpid`."""
+def _exit_status(status: int, used: object) -> ExitStatus:
+    """Translate what `wait4` has told the parent of a process."""
     code = os.waitstatus_to_exitcode(status)
-    return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
+    figures: tuple[float, int] | None = None
+    match used:
+        case [int() | float() as seconds, int(kib)]:
+            figures = float(seconds), kib * 1024
+        case _:
+            pass
+    return ExitStatus(code=code, used=figures) if code >= 0 else ExitStatus(signal=-code, used=figures)

@@ -231,7 +231,16 @@ class LocalProcess(LaunchedProcess):
 
     def peaks(self) -> Usage | None:
         """Return the most that its tree has used; see `LaunchedProcess.peaks`."""
-        return None if self._held is None else self._held.peaks()
+        from spindle_trio._model._resource_limits import Usage  # after the first launch, which it would hold up
+
+        status = self._status
+        seconds, memory = (None, None) if status is None or status.used is None else status.used
+        if self._held is not None:
+            held = self._held.peaks()
+            memory = memory if held.memory is None else held.memory
+            seconds = seconds if held.processor_seconds is None else held.processor_seconds
+            return Usage(memory, held.pids, seconds)
+        return None if seconds is None else Usage(memory, None, seconds)
 
     def _tree_pids(self) -> list[int]:
         from spindle_trio.launchers._local._tree_usage import tree_from  # few ask
