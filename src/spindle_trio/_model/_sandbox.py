@@ -27,24 +27,24 @@ NETWORKS: Final = ("none", "unix", "host")
 
 
 class SandboxPart(StrEnum):
-    """What holds a sandbox. Each part keeps one kind of access out; a host says which it has, and by which means."""
+    """What holds a sandbox. Each part keeps one kind of access out; a host says which it has, and by which means.
+
+    ``files``: files outside the allowed paths can be neither read nor changed. ``truncate``: files that may only be
+    read cannot be cut short either. ``system-calls``: tracing, mounts, namespaces, keyrings, io_uring and the like are
+    refused. ``network``: sockets beyond `Sandbox.network` are refused. ``abstract-sockets``: abstract Unix sockets of
+    others cannot be reached. ``signals``: processes outside cannot be signalled. No sandbox needs the last two, which
+    can be required: ``devices``: devices that it may open take no requests (`ioctl`); ``namespaces``: a user, mount and
+    network namespace of its own.
+    """
 
     FILES = "files"
-    """Files outside the allowed paths can be neither read nor changed."""
     TRUNCATE = "truncate"
-    """Files that may only be read cannot be cut short either."""
     SYSTEM_CALLS = "system-calls"
-    """Tracing, mounts, namespaces, keyrings, io_uring and the like are refused."""
     NETWORK = "network"
-    """Sockets beyond `Sandbox.network` are refused."""
     ABSTRACT_SOCKETS = "abstract-sockets"
-    """Abstract Unix sockets of others cannot be reached."""
     SIGNALS = "signals"
-    """Processes outside cannot be signalled."""
     DEVICES = "devices"
-    """Devices that it may open take no requests (`ioctl`). No sandbox needs it; it can be required."""
     NAMESPACES = "namespaces"
-    """A user, mount and network namespace of its own. No sandbox needs it; it can be required."""
 
 
 @runtime_checkable
