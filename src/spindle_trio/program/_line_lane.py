@@ -40,16 +40,22 @@ class LineLane:
             for line in cutter.feed(data):
                 await self._send(line)
             if cutter.is_too_long:
-                self._process.fail(
-                    f"the program has written a line of more than {self._most_bytes} bytes to its stdout; a message "
-                    "may have no more (Limits.frame_bytes)"
-                )
+                self._refuse_line()
                 return
         rest = cutter.take_rest()
         if rest:
             await self._send(rest)
 
+    def _refuse_line(self) -> None:
+        self._process.fail(
+            f"the program has written a line of more than {self._most_bytes} bytes to its stdout; a message "
+            "may have no more (Limits.frame_bytes)"
+        )
+
     async def _send(self, line: bytes) -> None:
+        if len(line) > self._most_bytes:
+            self._refuse_line()
+            return
         text = line.decode(errors="replace")
         try:
             try:
