@@ -82,8 +82,9 @@ if TYPE_CHECKING:
         WorkerToHost,
     )
     from spindle_trio._model._command import Command, Http, Line, Tcp
-    from spindle_trio._model._resource_limits import ResourceLimits, Usage
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import OFFLINE, READ_ONLY, WORKSPACE_WRITE, Sandbox, SandboxPart
+    from spindle_trio._model._usage import Usage
     from spindle_trio._open_host import Host, open_host
     from spindle_trio._pools import Pool, PoolMap, PoolStatistics, open_pool
     from spindle_trio._process_handle import ProcessHandle
@@ -176,7 +177,8 @@ _NAMES = {
         "WorkerToHost",
     ),
     "_model._command": ("Command", "Http", "Line", "Tcp"),
-    "_model._resource_limits": ("ResourceLimits", "Usage"),
+    "_model._resource_limits": ("ResourceLimits",),
+    "_model._usage": ("Usage",),
     "_model._sandbox": ("OFFLINE", "READ_ONLY", "WORKSPACE_WRITE", "Sandbox", "SandboxPart"),
     "_functions._function_pool": ("FunctionPool", "open_function_pool"),
     "_pools": ("Pool", "PoolMap", "PoolStatistics", "open_pool"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SpawnOptions,
         StopOptions,
     )
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
 
 
 class CallsInterface(Protocol):

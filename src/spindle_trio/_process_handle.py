@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from spindle_trio._interfaces import ProcessInterface, WorkerInterface
     from spindle_trio._model import PostMortem
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
 
 
 @uninterrupted

@@ -22,9 +22,10 @@ from spindle_trio._model._field_docs import show_fields
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
-    from spindle_trio._model._resource_limits import ResourceLimits, Usage
+    from spindle_trio._model._resource_limits import ResourceLimits
     from spindle_trio._model._sandbox import Sandbox, SandboxPart
     from spindle_trio._model._sandbox_rules import SandboxRules
+    from spindle_trio._model._usage import Usage
 
 __all__ = [
     "ABANDON_SECONDS",

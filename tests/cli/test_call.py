@@ -95,6 +95,7 @@ def test_without_json_the_argument_is_null(tools, run_here) -> None:
     assert run_here("call", tools, "echo").stdout == "null\n"
 
 
+@pytest.mark.slow
 def test_the_argument_may_come_from_stdin(tools, run) -> None:
     text = json.dumps({"text": "größer\n" + "x" * 200_000}, ensure_ascii=False)
     done = run("call", tools, "echo", "-", stdin=f"  {text}\n")
@@ -203,6 +204,7 @@ def test_a_hung_call_is_124_and_shows_its_stack(tools, run_here) -> None:
     assert " in hang" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_is_never_ready_is_124(folder, run_here) -> None:
     (folder / "slow.py").write_text("while True: pass\n")
     done = run_here("call", "slow.py", "a", "--startup-timeout", "0.5")

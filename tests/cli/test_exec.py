@@ -37,6 +37,7 @@ def test_a_failure_is_told_after_the_programs_own_words() -> None:
     assert "  exit status: exited with code 3" in said
 
 
+@pytest.mark.slow
 def test_a_program_that_is_not_there_is_refused() -> None:
     done = execute("--", "no-such-program-here")
     assert done.returncode == 2
@@ -61,6 +62,7 @@ async def test_a_signal_stops_the_program_and_what_it_has_started(start) -> None
     assert done.stdout.splitlines() == ["here", "asked"]
 
 
+@pytest.mark.slow
 async def test_a_reader_that_has_enough_ends_it(start) -> None:
     reading, writing = os.pipe()
     process = subprocess.Popen([sys.executable, "-m", "spindle_trio", "exec", "--", "yes"], stdout=writing)
@@ -70,6 +72,7 @@ async def test_a_reader_that_has_enough_ends_it(start) -> None:
     assert process.wait(GUARD_SECONDS) == 141
 
 
+@pytest.mark.slow
 def test_a_program_sees_only_the_variables_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "s")
     monkeypatch.setenv("WANTED", "w")
@@ -79,10 +82,12 @@ def test_a_program_sees_only_the_variables_that_it_is_given(monkeypatch: pytest.
     assert not any("SECRET" in line for line in shown)
 
 
+@pytest.mark.slow
 def test_words_after_the_dashes_are_the_programs_own() -> None:
     assert execute("--time", "60", "--", "echo", "--json", "--", "x").stdout == b"--json -- x\n"
 
 
+@pytest.mark.slow
 def test_a_program_without_options_needs_no_dashes() -> None:
     assert execute("echo", "x").stdout == b"x\n"
 

@@ -123,7 +123,7 @@ def test_every_option_reaches_the_entry(folder, run_here) -> None:
     assert (event["kind"], event["key"], event["userId"], event["metadata"]) == ("counter", "k1", "ada", {"ticket": 7})
 
 
-@pytest.mark.quick(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("here", "options", "name"),
     [
@@ -165,6 +165,7 @@ def test_a_failure_is_1_and_shows_its_error(folder, run_here) -> None:
     assert said[-1] == "    ValueError: no luck"
 
 
+@pytest.mark.slow
 def test_a_wedged_process_is_124(folder, run) -> None:
     wedged = "def run(process):\n    process.ready()\n    while True: pass\n"
     done = run("run", entry(folder, "wedged.py", wedged), "--heartbeat-timeout", "0.3")
@@ -192,6 +193,7 @@ def test_a_post_mortem_cannot_rewrite_a_terminal(folder, run_here) -> None:
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_is_never_ready_is_124(folder, run_here) -> None:
     done = run_here(
         "run", entry(folder, "slow.py", "def run(process):\n    while True: pass\n"), "--startup-timeout", "0.5"
@@ -256,6 +258,7 @@ async def test_the_first_signal_stops_gracefully(folder, start, number: signal.S
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 async def test_the_second_signal_kills(folder, start) -> None:
     async with start("run", entry(folder, "stubborn.py", STUBBORN), "--grace", "3600") as command:
         await command.wait_printed('"here"')
@@ -267,6 +270,7 @@ async def test_the_second_signal_kills(folder, start) -> None:
     assert done.lines[-1].split()[1] == "stopped"
 
 
+@pytest.mark.slow
 async def test_a_signal_while_the_process_is_starting_stops_it(folder, start) -> None:
     never_ready = "import trio\nasync def run(process):\n    await trio.sleep_forever()\n"
     async with start("run", entry(folder, "never_ready.py", never_ready), "--startup-timeout", "100") as command:

@@ -207,6 +207,7 @@ def told(lines: list[str], what: str) -> list[str]:
 # ---- what it prints
 
 
+@pytest.mark.slow
 def test_each_service_starts_when_the_one_before_is_ready_and_all_end_by_themselves(folder, file, run) -> None:
     done = run("up", file('[services.one]\nentry = "brief.py"\n[services.second]\nentry = "brief.py"\n'))
     assert (done.status, done.stderr) == (0, "")
@@ -391,6 +392,7 @@ def test_the_others_take_one_grace_period_in_all_when_one_gives_up(file, run) ->
     assert (seconds[1] - seconds[0]) % 60 < 3
 
 
+@pytest.mark.slow
 async def test_a_reader_that_pauses_holds_up_neither_watching_nor_ending(file, start) -> None:
     text = '[services.db]\nentry = "stubborn.py"\ngrace_period = 3600\n[services.flood]\nentry = "flood.py"\n'
     async with start("up", file(text)) as command:
@@ -539,6 +541,7 @@ def test_the_help_and_the_page_have_each_field(run_here) -> None:
         assert f"`{name}`" in section
 
 
+@pytest.mark.slow
 async def test_a_program_is_a_service_with_its_readiness_limits_and_sandbox(folder, file, start) -> None:
     """Its output, its end and its restart are told as those of an entry."""
     text = """

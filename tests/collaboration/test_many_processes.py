@@ -164,6 +164,7 @@ async def test_messages_and_events_of_many_are_linear(autojump_clock: MockClock,
     await assert_linear(talk, sizes)
 
 
+@pytest.mark.slow
 async def test_looking_up_a_key_is_linear(autojump_clock: MockClock, sizes: Sizes) -> None:
     async def look_up_all(count: int) -> None:
         async with a_worker() as processes:

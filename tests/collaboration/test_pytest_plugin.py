@@ -136,6 +136,7 @@ async def test_it(real_clock, spindle_worker): ...
 """
 
 
+@pytest.mark.slow
 def test_another_project_needs_no_configuration_and_is_told_what_it_does_wrong(pytester: pytest.Pytester) -> None:
     """An entry that withstands its kill fails the test that ran it; the worker refuses a clock that is real."""
     pytester.makepyfile(test_echo=ECHO, test_no_entries=NO_ENTRIES, test_stubborn=STUBBORN, test_real_clock=REAL_CLOCK)

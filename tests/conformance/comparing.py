@@ -9,7 +9,8 @@ What has to be the same:
 * *Times*: what was recorded as one time is one time, and later ones are not earlier, for each process. Whether a
   process has beaten since it was ready is as recorded.
 
-What nobody but this host says (`errorType`, `info` and `limit` of an answer, `postMortem` and `messages` of an event)
+What nobody but this host says (`errorType`, `info` and `limit` of an answer, `postMortem`, `messages`,
+`peakMemory` and `processorMs` of an event)
 is left out; the tests of the worker protocol see to it.
 """
 
@@ -28,7 +29,7 @@ from conformance.recording import LIFECYCLE, MESSAGE, Output
 LONG_TEXT: Final = 2000
 """Characters from which on a text is shown by its length and its ends."""
 
-OURS_ALONE: Final = {"errorType", "info", "limit", "postMortem", "messages"}
+OURS_ALONE: Final = {"errorType", "info", "limit", "postMortem", "messages", "peakMemory", "processorMs"}
 
 _LABEL: Final = re.compile(r"<(P\d+)\.[\w*]+>")
 

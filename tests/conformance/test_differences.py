@@ -63,6 +63,7 @@ def test_own_steps_ask_for_the_same_in_the_same_order(name: str) -> None:
     assert recorded == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", scenarios())
 def test_a_recording_that_is_spoilt_is_noticed(name: str) -> None:
     """The comparison sees each output that is missing, and each that comes twice."""

@@ -99,6 +99,7 @@ async def test_the_example_indexes_and_says_what_became_of_it(program, capsys):
     ]
 
 
+@pytest.mark.slow
 async def test_the_example_says_when_its_entry_never_became_ready(program, capsys):
     """On real processes only, as above. Ten seconds are shortened: all else is as printed."""
     await program(SLOW_HELPERS, HOST_PROGRAM.replace("startup_timeout=10", "startup_timeout=0.5"))

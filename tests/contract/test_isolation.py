@@ -224,6 +224,7 @@ async def test_the_whole_tree_of_an_async_entry_is_gone_after_a_stop(real_world,
         await assert_gone(family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
 async def test_a_process_that_ends_without_a_word_loses_its_group(real_world, family: str, statement: str) -> None:
     """At this level of containment a process in a session of its own is then out of reach; the test ends it itself."""

@@ -160,6 +160,7 @@ async def test_of_one_key_at_most_one_process_is_alive_at_any_instant(virtual_wo
     await race_for_one_key(virtual_world, seed, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 async def test_of_one_key_that_is_kept_at_most_one_process_is_alive(virtual_world, autojump_clock, seed, monkeypatch):
     """Successors and releases race as well."""

@@ -210,7 +210,7 @@ async def test_20_megabytes_arrive_whole_also_where_nobody_reads_until_the_end(
     await assert_all_arrives(world, entry, when)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("when", BLOCKING_LAST_WORDS)
 async def test_20_megabytes_of_a_blocking_entry_arrive_whole_also_where_nobody_reads_until_the_end(
     real_world, when: str

@@ -151,6 +151,7 @@ async def test_a_stall_during_the_launch_is_not_the_childs(real_world) -> None:
         await pending.handle.stop()
 
 
+@pytest.mark.slow
 async def test_a_stall_longer_than_the_grace_period_takes_in_the_last_word_first(real_world) -> None:
     entry = real_world.entry("""
         async def run(process):
@@ -167,6 +168,7 @@ async def test_a_stall_longer_than_the_grace_period_takes_in_the_last_word_first
         assert (handle.state, handle.result, handle.info.error) == (ProcessState.COMPLETED, "in time", None)
 
 
+@pytest.mark.slow
 async def test_half_a_frame_is_not_late_because_the_host_is(real_world) -> None:
     """On real processes: in memory frames are never halved."""
     entry = real_world.entry("""

@@ -107,6 +107,7 @@ TELLS_WHY_IT_IS_TO_STOP = """
 """
 
 
+@pytest.mark.slow
 async def test_a_stop_gives_the_reason_ends_the_watchdog_and_starts_the_grace_period(
     world, world_clock: MockClock | None
 ) -> None:

@@ -46,8 +46,9 @@ from spindle_trio._model import (
     WorkerToHost,
 )
 from spindle_trio._model._command import LANES, Command, Http, Line, Tcp
-from spindle_trio._model._resource_limits import ResourceLimits, Usage
+from spindle_trio._model._resource_limits import ResourceLimits
 from spindle_trio._model._sandbox import READ_ONLY, WORKSPACE_WRITE, Sandbox
+from spindle_trio._model._usage import Usage
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 INFO = ProcessInfo("p1", "dist/a.py", "a", ProcessState.RUNNING, AT)

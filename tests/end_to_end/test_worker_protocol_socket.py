@@ -152,6 +152,7 @@ async def test_the_largest_payload_passes_both_ways(root: Path) -> None:
         assert handle.state is ProcessState.STOPPED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.slow)])
 async def test_a_flood_arrives_whole_and_in_order(root: Path, count: int) -> None:
     async with served_and_connected(root, spindle.Limits(inbox_messages=count, inbox_bytes=2**24)) as (_, worker):

@@ -26,6 +26,7 @@ async def hang(stage: Stage, source: str) -> ProcessHandle:
     return handle
 
 
+@pytest.mark.slow
 async def test_beats_keep_a_process_alive_and_messages_do_not(stage: Stage) -> None:
     async with stage.host():
         beats = await stage.spawn(

@@ -104,6 +104,7 @@ async def test_whatever_an_entry_replaces_frames_are_frames(stage: Stage) -> Non
                 raise
 
 
+@pytest.mark.slow
 async def test_whatever_an_entry_replaces_its_failure_is_told(stage: Stage) -> None:
     """With the text of the error, which is shown with nothing of what it has replaced."""
     cases = {
@@ -120,6 +121,7 @@ async def test_whatever_an_entry_replaces_its_failure_is_told(stage: Stage) -> N
     assert ends == dict.fromkeys(cases, ("failed", "RangeError: too far"))
 
 
+@pytest.mark.slow
 async def test_whatever_an_entry_replaces_calls_are_answered(stage: Stage) -> None:
     """Although what serves them is loaded later, if any module can still be loaded then."""
     loads_nothing = {"buffers", "files", "its own context"}  # the last one has no `onCall` in its copy

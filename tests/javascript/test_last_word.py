@@ -52,6 +52,7 @@ async def test_megabytes_arrive_although_the_event_loop_never_turns_again(
     assert info.error == error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("last_word", "after", "messages"),
     [

@@ -238,6 +238,7 @@ async def test_what_a_hostile_process_does_is_bounded_and_hurts_no_later_one(
         assert await forked.result(ENDS) is None
 
 
+@pytest.mark.slow
 async def test_a_process_that_stops_its_server_holds_up_later_ones_until_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

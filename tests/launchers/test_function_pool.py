@@ -163,6 +163,7 @@ def test_an_argument_out_of_range_is_refused_by_its_own_name(options):
         spindle.open_function_pool(**options)
 
 
+@pytest.mark.slow
 async def test_leaving_the_block_ends_all_and_waiting_calls():
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:

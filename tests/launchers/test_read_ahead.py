@@ -103,6 +103,7 @@ def has_loop(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [(), DEFAULT_PRELOAD], ids=["lean", "with Trio"])
 async def test_spares_live_although_the_folder_that_the_host_was_started_in_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: tuple[str, ...]

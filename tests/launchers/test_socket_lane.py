@@ -164,6 +164,7 @@ async def test_a_frame_that_comes_a_byte_at_a_time_is_given_up_at_its_deadline(
         await lane.receive(1)
 
 
+@pytest.mark.slow
 async def test_only_waiting_counts_against_the_frame_deadline(lane: SocketLane, peer: socket.socket) -> None:
     """While the host does not read, for whatever reason, no child is late (rules 7 and 8)."""
     frame = with_header(b"x" * 90_000)

@@ -74,6 +74,7 @@ async def test_an_entry_is_held_however_it_runs(
     assert found.limit in found.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_daemon", [False, True])
 async def test_a_program_and_what_it_has_left_behind_are_held(
     tmp_path: Path, nothing_left: None, is_daemon: bool

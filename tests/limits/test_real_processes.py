@@ -168,6 +168,7 @@ async def test_the_memory_of_the_whole_tree_counts(root: Path, means: str, level
         assert found.limit.startswith("memory: ")
 
 
+@pytest.mark.slow
 @by_each_means
 async def test_a_process_that_starts_too_many_is_stopped_by_its_limit(root: Path, means: str) -> None:
     async with a_worker(root, "pids", means=means) as worker:
@@ -240,6 +241,7 @@ async def test_the_figures_of_a_process_are_those_of_what_it_does(root: Path) ->
         assert handle.info.processor_seconds > 0.1
 
 
+@pytest.mark.slow
 async def test_a_service_that_leaks_is_started_again_gracefully(root: Path) -> None:
     async with a_worker(root, "memory") as worker:
         policy = RestartPolicy(stable_after=0.2)
@@ -259,6 +261,7 @@ async def test_a_service_that_leaks_is_started_again_gracefully(root: Path) -> N
             assert (service.generation, service.failures) == (2, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.quick(2)
 async def test_a_process_without_limits_tells_what_it_had_used_as_well(root: Path, level: str) -> None:

@@ -87,7 +87,7 @@ async def test_postgresql_says_that_it_is_ready_and_stops_fast(open_folder: Path
     assert not (data / "postmaster.pid").exists()
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @levels()
 async def test_redis_is_ready_once_it_takes_connections(tmp_path: Path, level: Containment) -> None:
     program = needed("redis-server")
@@ -167,6 +167,7 @@ async def test_a_pipeline_with_a_daemonised_grandchild_leaves_nothing(
     # No survivor and no zombie: the fixture looks.
 
 
+@pytest.mark.slow
 async def test_redis_notifies_where_it_was_built_for_it(tmp_path: Path) -> None:
     program = needed("redis-server")
     linked = await trio.run_process(["ldd", program], capture_stdout=True)

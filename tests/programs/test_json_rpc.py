@@ -72,6 +72,7 @@ async def test_an_error_of_the_server_is_raised_with_code_message_and_data(tmp_p
         assert await handle.call("echo", ["alive"]) == ["alive"]
 
 
+@pytest.mark.slow
 @BOTH
 async def test_calls_run_at_a_time_and_are_answered_in_any_order(tmp_path, framing):
     names = [str(number) for number in range(20)]
@@ -139,6 +140,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_in_the_server(tmp_path, cap
         assert "answer to request" not in caplog.text
 
 
+@pytest.mark.slow
 @BOTH
 async def test_the_server_is_told_at_the_deadline_also_while_the_host_stands_still(tmp_path, framing):
     """The time that is left travels with the call, and runs out in the shim."""
@@ -171,6 +173,7 @@ async def test_initialize_is_never_cancelled_by_a_notification(tmp_path):
         assert told["params"]["requestId"] == 2
 
 
+@pytest.mark.slow
 async def test_a_language_server_that_does_not_give_up_is_killed_if_its_caller_wants_that(tmp_path):
     async with server(tmp_path, "headers", cancel_grace=0.5) as handle:
         await handle.send({"method": "obey"})
@@ -307,6 +310,7 @@ async def test_a_server_that_exits_loses_its_calls_and_says_how_it_ended(tmp_pat
         nursery.start_soon(lose, "exit", {"code": 3})
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("fd", "text"), [(1, "closed its stdout"), (0, "closed its stdin")])
 async def test_a_server_that_closes_a_stream_and_lives_on_fails_the_calls_it_cannot_answer(tmp_path, framing, fd, text):
@@ -354,6 +358,7 @@ async def test_the_other_framing_is_named_to_who_looks_at_the_output(tmp_path, c
     assert f"use lane={LANES[other]!r}" in caplog.text
 
 
+@pytest.mark.slow
 @BOTH
 async def test_a_call_that_was_not_written_when_it_was_cancelled_never_is(tmp_path, framing):
     async with server(tmp_path, framing) as handle:
@@ -365,6 +370,7 @@ async def test_a_call_that_was_not_written_when_it_was_cancelled_never_is(tmp_pa
         assert await handle.call("count") == 2  # and nothing about a cancelled request
 
 
+@pytest.mark.slow
 @BOTH
 async def test_messages_that_are_stuck_are_not_overtaken_by_a_call(tmp_path, framing):
     """What fills all buffers on the way: the program reads nothing meanwhile."""
@@ -389,6 +395,7 @@ async def test_a_command_without_json_rpc_takes_no_calls_and_the_error_says_what
             await handle.call("echo")
 
 
+@pytest.mark.slow
 @BOTH
 async def test_any_garbage_between_messages_loses_no_answer(tmp_path, framing):
     chance = random.Random(framing)
@@ -410,6 +417,7 @@ async def test_any_garbage_between_messages_loses_no_answer(tmp_path, framing):
                 assert await handle.call("echo", [number]) == [number], garbage
 
 
+@pytest.mark.slow
 async def test_a_worker_at_the_other_end_of_a_stream_calls_a_program_as_well(tmp_path):
     ours, theirs = trio.testing.memory_stream_pair()
     async with open_host(commands=lambda _: True) as host, trio.open_nursery() as nursery:

@@ -61,6 +61,7 @@ async def test_all_that_was_written_before_an_end_arrives(tmp_path: Path) -> Non
         assert (handle.info.error or "").startswith("killed by SIGKILL")
 
 
+@pytest.mark.slow
 async def test_what_a_daemon_writes_after_the_end_of_its_program_is_not_waited_for(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         handle = await spawn_command(forked, ["sh", "-c", "yes & echo up; exec sleep 0.05"], lane="lines")
@@ -101,6 +102,7 @@ def _written(folder: Path) -> str:
         return "0"
 
 
+@pytest.mark.slow
 async def test_a_waiting_program_is_alive(tmp_path: Path) -> None:
     source = "import sys; [print('x' * 9_999) for _ in range(500)]"
     async with fork_host(tmp_path, limits=Limits(inbox_bytes=100_000)) as forked:
@@ -111,6 +113,7 @@ async def test_a_waiting_program_is_alive(tmp_path: Path) -> None:
             assert len([message async for message in messages]) == 500
 
 
+@pytest.mark.slow
 async def test_a_program_that_does_not_read_makes_its_sender_wait(tmp_path: Path) -> None:
     source = """
     import os, sys, time
@@ -128,7 +131,7 @@ async def test_a_program_that_does_not_read_makes_its_sender_wait(tmp_path: Path
         await handle.stop()
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["a line that never ends", "a line just too long"])
 async def test_a_line_without_an_end_fails_the_process(tmp_path: Path, what: str) -> None:
     size, end = (1 << 30, "") if "never" in what else (70_000, "\\n")

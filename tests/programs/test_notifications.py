@@ -75,6 +75,7 @@ async def test_anything_else_than_ready_is_not_ready(tmp_path: Path) -> None:
             await spawn(forked, "tell('READY=0'); tell('WATCHDOG=1'); tell('X_READY=1'); wait()", startup_timeout=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["is stopped", "is killed"])
 async def test_the_folder_of_the_socket_is_closed_to_others_and_removed_at_the_end(tmp_path: Path, end: str) -> None:
     source = "open('out', 'w').write(os.environ['NOTIFY_SOCKET']); tell('READY=1'); wait()"
@@ -107,6 +108,7 @@ async def test_a_long_folder_for_temporary_files_leaves_the_socket_a_path(
 # Heartbeats.
 
 
+@pytest.mark.slow
 async def test_a_program_is_told_how_often_to_beat(tmp_path: Path) -> None:
     source = """
 open('out', 'w').write(os.environ.get('WATCHDOG_USEC', 'none') + ' ' + os.environ.get('WATCHDOG_PID', 'none'))
@@ -119,6 +121,7 @@ tell('READY=1'); wait()
         assert written(tmp_path) == "none none"
 
 
+@pytest.mark.slow
 async def test_a_program_that_beats_lives_and_one_that_stops_beating_is_ended(tmp_path: Path) -> None:
     source = """
 tell('READY=1')
@@ -135,6 +138,7 @@ wait()
     assert written(tmp_path) == "beaten"
 
 
+@pytest.mark.slow
 async def test_a_program_that_never_beats_is_ended(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         handle = await spawn(forked, "tell('READY=1'); wait()", heartbeat_timeout=0.4)
@@ -144,7 +148,7 @@ async def test_a_program_that_never_beats_is_ended(tmp_path: Path) -> None:
     assert handle.post_mortem.stacks is None, "those of the shim say nothing of the program"
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("ready", ["started", Line("up")], ids=["started", "line"])
 async def test_the_shim_beats_for_a_program_that_does_not_notify(tmp_path: Path, ready: Any) -> None:
     async with fork_host(tmp_path) as forked:
@@ -174,6 +178,7 @@ async def test_a_program_that_is_stopping_need_not_beat_for_the_grace_period(tmp
 # Its end.
 
 
+@pytest.mark.slow
 async def test_the_error_number_of_a_program_is_named_at_a_bad_end(tmp_path: Path) -> None:
     async with fork_host(tmp_path) as forked:
         handle = await spawn(forked, "tell('READY=1'); tell('ERRNO=2'); sys.exit(1)")
@@ -350,6 +355,7 @@ async def test_systemds_own_program_is_understood(tmp_path: Path) -> None:
 # What the host shows, and how long it waits.
 
 
+@pytest.mark.slow
 async def test_the_status_of_a_program_is_in_its_info(tmp_path: Path) -> None:
     source = """
 tell('STATUS=loading'); tell('READY=1')
@@ -408,6 +414,7 @@ async def test_a_program_may_ask_for_more_time_to_start(tmp_path: Path) -> None:
             await spawn(forked, "tell('EXTEND_TIMEOUT_USEC=700000'); wait()", startup_timeout=0.5)
 
 
+@pytest.mark.slow
 async def test_a_program_may_ask_for_more_time_to_end(tmp_path: Path) -> None:
     source = """
 def end(*_):

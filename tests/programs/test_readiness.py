@@ -159,6 +159,7 @@ async def test_a_program_that_ends_with_a_code_before_it_is_ready_names_it(tmp_p
             await spawn_command(forked, ["sh", "-c", "exit 3"], ready=never("line"))
 
 
+@pytest.mark.slow
 async def test_a_program_that_closes_its_streams_goes_on(tmp_path: Path) -> None:
     line = "exec <&- >&- 2>&-; exec sleep 1000"
     async with fork_host(tmp_path) as forked:

@@ -28,6 +28,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ready", ["started", "notify"])
 async def test_a_fresh_interpreter_can_be_the_shim(tmp_path: Path, ready: Any) -> None:
     launcher: Any = PythonLauncher(spares=0)
@@ -113,7 +114,7 @@ trio.run(main)
 """
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @levels(*reversed(Containment))
 async def test_a_program_ends_with_its_host(tmp_path: Path, level: Containment) -> None:
     await trio.to_thread.run_sync(require, level)
@@ -160,6 +161,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.slow
 async def test_an_ordinary_user_has_all_of_it(tmp_path: Path) -> None:
     said = await trio.to_thread.run_sync(lambda: run_program(tmp_path, AS_ANOTHER, as_nobody=True))
     user = 65534 if os.geteuid() == 0 else os.geteuid()

@@ -55,6 +55,7 @@ async def test_its_private_folder_is_gone_when_it_has_ended(worker: Worker) -> N
         await trio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_the_program_cannot_start_processes_but_its_shim_can(worker: Worker) -> None:
     lines, handle = await lines_of(worker, "echo before; ls; echo after", Sandbox(subprocesses=False))
     assert lines == ["before"]
@@ -63,6 +64,7 @@ async def test_the_program_cannot_start_processes_but_its_shim_can(worker: Worke
     assert "Cannot fork" in handle.post_mortem.stderr
 
 
+@pytest.mark.slow
 async def test_a_command_that_notifies_can_do_so_and_no_more(worker: Worker) -> None:
     program = (
         "import os, socket\n"

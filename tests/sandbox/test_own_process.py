@@ -85,6 +85,7 @@ def test_a_message_queue_of_others_is_out_of_reach() -> None:
     assert _run_alone(QUEUES).split() == ["1", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher", [DefaultLauncher(), DefaultLauncher(spares=0), PythonLauncher()], ids=["spare", "forked", "fresh"]
 )

@@ -48,6 +48,7 @@ async def test_a_preset_forbids_what_a_process_tries_itself(language: str, prese
         assert await support.surprises_of(at, language, preset, launcher, names) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["READ_ONLY", "OFFLINE"])
 async def test_a_preset_keeps_a_process_from_its_own_init(preset: str) -> None:
     """At `pidns` the init shares the memory of what has forked it, and nothing but the sandbox keeps root from it."""

@@ -156,6 +156,7 @@ def run(process):
 """
 
 
+@pytest.mark.slow
 async def test_what_a_killed_host_has_left_is_removed_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

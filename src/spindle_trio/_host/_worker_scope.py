@@ -30,7 +30,7 @@ from spindle_trio._supervision._supervised_process import SupervisedProcess
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import RelayedCalls
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
 
 _log = logging.getLogger("spindle_trio.host")
 

@@ -11,7 +11,7 @@ import attrs
 from spindle_trio._model._field_docs import show_fields
 from spindle_trio._model._values import is_number
 
-__all__ = ["ResourceLimits", "Usage", "limit_text", "size_text"]
+__all__ = ["ResourceLimits", "limit_text", "size_text"]
 
 _LARGEST: Final = 2**63 - 1
 """The largest number that a limit of the system can be."""
@@ -85,19 +85,6 @@ class ResourceLimits:
             for name, value in attrs.asdict(self).items()
             if value is not None and not (name == "run_seconds" and value == math.inf)
         }
-
-
-@show_fields
-@attrs.frozen
-class Usage:
-    """What a process uses at one moment, together with all that it has started. `None` is unknown."""
-
-    memory: int | None = None
-    """Bytes of memory."""
-    pids: int | None = None
-    """Processes, and threads where a control group counts them."""
-    processor_seconds: float | None = None
-    """Seconds of processor time until now."""
 
 
 _STEPS: Final = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))

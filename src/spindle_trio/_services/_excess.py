@@ -14,7 +14,7 @@ from spindle_trio._model import check_resource_limits
 from spindle_trio._model._resource_limits import ResourceLimits, limit_text
 
 if TYPE_CHECKING:
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
     from spindle_trio._process_handle import ProcessHandle
 
 __all__ = ["LOOK_SECONDS", "ExcessWatch", "check_restart_above"]

@@ -21,7 +21,7 @@ from spindle_trio._supervision._state_table import Phase
 
 if TYPE_CHECKING:
     from spindle_trio._model._command import Command
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
     from spindle_trio.abc import LaunchedProcess
 
 

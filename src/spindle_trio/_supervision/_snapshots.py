@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
     from spindle_trio._supervision._lifecycle import Lifecycle, Transition
     from spindle_trio._supervision._process_record import Identity, ProcessConfig, ProcessRecord
 

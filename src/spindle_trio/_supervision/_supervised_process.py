@@ -37,7 +37,7 @@ from spindle_trio._supervision._state_table import Action, Input, Phase
 
 if TYPE_CHECKING:
     from spindle_trio._host._claims import Claim
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
     from spindle_trio._supervision._calls import ProcessCalls
     from spindle_trio._supervision._process_record import ProcessRecord
     from spindle_trio.abc import LaunchedProcess
@@ -183,7 +183,7 @@ class SupervisedProcess:
 
     def usage(self) -> Usage:
         """Look at what it uses now, with all that it has started."""
-        from spindle_trio._model._resource_limits import Usage  # most programs never ask
+        from spindle_trio._model._usage import Usage  # most programs never ask
 
         launched = self.record.launched
         return (None if launched is None else launched.usage()) or Usage()

@@ -43,7 +43,7 @@ from spindle_trio.wire import from_json, parse_notice, request_id_of, send_failu
 
 if TYPE_CHECKING:
     from spindle_trio._interfaces import ProcessInterface
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
     from spindle_trio._worker_protocol._remote_calls import CallLine
     from spindle_trio._worker_protocol._stream_channel import WireChannel, WireMessage
 
@@ -116,7 +116,7 @@ class RemoteWorker:
 
     async def usage(self, process_id: str) -> Usage:
         """Ask what one uses now; see `ProcessHandle.usage`."""
-        from spindle_trio._model._resource_limits import Usage  # most programs never ask
+        from spindle_trio._model._usage import Usage  # most programs never ask
 
         return from_json(await self._ask(ProcessUsage(self._new_id(), process_id), Pending()), Usage)
 

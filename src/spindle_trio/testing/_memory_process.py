@@ -13,7 +13,7 @@ from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.testing._memory_lane import MemoryLane, memory_lane_pair
 
 if TYPE_CHECKING:
-    from spindle_trio._model._resource_limits import Usage
+    from spindle_trio._model._usage import Usage
     from spindle_trio.testing._meter import Meter
 
 KILLED: Final = ExitStatus(signal=signal.SIGKILL)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from spindle_trio._model._resource_limits import Usage, limit_text
+from spindle_trio._model._resource_limits import limit_text
+from spindle_trio._model._usage import Usage
 
 if TYPE_CHECKING:
     from spindle_trio._model._resource_limits import ResourceLimits

@@ -36,7 +36,8 @@ from spindle_trio.wire._error_answers import error_response, exception_from, los
 from spindle_trio.wire._fields import JsonObject, WrongTypeError, is_encodable, name_of
 
 if TYPE_CHECKING:
-    from spindle_trio._model._resource_limits import ResourceLimits, Usage
+    from spindle_trio._model._resource_limits import ResourceLimits
+    from spindle_trio._model._usage import Usage
 
 __all__ = [
     "JsonObject",

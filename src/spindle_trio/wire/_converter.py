@@ -146,7 +146,7 @@ _KINDS: Final = frozenset(
     {SpawnOptions, ProcessFilter, StopOptions, ProcessInfo, PostMortem, LifecycleEvent, CallFailure, *TAG_OF}
 )
 
-_LOADED_LATER: Final = frozenset({"spindle_trio._model._resource_limits", "spindle_trio._model._sandbox"})
+_LOADED_LATER: Final = frozenset(f"spindle_trio._model.{name}" for name in ("_resource_limits", "_sandbox", "_usage"))
 """Modules whose classes have a wire form, and which most programs never load."""
 
 

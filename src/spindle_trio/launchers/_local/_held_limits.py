@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from spindle_trio._model._resource_limits import ResourceLimits, Usage, limit_text
+from spindle_trio._model._resource_limits import ResourceLimits, limit_text
+from spindle_trio._model._usage import Usage
 from spindle_trio.launchers._local._limit_groups import LimitGroup, LimitGroups
 from spindle_trio.launchers._local._tree_usage import memory_of, processor_seconds_of, usage_of
 

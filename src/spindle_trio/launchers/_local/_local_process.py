@@ -29,6 +29,7 @@ import trio
 from spindle_trio._linux._readiness import LOOK_SECONDS, wait_readable
 from spindle_trio._linux._shared_page import DUMP_SIGNAL
 from spindle_trio._model import Limits
+from spindle_trio._model._usage import Usage
 from spindle_trio._protocol._socket_lane import SocketLane
 from spindle_trio.abc import ExitStatus, LaunchedProcess, LaunchOrder
 from spindle_trio.launchers._local._descriptors import RESERVE
@@ -42,7 +43,6 @@ from spindle_trio.launchers._local._reaper import has_ended
 from spindle_trio.launchers._local._tree import is_stopped, open_child, pid_of, signal_pidfd
 
 if TYPE_CHECKING:
-    from spindle_trio._model._resource_limits import Usage
     from spindle_trio.launchers._local._held_limits import HeldLimits
     from spindle_trio.launchers._local._private_folders import PrivateFolder
 
@@ -231,8 +231,6 @@ class LocalProcess(LaunchedProcess):
 
     def peaks(self) -> Usage | None:
         """Return the most that its tree has used; see `LaunchedProcess.peaks`."""
-        from spindle_trio._model._resource_limits import Usage  # after the first launch, which it would hold up
-
         status = self._status
         seconds, memory = (None, None) if status is None or status.used is None else status.used
         if self._held is not None:

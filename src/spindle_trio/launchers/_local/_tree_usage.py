@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from spindle_trio._model._resource_limits import Usage
+from spindle_trio._model._usage import Usage
 from spindle_trio.launchers._local._tree import children_of
 
 __all__ = ["memory_of", "processor_seconds_of", "tree_from", "usage_of"]
