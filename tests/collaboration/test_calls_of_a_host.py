@@ -564,6 +564,22 @@ async def test_every_error_of_a_call_names_its_process_entry_and_method(autojump
             assert (called.error.method, called.error.process_id, called.error.entry) == about
 
 
+async def test_a_timeout_tells_of_a_call_that_a_stop_kept_from_beginning(autojump_clock: MockClock) -> None:
+    """It waited behind another one when the process was asked to stop; that one has ended, and nothing begins it."""
+    async with running(concurrency=1) as stage, trio.open_nursery() as nursery:
+        stage.start("long")
+        await wait_all_tasks_blocked()
+        late = stage.start("square", timeout=1)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(stage.handle.stop)
+        await wait_all_tasks_blocked()
+        stage.child.calls.answer(1)
+        await late.is_over.wait()
+        assert isinstance(late.error, CallTimeoutError)
+        assert str(late.error).endswith("; it had not begun, since the process was asked to stop")
+        stage.child.exit(0)
+
+
 async def test_a_timeout_says_what_stood_before_a_call_that_had_not_begun(autojump_clock: MockClock) -> None:
     async with running(concurrency=2) as stage:
         for method in ("long", "longer", "third"):

@@ -184,6 +184,8 @@ class ProcessCalls:
         if call.call_id not in self._pending or self._watch.may_have_begun(call.call_id):
             return None
         before = [other for other in self._pending.values() if other.call_id < call.call_id]
+        if not before:  # those have ended since, and a process that is stopping begins no other
+            return "it had not begun, since the process was asked to stop"
         more = f" and {len(before) - 1} more" if len(before) > 1 else ""
         return f"it had not begun: {before[0].method!r} (call {before[0].call_id}){more} came before it"
 
