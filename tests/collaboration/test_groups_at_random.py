@@ -123,7 +123,7 @@ class Play:
                         await service.wait_running()
 
 
-@pytest.mark.slow
+@pytest.mark.quick(9)
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.parametrize("seed", range(30))
 async def test_whatever_happens_to_a_group_it_comes_to_rest_whole(

@@ -45,7 +45,7 @@ async def test_an_entry_may_compute_although_its_last_message_has_left_in_part(s
         assert (*await outcome(handle), handle.result) == ("completed", None, "computed")
 
 
-@pytest.mark.slow
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("number", [0, 20])
 async def test_a_long_result_arrives_whole_at_a_host_that_was_late(stage: Stage, number: int) -> None:
     """The result goes first: the host reads all messages from then on."""

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,7 @@ CELLS = [f"{language}:{preset}" for language in ("python", "shell", "command", "
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_preset_holds_for_an_unprivileged_user(level: str) -> None:
     python = _python_of_all()
+    _require_open_folders()
     cells = [cell for cell in CELLS if not cell.startswith("node") or shutil.which("node")]
     ran = _run([python, "-P", _PROGRAM, level, *cells], user=65534)
     assert json.loads(ran) == {cell: {} for cell in cells}
@@ -134,7 +136,7 @@ _PROGRAM = str(Path(support.__file__))
 
 
 def _run(command: list[str], user: int | None = None) -> str:
-    folders = [str(Path(spindle_trio.__file__).parents[1]), *(path for path in sys.path if "site-packages" in path)]
+    folders = _folders()
     ran = subprocess.run(
         command,
         user=user,
@@ -149,6 +151,18 @@ def _run(command: list[str], user: int | None = None) -> str:
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+def _folders() -> list[str]:
+    return [str(Path(spindle_trio.__file__).parents[1]), *(path for path in sys.path if "site-packages" in path)]
+
+
+def _require_open_folders() -> None:
+    """Skip where another user could not read this package, or what it stands on."""
+    for folder in [*_folders(), str(Path(_PROGRAM).parent)]:
+        closed = [place for place in (Path(folder), *Path(folder).parents) if not place.stat().st_mode & stat.S_IXOTH]
+        if closed:
+            pytest.skip(f"no other user may enter {closed[-1]}")
 
 
 def _python_of_all() -> str:
