@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import signal
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 import trio
 
-from spindle_trio import abc
+from spindle_trio import READ_ONLY, Command, EntryError, PostMortem, SandboxError, abc
 from spindle_trio._model import Limits
+from spindle_trio.wire._commands import read_command
 
 
 @pytest.mark.parametrize(
@@ -100,3 +103,41 @@ def test_an_order_is_a_value() -> None:
     entry = abc.ResolvedEntry("a.py", pathlib.Path("/r/a.py"))
     order = abc.LaunchOrder("p1", entry, pathlib.Path("/r"), {}, Limits())
     assert order == abc.LaunchOrder("p1", entry, pathlib.Path("/r"), {}, Limits())
+
+
+def test_a_process_need_not_have_limits_or_a_sandbox() -> None:
+    process = Silent()
+    assert (process.limit_hit(), process.denied("no"), process.usage(), process.peaks()) == (None, None, None, None)
+
+
+class Plain(abc.Launcher):
+    """A launcher that runs entries, and nothing more."""
+
+    def resolve(self, entry: str, root: Path) -> abc.ResolvedEntry:
+        raise NotImplementedError
+
+    def launch(self, order: abc.LaunchOrder) -> AbstractAsyncContextManager[abc.LaunchedProcess]:
+        raise NotImplementedError
+
+
+def test_a_launcher_need_not_hold_limits_or_run_commands() -> None:
+    launcher = Plain()
+    assert (launcher.limit_means, launcher.limit_problems) == ({}, {})
+    assert (launcher.sandbox_means, launcher.sandbox_problems) == ({}, {})
+    with pytest.raises(EntryError, match="Plain runs no commands, and 'ls' is one: use DefaultLauncher"):
+        launcher.resolve_command(Command(["ls"]), Path("/"), {})
+    with pytest.raises(SandboxError, match="Plain has no sandboxes"):
+        launcher.resolve_sandbox(READ_ONLY, abc.ResolvedEntry("a.py"), Path("/"))
+
+
+def test_a_post_mortem_names_a_limit_and_a_denied_access() -> None:
+    shown = str(PostMortem("no", limit="pids: 20 used of 20", denied="'/etc/shadow': nothing there"))
+    assert shown.splitlines() == [
+        "no",
+        "  resource limit: pids: 20 used of 20",
+        "  denied: '/etc/shadow': nothing there",
+    ]
+
+
+def test_a_readiness_by_its_start_may_be_said() -> None:
+    assert read_command({"argv": ["ls"], "ready": {"kind": "started"}}) == Command(["ls"])

@@ -94,8 +94,9 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.life.feed(due, self.now, text="abandoned")
             self.reap()
             return
+        dumped_at = self.story.dumps_at
         step = self.say(due)
-        assert step.action is (Action.DUMP if self.story.dumps_at == self.now else Action.KILL)
+        assert step.action is (Action.DUMP if self.story.dumps_at != dumped_at else Action.KILL)
 
     @precondition(lambda self: self.story.ended_as is not None and not self.story.is_over)
     @rule()

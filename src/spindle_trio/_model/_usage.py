@@ -17,6 +17,6 @@ class Usage:
     memory: int | None = None
     """Bytes of memory."""
     pids: int | None = None
-    """Processes, and threads where a control group counts them."""
+    """Processes and threads."""
     processor_seconds: float | None = None
     """Seconds of processor time until now."""

@@ -18,7 +18,7 @@ import trio
 from spindle_trio._model._resource_limits import ResourceLimits, limit_text
 from spindle_trio._model._usage import Usage
 from spindle_trio.launchers._local._limit_groups import LimitGroup, LimitGroups
-from spindle_trio.launchers._local._tree_usage import memory_of, processor_seconds_of, usage_of
+from spindle_trio.launchers._local._tree_usage import memory_of, processor_seconds_of, threads_of, usage_of
 
 if TYPE_CHECKING:
     from spindle_trio.abc import ExitStatus
@@ -98,9 +98,10 @@ class HeldLimits:
                 return
         if limits.pids is not None and "pids" not in self._by_group:
             pids = self._pids() if pids is None else pids
-            self._peak_pids = max(self._peak_pids, len(pids))
-            if len(pids) > limits.pids:
-                self._end_for("pids", len(pids), limits.pids)
+            count = threads_of(pids)
+            self._peak_pids = max(self._peak_pids, count)
+            if count > limits.pids:
+                self._end_for("pids", count, limits.pids)
                 return
         if limits.cpu_seconds is not None:
             self._seconds = max(self._seconds, self._processor_seconds(pids))

@@ -226,8 +226,12 @@ class LimitGroups:
         if not any(name in given and self.can_hold(name) for name in _CONTROLLER_OF):
             return None
         if not self._is_open:
-            for version, base in dict.fromkeys(self._bases.values()):
-                self._make(version, base)
+            try:
+                for version, base in dict.fromkeys(self._bases.values()):
+                    self._make(version, base)
+            except OSError:
+                self._remove_bases()
+                raise
             self._is_open = True
         self._last += 1
         group = LimitGroup({name: (version, f"{base}/{self._last}") for name, (version, base) in self._bases.items()})

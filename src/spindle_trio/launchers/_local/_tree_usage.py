@@ -9,7 +9,7 @@ from typing import Final
 from spindle_trio._model._usage import Usage
 from spindle_trio.launchers._local._tree import children_of
 
-__all__ = ["memory_of", "processor_seconds_of", "tree_from", "usage_of"]
+__all__ = ["memory_of", "processor_seconds_of", "threads_of", "tree_from", "usage_of"]
 
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -34,7 +34,7 @@ def tree_from(roots: Iterable[int]) -> list[int]:
 def usage_of(pids: Iterable[int]) -> Usage:
     """Add up what processes use now."""
     live = [pid for pid in pids if os.path.exists(f"/proc/{pid}/stat")]
-    return Usage(memory=memory_of(live), pids=len(live), processor_seconds=processor_seconds_of(live))
+    return Usage(memory=memory_of(live), pids=threads_of(live), processor_seconds=processor_seconds_of(live))
 
 
 def memory_of(pids: Iterable[int], enough: int | None = None) -> int:
@@ -50,6 +50,12 @@ def memory_of(pids: Iterable[int], enough: int | None = None) -> int:
         if upper <= enough:
             return upper
     return sum(_proportional(pid) for pid in pids)
+
+
+def threads_of(pids: Iterable[int]) -> int:
+    """Count the threads of processes; each process has one at least."""
+    fields = (_read(f"/proc/{pid}/stat").rpartition(b")")[2].split() for pid in pids)
+    return sum(int(found[17]) if len(found) > 17 else 1 for found in fields)
 
 
 def processor_seconds_of(pids: Iterable[int]) -> float:
